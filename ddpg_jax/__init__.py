@@ -1,0 +1,37 @@
+"""ddpg_jax: deterministic policy gradients in JAX, one learner, many seeds side by side.
+
+The names below are imported when first used, so that the command line answers without importing jax.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ddpg_jax.algorithms import make_agent
+    from ddpg_jax.config import Config, load_config
+    from ddpg_jax.training import Run, evaluate, load_policy, train
+
+__version__ = "0.1.0"
+__all__ = ["Config", "Run", "evaluate", "load_config", "load_policy", "make_agent", "train"]
+
+_HOMES = {
+    "Config": "config",
+    "load_config": "config",
+    "make_agent": "algorithms",
+    "Run": "training",
+    "train": "training",
+    "evaluate": "training",
+    "load_policy": "training",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'ddpg_jax' has no attribute {name!r}")
+    return getattr(import_module(f"ddpg_jax.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""What an agent is made of: networks, heads, noise, and the assembly that joins them."""

@@ -1,0 +1,35 @@
+"""Errors a user can do something about, each with the exit code of the command line."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class DdpgJaxError(Exception):
+    """Base of all errors that `ddpg_jax` raises on purpose."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class ConfigError(DdpgJaxError):
+    """The configuration is wrong; the message lists every mistake."""
+
+    exit_code = 2
+
+
+class EnvironmentFault(DdpgJaxError):
+    """An environment cannot be trained, broke, or reported what it must not."""
+
+    exit_code = 3
+
+
+class NotFiniteError(DdpgJaxError):
+    """A loss or a parameter is NaN or infinite."""
+
+    exit_code = 4
+
+
+class StorageError(DdpgJaxError):
+    """A run directory or a stored file cannot be used."""
+
+    exit_code = 5

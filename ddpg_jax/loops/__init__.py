@@ -1,0 +1,1 @@
+"""How time passes: loops are generators of reports and do no input or output."""

@@ -1,0 +1,38 @@
+"""How much memory a process may still take, and how to say so."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def available_bytes() -> int:
+    """Memory that may still be allocated, in bytes: the machine's, or the control group's where that is less."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    return min(free, _cgroup_bytes(free))
+
+
+def _cgroup_bytes(otherwise: int) -> int:
+    for limit, usage in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        try:
+            return max(0, int((_CGROUP / limit).read_text()) - int((_CGROUP / usage).read_text()))
+        except (OSError, ValueError):
+            continue
+    return otherwise
+
+
+def human_bytes(count: float) -> str:
+    """`27.2 GB`, in powers of ten."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count:.0f} B"

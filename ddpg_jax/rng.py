@@ -1,0 +1,86 @@
+"""Randomness as a counter: every random number is a function of (run key, stream name, step).
+
+Nothing is split in chains, so a run resumed at step t draws what the uninterrupted run would have drawn, and a loop on
+the host can be compared number by number with one on the device. Stream names are hashed with CRC-32, which is the same
+in every process and version of Python.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from ddpg_jax.types import Array
+
+_MASK64 = 2**64 - 1
+
+
+def stream_id(name: str) -> int:
+    """The 32-bit number of a stream's name."""
+    return zlib.crc32(name.encode())
+
+
+def run_key(seed: int) -> Array:
+    """The typed key of a seed, from which all its device streams derive."""
+    import jax
+
+    return jax.random.key(seed)
+
+
+def stream_key(key: Array, name: str, step: Array | int = 0) -> Array:
+    """The key of one step of a named stream.
+
+    Args:
+      key: run key of a seed, typed, `[]`.
+      name: name of the stream; streams of different names are independent.
+      step: counter, integer `[]`.
+
+    Returns:
+      A typed key `[]`, to be consumed once.
+    """
+    import jax
+
+    return jax.random.fold_in(jax.random.fold_in(key, stream_id(name)), step)
+
+
+def derived_seed(*words: int | str) -> int:
+    """A 63-bit seed that depends on every word, for libraries that want an integer.
+
+    Adjacent words give unrelated seeds, unlike `seed + i`: two runs with adjacent seeds share no episode.
+    """
+    entropy = [stream_id(word) if isinstance(word, str) else word for word in words]
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
+
+
+class HostStream:
+    """A NumPy stream whose numbers depend on (seed, name, step) alone.
+
+    It holds one Philox generator and moves its counter: 2.5 us a step, against 13 us for a new generator.
+
+    Args:
+      seed: the seed of a run.
+      name: the stream's name.
+    """
+
+    def __init__(self, seed: int, name: str) -> None:
+        words = np.random.SeedSequence([seed, stream_id(name)]).generate_state(2, np.uint64)
+        self._bits = np.random.Philox(key=words)
+        self._generator = np.random.Generator(self._bits)
+        self._state: dict[str, Any] = dict(self._bits.state)
+
+    def at(self, step: int) -> np.random.Generator:
+        """The generator of one step; what was drawn before has no influence.
+
+        Args:
+          step: counter, not negative.
+
+        Returns:
+          The stream's generator, set to the step. It is shared: use it before the next call.
+        """
+        counter = np.array([0, 0, step & _MASK64, step >> 64], np.uint64)
+        self._state["state"]["counter"] = counter
+        self._bits.state = self._state
+        return self._generator

@@ -1,0 +1,202 @@
+"""Records that cross the borders between modules: plain data and small bundles of pure functions.
+
+Axis letters, used in every docstring of the package: `S` seeds, `E` environments per seed, `U` updates in a call,
+`B` batch, `T` time, `A` action size, `M` critics, `Z` outputs of one critic (1, or atoms), `*O` observation shape.
+
+Everything here is a `NamedTuple`, so it is a pytree as it stands and `jit`, `vmap`, donation and saving need no special
+case. The module imports neither jax nor optax at run time: worker processes and the command line load it cheaply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    import jax
+    import numpy as np
+    import optax
+
+    Array: TypeAlias = jax.Array
+    HostArray: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+
+Tree: TypeAlias = Any
+"""Any pytree of arrays."""
+
+Metrics: TypeAlias = "dict[str, Array]"
+"""Diagnostics of an update by name; scalars of shape `[]`."""
+
+
+class Transition(NamedTuple):
+    """What the update learns from: one step of experience, or n steps folded into one.
+
+    Attributes:
+      obs: observation acted on, `[*O]`.
+      action: action taken, `[A]`, each component in [-1, 1].
+      reward: sum of gamma^i r_i over the folded steps, `[]`.
+      discount: gamma^n, or 0 where `next_obs` is terminal; a time limit is not terminal. `[]`.
+      next_obs: the true successor, `[*O]`, also where the episode was cut by a time limit.
+      extras: anything a variant adds; `()` if nothing.
+    """
+
+    obs: Any
+    action: Any
+    reward: Any
+    discount: Any
+    next_obs: Any
+    extras: Tree = ()
+
+
+class Step(NamedTuple):
+    """What any environment, on host or device, reports after an action.
+
+    Attributes:
+      obs: observation to act on next, `[*O]`: `next_obs`, or the first of a new episode.
+      next_obs: the true successor of the action, `[*O]`, also at an episode's end.
+      reward: `[]`.
+      terminated: the successor is terminal: its value is 0. `[]`, bool.
+      truncated: the episode was cut (time limit): its value is not 0. `[]`, bool.
+    """
+
+    obs: Any
+    next_obs: Any
+    reward: Any
+    terminated: Any
+    truncated: Any
+
+
+class Batch(NamedTuple):
+    """Transitions drawn for one update.
+
+    Attributes:
+      data: transitions with a leading `[B]`.
+      weight: importance weights `[B]`; 1 under uniform replay.
+      index: where each row stands in the replay, `[B]`, for the write-back of priorities.
+    """
+
+    data: Transition
+    weight: Any
+    index: Any
+
+
+class Params(NamedTuple):
+    """One entry for each network; also the shape of targets, of optimiser states and of the optimisers themselves."""
+
+    encoder: Any
+    actor: Any
+    critic: Any
+
+
+class TrainState(NamedTuple):
+    """All that learning changes; arrays only.
+
+    Attributes:
+      step: int32 `[]`, critic updates so far, and the counter of the update's random stream.
+      params: online parameters.
+      target_params: target parameters, copies at the start.
+      opt_state: optimiser states.
+      stats: running moments of observations or batches; `()` if none.
+    """
+
+    step: Any
+    params: Params
+    target_params: Params
+    opt_state: Params
+    stats: Tree = ()
+
+
+class EnvSpec(NamedTuple):
+    """What an agent must know of an environment.
+
+    Attributes:
+      obs_shape: `*O`.
+      obs_dtype: name of the dtype observations are stored in: "float32" or "uint8".
+      action_low: lower bounds `[A]` in the environment's units, finite.
+      action_high: upper bounds `[A]`, each above `action_low`.
+    """
+
+    obs_shape: tuple[int, ...]
+    obs_dtype: str
+    action_low: tuple[float, ...]
+    action_high: tuple[float, ...]
+
+    @property
+    def action_size(self) -> int:
+        """Number of action components A."""
+        return len(self.action_low)
+
+
+class Network(NamedTuple):
+    """A parametric function of one sample.
+
+    Attributes:
+      init: `key -> params`.
+      apply: `(params, *inputs) -> output`, inputs without batch axis.
+    """
+
+    init: Callable[[Array], Tree]
+    apply: Callable[..., Any]
+
+
+class CriticHead(NamedTuple):
+    """What the outputs `[M, Z]` of the critics mean, for one sample.
+
+    Attributes:
+      target: `(reward [], discount [], next_outputs [M, Z]) -> y`, what the critics are regressed on.
+      loss: `(outputs [M, Z], y) -> (loss [], td_error [])`.
+      value: `outputs [M, Z] -> []`, what the actor ascends.
+    """
+
+    target: Callable[[Array, Array, Array], Array]
+    loss: Callable[[Array, Array], tuple[Array, Array]]
+    value: Callable[[Array], Array]
+
+
+class Noise(NamedTuple):
+    """Exploration noise of one environment, in units of half the action range.
+
+    Attributes:
+      init: `() -> state`.
+      sample: `(state, key, first) -> (noise [A], state)`; `first`, bool `[]`, is true at an episode's first step. The
+        key is consumed.
+    """
+
+    init: Callable[[], Tree]
+    sample: Callable[[Tree, Array, Array], tuple[Array, Tree]]
+
+
+class UpdateFn(Protocol):
+    """`(state, batches, run_key) -> (state, metrics, td_error)`; see `Agent.update`."""
+
+    def __call__(self, state: TrainState, batches: Batch, run_key: Array, /) -> tuple[TrainState, Metrics, Array]:
+        """Learns from `U` batches in order."""
+        ...
+
+
+class ActFn(Protocol):
+    """`(state, act_state, obs, first, run_key, time) -> (action, act_state)`; see `Agent.act`."""
+
+    def __call__(
+        self, state: TrainState, act_state: Tree, obs: Array, first: Array, run_key: Array, time: Array, /
+    ) -> tuple[Array, Tree]:
+        """Acts in the `E` environments of one seed."""
+        ...
+
+
+class Agent(NamedTuple):
+    """A learner of one seed, as pure functions; seeds are added by `vmap`.
+
+    Attributes:
+      init: `run_key -> TrainState`.
+      init_act: `num_envs -> act_state`, the noise states of the seed's environments.
+      act: `(state, act_state, obs [E, *O], first [E], run_key, time []) -> (action [E, A], act_state)`, with
+        exploration; reads `state.params` and `state.stats` only. Actions lie in [-1, 1].
+      policy: `(state, obs [*O]) -> action [A]`, greedy; reads what `act` reads.
+      update: `(state, batches [U, B, ...], run_key) -> (state, metrics [U], td_error [U, B])`.
+    """
+
+    init: Callable[[Array], TrainState]
+    init_act: Callable[[int], Tree]
+    act: ActFn
+    policy: Callable[[TrainState, Array], Array]
+    update: UpdateFn
