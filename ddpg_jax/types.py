@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 if TYPE_CHECKING:
     import jax
     import numpy as np
-    import optax
 
-    Array: TypeAlias = jax.Array
-    HostArray: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+Array: TypeAlias = "jax.Array"
+"""An array on the device, or a traced one."""
+
+HostArray: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
+"""An array of the host."""
 
 Tree: TypeAlias = Any
 """Any pytree of arrays."""

@@ -234,5 +234,6 @@ def _named(networks: Params) -> list[tuple[str, Network]]:
 def _descend(
     optimizer: optax.GradientTransformation, gradient: Tree, opt_state: Tree, params: Tree
 ) -> tuple[Tree, Tree]:
-    updates, opt_state = optimizer.update(gradient, opt_state, params)
+    with jax.numpy_dtype_promotion("standard"):  # optax raises a float to the power of its int32 counter
+        updates, opt_state = optimizer.update(gradient, opt_state, params)
     return optax.apply_updates(params, updates), opt_state
