@@ -1,0 +1,46 @@
+"""The lanes a configuration asks for."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias
+
+from ddpg_jax.envs.lanes import EpisodeSeedFn, Lanes, evaluation_seeds, training_seeds
+from ddpg_jax.envs.registry import describe, make_env
+from ddpg_jax.envs.workers import WorkerLanes
+
+if TYPE_CHECKING:
+    from ddpg_jax.config import Config, EnvConfig
+
+AnyLanes: TypeAlias = Lanes | WorkerLanes
+
+
+def training_lanes(config: Config) -> AnyLanes:
+    """S x E environments to train in, `env.num_envs` for each seed.
+
+    Raises:
+      EnvironmentFault: an environment cannot be made or trained.
+    """
+    shape = (len(config.seed_list), config.env.num_envs)
+    return _lanes(config.env, shape, training_seeds(config.seed_list, config.env.num_envs))
+
+
+def evaluation_lanes(config: Config, episodes: int) -> AnyLanes:
+    """S x `episodes` environments to evaluate in; each runs one episode of the bank of evaluation seeds.
+
+    Raises:
+      EnvironmentFault: an environment cannot be made or trained.
+    """
+    return _lanes(config.env, (len(config.seed_list), episodes), evaluation_seeds(episodes))
+
+
+def _lanes(env: EnvConfig, shape: tuple[int, int], episode_seed: EpisodeSeedFn) -> AnyLanes:
+    make = partial(make_env, env.id, env.max_episode_steps, dict(env.kwargs))
+    if not env.workers:
+        return Lanes(make, shape, episode_seed)
+    one = make()
+    spec = describe(one)
+    one.close()
+    return WorkerLanes(
+        make, shape, episode_seed, spec=spec, workers=env.workers, timeout=env.worker_timeout
+    )

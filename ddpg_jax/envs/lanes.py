@@ -1,0 +1,208 @@
+"""Gymnasium environments side by side: S seeds times E environments, stepped together in this process.
+
+The lanes reset their environments themselves, each episode with a seed of its own, so that an episode depends on
+(run seed, environment, number of the episode) and on its actions alone. What an environment returns is copied, cast to
+the dtypes of the replay and checked before anything else sees it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from ddpg_jax.envs.registry import GymEnv, describe
+from ddpg_jax.errors import EnvironmentFault
+from ddpg_jax.rng import derived_seed
+from ddpg_jax.types import EnvSpec, HostArray, Step
+
+EpisodeSeedFn: TypeAlias = Callable[[int, int], int]
+"""`(lane, episode) -> seed` of that episode."""
+
+MakeFn: TypeAlias = Callable[[], GymEnv]
+
+
+def training_seeds(seeds: Sequence[int], num_envs: int) -> EpisodeSeedFn:
+    """Seeds of training episodes: every (run seed, environment, episode) has its own."""
+    return partial(_training_seed, tuple(seeds), num_envs)
+
+
+def evaluation_seeds(episodes: int) -> EpisodeSeedFn:
+    """The bank of evaluation seeds: episode j begins alike for every seed of every run."""
+    return partial(_evaluation_seed, episodes)
+
+
+def _training_seed(seeds: tuple[int, ...], num_envs: int, lane: int, episode: int) -> int:
+    return derived_seed(seeds[lane // num_envs], "episode", lane % num_envs, episode)
+
+
+def _evaluation_seed(episodes: int, lane: int, episode: int) -> int:
+    return derived_seed("evaluation", lane % episodes, episode)
+
+
+class Lanes:
+    """S x E gymnasium environments.
+
+    Args:
+      make: makes one environment.
+      shape: (S, E).
+      episode_seed: `(lane, episode) -> seed`; lanes are counted along the flattened shape.
+      first_lane: number of the first lane here, where the lanes are a part of more.
+      num_envs: environments per seed of the whole, for messages; E if None.
+
+    Raises:
+      EnvironmentFault: an environment cannot be trained.
+    """
+
+    def __init__(
+        self,
+        make: MakeFn,
+        shape: tuple[int, int],
+        episode_seed: EpisodeSeedFn,
+        *,
+        first_lane: int = 0,
+        num_envs: int | None = None,
+    ) -> None:
+        count = shape[0] * shape[1]
+        self._envs: list[GymEnv] = [make() for _ in range(count)]
+        self._shape, self._first_lane, self._num_envs = shape, first_lane, num_envs or shape[1]
+        self._episode_seed = episode_seed
+        self.spec: EnvSpec = describe(self._envs[0])
+        low, high = np.array(self.spec.action_low), np.array(self.spec.action_high)
+        self._low, self._high = low, high
+        self._action_dtype = self._envs[0].action_space.dtype
+        obs_shape = (count, *self.spec.obs_shape)
+        self._obs = np.zeros(obs_shape, self.spec.obs_dtype)  # to act on next
+        self._next_obs = np.zeros(obs_shape, self.spec.obs_dtype)  # true successors
+        self._reward = np.zeros(count, np.float32)
+        self._terminated, self._truncated = np.zeros(count, bool), np.zeros(count, bool)
+        self._episode = np.full(count, -1, np.int64)
+        self._steps = np.zeros(count, np.int64)
+
+    def reset(self) -> HostArray:
+        """Begins episode 0 in every lane, whatever was going on.
+
+        Returns:
+          Observations `[S, E, *O]`, a copy.
+        """
+        self._episode[:] = -1
+        for lane in range(len(self._envs)):
+            self._begin_episode(lane)
+        return self._shaped(self._obs)
+
+    def step(self, action: HostArray, active: HostArray | None = None) -> Step:
+        """Takes one step in every lane; where an episode ends, the next one begins.
+
+        Args:
+          action: `[S, E, A]`, in [-1, 1]; mapped affinely onto the bounds of each component.
+          active: lanes to step, bool `[S, E]`; all if None. The others report reward 0 and no end.
+
+        Returns:
+          Leaves `[S, E, ...]`, copies.
+
+        Raises:
+          EnvironmentFault: an environment raised, or reported a wrong shape, a wrong dtype or a number that is not
+            finite; or an action is not finite.
+        """
+        actions = self.to_env(action.reshape(len(self._envs), -1))
+        lanes = range(len(self._envs)) if active is None else np.flatnonzero(active)
+        if active is not None:
+            self._reward[:], self._terminated[:], self._truncated[:] = 0, False, False
+        for lane in lanes:
+            self._step_lane(int(lane), actions[lane])
+        if not (np.isfinite(self._reward).all() and np.isfinite(self._next_obs).all()):
+            raise EnvironmentFault(self._not_finite(actions))
+        report = Step(*map(self._shaped, (self._obs, self._next_obs, self._reward, self._terminated, self._truncated)))
+        ended = self._terminated | self._truncated
+        if ended.any():
+            for lane in np.flatnonzero(ended):
+                self._begin_episode(int(lane))
+            report = report._replace(obs=self._shaped(self._obs))
+        return report
+
+    def to_env(self, action: HostArray) -> HostArray:
+        """Maps actions in [-1, 1] to the environment's units, `[..., A] -> [..., A]`, exact at both bounds.
+
+        Raises:
+          EnvironmentFault: an action is not finite.
+        """
+        if not np.isfinite(action).all():
+            raise EnvironmentFault(f"the agent's action {action.tolist()} is not finite: its parameters have diverged")
+        upper = (action.astype(np.float64) + 1.0) / 2.0
+        mapped = self._low * (1.0 - upper) + self._high * upper
+        return np.clip(mapped, self._low, self._high).astype(self._action_dtype)
+
+    def close(self) -> None:
+        """Closes the environments."""
+        for env in self._envs:
+            env.close()
+
+    def _step_lane(self, lane: int, action: HostArray) -> None:
+        try:
+            obs, reward, terminated, truncated, _ = self._envs[lane].step(action)
+        except Exception as error:
+            raise EnvironmentFault(self._where(lane, action, f"raised {type(error).__name__}: {error}")) from error
+        self._next_obs[lane] = self._checked(lane, obs)
+        self._obs[lane] = self._next_obs[lane]
+        try:
+            self._reward[lane] = reward
+            self._terminated[lane], self._truncated[lane] = _flag(terminated), _flag(truncated)
+        except (TypeError, ValueError) as error:
+            report = f"reported reward={reward!r}, terminated={terminated!r}, truncated={truncated!r}: {error}"
+            raise EnvironmentFault(self._where(lane, action, report)) from error
+        self._steps[lane] += 1
+
+    def _begin_episode(self, lane: int) -> None:
+        self._episode[lane] += 1
+        self._steps[lane] = 0
+        seed = self._seed(lane)
+        try:
+            obs, _ = self._envs[lane].reset(seed=seed)
+        except Exception as error:
+            raise EnvironmentFault(self._where(lane, None, f"reset raised {type(error).__name__}: {error}")) from error
+        self._obs[lane] = self._checked(lane, obs)
+        if not np.isfinite(self._obs[lane]).all():
+            raise EnvironmentFault(self._where(lane, None, f"reset returned {obs!r}, which is not finite"))
+
+    def _checked(self, lane: int, obs: Any) -> HostArray:
+        """The observation, if it has the shape and kind of dtype that the space promises."""
+        expected, given = self._next_obs[lane], getattr(obs, "dtype", None)
+        kinds = "u" if expected.dtype == np.uint8 else "fiub"
+        if given is None or obs.shape != expected.shape or given.kind not in kinds:
+            came = f"{type(obs).__name__}" if given is None else f"shape {obs.shape} and dtype {given}"
+            wanted = f"an array of shape {expected.shape} that casts to {expected.dtype}"
+            raise EnvironmentFault(self._where(lane, None, f"returned {came} as observation; expected {wanted}"))
+        return obs
+
+    def _not_finite(self, actions: HostArray) -> str:
+        for lane in range(len(self._envs)):
+            if not np.isfinite(self._reward[lane]):
+                return self._where(lane, actions[lane], f"reported the reward {self._reward[lane]}, which is not finite")
+            bad = np.argwhere(~np.isfinite(self._next_obs[lane]))
+            if len(bad):
+                component = tuple(int(i) for i in bad[0])
+                value = self._next_obs[lane][component]
+                return self._where(lane, actions[lane], f"reported observation component {component} = {value}")
+        raise AssertionError("called without a number that is not finite")
+
+    def _where(self, lane: int, action: HostArray | None, what: str) -> str:
+        seed_index, env = divmod(self._first_lane + lane, self._num_envs)
+        doing = "" if action is None else f", action {action.tolist()}"
+        return (
+            f"environment {env} of seed number {seed_index} {what} "
+            f"(episode {self._episode[lane]} with seed {self._seed(lane)}, step {self._steps[lane]}{doing})"
+        )
+
+    def _seed(self, lane: int) -> int:
+        return self._episode_seed(self._first_lane + lane, int(self._episode[lane]))
+
+    def _shaped(self, values: HostArray) -> HostArray:
+        return values.reshape(*self._shape, *values.shape[1:]).copy()
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"an end must be a bool, not {type(value).__name__}")
+    return bool(value)

@@ -1,0 +1,101 @@
+"""Making gymnasium environments, and refusing what cannot be trained, before anything is compiled."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import warnings
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+import gymnasium
+import numpy as np
+from gymnasium.envs.registration import registry
+
+from ddpg_jax.errors import EnvironmentFault
+from ddpg_jax.types import EnvSpec, HostArray
+
+GymEnv: TypeAlias = "gymnasium.Env[Any, Any]"
+
+_EXTRAS = {"mujoco": "mujoco", "box2d": "gymnasium[box2d]", "classic_control": "video"}
+
+
+def unknown_id(identifier: str) -> str | None:
+    """Says what is wrong with an environment's id, or None if it is registered.
+
+    An id with a module ("module:id") is not looked up: the module is imported when the environment is made.
+    """
+    if ":" in identifier or identifier in registry:
+        return None
+    close = difflib.get_close_matches(identifier, list(registry), n=3, cutoff=0.3)
+    hint = f"; did you mean {' or '.join(close)}?" if close else ""
+    return f"no environment of this name is registered with gymnasium{hint}"
+
+
+def make_env(
+    identifier: str, max_episode_steps: int | None, kwargs: Mapping[str, Any], render_mode: str | None = None
+) -> GymEnv:
+    """One gymnasium environment, with its time limit, checked to be one that can be trained.
+
+    Raises:
+      EnvironmentFault: it cannot be made, or its spaces are not boxes with finite actions.
+    """
+    options = dict(kwargs) | ({} if render_mode is None else {"render_mode": render_mode})
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # a newer version of the task exists
+            env = gymnasium.make(
+                identifier, max_episode_steps=max_episode_steps, disable_env_checker=True, **options
+            )
+    except (gymnasium.error.Error, ImportError) as error:
+        raise EnvironmentFault(f"env.id={identifier!r} cannot be made: {error}{_extra_hint(identifier)}") from error
+    try:
+        describe(env)
+    except EnvironmentFault:
+        env.close()
+        raise
+    return env
+
+
+def describe(env: GymEnv) -> EnvSpec:
+    """What an agent must know of an environment.
+
+    Raises:
+      EnvironmentFault: the spaces are not boxes, or the action bounds are not finite, floating and in order.
+    """
+    low, high = _action_bounds(env.action_space)
+    space = env.observation_space
+    if not isinstance(space, gymnasium.spaces.Box):
+        raise EnvironmentFault(
+            f"observation space {space} is not a Box: flatten it with gymnasium.wrappers.FlattenObservation"
+        )
+    dtype = "uint8" if space.dtype == np.uint8 and len(space.shape) > 1 else "float32"
+    return EnvSpec(space.shape, dtype, tuple(low.tolist()), tuple(high.tolist()))
+
+
+def _action_bounds(space: gymnasium.Space[Any]) -> tuple[HostArray, HostArray]:
+    if not isinstance(space, gymnasium.spaces.Box):
+        raise EnvironmentFault(f"action space {space} is not a Box: ddpg_jax trains continuous actions only")
+    if space.dtype is None or not np.issubdtype(space.dtype, np.floating):
+        raise EnvironmentFault(f"action space {space} is not floating: ddpg_jax trains continuous actions only")
+    low, high = np.asarray(space.low, np.float64), np.asarray(space.high, np.float64)
+    if low.ndim != 1 or low.size == 0:
+        raise EnvironmentFault(f"action space {space} has shape {low.shape}: flatten it to one axis of at least one")
+    for i, (a, b) in enumerate(zip(low, high, strict=True)):
+        if not np.isfinite([a, b]).all():
+            raise EnvironmentFault(
+                f"action component {i} has bounds [{a}, {b}]: they must be finite; "
+                "bound it with gymnasium.wrappers.RescaleAction or TransformAction"
+            )
+        if not a < b:
+            raise EnvironmentFault(f"action component {i} has bounds [{a}, {b}]: the lower must be below the upper")
+    return low, high
+
+
+def _extra_hint(identifier: str) -> str:
+    entry = registry.get(identifier)
+    point = str(entry.entry_point) if entry is not None else ""
+    for package, extra in _EXTRAS.items():
+        if f".{package}" in point and importlib.util.find_spec({"mujoco": "mujoco"}.get(package, "pygame")) is None:
+            return f'; install what it needs: pip install "ddpg-jax[{extra}]"'
+    return ""

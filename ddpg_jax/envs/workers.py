@@ -1,0 +1,205 @@
+"""The same lanes in worker processes, for environments that are slow to step.
+
+Each worker owns a contiguous part of the flattened S x E lanes and runs `Lanes` over it. Arrays travel through one
+block of shared memory, single bytes and error texts through pipes. A worker that dies or hangs is reported with its
+lanes; every worker ends with its parent.
+"""
+
+from __future__ import annotations
+
+import multiprocessing as mp
+import signal
+import time
+from collections.abc import Sequence
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from multiprocessing.shared_memory import SharedMemory
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ddpg_jax.envs.lanes import EpisodeSeedFn, Lanes, MakeFn
+from ddpg_jax.errors import EnvironmentFault
+from ddpg_jax.types import EnvSpec, HostArray, Step
+
+_START_SECONDS = 120.0
+
+
+class _Part(NamedTuple):
+    """The lanes of one worker."""
+
+    first: int
+    stop: int
+
+
+class WorkerLanes:
+    """`Lanes` over worker processes; same arguments, same reports, same numbers.
+
+    Args:
+      make: makes one environment; it must be importable from a fresh process, as must `episode_seed`.
+      shape: (S, E).
+      episode_seed: `(lane, episode) -> seed`.
+      spec: what one environment looks like.
+      workers: number of processes, at most S x E are used.
+      timeout: seconds a worker may take for one step.
+
+    Raises:
+      EnvironmentFault: a worker died, hung, or its environment failed.
+    """
+
+    def __init__(
+        self,
+        make: MakeFn,
+        shape: tuple[int, int],
+        episode_seed: EpisodeSeedFn,
+        *,
+        spec: EnvSpec,
+        workers: int,
+        timeout: float,
+    ) -> None:
+        count = shape[0] * shape[1]
+        self.spec, self._shape, self._timeout = spec, shape, timeout
+        cuts = np.linspace(0, count, min(workers, count) + 1).astype(int)
+        self._parts = [_Part(int(a), int(b)) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+        self._memory = SharedMemory(create=True, size=sum(a.nbytes for a in _arrays(None, spec, count).values()))
+        self._arrays = _arrays(self._memory, spec, count)
+        context = mp.get_context("spawn")
+        self._pipes: list[Connection] = []
+        self._processes: list[BaseProcess] = []
+        try:
+            for part in self._parts:
+                ours, theirs = context.Pipe()
+                arguments = (theirs, self._memory.name, spec, shape, part, make, episode_seed)
+                process = context.Process(target=_work, args=arguments, daemon=True)
+                process.start()
+                theirs.close()
+                self._pipes.append(ours)
+                self._processes.append(process)
+            self._await(_START_SECONDS)
+        except BaseException:
+            self.close()
+            raise
+
+    def reset(self) -> HostArray:
+        """As `Lanes.reset`."""
+        self._command(b"r")
+        return self._shaped("obs")
+
+    def step(self, action: HostArray, active: HostArray | None = None) -> Step:
+        """As `Lanes.step`."""
+        self._arrays["action"][:] = action.reshape(self._arrays["action"].shape)
+        self._arrays["active"][:] = True if active is None else active.reshape(-1)
+        self._command(b"s")
+        return Step(*(self._shaped(name) for name in Step._fields))
+
+    def close(self) -> None:
+        """Ends the workers and frees the shared memory; no process remains."""
+        for pipe in self._pipes:
+            pipe.close()  # a worker that reads a closed pipe ends
+        deadline = time.monotonic() + 2.0
+        for process in self._processes:
+            process.join(max(0.0, deadline - time.monotonic()))
+            if process.is_alive():
+                process.kill()
+                process.join()
+        self._pipes, self._processes = [], []
+        self._arrays = {}
+        self._memory.close()
+        self._memory.unlink()
+
+    def _command(self, command: bytes) -> None:
+        for i, pipe in enumerate(self._pipes):
+            try:
+                pipe.send_bytes(command)
+            except OSError as error:
+                raise EnvironmentFault(self._lost(i)) from error
+        self._await(self._timeout)
+
+    def _await(self, seconds: float) -> None:
+        """Waits until every worker has answered; one that died is seen at once, through the end of its process."""
+        deadline = time.monotonic() + seconds
+        waiting = dict(enumerate(self._pipes))
+        while waiting:
+            sentinels = [self._processes[i].sentinel for i in waiting]
+            ready = wait([*waiting.values(), *sentinels], timeout=max(0.0, deadline - time.monotonic()))
+            if not ready:
+                raise EnvironmentFault(f"{self._name(next(iter(waiting)))} did not answer within {seconds:g} s")
+            for i in [i for i, pipe in waiting.items() if pipe in ready or self._processes[i].sentinel in ready]:
+                answer = self._answer(i)
+                if answer:
+                    raise EnvironmentFault(answer)
+                del waiting[i]
+
+    def _answer(self, i: int) -> str:
+        try:
+            if not self._pipes[i].poll():
+                return self._lost(i)
+            return self._pipes[i].recv_bytes().decode()
+        except (EOFError, OSError):
+            return self._lost(i)
+
+    def _lost(self, i: int) -> str:
+        self._processes[i].join(1.0)
+        code = self._processes[i].exitcode
+        how = f"was ended by {signal.Signals(-code).name}" if code is not None and code < 0 else f"ended with {code}"
+        return f"{self._name(i)} {how}"
+
+    def _name(self, i: int) -> str:
+        part = self._parts[i]
+        return f"worker process {i} (lanes {part.first} to {part.stop - 1}, counted over seeds x environments)"
+
+    def _shaped(self, name: str) -> HostArray:
+        values = self._arrays[name]
+        return values.reshape(*self._shape, *values.shape[1:]).copy()
+
+
+def _arrays(memory: SharedMemory | None, spec: EnvSpec, count: int) -> dict[str, HostArray]:
+    """The arrays in the block of shared memory, or arrays of their sizes without one."""
+    layout: list[tuple[str, tuple[int, ...], Any]] = [
+        ("action", (spec.action_size,), np.float32),
+        ("reward", (), np.float32),
+        ("obs", spec.obs_shape, spec.obs_dtype),
+        ("next_obs", spec.obs_shape, spec.obs_dtype),
+        ("terminated", (), np.bool_),
+        ("truncated", (), np.bool_),
+        ("active", (), np.bool_),
+    ]
+    arrays: dict[str, HostArray] = {}
+    offset = 0
+    for name, shape, dtype in layout:
+        buffer = None if memory is None else memory.buf
+        start = 0 if memory is None else offset
+        arrays[name] = np.ndarray((count, *shape), dtype, buffer, start)
+        offset += arrays[name].nbytes
+    return arrays
+
+
+def _work(
+    pipe: Connection,
+    memory_name: str,
+    spec: EnvSpec,
+    shape: tuple[int, int],
+    part: _Part,
+    make: MakeFn,
+    episode_seed: EpisodeSeedFn,
+) -> None:
+    """The life of a worker: answers each command with an empty message, or with the text of an error."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    memory = SharedMemory(memory_name)
+    arrays = _arrays(memory, spec, shape[0] * shape[1])
+    mine = {name: values[part.first : part.stop] for name, values in arrays.items()}
+    try:
+        lanes = Lanes(make, (part.stop - part.first, 1), episode_seed, first_lane=part.first, num_envs=shape[1])
+        pipe.send_bytes(b"")
+        while True:
+            if pipe.recv_bytes() == b"r":
+                mine["obs"][:] = lanes.reset()[:, 0]
+            else:
+                step = lanes.step(mine["action"][:, None], mine["active"][:, None])
+                for name, values in step._asdict().items():
+                    mine[name][:] = values[:, 0]
+            pipe.send_bytes(b"")
+    except EnvironmentFault as error:
+        pipe.send_bytes(str(error).encode())
+    except (EOFError, OSError):
+        pass  # the parent closed the pipe, or is gone
