@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ddpg_jax.algorithms import make_agent
     from ddpg_jax.config import Config, load_config
-    from ddpg_jax.training import Run, evaluate, load_policy, train
+    from ddpg_jax.inference import evaluate, load_policy
+    from ddpg_jax.training import Run, train
 
 __version__ = "0.1.0"
 __all__ = ["Config", "Run", "evaluate", "load_config", "load_policy", "make_agent", "train"]
@@ -22,8 +23,8 @@ _HOMES = {
     "make_agent": "algorithms",
     "Run": "training",
     "train": "training",
-    "evaluate": "training",
-    "load_policy": "training",
+    "evaluate": "inference",
+    "load_policy": "inference",
 }
 
 

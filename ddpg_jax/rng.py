@@ -8,6 +8,7 @@ in every process and version of Python.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,11 +24,16 @@ def stream_id(name: str) -> int:
     return zlib.crc32(name.encode())
 
 
-def run_key(seed: int) -> Array:
-    """The typed key of a seed, from which all its device streams derive."""
+def run_keys(seeds: Sequence[int]) -> Array:
+    """The typed keys of a run's seeds, `[S]`, from which all device streams derive.
+
+    Args:
+      seeds: S numbers in [0, 2^64).
+    """
     import jax
 
-    return jax.random.key(seed)
+    words = np.array([divmod(seed, 2**32) for seed in seeds], np.uint32)
+    return jax.vmap(lambda high, low: jax.random.fold_in(jax.random.key(low), high))(words[:, 0], words[:, 1])
 
 
 def stream_key(key: Array, name: str, step: Array | int = 0) -> Array:

@@ -34,6 +34,15 @@ def evaluation_seeds(episodes: int) -> EpisodeSeedFn:
     return partial(_evaluation_seed, episodes)
 
 
+def to_units(action: HostArray, low: HostArray, high: HostArray) -> HostArray:
+    """Maps actions in [-1, 1] affinely onto the bounds of each component, `[..., A] -> [..., A]`, float64.
+
+    Both ends are exact, and nothing lies outside them.
+    """
+    upper = (action.astype(np.float64) + 1.0) / 2.0
+    return np.clip(low * (1.0 - upper) + high * upper, low, high)
+
+
 def _training_seed(seeds: tuple[int, ...], num_envs: int, lane: int, episode: int) -> int:
     return derived_seed(seeds[lane // num_envs], "episode", lane % num_envs, episode)
 
@@ -130,9 +139,7 @@ class Lanes:
         """
         if not np.isfinite(action).all():
             raise EnvironmentFault(f"the agent's action {action.tolist()} is not finite: its parameters have diverged")
-        upper = (action.astype(np.float64) + 1.0) / 2.0
-        mapped = self._low * (1.0 - upper) + self._high * upper
-        return np.clip(mapped, self._low, self._high).astype(self._action_dtype)
+        return to_units(action, self._low, self._high).astype(self._action_dtype)
 
     def close(self) -> None:
         """Closes the environments."""

@@ -1,0 +1,55 @@
+"""Videos of episodes, recorded by gymnasium."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import gymnasium
+import numpy as np
+
+from ddpg_jax.envs.lanes import evaluation_seeds
+from ddpg_jax.envs.registry import make_env
+from ddpg_jax.errors import EnvironmentFault
+from ddpg_jax.types import HostArray
+
+if TYPE_CHECKING:
+    from ddpg_jax.config import EnvConfig
+
+
+def record_episode(env: EnvConfig, policy: Callable[[HostArray], HostArray], folder: Path, name: str) -> Path:
+    """Records the first episode of the bank of evaluation seeds.
+
+    Args:
+      env: the environment.
+      policy: `obs [E, *O] -> action [E, A]`, in the environment's units.
+      folder: where the file goes; it is made.
+      name: name of the file, without ending.
+
+    Returns:
+      The MP4 file.
+
+    Raises:
+      EnvironmentFault: the environment cannot be made or cannot draw itself.
+    """
+    plain = make_env(env.id, env.max_episode_steps, env.kwargs, render_mode="rgb_array")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # the folder may exist
+            recorder = gymnasium.wrappers.RecordVideo(
+                plain, str(folder), episode_trigger=lambda episode: True, name_prefix=name, disable_logger=True
+            )
+            obs, _ = recorder.reset(seed=evaluation_seeds(1)(0, 0))
+            done = False
+            while not done:
+                action = policy(np.asarray(obs, np.float32)[None])[0].astype(plain.action_space.dtype)
+                obs, _, terminated, truncated, _ = recorder.step(action)
+                done = terminated or truncated
+            recorder.close()
+    except (gymnasium.error.Error, ImportError, AttributeError) as error:
+        plain.close()
+        raise EnvironmentFault(f"env.id={env.id!r} cannot be drawn: {error}") from error
+    written = folder / f"{name}-episode-0.mp4"
+    return written.rename(folder / f"{name}.mp4")

@@ -1,0 +1,137 @@
+"""A finished run put to use: its policies, their returns, and videos of them."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ddpg_jax.algorithms import make_agent
+from ddpg_jax.config import Config, read_toml, resolve
+from ddpg_jax.envs.factory import evaluation_lanes
+from ddpg_jax.envs.lanes import to_units
+from ddpg_jax.envs.video import record_episode
+from ddpg_jax.errors import ConfigError
+from ddpg_jax.loops.evaluate import Evaluation, PolicyFn, evaluate_episodes, jit_policy
+from ddpg_jax.rng import run_keys
+from ddpg_jax.runs.directory import RunDirectory
+from ddpg_jax.runs.weights import load_weights, read_spec, stored_part
+from ddpg_jax.types import HostArray, TrainState
+
+HostPolicy: TypeAlias = Callable[[HostArray], HostArray]
+"""`obs [E, *O] -> action [E, A]`, in the environment's units."""
+
+
+class LoadedRun(NamedTuple):
+    """A run read back.
+
+    Attributes:
+      config: what it was.
+      state: its final parameters, leaves `[S, ...]`.
+      policy: greedy actions of all seeds, in [-1, 1].
+      action_low: `[A]`, in the environment's units.
+      action_high: `[A]`.
+    """
+
+    config: Config
+    state: TrainState
+    policy: PolicyFn
+    action_low: HostArray
+    action_high: HostArray
+
+
+def load_run(run_dir: str | Path) -> LoadedRun:
+    """Reads a run's configuration and final parameters.
+
+    Raises:
+      StorageError: there is no run, or its files do not belong together.
+    """
+    directory = RunDirectory.open(run_dir)
+    config = resolve(read_toml(directory.config), {}, source=str(directory.config))
+    spec = read_spec(directory.weights)
+    agent = make_agent(config, spec)
+    expected = jax.eval_shape(jax.vmap(agent.init), run_keys(config.seed_list))
+    stored = load_weights(directory.weights, stored_part(expected))
+    state = expected._replace(step=(), target_params=(), opt_state=(), **jax.tree.map(jnp.asarray, stored))
+    return LoadedRun(config, state, jit_policy(agent), np.array(spec.action_low), np.array(spec.action_high))
+
+
+def evaluate(run_dir: str | Path, episodes: int = 100) -> HostArray:
+    """Evaluates the final greedy policies of a run on the bank of evaluation seeds.
+
+    Args:
+      run_dir: directory of a run.
+      episodes: episodes of each seed.
+
+    Returns:
+      Returns `[S, episodes]`.
+
+    Raises:
+      StorageError: the run cannot be read.
+      EnvironmentFault: an environment failed.
+    """
+    return evaluate_run(load_run(run_dir), episodes).returns
+
+
+def evaluate_run(run: LoadedRun, episodes: int) -> Evaluation:
+    """As `evaluate`, for a run that was read already; with the lengths."""
+    with closing(evaluation_lanes(run.config, episodes)) as lanes:
+        return evaluate_episodes(run.policy, run.state, lanes)
+
+
+def load_policy(run_dir: str | Path, seed: int = 0) -> HostPolicy:
+    """The final greedy policy of one seed, for use elsewhere.
+
+    Args:
+      run_dir: directory of a run.
+      seed: position in the run's list of seeds; 0 is the first.
+
+    Returns:
+      A function `obs [E, *O] -> action [E, A]`, in the environment's units.
+
+    Raises:
+      StorageError: the run cannot be read.
+      IndexError: the run has no such seed.
+    """
+    return seed_policy(load_run(run_dir), seed)
+
+
+def seed_policy(run: LoadedRun, seed: int) -> HostPolicy:
+    """As `load_policy`, for a run that was read already."""
+    if not 0 <= seed < len(run.config.seed_list):
+        raise IndexError(f"seed={seed}: the run has {len(run.config.seed_list)} seeds, counted from 0")
+    state = jax.tree.map(lambda x: x[seed : seed + 1], run.state)
+
+    def policy(obs: HostArray) -> HostArray:
+        action = np.asarray(run.policy(state, np.asarray(obs)[None]))[0]
+        return to_units(action, run.action_low, run.action_high)
+
+    return policy
+
+
+def record_videos(run: LoadedRun, folder: str | Path) -> list[Path]:
+    """Records one evaluation episode of each seed as an MP4 file.
+
+    Args:
+      run: the run.
+      folder: where the files go; it is made.
+
+    Returns:
+      The files, one for each seed.
+
+    Raises:
+      ConfigError: the extra `video` is not installed.
+      EnvironmentFault: the environment cannot draw itself.
+    """
+    if importlib.util.find_spec("moviepy") is None:
+        raise ConfigError('recording needs moviepy, which is not installed: pip install "ddpg-jax[video]"')
+    return [
+        record_episode(run.config.env, seed_policy(run, i), Path(folder), f"seed-{seed}")
+        for i, seed in enumerate(run.config.seed_list)
+    ]

@@ -1,0 +1,61 @@
+"""Evaluation: the greedy policy in environments of its own, all seeds and episodes in one call per step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+import jax
+import numpy as np
+
+from ddpg_jax.loops.host import acting
+from ddpg_jax.types import Agent, Array, HostArray, TrainState
+
+if TYPE_CHECKING:
+    from ddpg_jax.envs.factory import AnyLanes
+
+PolicyFn: TypeAlias = Callable[[TrainState, HostArray], Array]
+
+
+class Evaluation(NamedTuple):
+    """Episodes of the greedy policy.
+
+    Attributes:
+      returns: sum of rewards, `[S, episodes]`.
+      lengths: steps, `[S, episodes]`.
+    """
+
+    returns: HostArray
+    lengths: HostArray
+
+
+def jit_policy(agent: Agent) -> PolicyFn:
+    """Greedy actions of all seeds: `(state, obs [S, N, *O]) -> action [S, N, A]` in [-1, 1]."""
+    return jax.jit(jax.vmap(jax.vmap(agent.policy, (None, 0))))
+
+
+def evaluate_episodes(policy: PolicyFn, state: TrainState, lanes: AnyLanes) -> Evaluation:
+    """Runs one episode in every lane.
+
+    Args:
+      policy: greedy actions, from `jit_policy`.
+      state: the learner, leaves `[S, ...]`.
+      lanes: S x episodes environments with evaluation seeds; episode j begins alike for all seeds.
+
+    Returns:
+      Returns and lengths `[S, episodes]`.
+
+    Raises:
+      EnvironmentFault: an environment failed, or the policy's action is not finite.
+    """
+    readable = acting(state)
+    obs = lanes.reset()
+    active = np.ones(obs.shape[:2], bool)
+    returns, lengths = np.zeros(active.shape), np.zeros(active.shape, np.int64)
+    while active.any():
+        step = lanes.step(np.asarray(policy(readable, obs)), active)
+        returns += step.reward
+        lengths += active
+        active &= ~(step.terminated | step.truncated)
+        obs = step.obs
+    return Evaluation(returns, lengths)

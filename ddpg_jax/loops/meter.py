@@ -1,0 +1,135 @@
+"""Bookkeeping of the host loop: episode statistics, and update metrics that stay on the device until they are wanted.
+
+An episode's predicted Q is averaged over the updates made while it lasted. Those numbers are on the device when the
+episode ends, so an end is only noted, and settled at the next report.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from ddpg_jax.errors import NotFiniteError
+from ddpg_jax.loops.report import Row
+from ddpg_jax.types import Array, HostArray, Step
+
+
+class _End(NamedTuple):
+    step: int
+    updates: int
+    seed: int
+    env: int
+    episode_return: float
+    length: int
+
+
+class Meter:
+    """Statistics of S x E lanes and of the updates of S seeds.
+
+    Args:
+      seeds: the seeds of the run, for the rows.
+      num_envs: E.
+      names: names of the metrics, in the order of the arrays given to `updated`.
+    """
+
+    def __init__(self, seeds: tuple[int, ...], num_envs: int, names: tuple[str, ...]) -> None:
+        shape = (len(seeds), num_envs)
+        self._seeds, self._names = seeds, names
+        self._max_q = names.index("max_q")
+        self._return, self._length = np.zeros(shape), np.zeros(shape, np.int64)
+        self._episode = np.zeros(shape, np.int64)
+        self._began = np.zeros(shape, np.int64)  # updates made when the episode began
+        self._began_q = np.zeros(shape)  # running sum of the largest Q at that update
+        self._q_sum = np.zeros(len(seeds))  # the same sum at the last report
+        self._settled = 0  # updates made at the last report
+        self._updates = 0
+        self._pending: list[Array] = []
+        self._ends: list[_End] = []
+
+    def stepped(self, step: Step, at: int) -> HostArray:
+        """Notes a step of all lanes.
+
+        Args:
+          step: what the lanes reported, leaves `[S, E]`.
+          at: environment steps of each seed, this one included.
+
+        Returns:
+          Where an episode ended, bool `[S, E]`.
+        """
+        self._return += step.reward
+        self._length += 1
+        done: HostArray = step.terminated | step.truncated
+        if done.any():
+            for seed, env in np.argwhere(done).tolist():
+                ended = float(self._return[seed, env]), int(self._length[seed, env])
+                self._ends.append(_End(at, self._updates, seed, env, *ended))
+            self._return[done], self._length[done] = 0.0, 0
+        return done
+
+    def updated(self, metrics: Array) -> None:
+        """Notes the metrics `[S, U, K]` of a call, without waiting for them."""
+        self._pending.append(metrics)
+        self._updates += metrics.shape[1]
+
+    def settle(self, step: int) -> list[Row]:
+        """Fetches what is pending and turns it into rows.
+
+        Args:
+          step: environment steps of each seed so far.
+
+        Returns:
+          A row for each episode that ended and, if there were updates, one for each seed with their means.
+
+        Raises:
+          NotFiniteError: a metric is NaN or infinite; it names the seed, the metric and the first such update.
+        """
+        blocks: list[HostArray] = jax.device_get(self._pending)
+        num_seeds = len(self._seeds)
+        metrics = np.concatenate(blocks, 1) if blocks else np.zeros((num_seeds, 0, len(self._names)), np.float32)
+        self._check(metrics)
+        sums = np.concatenate([np.zeros((num_seeds, 1)), np.cumsum(metrics[..., self._max_q], 1, np.float64)], 1)
+        sums += self._q_sum[:, None]
+        rows = [self._episode_row(end, float(sums[end.seed, end.updates - self._settled])) for end in self._ends]
+        rows += [self._update_row(i, step, metrics[i]) for i in range(num_seeds) if metrics.shape[1]]
+        self._q_sum, self._settled = sums[:, -1], self._updates
+        self._pending, self._ends = [], []
+        return rows
+
+    @property
+    def updates(self) -> int:
+        """Critic updates of each seed so far."""
+        return self._updates
+
+    def _episode_row(self, end: _End, q_sum: float) -> Row:
+        lane = end.seed, end.env
+        row: Row = {
+            "event": "episode",
+            "seed": self._seeds[end.seed],
+            "step": end.step,
+            "env": end.env,
+            "episode": int(self._episode[lane]),
+            "episode_return": end.episode_return,
+            "episode_length": end.length,
+        }
+        count = end.updates - int(self._began[lane])
+        if count:
+            row["episode_max_q"] = (q_sum - float(self._began_q[lane])) / count
+        self._episode[lane] += 1
+        self._began[lane], self._began_q[lane] = end.updates, q_sum
+        return row
+
+    def _update_row(self, i: int, step: int, metrics: HostArray) -> Row:
+        means = dict(zip(self._names, metrics.mean(0, np.float64).tolist(), strict=True))
+        means["max_q"] = float(metrics[:, self._max_q].max())
+        return {"event": "update", "seed": self._seeds[i], "step": step, "updates": self._updates, **means}
+
+    def _check(self, metrics: HostArray) -> None:
+        if np.isfinite(metrics).all():
+            return
+        seed, update, k = np.argwhere(~np.isfinite(metrics))[0].tolist()
+        raise NotFiniteError(
+            f"seed {self._seeds[seed]}: {self._names[k]} is {metrics[seed, update, k]} at update "
+            f"{self._settled + update + 1}; lower algorithm.critic_learning_rate, or set algorithm.max_grad_norm"
+        )

@@ -1,0 +1,42 @@
+"""Pictures of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+from ddpg_jax.reports.statistics import bootstrap_interval, interquartile_mean
+from ddpg_jax.types import HostArray
+
+matplotlib.use("Agg")
+
+from matplotlib import pyplot as plt  # noqa: E402  the backend is chosen first
+
+
+def learning_curve(path: Path, steps: HostArray, returns: HostArray, title: str) -> None:
+    """Draws the evaluation returns against the environment steps: seeds thin, interquartile mean with its band.
+
+    Args:
+      path: a PNG file to write.
+      steps: environment steps of each seed at the evaluations, `[N]`.
+      returns: mean return of each seed at each evaluation, `[N, S]`.
+      title: what was trained.
+    """
+    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    num_seeds = returns.shape[1]
+    centre = interquartile_mean(returns)
+    bands = [bootstrap_interval(row) for row in returns]
+    axes.plot(steps, returns, color="tab:gray", linewidth=0.8, alpha=0.6)
+    if all(band is not None for band in bands):
+        low, high = np.array(bands, np.float64).T
+        axes.fill_between(steps, low, high, color="tab:blue", alpha=0.2, linewidth=0, label="95% bootstrap interval")
+    marker = "o" if len(steps) < 3 else None
+    axes.plot(steps, centre, color="tab:blue", linewidth=2, marker=marker, label=f"interquartile mean, {num_seeds} seeds")
+    axes.plot([], [], color="tab:gray", linewidth=0.8, label="one seed")
+    axes.set(xlabel="environment steps of each seed", ylabel="return of an evaluation episode", title=title)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right", frameon=False)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)

@@ -1,0 +1,81 @@
+"""`result.json`: what a run reached, how fast, and on what."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+
+from ddpg_jax.reports.statistics import summarize
+
+if TYPE_CHECKING:
+    from ddpg_jax.config import Config
+    from ddpg_jax.loops.evaluate import Evaluation
+    from ddpg_jax.loops.report import Report
+
+PACKAGES = ("ddpg-jax", "jax", "jaxlib", "flax", "optax", "gymnasium", "numpy", "mujoco")
+
+
+class Evaluated(NamedTuple):
+    """An evaluation and the environment steps of each seed before it."""
+
+    step: int
+    evaluation: Evaluation
+
+
+def make_result(config: Config, report: Report, evaluated: list[Evaluated]) -> dict[str, Any]:
+    """Gathers the result of a run.
+
+    `final` is the evaluation at the end, `best` the evaluation with the highest interquartile mean: the best over time
+    flatters, so both are there and named.
+
+    Args:
+      config: the run.
+      report: the last report of its loop.
+      evaluated: all evaluations, in order, at least one.
+
+    Returns:
+      Values that JSON knows.
+    """
+    summaries = [{"step": e.step, **summarize(e.evaluation.returns)} for e in evaluated]
+    seconds = report.seconds
+    running = sum(seconds.values()) - seconds["compile"]
+    num_seeds = len(config.seed_list)
+    return {
+        "env": config.env.id,
+        "algorithm": config.algorithm.name,
+        "seeds": list(config.seed_list),
+        "complete": report.step >= config.total_steps,
+        "env_steps_per_seed": report.step,
+        "updates_per_seed": report.updates,
+        "final": summaries[-1] | {"lengths": evaluated[-1].evaluation.lengths.tolist()},
+        "best": max(summaries, key=lambda s: s["interquartile_mean"]),
+        "seconds": {**seconds, "training": running},
+        "env_steps_per_second": report.step * num_seeds / running,
+        "updates_per_second": report.updates * num_seeds / running,
+        **environment(),
+    }
+
+
+def environment() -> dict[str, Any]:
+    """Versions and devices, as they stand beside every figure."""
+    devices = jax.devices()
+    return {
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+        "device": {"kind": devices[0].device_kind, "platform": devices[0].platform, "count": len(devices)},
+        "machine": {"system": platform.system(), "processor": platform.machine(), "cores": _cores()},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,68 @@
+"""Statistics over seeds: the interquartile mean with a bootstrap interval."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias, TypedDict
+
+import numpy as np
+from scipy import stats
+
+if TYPE_CHECKING:
+    from ddpg_jax.types import HostArray
+
+Interval: TypeAlias = tuple[float, float]
+
+
+class Summary(TypedDict):
+    """What is said of the returns `[S, episodes]` of an evaluation; the statistics are over the means of the seeds."""
+
+    per_seed: list[float]
+    mean: float
+    median: float
+    interquartile_mean: float
+    interval: Interval | None
+    confidence: float
+    returns: list[list[float]]
+
+
+def interquartile_mean(scores: HostArray, axis: int = -1) -> HostArray:
+    """The mean of the middle half, `[..., S] -> [...]`.
+
+    A quarter of the scores, rounded down, is left out at each end.
+
+    References:
+      Agarwal et al., "Deep reinforcement learning at the edge of the statistical precipice" (arXiv:2108.13264).
+    """
+    return np.asarray(stats.trim_mean(scores, 0.25, axis=axis))
+
+
+def bootstrap_interval(scores: HostArray, confidence: float = 0.95) -> Interval | None:
+    """Percentile bootstrap interval of the interquartile mean over seeds.
+
+    Args:
+      scores: one for each seed, `[S]`.
+      confidence: coverage in (0, 1).
+
+    Returns:
+      Lower and upper end; None with fewer than two seeds. The 2000 resamples are always the same.
+    """
+    if len(scores) < 2:
+        return None
+    draws = np.random.default_rng(0).integers(0, len(scores), (2000, len(scores)))
+    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
+    low, high = np.quantile(interquartile_mean(np.asarray(scores)[draws]), tails)
+    return float(low), float(high)
+
+
+def summarize(returns: HostArray, confidence: float = 0.95) -> Summary:
+    """Summary of the returns `[S, episodes]` of an evaluation."""
+    per_seed = returns.mean(1)
+    return Summary(
+        per_seed=per_seed.tolist(),
+        mean=float(per_seed.mean()),
+        median=float(np.median(per_seed)),
+        interquartile_mean=float(interquartile_mean(per_seed)),
+        interval=bootstrap_interval(per_seed, confidence),
+        confidence=confidence,
+        returns=returns.tolist(),
+    )

@@ -1,0 +1,85 @@
+"""What a person sees while a run goes on: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+
+class Status(NamedTuple):
+    """The figures shown.
+
+    Attributes:
+      step: environment steps of each seed.
+      updates: updates of each seed.
+      episode_return: mean return of the last training episodes, or None.
+      evaluation: interquartile mean of the last evaluation, or None.
+    """
+
+    step: int
+    updates: int
+    episode_return: float | None
+    evaluation: float | None
+
+
+class ProgressDisplay:
+    """Shows the progress of a run; use it as a context.
+
+    Args:
+      console: where to show it.
+      total_steps: environment steps of each seed.
+      num_seeds: S.
+    """
+
+    def __init__(self, console: Console, total_steps: int, num_seeds: int) -> None:
+        self._console, self._total, self._num_seeds = console, total_steps, num_seeds
+        self._times: deque[tuple[float, int, int]] = deque([(time.perf_counter(), 0, 0)], maxlen=20)
+        self._bar: Progress | None = None
+        if console.is_terminal:
+            columns = (BarColumn(None), TaskProgressColumn(), TextColumn("{task.fields[figures]}"), TimeRemainingColumn())
+            self._bar = Progress(*columns, console=console, transient=False)
+            self._task = self._bar.add_task("", total=total_steps, figures="compiling")
+
+    def __enter__(self) -> ProgressDisplay:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def show(self, status: Status) -> None:
+        """Shows new figures."""
+        self._times.append((time.perf_counter(), status.step, status.updates))
+        (t0, step0, updates0), (t1, step1, updates1) = self._times[0], self._times[-1]
+        steps_rate, updates_rate = ((b - a) / (t1 - t0) for a, b in ((step0, step1), (updates0, updates1)))
+        figures = _figures(status, steps_rate * self._num_seeds, updates_rate * self._num_seeds)
+        if self._bar is not None:
+            self._bar.update(self._task, completed=status.step, figures=figures)
+            return
+        left = (self._total - status.step) / steps_rate if steps_rate else float("inf")
+        self.print(f"step {status.step}/{self._total}  {figures}  {_duration(left)} left")
+
+    def print(self, line: str) -> None:
+        """Prints a line above the bar."""
+        self._console.print(line, highlight=False, soft_wrap=True)
+
+
+def _figures(status: Status, steps_rate: float, updates_rate: float) -> str:
+    shown = status.evaluation if status.evaluation is not None else status.episode_return
+    name = "eval" if status.evaluation is not None else "return"
+    score = "" if shown is None else f"{name} {shown:.1f}  "
+    return f"{score}{steps_rate:.0f} steps/s  {updates_rate:.0f} upd/s"
+
+
+def _duration(seconds: float) -> str:
+    if seconds == float("inf"):
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}"

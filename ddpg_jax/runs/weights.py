@@ -1,0 +1,100 @@
+"""Parameters on disk, as safetensors: arrays and text, no code."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, cast
+
+import jax
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from ddpg_jax.errors import StorageError
+from ddpg_jax.types import EnvSpec, HostArray, TrainState, Tree
+
+FORMAT = "ddpg_jax weights 1"
+
+
+def stored_part(state: TrainState) -> dict[str, Tree]:
+    """What of a learner is stored: all that its policy reads."""
+    return {"params": state.params, "stats": state.stats}
+
+
+def save_weights(path: Path, tree: Tree, spec: EnvSpec) -> None:
+    """Writes the leaves of a tree by their paths, with the environment's description.
+
+    Raises:
+      StorageError: the file cannot be written.
+    """
+    arrays = {name: np.ascontiguousarray(jax.device_get(leaf)) for name, leaf in _named(tree).items()}
+    part = path.with_name(path.name + ".part")
+    try:
+        save_file(arrays, part, {"format": FORMAT, "spec": json.dumps(spec._asdict())})
+        os.replace(part, path)
+    except (OSError, SafetensorError) as error:
+        raise StorageError(f"{path} cannot be written: {error}") from error
+
+
+def read_spec(path: Path) -> EnvSpec:
+    """The description of the environment the weights were trained in.
+
+    Raises:
+      StorageError: there is no such file, or it is not one of ours.
+    """
+    metadata = _open(path)[1]
+    try:
+        spec = cast("dict[str, Any]", json.loads(metadata["spec"]))
+        return EnvSpec(
+            tuple(spec["obs_shape"]), spec["obs_dtype"], tuple(spec["action_low"]), tuple(spec["action_high"])
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise StorageError(f"{path}: its description of the environment cannot be read: {error}") from error
+
+
+def load_weights(path: Path, like: Tree) -> Tree:
+    """Reads a tree.
+
+    Args:
+      path: a file of `save_weights`.
+      like: a tree of the expected structure, shapes and dtypes (arrays or `jax.ShapeDtypeStruct`).
+
+    Returns:
+      The tree, of NumPy arrays.
+
+    Raises:
+      StorageError: the file is missing or broken, or its arrays are not those expected; it names the first ten.
+    """
+    arrays = _open(path)[0]
+    expected = _named(like)
+    differences = [
+        f"{name}: expected {_form(expected.get(name))}, found {_form(arrays.get(name))}"
+        for name in sorted(expected.keys() | arrays.keys())
+        if _form(expected.get(name)) != _form(arrays.get(name))
+    ]
+    if differences:
+        shown = "\n  ".join(differences[:10])
+        raise StorageError(f"{path} does not fit the configuration; {len(differences)} arrays differ:\n  {shown}")
+    return jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name in expected])
+
+
+def _open(path: Path) -> tuple[dict[str, HostArray], dict[str, str]]:
+    try:
+        with safe_open(path, "np") as file:
+            metadata = dict(file.metadata() or {})
+            if metadata.get("format") != FORMAT:
+                raise StorageError(f"{path} is not a file of weights of this format ({FORMAT})")
+            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118  no mapping
+    except (OSError, SafetensorError) as error:
+        raise StorageError(f"{path} cannot be read: {error}") from error
+
+
+def _named(tree: Tree) -> dict[str, Any]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def _form(array: Any) -> str:
+    return "nothing" if array is None else f"{np.dtype(array.dtype).name}{list(array.shape)}"

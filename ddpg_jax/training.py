@@ -1,0 +1,157 @@
+"""A run from its configuration to its result: drives the loop, evaluates, and feeds the sinks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from rich.console import Console
+
+from ddpg_jax.algorithms import make_agent
+from ddpg_jax.config import Config, dump_toml
+from ddpg_jax.envs.factory import AnyLanes, evaluation_lanes, training_lanes
+from ddpg_jax.loops.evaluate import PolicyFn, evaluate_episodes, jit_policy
+from ddpg_jax.loops.host import host_loop
+from ddpg_jax.loops.report import Report, Row
+from ddpg_jax.replay.ring import Ring
+from ddpg_jax.reports.plots import learning_curve
+from ddpg_jax.reports.result import Evaluated, make_result
+from ddpg_jax.reports.statistics import interquartile_mean
+from ddpg_jax.runs.directory import RunDirectory
+from ddpg_jax.runs.metrics import JsonLines, Sink, TensorBoard
+from ddpg_jax.runs.progress import ProgressDisplay, Status
+from ddpg_jax.runs.signals import StopRequest
+from ddpg_jax.runs.weights import save_weights, stored_part
+
+
+class Run(NamedTuple):
+    """A finished run.
+
+    Attributes:
+      directory: where its files are.
+      config: what it was.
+      result: what `result.json` holds.
+    """
+
+    directory: Path
+    config: Config
+    result: dict[str, Any]
+
+
+def train(
+    config: Config, run_dir: str | Path | None = None, *, overwrite: bool = False, console: Console | None = None
+) -> Run:
+    """Trains all seeds of a configuration and leaves a run directory.
+
+    The first Ctrl-C ends the run at its next report, with everything written; the second at once.
+
+    Args:
+      config: the run.
+      run_dir: where its files go; None: a new directory under `runs/`.
+      overwrite: whether the files of an earlier run there may be removed.
+      console: where progress is shown; None: nowhere.
+
+    Returns:
+      The run.
+
+    Raises:
+      ConfigError: the replay does not fit into memory.
+      EnvironmentFault: an environment cannot be trained, or failed.
+      NotFiniteError: a loss is not finite.
+      StorageError: the run directory cannot be used.
+    """
+    with ExitStack() as stack:
+        lanes = stack.enter_context(closing(training_lanes(config)))
+        trials = stack.enter_context(closing(evaluation_lanes(config, config.evaluation.episodes)))
+        agent = make_agent(config, lanes.spec)
+        ring = Ring(
+            lanes.spec,
+            config.seed_list,
+            num_envs=config.env.num_envs,
+            capacity=config.replay.capacity,
+            n_step=config.algorithm.n_step,
+            gamma=config.algorithm.gamma,
+        )
+        name = f"{config.env.id.rsplit(':')[-1].replace('/', '-')}_{config.algorithm.name}"
+        directory = RunDirectory.create(run_dir, name, overwrite=overwrite)
+        directory.write_text(directory.config, dump_toml(config))
+        reports = host_loop(config, agent, lanes, ring)
+        report, evaluated = _drive(config, reports, jit_policy(agent), trials, directory, console)
+        save_weights(directory.weights, stored_part(report.state), lanes.spec)
+    result = make_result(config, report, evaluated)
+    directory.write_result(result)
+    steps = np.array([e.step for e in evaluated])
+    means = np.stack([e.evaluation.returns.mean(1) for e in evaluated])
+    learning_curve(directory.learning_curve, steps, means, f"{config.env.id}, {config.algorithm.name}")
+    return Run(directory.path, config, result)
+
+
+def _drive(
+    config: Config,
+    reports: Iterator[Report],
+    policy: PolicyFn,
+    trials: AnyLanes,
+    directory: RunDirectory,
+    console: Console | None,
+) -> tuple[Report, list[Evaluated]]:
+    """Passes the reports of a loop to the sinks and evaluates where it is due.
+
+    Returns:
+      The last report, whose state is still whole, and all evaluations; there is one at the last report.
+    """
+    evaluated: list[Evaluated] = []
+    began, episode_return, report = time.perf_counter(), None, None
+    with ExitStack() as stack:
+        sinks: list[Sink] = [stack.enter_context(closing(JsonLines(directory.metrics)))]
+        if config.logging.tensorboard:
+            sinks.append(stack.enter_context(closing(TensorBoard(directory.tensorboard))))
+        timing = stack.enter_context(closing(JsonLines(directory.timing)))
+        display = ProgressDisplay(console or Console(quiet=True), config.total_steps, len(config.seed_list))
+        progress = stack.enter_context(display)
+        stop = stack.enter_context(StopRequest())
+        for report in reports:
+            rows = report.rows
+            if _evaluation_due(config, report.step) or stop.requested:
+                evaluated.append(Evaluated(report.step, evaluate_episodes(policy, report.state, trials)))
+                rows = rows + _evaluation_rows(config.seed_list, evaluated[-1])
+            for sink in sinks:
+                sink.write(rows)
+            seconds = time.perf_counter() - began
+            timing.write([{"step": report.step, "updates": report.updates, "seconds": seconds, **report.seconds}])
+            episode_return = _mean_return(rows, episode_return)
+            score = interquartile_mean(evaluated[-1].evaluation.returns.mean(1)).item() if evaluated else None
+            progress.show(Status(report.step, report.updates, episode_return, score))
+            if stop.requested:
+                break
+    assert report is not None, "a loop makes at least one report"  # noqa: S101
+    return report, evaluated
+
+
+def _evaluation_due(config: Config, step: int) -> bool:
+    every = config.evaluation.every
+    crossed = bool(every) and step // every > (step - config.env.num_envs) // every
+    return crossed or step >= config.total_steps
+
+
+def _evaluation_rows(seeds: tuple[int, ...], evaluated: Evaluated) -> list[Row]:
+    returns, lengths = evaluated.evaluation
+    return [
+        {
+            "event": "evaluation",
+            "seed": seed,
+            "step": evaluated.step,
+            "mean_return": float(returns[i].mean()),
+            "mean_length": float(lengths[i].mean()),
+            "returns": returns[i].tolist(),
+        }
+        for i, seed in enumerate(seeds)
+    ]
+
+
+def _mean_return(rows: list[Row], otherwise: float | None) -> float | None:
+    returns = [row["episode_return"] for row in rows if row["event"] == "episode"]
+    return float(np.mean(returns)) if returns else otherwise

@@ -1,0 +1,404 @@
+"""The assembly against Algorithm 1 in plain NumPy, and the promises of `Agent`."""
+
+from itertools import pairwise
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from ddpg_jax.agents import networks, noise
+from ddpg_jax.agents.heads import scalar
+from ddpg_jax.agents.policy_gradient import policy_gradient, polyak
+from ddpg_jax.rng import run_keys
+from ddpg_jax.types import Batch, Network, Params, Transition
+
+FROZEN = optax.set_to_zero()
+STAY = polyak(0.0)
+
+
+def run_key(seed):
+    return run_keys([seed])[0]
+
+
+def assemble(*, actor=FROZEN, critic=FROZEN, exploration=None, follow=STAY, **slots):
+    """A small DDPG of which only what is named learns."""
+    return policy_gradient(
+        networks=Params(
+            networks.identity(),
+            networks.mlp_actor(3, 2, (8,)),
+            networks.ensemble(networks.mlp_critic(3, 2, (8,)), 1),
+        ),
+        head=scalar(),
+        noise=exploration or noise.zero(2),
+        optimizers=Params(FROZEN, actor, critic),
+        follow=follow,
+        **slots,
+    )
+
+
+def assert_equal(left, right):
+    """Bit for bit."""
+    jax.tree.map(np.testing.assert_array_equal, left, right)
+
+
+def assert_close(left, right):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), left, right)
+
+
+def one_batch(batches, u):
+    return jax.tree.map(lambda x: x[u : u + 1], batches)
+
+
+# --- Algorithm 1 in NumPy, float64: networks are lists [W0, b0, W1, b1, ...], gradients are written by hand.
+
+
+class Learned(NamedTuple):
+    actor: list
+    critic: list
+
+
+def in_numpy(params):
+    """The layers of actor and critic, without the ensemble's leading axis."""
+
+    def layers(tree, pick):
+        dense = [layer for _, layer in sorted(tree["params"].items())]
+        return [np.asarray(layer[name], np.float64)[pick] for layer in dense for name in ("kernel", "bias")]
+
+    return Learned(layers(params.actor, ...), layers(params.critic, 0))
+
+
+def forward(net, x, late=None, late_layer=0):
+    tape = []
+    for i in range(0, len(net), 2):
+        if late is not None and i == 2 * late_layer:
+            x = np.concatenate([x, late], axis=1)
+        tape.append(x)
+        x = x @ net[i] + net[i + 1]
+        if i < len(net) - 2:
+            x = np.maximum(x, 0.0)
+    return x, tape
+
+
+def backward(net, tape, d_out, late_layer=None):
+    """Gradients of the parameters, and of the action [B, 2] where one enters."""
+    grads, d_late = [], None
+    for i in reversed(range(len(tape))):
+        grads = [tape[i].T @ d_out, d_out.sum(0), *grads]
+        d_in = d_out @ net[2 * i].T
+        if i == late_layer:
+            d_in, d_late = d_in[:, :-2], d_in[:, -2:]
+        d_out = d_in * (tape[i][:, : d_in.shape[1]] > 0)
+    return grads, d_late
+
+
+def norm(grads):
+    return np.sqrt(sum((g**2).sum() for g in grads))
+
+
+class Adam:
+    def __init__(self, net, rate, l2=0.0, decoupled=0.0, max_norm=np.inf):
+        self.m, self.v, self.t = [0.0 * p for p in net], [0.0 * p for p in net], 0
+        self.rate, self.l2, self.decoupled, self.max_norm = rate, l2, decoupled, max_norm
+
+    def descend(self, net, grads):
+        self.t += 1
+        grads = [g * min(1.0, self.max_norm / norm(grads)) for g in grads]
+        grads = [g + self.l2 * p for g, p in zip(grads, net, strict=True)]
+        self.m = [0.9 * m + 0.1 * g for m, g in zip(self.m, grads, strict=True)]
+        self.v = [0.999 * v + 0.001 * g**2 for v, g in zip(self.v, grads, strict=True)]
+        hat = [
+            (m / (1 - 0.9**self.t)) / (np.sqrt(v / (1 - 0.999**self.t)) + 1e-8)
+            for m, v in zip(self.m, self.v, strict=True)
+        ]
+        return [p - self.rate * (h + self.decoupled * p) for p, h in zip(net, hat, strict=True)]
+
+
+def algorithm_1(online, target, batch, adams, tau, late):
+    """One update; returns the new online and target networks, the metrics and the TD errors."""
+    obs, action, reward, discount, next_obs = (np.asarray(x[0], np.float64) for x in batch.data[:5])
+    size = len(reward)
+    next_q, _ = forward(target.critic, next_obs, np.tanh(forward(target.actor, next_obs)[0]), late)
+    y = reward + discount * next_q[:, 0]
+    q, tape = forward(online.critic, obs, action, late)
+    td_error = y - q[:, 0]
+    d_critic, _ = backward(online.critic, tape, -2.0 * td_error[:, None] / size, late)
+    critic = adams.critic.descend(online.critic, d_critic)
+
+    mu, mu_tape = forward(online.actor, obs)
+    pi_q, tape = forward(critic, obs, np.tanh(mu), late)
+    _, d_action = backward(critic, tape, np.full((size, 1), -1.0 / size), late)
+    d_actor, _ = backward(online.actor, mu_tape, d_action * (1 - np.tanh(mu) ** 2))
+    actor = adams.actor.descend(online.actor, d_actor)
+
+    new = Learned(actor, critic)
+    mixed = [
+        [tau * p + (1 - tau) * t for p, t in zip(*pair, strict=True)]
+        for pair in zip(new, target, strict=True)
+    ]
+    metrics = {
+        "critic_loss": (td_error**2).mean(),
+        "critic_grad_norm": norm(d_critic),
+        "mean_q": q.mean(),
+        "max_q": q.max(),
+        "actor_loss": -pi_q.mean(),
+        "actor_grad_norm": norm(d_actor),
+        "saturated": (np.abs(np.tanh(mu)) > 0.99).mean(),
+    }
+    return new, Learned(*mixed), metrics, td_error
+
+
+@pytest.mark.parametrize("action_layer", [0, 1])
+@pytest.mark.parametrize(
+    ("settings", "decay"),
+    [
+        ({}, {}),
+        ({"weight_decay": "l2", "critic_weight_decay": 1e-2}, {"l2": 1e-2}),
+        ({"weight_decay": "decoupled", "critic_weight_decay": 1e-2}, {"decoupled": 1e-2}),
+        ({"max_grad_norm": 0.02}, {"max_norm": 0.02}),
+        (
+            {"max_grad_norm": 0.02, "weight_decay": "l2", "critic_weight_decay": 1e-2},
+            {"max_norm": 0.02, "l2": 1e-2},
+        ),
+    ],
+    ids=["plain", "l2", "decoupled", "clipped", "clipped_l2"],
+)
+def test_three_updates_equal_algorithm_1_in_numpy(make_tiny, make_batches, action_layer, settings, decay):
+    rates = {"actor_learning_rate": 3e-3, "critic_learning_rate": 1e-2}
+    tiny = make_tiny(action_layer=action_layer, tau=0.1, **rates, **settings)
+    state, batches = tiny.init(run_key(0)), make_batches(3)
+    online, target = in_numpy(state.params), in_numpy(state.target_params)
+    adams = Learned(
+        Adam(online.actor, 3e-3, max_norm=decay.get("max_norm", np.inf)), Adam(online.critic, 1e-2, **decay)
+    )
+    for u in range(3):
+        batch = one_batch(batches, u)
+        state, metrics, td_error = tiny.update(state, batch, run_key(0))
+        online, target, expected, errors = algorithm_1(online, target, batch, adams, 0.1, action_layer)
+        chex.assert_trees_all_close(in_numpy(state.params), online, atol=1e-5, rtol=0)
+        chex.assert_trees_all_close(in_numpy(state.target_params), target, atol=1e-5, rtol=0)
+        chex.assert_trees_all_close(
+            {k: float(m[0]) for k, m in metrics.items()}, expected, atol=1e-5, rtol=1e-5
+        )
+        np.testing.assert_allclose(td_error[0], errors, atol=1e-5)
+        assert min(expected["critic_grad_norm"], expected["actor_grad_norm"]) > decay.get("max_norm", 0)
+    assert int(state.step) == 3
+
+
+# --- Gradients, targets and weights
+
+
+def test_the_actors_gradient_is_the_deterministic_policy_gradient(make_batches):
+    """The mean over the batch of J_theta(mu)^T grad_a Q(s, mu(s)), sample by sample, with the new critic."""
+    agent = assemble(actor=optax.sgd(1.0), critic=optax.sgd(0.1))
+    before, batch = jax.jit(agent.init)(run_key(1)), make_batches(1)
+    after, _, _ = jax.jit(agent.update)(before, batch, run_key(1))
+    mu, q = networks.mlp_actor(3, 2, (8,)), networks.mlp_critic(3, 2, (8,))
+    critic = jax.tree.map(lambda leaf: leaf[0], after.params.critic)
+    jacobian, grad_a = jax.jit(jax.jacobian(mu.apply)), jax.jit(jax.jacobian(q.apply, argnums=2))
+    samples = []
+    for obs in batch.data.obs[0]:
+        d_q = grad_a(critic, obs, mu.apply(before.params.actor, obs))[0]  # [A]
+        samples.append(
+            jax.tree.map(lambda j, d=d_q: np.tensordot(d, j, 1), jacobian(before.params.actor, obs))
+        )
+    expected = jax.tree.map(lambda *each: np.mean(each, axis=0), *samples)
+    ascended = jax.tree.map(lambda new, old: new - old, after.params.actor, before.params.actor)
+    chex.assert_trees_all_close(ascended, expected, atol=1e-6, rtol=1e-4)
+    assert min(np.abs(leaf).max() for leaf in jax.tree.leaves(expected)) > 1e-4
+    assert not jax.tree.all(jax.tree.map(jnp.array_equal, before.params.critic, after.params.critic))
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_targets_start_as_copies_so_the_state_can_be_donated(tiny, make_batches, compiled):
+    state = (jax.jit(tiny.agent.init) if compiled else tiny.agent.init)(run_key(0))
+    assert_equal(state.params, state.target_params)
+    leaves = jax.tree.leaves(state)
+    assert len({leaf.unsafe_buffer_pointer() for leaf in leaves}) == len(leaves)
+    update = jax.jit(tiny.agent.update, donate_argnums=0)
+    expected, _, _ = tiny.update(state, make_batches(1), run_key(0))
+    donated, _, _ = update(state, make_batches(1), run_key(0))
+    assert all(leaf.is_deleted() for leaf in leaves)
+    assert_equal(donated, expected)
+
+
+def test_the_successor_of_a_terminal_transition_is_not_read(tiny, make_batches):
+    state, batches = tiny.init(run_key(0)), make_batches(1)
+
+    def updated(discount, next_obs):
+        data = batches.data._replace(discount=jnp.full((1, 8), discount), next_obs=next_obs)
+        return tiny.update(state, batches._replace(data=data), run_key(0))
+
+    here, there = batches.data.next_obs, 100.0 * batches.data.next_obs
+    assert_equal(updated(0.0, here), updated(0.0, there))
+    assert (updated(0.99, here)[2] != updated(0.99, there)[2]).all()
+
+
+def test_weights_scale_the_loss_and_td_error_is_target_minus_value(make_batches):
+    agent = assemble(critic=optax.sgd(1.0))
+    state, batches, update = agent.init(run_key(0)), make_batches(1), jax.jit(agent.update)
+    q = jax.vmap(networks.ensemble(networks.mlp_critic(3, 2, (8,)), 1).apply, (None, 0, 0))
+    data = jax.tree.map(lambda x: x[0], batches.data)
+    next_action = jax.vmap(agent.policy, (None, 0))(state, data.next_obs)
+    y = data.reward + data.discount * q(state.params.critic, data.next_obs, next_action)[:, 0, 0]
+    expected = y - q(state.params.critic, data.obs, data.action)[:, 0, 0]
+
+    def step(weight):
+        after, metrics, td_error = update(state, batches._replace(weight=weight[None]), run_key(0))
+        np.testing.assert_allclose(td_error[0], expected, atol=1e-6)  # whatever the weights
+        np.testing.assert_allclose(metrics["critic_loss"], [np.mean(weight * expected**2)], rtol=1e-5)
+        return jax.tree.map(lambda new, old: new - old, after.params.critic, state.params.critic)
+
+    rising = jnp.arange(8.0)
+    chex.assert_trees_all_close(
+        step(3 * rising), jax.tree.map(lambda x: 3 * x, step(rising)), rtol=1e-3, atol=1e-5
+    )
+    chex.assert_trees_all_equal(step(0 * rising), jax.tree.map(jnp.zeros_like, state.params.critic))
+
+
+# --- Seeds, calls and traces
+
+
+def test_vmap_over_seeds_equals_a_loop_over_seeds(tiny, make_batches):
+    keys = run_keys(range(3))
+    lanes = [make_batches(2, seed) for seed in range(3)]
+    states = jax.jit(jax.vmap(tiny.agent.init))(keys)
+    batches = jax.tree.map(lambda *x: jnp.stack(x), *lanes)
+    together = jax.jit(jax.vmap(tiny.agent.update))(states, batches, keys)
+    for s in range(3):
+        alone = tiny.update(tiny.init(run_key(s)), lanes[s], run_key(s))
+        assert_close(jax.tree.map(lambda x, s=s: x[s], together), alone)
+
+
+def test_updates_of_one_call_equal_calls_of_one_update(tiny, make_batches):
+    batches = make_batches(4)
+    together, metrics, td_error = tiny.update(tiny.init(run_key(0)), batches, run_key(0))
+    state, single = tiny.init(run_key(0)), []
+    for u in range(4):
+        state, *rest = tiny.update(state, one_batch(batches, u), run_key(0))
+        single.append(rest)
+    assert_close(together, state)
+    assert_close([metrics, td_error], jax.tree.map(lambda *x: jnp.concatenate(x), *single))
+    assert (int(together.step), td_error.shape) == (4, (4, 8))
+    assert {m.shape for m in metrics.values()} == {(4,)}
+
+
+def test_seeds_differ_in_every_parameter(tiny):
+    states = [tiny.init(run_key(seed)) for seed in range(3)]
+    for leaves in zip(*(jax.tree.leaves(state.params) for state in states), strict=True):
+        assert all((a != b).mean() > 0.9 for a, b in pairwise(leaves))
+    assert_equal(states[1], tiny.init(run_key(1)))
+    kernels = [
+        states[0].params.actor["params"]["Dense_0"]["kernel"],
+        states[0].params.critic["params"]["Dense_0"]["kernel"],
+    ]
+    assert (kernels[0] != kernels[1][0, :3]).all()  # nor do actor and critic start alike
+
+
+def test_new_values_are_not_traced_again(tiny, make_batches):
+    update = jax.jit(chex.assert_max_traces(tiny.agent.update, n=1))
+    act = jax.jit(chex.assert_max_traces(tiny.agent.act, n=1))
+    state, act_state = tiny.init(run_key(0)), tiny.agent.init_act(2)
+    for i in range(3):
+        state, _, _ = update(state, make_batches(2, seed=i), run_key(i))
+        action, act_state = act(
+            state, act_state, jnp.full((2, 3), float(i)), jnp.ones(2, bool), run_key(i), np.int32(i)
+        )
+    assert (int(state.step), action.shape) == (6, (2, 2))
+
+
+def test_delayed_policy_moves_once_per_round(make_batches):
+    """A round of delay 2: two critic steps alone, then actor and targets alone on the second batch."""
+    adam, follow = optax.adam(1e-2), polyak(0.1)
+    delayed = assemble(actor=adam, critic=adam, follow=follow, policy_delay=2)
+    critic_only = jax.jit(assemble(critic=adam).update)
+    actor_only = jax.jit(assemble(actor=adam, follow=follow).update)
+    state, batches = delayed.init(run_key(0)), make_batches(4)
+    after, metrics, td_error = jax.jit(delayed.update)(state, batches, run_key(0))
+
+    params, targets, opt = state.params, state.target_params, state.opt_state
+    for u in (0, 2):
+        half = jax.tree.map(lambda x, u=u: x[u : u + 2], batches)
+        parts = state._replace(
+            params=params, target_params=targets, opt_state=opt._replace(actor=optax.EmptyState())
+        )
+        parts, critic_metrics, errors = critic_only(parts, half, run_key(0))
+        critic_opt = parts.opt_state.critic
+        assert_close(td_error[u : u + 2], errors)
+        assert_close(metrics["critic_loss"][u : u + 2], critic_metrics["critic_loss"])
+        parts = parts._replace(opt_state=opt._replace(critic=optax.EmptyState()))
+        parts, actor_metrics, _ = actor_only(parts, one_batch(batches, u + 1), run_key(0))
+        assert_close(metrics["actor_loss"][u : u + 2], jnp.tile(actor_metrics["actor_loss"], 2))
+        params, targets, opt = parts.params, parts.target_params, parts.opt_state._replace(critic=critic_opt)
+    assert_close(
+        after._replace(step=0), state._replace(params=params, target_params=targets, opt_state=opt, step=0)
+    )
+    assert int(after.step) == 4
+    assert (int(after.opt_state.critic[0].count), int(after.opt_state.actor[0].count)) == (4, 2)
+
+
+# --- Acting
+
+
+def test_actions_stay_inside_and_differ_by_time_seed_and_environment(make_tiny):
+    tiny = make_tiny(exploration={"kind": "gaussian", "sigma": 0.5})
+    state, obs, first = tiny.init(run_key(0)), jnp.ones((4, 3)), jnp.zeros(4, bool)
+    actions = np.stack(
+        [tiny.act(state, (), obs, first, run_key(s), jnp.int32(t))[0] for s in range(3) for t in range(20)]
+    )  # [60, E, A]
+    assert (np.abs(actions) <= 1).all()
+    assert (np.abs(actions) == 1).any()
+    free = actions[np.abs(actions) < 1]
+    assert len(np.unique(free)) == len(free)  # no number twice: not by time, seed, environment or component
+    again = tiny.act(state, (), obs, first, run_key(2), jnp.int32(19))[0]
+    np.testing.assert_array_equal(again, actions[-1])
+
+
+def test_without_noise_acting_is_the_greedy_policy(make_tiny):
+    tiny = make_tiny(exploration={"kind": "none"})
+    state, obs = tiny.init(run_key(0)), jnp.asarray(np.random.default_rng(0).normal(size=(4, 3)), jnp.float32)
+    action, _ = tiny.act(state, tiny.agent.init_act(4), obs, jnp.ones(4, bool), run_key(0), jnp.int32(7))
+    greedy = jnp.stack([tiny.policy(state, one) for one in obs])
+    np.testing.assert_allclose(action, greedy, atol=1e-6)
+    np.testing.assert_allclose(
+        greedy, np.tanh(forward(in_numpy(state.params).actor, np.asarray(obs))[0]), atol=1e-6
+    )
+
+
+def test_each_environment_has_a_noise_state_that_its_own_episode_start_resets(make_tiny):
+    tiny = make_tiny(exploration={"kind": "ou", "theta": 0.15, "sigma": 0.01})
+    state, obs = tiny.init(run_key(0)), jnp.zeros((3, 3))
+    assert tiny.agent.init_act(3).shape == (3, 2)
+    kept = jnp.array([[0.2, 0.2], [0.2, 0.2], [0.0, 0.0]])
+    first = jnp.array([False, True, False])
+    action, after = tiny.act(state, kept, obs, first, run_key(0), jnp.int32(0))
+    noises, fresh = (
+        tiny.act(state, x, obs, jnp.ones(3, bool), run_key(0), jnp.int32(0))[1] for x in (kept, 0 * kept)
+    )
+    np.testing.assert_array_equal(noises, fresh)
+    np.testing.assert_allclose(after, fresh + jnp.array([[0.17], [0.0], [0.0]]) * jnp.ones((3, 2)), atol=1e-6)
+    np.testing.assert_allclose(action, jax.vmap(tiny.policy, (None, 0))(state, obs) + after, atol=1e-6)
+
+
+def test_saturated_is_the_share_of_components_beyond_099():
+    """The actor copies the observation; of the eight components 0.992, 1, −1 and −0.995 lie beyond."""
+    actor = Network(init=lambda key: jnp.ones(()), apply=lambda scale, obs: scale * obs)
+    critic = Network(
+        init=lambda key: jnp.zeros(()), apply=lambda offset, obs, action: offset + action[None, :1]
+    )
+    agent = policy_gradient(
+        networks=Params(networks.identity(), actor, critic),
+        head=scalar(),
+        noise=noise.zero(2),
+        optimizers=Params(FROZEN, FROZEN, FROZEN),
+        follow=STAY,
+    )
+    obs = jnp.array([[[0.0, 0.992], [1.0, 0.989], [-1.0, -0.989], [0.5, -0.995]]])
+    data = Transition(obs, obs, jnp.zeros((1, 4)), jnp.zeros((1, 4)), obs)
+    batch = Batch(data, jnp.ones((1, 4)), jnp.zeros((1, 4), jnp.int32))
+    _, metrics, _ = agent.update(agent.init(run_key(0)), batch, run_key(0))
+    assert float(metrics["saturated"][0]) == 0.5
+    assert float(metrics["actor_loss"][0]) == -0.125  # minus the mean of the first components

@@ -1,0 +1,109 @@
+"""The strict flags under which everything is tested, and small agents whose compiled programs are shared."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import hypothesis
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ddpg_jax.algorithms import make_agent
+from ddpg_jax.config import load_config
+from ddpg_jax.types import Agent, Batch, EnvSpec, Transition
+
+jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".jax_cache"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_debug_key_reuse", True)
+
+hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("repeatable")
+
+SPEC = EnvSpec(obs_shape=(3,), obs_dtype="float32", action_low=(-2.0, -1.0), action_high=(2.0, 3.0))
+BATCH_SIZE = 8
+
+
+class Tiny(NamedTuple):
+    """An agent with its functions compiled; `update` keeps its arguments."""
+
+    agent: Agent
+    init: Callable[..., Any]
+    act: Callable[..., Any]
+    policy: Callable[..., Any]
+    update: Callable[..., Any]
+
+
+def _tiny(agent: Agent) -> Tiny:
+    return Tiny(agent, *(jax.jit(f) for f in (agent.init, agent.act, agent.policy, agent.update)))
+
+
+@pytest.fixture(scope="session")
+def spec() -> EnvSpec:
+    """Observations of size 3, two actions with unlike bounds."""
+    return SPEC
+
+
+@pytest.fixture(scope="session")
+def make_tiny() -> Callable[..., Tiny]:
+    """`(agent) -> Tiny`, or `(**algorithm) -> Tiny` for DDPG with two hidden layers of 16."""
+
+    def make(agent: Agent | None = None, exploration: dict[str, Any] | None = None, **algorithm: Any) -> Tiny:
+        settings = {"hidden": (16, 16), "batch_size": BATCH_SIZE} | algorithm
+        config = load_config(algorithm=settings, exploration=exploration or {})
+        return _tiny(agent or make_agent(config, SPEC))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny(make_tiny: Callable[..., Tiny]) -> Tiny:
+    """DDPG with the defaults, compiled once for the whole session."""
+    return make_tiny()
+
+
+@pytest.fixture(scope="session")
+def make_batches() -> Callable[..., Batch]:
+    """`(updates, seed=0) -> Batch [U, B]` of random transitions, a quarter of them terminal."""
+
+    def make(updates: int, seed: int = 0) -> Batch:
+        rng = np.random.default_rng(seed)
+        shape = (updates, BATCH_SIZE)
+
+        def normal(*more: int) -> jax.Array:
+            return jnp.asarray(rng.normal(size=shape + more), jnp.float32)
+
+        action = jnp.asarray(rng.uniform(-1, 1, size=(*shape, 2)), jnp.float32)
+        discount = jnp.where(jnp.arange(BATCH_SIZE) % 4 == 3, 0.0, jnp.full(shape, 0.99))
+        data = Transition(normal(3), action, normal(), discount, normal(3))
+        return Batch(data, jnp.ones(shape), jnp.zeros(shape, jnp.int32))
+
+    return make
+
+
+def _plain(fn: Callable[..., Any], *args: Any) -> Any:
+    return fn(*args)
+
+
+def _jit(fn: Callable[..., Any], *args: Any) -> Any:
+    return jax.jit(fn)(*args)
+
+
+def _vmap_of_jit(fn: Callable[..., Any], *args: Any) -> Any:
+    """The second of two lanes; the first holds zeros."""
+    lanes = jax.tree.map(lambda x: jnp.stack([jnp.zeros_like(x), x]), args)
+    return jax.tree.map(lambda x: x[1], jax.vmap(jax.jit(fn))(*lanes))
+
+
+@pytest.fixture(params=[_plain, _jit, _vmap_of_jit], ids=["plain", "jit", "vmap_of_jit"])
+def call(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    """`(fn, *arrays) -> fn(*arrays)`, in each of the three ways."""
+    return request.param
