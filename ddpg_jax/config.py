@@ -266,7 +266,7 @@ def resolve(
     if isinstance(identifier, str) and ":" in identifier and not _lookup(overrides, ("env", "id")):
         problems["env.id"] = f"{identifier!r}: a module to import may be named on the command line only"
     if problems or config is None:
-        raise ConfigError(_report(problems, overrides, source))
+        raise ConfigError(_report(problems, overrides, merged, source))
     return config
 
 
@@ -347,12 +347,12 @@ def _lookup(values: Mapping[str, Any], path: tuple[str, ...]) -> Any:
     return node
 
 
-def _report(problems: Mapping[str, str], overrides: Mapping[str, Any], source: str) -> str:
+def _report(problems: Mapping[str, str], overrides: Mapping[str, Any], merged: Mapping[str, Any], source: str) -> str:
     lines: list[str] = []
     for path, message in problems.items():
         keys = tuple(path.split("."))
-        given = _lookup(overrides, keys)
-        origin = "" if given is None else " (given on the command line)"
-        lines.append(f"  {path}: {message}{origin}" if path else f"  {message}")
+        value = _lookup(merged, keys)
+        origin = source if _lookup(overrides, keys) is None else "command line"
+        lines.append(f"  {path}: {message}" if value is None else f"  {path} = {value!r} ({origin}): {message}")
     count = "1 mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
-    return f"{count} in the configuration ({source} and the command line):\n" + "\n".join(lines)
+    return f"{count} in the configuration:\n" + "\n".join(lines)

@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -46,14 +46,20 @@ class LoadedRun(NamedTuple):
     action_high: HostArray
 
 
-def load_run(run_dir: str | Path) -> LoadedRun:
+def load_run(run_dir: str | Path, **overrides: Any) -> LoadedRun:
     """Reads a run's configuration and final parameters.
 
+    Args:
+      run_dir: directory of a run.
+      **overrides: fields that replace the run's, as in `load_config`; an environment named "module:id" must be named
+        again, as no module is imported because a file says so.
+
     Raises:
+      ConfigError: the configuration is wrong.
       StorageError: there is no run, or its files do not belong together.
     """
     directory = RunDirectory.open(run_dir)
-    config = resolve(read_toml(directory.config), {}, source=str(directory.config))
+    config = resolve(read_toml(directory.config), overrides, source=str(directory.config))
     spec = read_spec(directory.weights)
     agent = make_agent(config, spec)
     expected = jax.eval_shape(jax.vmap(agent.init), run_keys(config.seed_list))

@@ -327,13 +327,13 @@ def test_delayed_policy_moves_once_per_round(make_batches):
         )
         parts, critic_metrics, errors = critic_only(parts, half, run_key(0))
         critic_opt = parts.opt_state.critic
-        assert_close(td_error[u : u + 2], errors)
-        assert_close(metrics["critic_loss"][u : u + 2], critic_metrics["critic_loss"])
+        assert_equal(td_error[u : u + 2], errors)
+        assert_equal(metrics["critic_loss"][u : u + 2], critic_metrics["critic_loss"])
         parts = parts._replace(opt_state=opt._replace(critic=optax.EmptyState()))
         parts, actor_metrics, _ = actor_only(parts, one_batch(batches, u + 1), run_key(0))
-        assert_close(metrics["actor_loss"][u : u + 2], jnp.tile(actor_metrics["actor_loss"], 2))
+        assert_equal(metrics["actor_loss"][u : u + 2], jnp.tile(actor_metrics["actor_loss"], 2))
         params, targets, opt = parts.params, parts.target_params, parts.opt_state._replace(critic=critic_opt)
-    assert_close(
+    assert_equal(
         after._replace(step=0), state._replace(params=params, target_params=targets, opt_state=opt, step=0)
     )
     assert int(after.step) == 4

@@ -1,0 +1,214 @@
+"""The command line: train, evaluate, doctor.
+
+Nothing heavy is imported before a command needs it, and jax only after the configuration has been found right.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import textwrap
+import tomllib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ddpg_jax import __version__
+from ddpg_jax.errors import ConfigError, DdpgJaxError
+
+if TYPE_CHECKING:
+    from ddpg_jax.config import Config
+
+INTERRUPTED = 130
+
+_OPTIONS = frozenset({"--help", "--version", "--run-dir", "--overwrite", "--quiet", "--episodes", "--video"})
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its exit code.
+
+    0 done, 2 configuration, 3 environment, 4 numbers not finite, 5 storage, 130 ended by Ctrl-C.
+    """
+    parser = _parser()
+    words, overrides = split_overrides(sys.argv[1:] if arguments is None else arguments)
+    options = parser.parse_args(words)
+    command: Callable[[argparse.Namespace, list[str]], int] = options.command
+    try:
+        return command(options, overrides)
+    except DdpgJaxError as error:
+        print(f"ddpg-jax: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("ddpg-jax: interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("ddpg-jax", description="Deterministic policy gradients in JAX.")
+    parser.add_argument("--version", action="version", version=f"ddpg-jax {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    train = commands.add_parser("train", help="train the seeds of a configuration", add_help=False)
+    train.add_argument("config", nargs="?", type=Path, help="a TOML file; without it, DDPG on Pendulum")
+    train.add_argument("--run-dir", type=Path, help="directory of the run; default: a new one under runs/")
+    train.add_argument("--overwrite", action="store_true", help="replace the run that is in the directory")
+    train.add_argument("--quiet", action="store_true", help="show no progress")
+    train.add_argument("-h", "--help", action="store_true", help="show this, and every field")
+    train.set_defaults(command=_train, parser=train)
+
+    evaluate = commands.add_parser("evaluate", help="evaluate the final policies of a run")
+    evaluate.add_argument("run_dir", type=Path, help="directory of a run")
+    evaluate.add_argument("--episodes", type=_count, default=100, help="episodes of each seed (default 100)")
+    evaluate.add_argument("--video", type=Path, metavar="DIR", help="record an MP4 file for each seed")
+    evaluate.set_defaults(command=_evaluate)
+
+    doctor = commands.add_parser("doctor", help="show versions, devices and extras, and test the installation")
+    doctor.set_defaults(command=_doctor)
+    return parser
+
+
+def _train(options: argparse.Namespace, overrides: list[str]) -> int:
+    if options.help:
+        print(options.parser.format_help() + _fields_help())
+        return 0
+    config = parse_config(options.config, overrides)
+    from rich.console import Console
+
+    from ddpg_jax.runs.tables import training_table
+    from ddpg_jax.training import train
+
+    console = Console()
+    run = train(config, options.run_dir, overwrite=options.overwrite, console=None if options.quiet else console)
+    console.print(training_table(run.result))
+    console.print(f"{run.directory}/learning_curve.png, result.json, metrics.jsonl", soft_wrap=True, highlight=False)
+    if not run.result["complete"]:
+        print("ddpg-jax: interrupted; what was reached is saved", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+def _evaluate(options: argparse.Namespace, words: list[str]) -> int:
+    overrides, problems = parse_overrides(words)
+    if problems:
+        raise ConfigError("\n".join(problems.values()))
+    from rich.console import Console
+
+    from ddpg_jax.inference import evaluate_run, load_run, record_videos
+    from ddpg_jax.runs.tables import evaluation_table
+
+    console = Console()
+    run = load_run(options.run_dir, **overrides)
+    console.print(evaluation_table(run.config, evaluate_run(run, options.episodes)))
+    if options.video is not None:
+        for path in record_videos(run, options.video):
+            console.print(str(path), soft_wrap=True, highlight=False)
+    return 0
+
+
+def _doctor(options: argparse.Namespace, words: list[str]) -> int:
+    if words:
+        raise ConfigError(f"doctor takes no arguments, but got {' '.join(words)}")
+    from ddpg_jax.doctor import examine
+
+    return examine()
+
+
+def parse_config(path: Path | None, arguments: Sequence[str]) -> Config:
+    """The configuration of a file and of `--section.field value` arguments.
+
+    Raises:
+      ConfigError: listing every mistake, an environment that is not registered among them.
+    """
+    from ddpg_jax.config import Config, merge, read_toml, resolve
+
+    overrides, problems = parse_overrides(arguments)
+    values = read_toml(path) if path is not None else {}
+    env = merge(values, overrides).get("env")
+    identifier = env.get("id", Config().env.id) if isinstance(env, dict) else Config().env.id
+    if isinstance(identifier, str):
+        from ddpg_jax.envs.registry import unknown_id
+
+        problem = unknown_id(identifier)
+        if problem is not None:
+            problems["env.id"] = problem
+    return resolve(values, overrides, source=str(path) if path is not None else "defaults", more=problems)
+
+
+def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Separates `--section.field value` from the words that argparse knows, so that it takes no value for a file."""
+    words: list[str] = []
+    overrides: list[str] = []
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--") or word.partition("=")[0] in _OPTIONS:
+            words.append(word)
+            continue
+        overrides.append(word)
+        if "=" not in word and rest and not rest[0].startswith("--"):
+            overrides.append(rest.pop(0))
+    return words, overrides
+
+
+def parse_overrides(words: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Reads `--section.field value` and `--section.field=value`; dashes and underscores are the same.
+
+    Values are TOML; what is not is text, and `64,64` is a list.
+
+    Returns:
+      The values, nested, and what is wrong with the words, message by word.
+    """
+    values: dict[str, Any] = {}
+    problems: dict[str, str] = {}
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        name, equals, text = word[2:].partition("=")
+        if not equals and (not rest or rest[0].startswith("--")):
+            problems[word] = "has no value; write --section.field value"
+            continue
+        *path, last = name.replace("-", "_").split(".")
+        node = values
+        for part in path:
+            inner = node.setdefault(part, {})
+            node = inner if isinstance(inner, dict) else node
+        node[last] = _value(text if equals else rest.pop(0))
+    return values, problems
+
+
+def _value(text: str) -> Any:
+    for form in (text, f"[{text}]") if "," in text else (text,):
+        try:
+            return tomllib.loads(f"value = {form}")["value"]
+        except tomllib.TOMLDecodeError:
+            continue
+    return text
+
+
+def _count(text: str) -> int:
+    value = float(text)
+    if value < 1 or value != int(value):
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 1")
+    return int(value)
+
+
+def _fields_help() -> str:
+    """Every field of the configuration with its meaning and its default, at most 80 columns wide."""
+    from ddpg_jax.config import Config, sections
+
+    def entry(prefix: str, name: str, field: Any) -> list[str]:
+        default = field.get_default(call_default_factory=True)
+        shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
+        ending = "" if field.is_required() or default in (None, {}) else f" (default {shown})"
+        option = f"  --{prefix}{name.replace('_', '-')}"
+        text = textwrap.wrap(f"{field.description}{ending}", 46)
+        return [f"{option:<33} {text[0]}", *(" " * 34 + line for line in text[1:])]
+
+    lines = ["", "fields:"]
+    for name, field in Config.model_fields.items():
+        lines += [] if name in sections() else entry("", name, field)
+    for section, models in sections().items():
+        for model in models:
+            lines += ["", f"{(model.__doc__ or '').splitlines()[0]}".replace("`", "")]
+            lines += [line for name, field in model.model_fields.items() for line in entry(f"{section}.", name, field)]
+    return "\n".join(lines)

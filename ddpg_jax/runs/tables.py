@@ -1,0 +1,58 @@
+"""Tables for the terminal, at most 80 columns wide."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from ddpg_jax.reports.statistics import Summary, summarize
+
+if TYPE_CHECKING:
+    from ddpg_jax.config import Config
+    from ddpg_jax.loops.evaluate import Evaluation
+
+
+def training_table(result: dict[str, Any]) -> Table:
+    """What a run reached and how fast."""
+    final, best, seconds = result["final"], result["best"], result["seconds"]
+    episodes = len(final["returns"][0])
+    table = Table(title=f"{result['algorithm']} on {result['env']}", show_header=False, title_justify="left")
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row(f"final, step {final['step']}", _score(final))
+    table.add_row("  each seed", f"{_numbers(final['per_seed'])}  ({episodes} episodes each)")
+    table.add_row(f"best, step {best['step']}", _score(best))
+    table.add_row(
+        "time", f"{seconds['training']:.1f} s training, {seconds['compile']:.1f} s compiling, evaluation apart"
+    )
+    phases = [f"{name} {seconds[name]:.1f}" for name in ("act", "environment", "replay", "update")]
+    table.add_row("  seconds", ", ".join(phases) + " (waiting for updates counts as act)")
+    rates = f"{result['env_steps_per_second']:.0f} env steps/s, {result['updates_per_second']:.0f} updates/s"
+    table.add_row("rates", f"{rates}, all {len(result['seeds'])} seeds together")
+    return table
+
+
+def evaluation_table(config: Config, evaluation: Evaluation) -> Table:
+    """The returns of each seed."""
+    summary = summarize(evaluation.returns)
+    episodes = evaluation.returns.shape[1]
+    table = Table(title=f"{config.algorithm.name} on {config.env.id}, {episodes} episodes each", title_justify="left")
+    for name in ("seed", "mean return", "deviation", "lowest", "highest", "mean length"):
+        table.add_column(name, justify="right")
+    for seed, returns, lengths in zip(config.seed_list, *evaluation, strict=True):
+        figures = (returns.mean(), returns.std(), returns.min(), returns.max(), lengths.mean())
+        table.add_row(str(seed), *(f"{figure:.1f}" for figure in figures))
+    table.caption, table.caption_justify = _score(summary), "left"
+    return table
+
+
+def _score(summary: Summary | dict[str, Any]) -> str:
+    interval = summary["interval"]
+    band = f" [{interval[0]:.1f}, {interval[1]:.1f}]" if interval else ""
+    return f"interquartile mean {summary['interquartile_mean']:.1f}{band}, median {summary['median']:.1f}"
+
+
+def _numbers(values: list[float]) -> str:
+    shown = [f"{value:.1f}" for value in values[:16]]
+    return "  ".join(shown + (["..."] if len(values) > 16 else []))
