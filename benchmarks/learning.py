@@ -60,7 +60,7 @@ def make_peer(name: str, config: Config, env: gymnasium.Env[Any, Any], seed: int
 
 def peer_returns(name: str, config: Config, seed: int) -> list[dict[str, Any]]:
     """Trains one seed of a peer; returns its evaluations."""
-    from stable_baselines3.common.callbacks import EveryNTimesteps, BaseCallback
+    from stable_baselines3.common.callbacks import BaseCallback, EveryNTimesteps
 
     evaluations: list[dict[str, Any]] = []
     bank = evaluation_seeds(config.evaluation.episodes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -59,16 +60,12 @@ _NOISES = {
 
 
 def _mlps(config: AlgorithmConfig, spec: EnvSpec) -> tuple[Network, Network]:
-    sizes = prod(spec.obs_shape), spec.action_size, config.hidden
-    style = {
-        "activation": config.activation,
-        "initializer": config.initializer,
-        "final_scale": config.final_scale,
-    }
-    return (
-        networks.mlp_actor(*sizes, **style),
-        networks.mlp_critic(*sizes, **style, action_layer=config.action_layer),
+    actor, critic = (
+        partial(make, activation=config.activation, initializer=config.initializer, final_scale=config.final_scale)
+        for make in (networks.mlp_actor, networks.mlp_critic)
     )
+    sizes = prod(spec.obs_shape), spec.action_size, config.hidden
+    return actor(*sizes), critic(*sizes, action_layer=config.action_layer)
 
 
 def _optimizers(config: AlgorithmConfig) -> Params:

@@ -198,7 +198,9 @@ class Config(_Section):
     def _sensible(cls, seeds: int | tuple[int, ...]) -> int | tuple[int, ...]:
         count = seeds if isinstance(seeds, int) else len(seeds)
         if count > 65536:
-            raise ValueError(f"{count} seeds side by side are more than 65536; to name one seed write a list: [{seeds}]")
+            raise ValueError(
+                f"{count} seeds side by side are more than 65536; to name one seed write a list: [{seeds}]"
+            )
         if not isinstance(seeds, int) and len(set(seeds)) < len(seeds):
             raise ValueError("a seed stands twice in the list; equal seeds give equal runs")
         return seeds

@@ -75,7 +75,7 @@ class HostStream:
         words = np.random.SeedSequence([seed, stream_id(name)]).generate_state(2, np.uint64)
         self._bits = np.random.Philox(key=words)
         self._generator = np.random.Generator(self._bits)
-        self._state: dict[str, Any] = dict(self._bits.state)
+        self._state: Any = self._bits.state
 
     def at(self, step: int) -> np.random.Generator:
         """The generator of one step; what was drawn before has no influence.

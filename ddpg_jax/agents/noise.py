@@ -36,9 +36,7 @@ def gaussian(action_size: int, sigma: Array | float) -> Noise:
     return Noise(init=lambda: (), sample=sample)
 
 
-def ornstein_uhlenbeck(
-    action_size: int, theta: Array | float, sigma: Array | float, dt: Array | float
-) -> Noise:
+def ornstein_uhlenbeck(action_size: int, theta: Array | float, sigma: Array | float, dt: Array | float) -> Noise:
     """Temporally correlated noise, x ← x − theta·x·dt + sigma·sqrt(dt)·N(0, 1), back at 0 when an episode starts.
 
     Args:

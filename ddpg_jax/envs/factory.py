@@ -41,6 +41,4 @@ def _lanes(env: EnvConfig, shape: tuple[int, int], episode_seed: EpisodeSeedFn) 
     one = make()
     spec = describe(one)
     one.close()
-    return WorkerLanes(
-        make, shape, episode_seed, spec=spec, workers=env.workers, timeout=env.worker_timeout
-    )
+    return WorkerLanes(make, shape, episode_seed, spec=spec, workers=env.workers, timeout=env.worker_timeout)

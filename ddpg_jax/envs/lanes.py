@@ -186,7 +186,9 @@ class Lanes:
     def _not_finite(self, actions: HostArray) -> str:
         for lane in range(len(self._envs)):
             if not np.isfinite(self._reward[lane]):
-                return self._where(lane, actions[lane], f"reported the reward {self._reward[lane]}, which is not finite")
+                return self._where(
+                    lane, actions[lane], f"reported the reward {self._reward[lane]}, which is not finite"
+                )
             bad = np.argwhere(~np.isfinite(self._next_obs[lane]))
             if len(bad):
                 component = tuple(int(i) for i in bad[0])

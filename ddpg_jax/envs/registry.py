@@ -44,9 +44,7 @@ def make_env(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # a newer version of the task exists
-            env = gymnasium.make(
-                identifier, max_episode_steps=max_episode_steps, disable_env_checker=True, **options
-            )
+            env = gymnasium.make(identifier, max_episode_steps=max_episode_steps, disable_env_checker=True, **options)
     except (gymnasium.error.Error, ImportError) as error:
         raise EnvironmentFault(f"env.id={identifier!r} cannot be made: {error}{_extra_hint(identifier)}") from error
     try:
@@ -76,7 +74,7 @@ def describe(env: GymEnv) -> EnvSpec:
 def _action_bounds(space: gymnasium.Space[Any]) -> tuple[HostArray, HostArray]:
     if not isinstance(space, gymnasium.spaces.Box):
         raise EnvironmentFault(f"action space {space} is not a Box: ddpg_jax trains continuous actions only")
-    if space.dtype is None or not np.issubdtype(space.dtype, np.floating):
+    if not np.issubdtype(space.dtype, np.floating):
         raise EnvironmentFault(f"action space {space} is not floating: ddpg_jax trains continuous actions only")
     low, high = np.asarray(space.low, np.float64), np.asarray(space.high, np.float64)
     if low.ndim != 1 or low.size == 0:

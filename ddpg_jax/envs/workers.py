@@ -10,7 +10,7 @@ from __future__ import annotations
 import multiprocessing as mp
 import signal
 import time
-from collections.abc import Sequence
+from itertools import pairwise
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.shared_memory import SharedMemory
@@ -60,7 +60,7 @@ class WorkerLanes:
         count = shape[0] * shape[1]
         self.spec, self._shape, self._timeout = spec, shape, timeout
         cuts = np.linspace(0, count, min(workers, count) + 1).astype(int)
-        self._parts = [_Part(int(a), int(b)) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+        self._parts = [_Part(int(a), int(b)) for a, b in pairwise(cuts)]
         self._memory = SharedMemory(create=True, size=sum(a.nbytes for a in _arrays(None, spec, count).values()))
         self._arrays = _arrays(self._memory, spec, count)
         context = mp.get_context("spawn")

@@ -191,9 +191,7 @@ def _initialised(
 def _explorer(act: ActFn, keys: Array) -> ChooseFn:
     """Actions of the policy with noise."""
 
-    def choose(
-        i: int, state: TrainState, act_state: Tree, obs: HostArray, first: HostArray
-    ) -> tuple[HostArray, Tree]:
+    def choose(i: int, state: TrainState, act_state: Tree, obs: HostArray, first: HostArray) -> tuple[HostArray, Tree]:
         action, act_state = act(acting(state), act_state, obs, first, keys, np.uint32(i % 2**32))
         return np.asarray(action), act_state
 
@@ -204,9 +202,7 @@ def _uniform(seeds: tuple[int, ...], num_envs: int, action_size: int) -> ChooseF
     """Uniformly random actions, for the warm-up."""
     streams = [rng.HostStream(seed, "warmup") for seed in seeds]
 
-    def choose(
-        i: int, state: TrainState, act_state: Tree, obs: HostArray, first: HostArray
-    ) -> tuple[HostArray, Tree]:
+    def choose(i: int, state: TrainState, act_state: Tree, obs: HostArray, first: HostArray) -> tuple[HostArray, Tree]:
         draws = [stream.at(i).uniform(-1.0, 1.0, (num_envs, action_size)) for stream in streams]
         return np.stack(draws).astype(np.float32), act_state
 
@@ -215,7 +211,7 @@ def _uniform(seeds: tuple[int, ...], num_envs: int, action_size: int) -> ChooseF
 
 def _stopwatch() -> tuple[Callable[[str | None], None], dict[str, float]]:
     """A function that adds the time since its last call to a phase (None: to no phase), and the sums."""
-    seconds = dict.fromkeys(PHASES, 0.0)
+    seconds: dict[str, float] = {phase: 0.0 for phase in PHASES}
     last = perf_counter()
 
     def lap(phase: str | None) -> None:

@@ -129,11 +129,10 @@ class Ring:
 
         first = take(0)
         window = [first, *(take(i) for i in range(1, self._n_step))]
-        reward, discount, last = fold_steps(
-            *(np.stack([rows[name] for rows in window], -1) for name in ("reward", "terminated", "truncated")),
-            self._length - age,
-            self._gamma,
-        )
+        columns = {
+            name: np.stack([rows[name] for rows in window], -1) for name in ("reward", "terminated", "truncated")
+        }
+        reward, discount, last = fold_steps(**columns, available=self._length - age, gamma=self._gamma)
         end = first if self._n_step == 1 else take(last)
         data = Transition(first["obs"], first["action"], reward, discount, end["next_obs"])
         return Batch(data, np.ones(index.shape, np.float32), index)

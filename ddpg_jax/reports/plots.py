@@ -12,7 +12,7 @@ from ddpg_jax.types import HostArray
 
 matplotlib.use("Agg")
 
-from matplotlib import pyplot as plt  # noqa: E402  the backend is chosen first
+from matplotlib import pyplot as plt
 
 
 def learning_curve(path: Path, steps: HostArray, returns: HostArray, title: str) -> None:
@@ -33,7 +33,9 @@ def learning_curve(path: Path, steps: HostArray, returns: HostArray, title: str)
         low, high = np.array(bands, np.float64).T
         axes.fill_between(steps, low, high, color="tab:blue", alpha=0.2, linewidth=0, label="95% bootstrap interval")
     marker = "o" if len(steps) < 3 else None
-    axes.plot(steps, centre, color="tab:blue", linewidth=2, marker=marker, label=f"interquartile mean, {num_seeds} seeds")
+    axes.plot(
+        steps, centre, color="tab:blue", linewidth=2, marker=marker, label=f"interquartile mean, {num_seeds} seeds"
+    )
     axes.plot([], [], color="tab:gray", linewidth=0.8, label="one seed")
     axes.set(xlabel="environment steps of each seed", ylabel="return of an evaluation episode", title=title)
     axes.grid(alpha=0.3)

@@ -40,7 +40,7 @@ def make_result(config: Config, report: Report, evaluated: list[Evaluated]) -> d
     Returns:
       Values that JSON knows.
     """
-    summaries = [{"step": e.step, **summarize(e.evaluation.returns)} for e in evaluated]
+    summaries: list[dict[str, Any]] = [{"step": e.step, **summarize(e.evaluation.returns)} for e in evaluated]
     seconds = report.seconds
     running = sum(seconds.values()) - seconds["compile"]
     num_seeds = len(config.seed_list)

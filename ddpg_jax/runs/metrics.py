@@ -60,8 +60,8 @@ class TensorBoard:
 
     def write(self, rows: list[Row]) -> None:
         """Writes every number of the rows as a scalar `event/name` at the row's step."""
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
+        from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 
         for row in rows:
             values = [

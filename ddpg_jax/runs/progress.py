@@ -40,7 +40,12 @@ class ProgressDisplay:
         self._times: deque[tuple[float, int, int]] = deque([(time.perf_counter(), 0, 0)], maxlen=20)
         self._bar: Progress | None = None
         if console.is_terminal:
-            columns = (BarColumn(None), TaskProgressColumn(), TextColumn("{task.fields[figures]}"), TimeRemainingColumn())
+            columns = (
+                BarColumn(None),
+                TaskProgressColumn(),
+                TextColumn("{task.fields[figures]}"),
+                TimeRemainingColumn(),
+            )
             self._bar = Progress(*columns, console=console, transient=False)
             self._task = self._bar.add_task("", total=total_steps, figures="compiling")
 
