@@ -108,10 +108,7 @@ def undocumented(module: str, source: str) -> list[str]:
 
     def look(body: list[ast.stmt], where: str) -> None:
         for node in body:
-            if (
-                not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
-                or node.name[0] == "_"
-            ):
+            if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) or node.name[0] == "_":
                 continue
             if not ast.get_docstring(node):
                 faults.append(f"{where}.{node.name}")
@@ -134,9 +131,7 @@ def test_imports_go_downward(path):
 
 def test_the_front_door_imports_nothing_of_the_package():
     tree = ast.parse((PACKAGE / "__init__.py").read_text())
-    tree.body = [
-        n for n in tree.body if not (isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING")
-    ]
+    tree.body = [n for n in tree.body if not (isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING")]
     assert not [name for name in imports(tree) if _within(name, "ddpg_jax")]
 
 

@@ -159,7 +159,7 @@ def policy_gradient(
         )
         metrics = {
             "critic_loss": value,
-            "critic_grad_norm": optax.global_norm(d_critic),
+            "critic_grad_norm": optax.tree.norm(d_critic),
             "mean_q": jnp.mean(values),
             "max_q": jnp.max(values),
         }
@@ -184,7 +184,7 @@ def policy_gradient(
         )
         metrics = {
             "actor_loss": value,
-            "actor_grad_norm": optax.global_norm(d_actor),
+            "actor_grad_norm": optax.tree.norm(d_actor),
             "saturated": jnp.mean(jnp.abs(actions) > SATURATED, dtype=jnp.float32),
         }
         return state, metrics

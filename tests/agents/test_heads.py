@@ -15,9 +15,7 @@ def test_target_is_bootstrapped_by_the_least_critic(call):
     assert call(target, jnp.float32(1.5), jnp.float32(0.0), OUTPUTS) == 1.5  # terminal
 
 
-@pytest.mark.parametrize(
-    ("join", "expected"), [(first, 4.0), (jnp.min, -2.0), (jnp.mean, 1.0), (jnp.max, 4.0)]
-)
+@pytest.mark.parametrize(("join", "expected"), [(first, 4.0), (jnp.min, -2.0), (jnp.mean, 1.0), (jnp.max, 4.0)])
 def test_the_join_of_critics_is_a_slot(call, join, expected):
     head = scalar(bootstrap=join, ascend=join)
     assert call(head.target, jnp.float32(0.0), jnp.float32(1.0), OUTPUTS) == expected

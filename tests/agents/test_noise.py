@@ -22,9 +22,7 @@ def _path(noise, steps, seed=0):
         return state, x
 
     return np.asarray(
-        jax.jit(lambda keys: jax.lax.scan(step, noise.init(), keys)[1])(
-            jax.random.split(jax.random.key(seed), steps)
-        )
+        jax.jit(lambda keys: jax.lax.scan(step, noise.init(), keys)[1])(jax.random.split(jax.random.key(seed), steps))
     )
 
 
@@ -47,9 +45,7 @@ def test_ornstein_uhlenbeck_by_hand(call):
     noise = ornstein_uhlenbeck(2, theta=0.5, sigma=0.3, dt=0.25)
     x = jnp.array([1.0, -2.0])
     sample, state = call(lambda x, first: noise.sample(x, jax.random.key(7), first), x, GOING_ON)
-    np.testing.assert_allclose(
-        sample, [0.875 + 0.15 * _normal(7, 2)[0], -1.75 + 0.15 * _normal(7, 2)[1]], rtol=1e-6
-    )
+    np.testing.assert_allclose(sample, [0.875 + 0.15 * _normal(7, 2)[0], -1.75 + 0.15 * _normal(7, 2)[1]], rtol=1e-6)
     np.testing.assert_array_equal(state, sample)
 
 

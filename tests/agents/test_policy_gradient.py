@@ -40,6 +40,29 @@ def assemble(*, actor=FROZEN, critic=FROZEN, exploration=None, follow=STAY, **sl
     )
 
 
+def transparent(init=lambda key: jnp.zeros(()), **slots):
+    """An agent that learns nothing, with mu(s) = p·s and Q(s, a) = p + s[0] + a[0], the parameters p by `init`."""
+    return policy_gradient(
+        networks=Params(
+            Network(init, lambda p, obs: obs),
+            Network(init, lambda p, obs: p * obs),
+            Network(init, lambda p, obs, action: (p + obs[0] + action[0])[None, None]),
+        ),
+        head=scalar(),
+        noise=noise.zero(2),
+        optimizers=Params(FROZEN, FROZEN, FROZEN),
+        follow=STAY,
+        **slots,
+    )
+
+
+def nothing(updates, size=8):
+    """Batches of zeros and discount 1, for `transparent` agents."""
+    shape = (updates, size)
+    zeros, flat = jnp.zeros((*shape, 2)), jnp.zeros(shape)
+    return Batch(Transition(zeros, zeros, flat, flat + 1, zeros), flat + 1, jnp.zeros(shape, jnp.int32))
+
+
 def assert_equal(left, right):
     """Bit for bit."""
     jax.tree.map(np.testing.assert_array_equal, left, right)
@@ -135,10 +158,7 @@ def algorithm_1(online, target, batch, adams, tau, late):
     actor = adams.actor.descend(online.actor, d_actor)
 
     new = Learned(actor, critic)
-    mixed = [
-        [tau * p + (1 - tau) * t for p, t in zip(*pair, strict=True)]
-        for pair in zip(new, target, strict=True)
-    ]
+    mixed = [[tau * p + (1 - tau) * t for p, t in zip(*pair, strict=True)] for pair in zip(new, target, strict=True)]
     metrics = {
         "critic_loss": (td_error**2).mean(),
         "critic_grad_norm": norm(d_critic),
@@ -180,9 +200,7 @@ def test_three_updates_equal_algorithm_1_in_numpy(make_tiny, make_batches, actio
         online, target, expected, errors = algorithm_1(online, target, batch, adams, 0.1, action_layer)
         chex.assert_trees_all_close(in_numpy(state.params), online, atol=1e-5, rtol=0)
         chex.assert_trees_all_close(in_numpy(state.target_params), target, atol=1e-5, rtol=0)
-        chex.assert_trees_all_close(
-            {k: float(m[0]) for k, m in metrics.items()}, expected, atol=1e-5, rtol=1e-5
-        )
+        chex.assert_trees_all_close({k: float(m[0]) for k, m in metrics.items()}, expected, atol=1e-5, rtol=1e-5)
         np.testing.assert_allclose(td_error[0], errors, atol=1e-5)
         assert min(expected["critic_grad_norm"], expected["actor_grad_norm"]) > decay.get("max_norm", 0)
     assert int(state.step) == 3
@@ -202,9 +220,7 @@ def test_the_actors_gradient_is_the_deterministic_policy_gradient(make_batches):
     samples = []
     for obs in batch.data.obs[0]:
         d_q = grad_a(critic, obs, mu.apply(before.params.actor, obs))[0]  # [A]
-        samples.append(
-            jax.tree.map(lambda j, d=d_q: np.tensordot(d, j, 1), jacobian(before.params.actor, obs))
-        )
+        samples.append(jax.tree.map(lambda j, d=d_q: np.tensordot(d, j, 1), jacobian(before.params.actor, obs)))
     expected = jax.tree.map(lambda *each: np.mean(each, axis=0), *samples)
     ascended = jax.tree.map(lambda new, old: new - old, after.params.actor, before.params.actor)
     chex.assert_trees_all_close(ascended, expected, atol=1e-6, rtol=1e-4)
@@ -253,9 +269,7 @@ def test_weights_scale_the_loss_and_td_error_is_target_minus_value(make_batches)
         return jax.tree.map(lambda new, old: new - old, after.params.critic, state.params.critic)
 
     rising = jnp.arange(8.0)
-    chex.assert_trees_all_close(
-        step(3 * rising), jax.tree.map(lambda x: 3 * x, step(rising)), rtol=1e-3, atol=1e-5
-    )
+    chex.assert_trees_all_close(step(3 * rising), jax.tree.map(lambda x: 3 * x, step(rising)), rtol=1e-3, atol=1e-5)
     chex.assert_trees_all_equal(step(0 * rising), jax.tree.map(jnp.zeros_like, state.params.critic))
 
 
@@ -291,11 +305,31 @@ def test_seeds_differ_in_every_parameter(tiny):
     for leaves in zip(*(jax.tree.leaves(state.params) for state in states), strict=True):
         assert all((a != b).mean() > 0.9 for a, b in pairwise(leaves))
     assert_equal(states[1], tiny.init(run_key(1)))
-    kernels = [
-        states[0].params.actor["params"]["Dense_0"]["kernel"],
-        states[0].params.critic["params"]["Dense_0"]["kernel"],
-    ]
-    assert (kernels[0] != kernels[1][0, :3]).all()  # nor do actor and critic start alike
+
+
+def test_every_random_slot_has_numbers_of_its_own():
+    """No number comes twice: not by network, slot, update, call, sample or seed."""
+
+    def shifted(transition, key):
+        return transition._replace(obs=transition.obs + jax.random.normal(key))
+
+    def drawn(action, key, step):
+        return jax.random.normal(key, action.shape)
+
+    augmented = transparent(augment=shifted, policy_delay=2)
+    drawing = transparent(next_action=drawn, actor_action=drawn)
+    numbers = [np.concatenate(transparent(init=jax.random.normal).init(run_key(0)).params, axis=None)]
+    for agent, seed, size in [(augmented, 0, 8), (augmented, 1, 8), (drawing, 0, 8), (drawing, 1, 1)]:
+        state, update = agent.init(run_key(seed)), jax.jit(agent.update)
+        for _ in range(2):
+            state, metrics, td_error = update(state, nothing(4, size), run_key(seed))
+            numbers.append(td_error)
+            if agent is drawing:
+                numbers.append(metrics["actor_loss"])
+            else:  # the actor sees what the critic saw last
+                np.testing.assert_allclose(metrics["actor_loss"][1::2], -metrics["mean_q"][1::2], rtol=1e-6)
+    numbers = np.abs(np.concatenate(numbers, axis=None))
+    assert len(np.unique(numbers)) == numbers.size == 3 + 2 * (32 + 32 + (32 + 4) + (4 + 4))
 
 
 def test_new_values_are_not_traced_again(tiny, make_batches):
@@ -322,9 +356,7 @@ def test_delayed_policy_moves_once_per_round(make_batches):
     params, targets, opt = state.params, state.target_params, state.opt_state
     for u in (0, 2):
         half = jax.tree.map(lambda x, u=u: x[u : u + 2], batches)
-        parts = state._replace(
-            params=params, target_params=targets, opt_state=opt._replace(actor=optax.EmptyState())
-        )
+        parts = state._replace(params=params, target_params=targets, opt_state=opt._replace(actor=optax.EmptyState()))
         parts, critic_metrics, errors = critic_only(parts, half, run_key(0))
         critic_opt = parts.opt_state.critic
         assert_equal(td_error[u : u + 2], errors)
@@ -333,9 +365,7 @@ def test_delayed_policy_moves_once_per_round(make_batches):
         parts, actor_metrics, _ = actor_only(parts, one_batch(batches, u + 1), run_key(0))
         assert_equal(metrics["actor_loss"][u : u + 2], jnp.tile(actor_metrics["actor_loss"], 2))
         params, targets, opt = parts.params, parts.target_params, parts.opt_state._replace(critic=critic_opt)
-    assert_equal(
-        after._replace(step=0), state._replace(params=params, target_params=targets, opt_state=opt, step=0)
-    )
+    assert_equal(after._replace(step=0), state._replace(params=params, target_params=targets, opt_state=opt, step=0))
     assert int(after.step) == 4
     assert (int(after.opt_state.critic[0].count), int(after.opt_state.actor[0].count)) == (4, 2)
 
@@ -363,9 +393,7 @@ def test_without_noise_acting_is_the_greedy_policy(make_tiny):
     action, _ = tiny.act(state, tiny.agent.init_act(4), obs, jnp.ones(4, bool), run_key(0), jnp.int32(7))
     greedy = jnp.stack([tiny.policy(state, one) for one in obs])
     np.testing.assert_allclose(action, greedy, atol=1e-6)
-    np.testing.assert_allclose(
-        greedy, np.tanh(forward(in_numpy(state.params).actor, np.asarray(obs))[0]), atol=1e-6
-    )
+    np.testing.assert_allclose(greedy, np.tanh(forward(in_numpy(state.params).actor, np.asarray(obs))[0]), atol=1e-6)
 
 
 def test_each_environment_has_a_noise_state_that_its_own_episode_start_resets(make_tiny):
@@ -375,9 +403,7 @@ def test_each_environment_has_a_noise_state_that_its_own_episode_start_resets(ma
     kept = jnp.array([[0.2, 0.2], [0.2, 0.2], [0.0, 0.0]])
     first = jnp.array([False, True, False])
     action, after = tiny.act(state, kept, obs, first, run_key(0), jnp.int32(0))
-    noises, fresh = (
-        tiny.act(state, x, obs, jnp.ones(3, bool), run_key(0), jnp.int32(0))[1] for x in (kept, 0 * kept)
-    )
+    noises, fresh = (tiny.act(state, x, obs, jnp.ones(3, bool), run_key(0), jnp.int32(0))[1] for x in (kept, 0 * kept))
     np.testing.assert_array_equal(noises, fresh)
     np.testing.assert_allclose(after, fresh + jnp.array([[0.17], [0.0], [0.0]]) * jnp.ones((3, 2)), atol=1e-6)
     np.testing.assert_allclose(action, jax.vmap(tiny.policy, (None, 0))(state, obs) + after, atol=1e-6)
@@ -385,20 +411,10 @@ def test_each_environment_has_a_noise_state_that_its_own_episode_start_resets(ma
 
 def test_saturated_is_the_share_of_components_beyond_099():
     """The actor copies the observation; of the eight components 0.992, 1, −1 and −0.995 lie beyond."""
-    actor = Network(init=lambda key: jnp.ones(()), apply=lambda scale, obs: scale * obs)
-    critic = Network(
-        init=lambda key: jnp.zeros(()), apply=lambda offset, obs, action: offset + action[None, :1]
-    )
-    agent = policy_gradient(
-        networks=Params(networks.identity(), actor, critic),
-        head=scalar(),
-        noise=noise.zero(2),
-        optimizers=Params(FROZEN, FROZEN, FROZEN),
-        follow=STAY,
-    )
+    agent = transparent(init=lambda key: jnp.ones(()))
     obs = jnp.array([[[0.0, 0.992], [1.0, 0.989], [-1.0, -0.989], [0.5, -0.995]]])
-    data = Transition(obs, obs, jnp.zeros((1, 4)), jnp.zeros((1, 4)), obs)
-    batch = Batch(data, jnp.ones((1, 4)), jnp.zeros((1, 4), jnp.int32))
+    batch = nothing(1, 4)
+    batch = batch._replace(data=batch.data._replace(obs=obs))
     _, metrics, _ = agent.update(agent.init(run_key(0)), batch, run_key(0))
     assert float(metrics["saturated"][0]) == 0.5
-    assert float(metrics["actor_loss"][0]) == -0.125  # minus the mean of the first components
+    assert float(metrics["actor_loss"][0]) == -1.25  # Q = 1 + s[0] + a[0], these are 1/8 on average

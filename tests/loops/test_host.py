@@ -1,0 +1,347 @@
+"""The host loop on real environments: what is stored, how often it learns, and that nothing else decides a number."""
+
+from collections import Counter
+from fractions import Fraction
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from scipy import stats
+from tiny_run import EPISODE, loop, make_ring, read_rows, tiny_config
+
+import ddpg_jax as dj
+from ddpg_jax.algorithms import make_agent
+from ddpg_jax.envs.factory import training_lanes
+from ddpg_jax.envs.lanes import training_seeds
+from ddpg_jax.loops.host import host_loop, pack_batch, unpack_batch
+from ddpg_jax.rng import run_keys
+from ddpg_jax.types import Batch, Transition
+
+UNIFORM_ONLY = {"warmup_steps": 10**6}
+"""Nothing is learned: the whole run is warm-up."""
+
+
+def idle(agent):
+    """An agent whose update only counts, so that a test of the schedule compiles in no time."""
+
+    def update(state, batches, run_key):
+        shape = batches.weight.shape
+        zeros = {name: jnp.zeros(shape[0]) for name in ("critic_loss", "actor_loss", "mean_q", "max_q")}
+        more = {name: jnp.zeros(shape[0]) for name in ("critic_grad_norm", "actor_grad_norm", "saturated")}
+        return state._replace(step=state.step + shape[0]), zeros | more, jnp.zeros(shape)
+
+    return agent._replace(update=update)
+
+
+def stored(looped, count):
+    """All rows of the replay, oldest first, leaves `[S, count, ...]`; one step each."""
+    assert len(looped.ring) == count
+    num_seeds = len(looped.reports[-1].state.step)
+    return looped.ring.gather(np.tile(np.arange(count), (num_seeds, 1))).data
+
+
+def assert_bit_equal(left, right):
+    for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b), strict=True)
+
+
+def seed_of(tree, i):
+    return jax.tree.map(lambda x: x[i], tree)
+
+
+# --- Determinism.
+
+
+def test_equal_configurations_end_in_equal_bits(run, tmp_path):
+    again = dj.train(run.config, tmp_path / "again")
+    first, second = (load_file(r.directory / "checkpoints" / "final.safetensors") for r in (run, again))
+    assert first.keys() == second.keys()
+    for name in first:
+        np.testing.assert_array_equal(first[name], second[name], strict=True)
+    record = (run.directory / "metrics.jsonl").read_bytes()
+    assert record == (again.directory / "metrics.jsonl").read_bytes()
+    assert {row["event"] for row in read_rows(run.directory / "metrics.jsonl")} == {"episode", "update", "evaluation"}
+
+
+def test_different_seeds_differ_from_the_first_parameter_on():
+    config = tiny_config(total_steps=1, seeds=[1, 2, 2**40 + 1])
+    state = loop(config, idle).reports[0].state
+    assert state.step.tolist() == [0, 0, 0]
+    for leaf in jax.tree.leaves((state.params.actor, state.params.critic)):
+        flat = np.asarray(leaf).reshape(3, -1)
+        for i, j in ((0, 1), (0, 2), (1, 2)):
+            assert (flat[i] != flat[j]).all()
+
+
+def test_targets_begin_as_copies():
+    state = loop(tiny_config(total_steps=1), idle).reports[0].state
+    assert_bit_equal(state.params, state.target_params)
+
+
+def test_the_data_of_a_seed_does_not_depend_on_the_seeds_beside_it():
+    runs = {
+        seeds: loop(tiny_config(seeds=list(seeds), algorithm=UNIFORM_ONLY), idle) for seeds in ((3,), (7, 3), (3, 1, 8))
+    }
+    alone = seed_of(stored(runs[(3,)], 60), 0)
+    for seeds, looped in runs.items():
+        assert_bit_equal(alone, seed_of(stored(looped, 60), seeds.index(3)))
+        episodes = [row["episode_return"] for row in looped.rows if row["event"] == "episode" and row["seed"] == 3]
+        assert episodes == [row["episode_return"] for row in runs[(3,)].rows]
+        assert len(episodes) == 60 // EPISODE
+    others = stored(runs[(3, 1, 8)], 60)
+    assert len(np.unique(others.obs[:, 0], axis=0)) == len(np.unique(others.action[:, 0])) == 3
+
+
+# --- The schedule.
+
+
+@pytest.mark.parametrize("per_call", [1, 4])
+@pytest.mark.parametrize("num_envs", [1, 3])
+@pytest.mark.parametrize("ratio", [0.25, 1, 2])
+def test_the_number_of_updates_is_the_configured_ratio(ratio, num_envs, per_call):
+    algorithm = {"updates_per_step": ratio, "updates_per_call": per_call}
+    config = tiny_config(env={"num_envs": num_envs}, algorithm=algorithm, logging={"every": 7})
+    for report in loop(config, idle).reports:
+        learned = max(0, report.step - num_envs - 20)  # batches are drawn after a step and learned in the next
+        owed = int(learned * Fraction(ratio))
+        assert report.updates == owed - owed % per_call
+        assert report.state.step.dtype == jnp.int32
+    assert report.step == 60
+    assert report.updates > 0
+    assert report.state.step.tolist() == [report.updates] * 2  # made, not only counted
+
+
+def test_updates_come_in_calls_of_those_due_after_one_step():
+    shapes = []
+
+    def noting(agent):
+        agent = idle(agent)
+
+        def update(state, batches, run_key):
+            shapes.append(batches.weight.shape)
+            return agent.update(state, batches, run_key)
+
+        return agent._replace(update=update)
+
+    for ratio, num_envs in ((0.25, 1), (1, 3), (2, 3)):
+        loop(tiny_config(env={"num_envs": num_envs}, algorithm={"updates_per_step": ratio}, total_steps=1), noting)
+    assert shapes == [(1, 4), (3, 4), (6, 4)]
+
+
+def test_learning_may_start_before_or_after_the_warm_up():
+    for starts, updates in ((5, 54), (50, 9)):
+        assert loop(tiny_config(algorithm={"learning_starts": starts}), idle).reports[-1].updates == updates
+
+
+def test_the_warm_up_acts_uniformly_and_learns_nothing():
+    config = tiny_config(total_steps=600, env={"num_envs": 2}, algorithm={"warmup_steps": 600})
+    looped = loop(config)
+    report = looped.reports[-1]
+    assert (report.step, report.updates) == (600, 0)
+    assert not [row for row in looped.rows if row["event"] == "update"]
+    action = stored(looped, 600).action[..., 0]
+    for i in range(2):
+        assert stats.kstest(action[i], "uniform", (-1, 2)).pvalue > 1e-3
+    lanes = action.reshape(2, 300, 2)
+    correlations = np.corrcoef([lanes[0, :, 0], lanes[0, :, 1], lanes[1, :, 0], lanes[1, :, 1], lanes[0, :, 0] * 0 + 1])
+    assert np.abs(correlations[np.triu_indices(4, 1)]).max() < 0.2
+    fresh = jax.jit(jax.vmap(looped.agent.init))(run_keys(config.seed_list))
+    assert_bit_equal(report.state, fresh)
+
+
+def test_the_policy_acts_from_the_end_of_the_warm_up_on():
+    config = tiny_config(total_steps=30, algorithm={"warmup_steps": 20}, exploration={"kind": "none"})
+    looped = loop(config, idle)  # its parameters stay as they were
+    data, state = stored(looped, 30), looped.reports[-1].state
+    greedy = jax.vmap(jax.vmap(looped.agent.policy, (None, 0)))(state, data.obs)
+    np.testing.assert_allclose(data.action[:, 20:], greedy[:, 20:], rtol=1e-5, atol=1e-6)
+    assert (np.abs(data.action[:, :20] - greedy[:, :20]) > 1e-3).all(-1).mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("num_envs", "every", "steps"),
+    [
+        (1, (7, 10), [7, 10, 14, 20, 21, 25]),
+        (3, (7, 10), [9, 12, 15, 21, 27]),  # a multiple is passed within an iteration of 3 steps
+        (1, (10, 0), [10, 20, 25]),
+        (4, (1000, 1000), [28]),
+        (2, (1, 25), [2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26]),
+    ],
+)
+def test_reports_come_at_the_multiples_and_at_the_end(num_envs, every, steps):
+    config = tiny_config(
+        total_steps=25, env={"num_envs": num_envs}, logging={"every": every[0]}, evaluation={"every": every[1]}
+    )
+    reports = loop(config, idle).reports
+    assert [report.step for report in reports] == steps
+    assert all(set(r.seconds) == {"compile", "act", "environment", "replay", "update"} for r in reports)
+
+
+def test_a_run_evaluates_at_the_multiples_and_at_the_end(run):
+    rows = [row for row in read_rows(run.directory / "metrics.jsonl") if row["event"] == "evaluation"]
+    assert [(row["seed"], row["step"]) for row in rows] == [(4, 25), (9, 25), (4, 50), (9, 50), (4, 60), (9, 60)]
+
+
+def test_nothing_is_traced_twice():
+    traces = Counter()
+
+    def counting(agent):
+        def counted(name):
+            def fn(*args):
+                traces[name] += 1
+                return getattr(agent, name)(*args)
+
+            return fn
+
+        return agent._replace(**{name: counted(name) for name in ("init", "act", "policy", "update")})
+
+    looped = loop(tiny_config(env={"num_envs": 2}, exploration={"kind": "ou"}), counting)
+    assert looped.reports[-1].updates > 30
+    assert traces == {"init": 1, "act": 1, "update": 1}
+
+
+# --- The data.
+
+
+@pytest.mark.parametrize("n_step", [1, 3])
+def test_what_is_learned_from_is_what_the_environments_saw(n_step):
+    """Every stored transition against gymnasium itself, driven by the stored actions, over the ends of episodes."""
+    config = tiny_config(env={"num_envs": 2}, algorithm={"n_step": n_step}, exploration={"kind": "ou"})
+    looped = loop(config, idle)
+    steps, gamma = 30, config.algorithm.gamma
+    data = jax.tree.map(lambda x: x.reshape(2, steps, 2, *x.shape[2:]), stored(looped, 60))
+    for s, e in np.ndindex(2, 2):
+        env = gymnasium.make("Pendulum-v1", max_episode_steps=EPISODE)
+        obs, saw, rewards, ends = None, [], [], []
+        for t in range(steps):
+            if t % EPISODE == 0:
+                obs, _ = env.reset(seed=training_seeds(config.seed_list, 2)(2 * s + e, t // EPISODE))
+            next_obs, reward, terminated, truncated, _ = env.step(2.0 * data.action[s, t, e])
+            assert not terminated
+            saw.append((obs, next_obs))
+            rewards.append(reward)
+            ends.append(truncated)
+            obs = next_obs
+        assert sum(ends) == steps // EPISODE
+        for t in range(steps):
+            last = min(t + n_step, (t // EPISODE + 1) * EPISODE) - 1  # cut at the end of the episode
+            folded = sum(gamma**i * r for i, r in enumerate(rewards[t : last + 1]))
+            np.testing.assert_allclose(data.obs[s, t, e], saw[t][0], rtol=1e-5, atol=1e-5)
+            np.testing.assert_allclose(data.next_obs[s, t, e], saw[last][1], rtol=1e-5, atol=1e-5)
+            np.testing.assert_allclose(data.reward[s, t, e], folded, rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(data.discount[s, t, e], gamma ** (last + 1 - t), rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["vectors", "images"])
+def test_packing_and_unpacking_is_exact(kind):
+    rng, shape = np.random.default_rng(0), (2, 3, 5)
+
+    def observations():
+        if kind == "images":
+            return rng.integers(0, 256, (*shape, 4, 4, 3), np.uint8)
+        return rng.normal(size=(*shape, 6)).astype(np.float32)
+
+    def numbers(*more):
+        return rng.normal(size=(*shape, *more)).astype(np.float32)
+
+    data = Transition(observations(), numbers(2), numbers(), numbers(), observations())
+    batch = Batch(data, numbers(), rng.integers(0, 9, shape))
+    packed = pack_batch(batch)
+    assert len(jax.tree.leaves(packed)) == (3 if kind == "images" else 1)
+    unpacked = jax.jit(unpack_batch, static_argnums=1)(packed, 2)
+    assert unpacked.index == ()
+    assert_bit_equal(unpacked._replace(index=()), batch._replace(index=()))
+
+
+def test_packing_one_observation_and_one_action():
+    """The narrowest columns: nothing is split in the wrong place."""
+    column = [np.full((1, 1, 2, 1), x, np.float32) for x in (1, 2, 3)]
+    batch = Batch(Transition(column[0], column[1], column[2][..., 0] * 0 + 4, column[2][..., 0] * 0 + 5, column[2]),
+                  np.full((1, 1, 2), 6, np.float32), ())  # fmt: skip
+    assert_bit_equal(unpack_batch(pack_batch(batch), 1), batch)
+
+
+# --- The whole, rebuilt.
+
+
+def test_ten_iterations_equal_a_plain_python_loop():
+    """One seed at a time, no vmap over seeds, no packing, no donation; episodes of 4 steps end on the way."""
+    config = tiny_config(
+        total_steps=20,
+        env={"num_envs": 2, "max_episode_steps": 4},
+        algorithm={"warmup_steps": 0, "learning_starts": 6},
+        exploration={"kind": "ou", "sigma": 0.5},
+        logging={"every": 20},
+        evaluation={"every": 0},
+    )
+    looped = loop(config)
+
+    lanes = training_lanes(config)
+    ring, agent, keys = make_ring(config, lanes.spec), make_agent(config, lanes.spec), run_keys(config.seed_list)
+    act, update = jax.jit(agent.act), jax.jit(agent.update)
+    states = [jax.jit(agent.init)(key) for key in keys]
+    act_states = [agent.init_act(2), agent.init_act(2)]
+    obs, first, drawn = lanes.reset(), np.ones((2, 2), bool), None
+    for i in range(10):
+        actions = []
+        for s in range(2):
+            action, act_states[s] = act(states[s], act_states[s], obs[s], first[s], keys[s], np.uint32(i))
+            actions.append(np.asarray(action))
+            if drawn is not None:
+                batches = drawn._replace(index=())
+                states[s], _, _ = update(states[s], seed_of(batches, s), keys[s])
+        step = lanes.step(np.stack(actions))
+        ring.add(obs, np.stack(actions), step)
+        obs, first = step.obs, step.terminated | step.truncated
+        owed = max(0, 2 * (i + 1) - 6)
+        drawn = ring.sample(2, 4, owed // 2 - 1) if owed else None
+    assert int(states[0].step) == looped.reports[-1].updates == 12
+
+    for s in range(2):
+        for a, b in zip(jax.tree.leaves(states[s]), jax.tree.leaves(seed_of(looped.reports[-1].state, s)), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    ours, theirs = (r.gather(np.tile(np.arange(20), (2, 1))).data for r in (looped.ring, ring))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), ours, theirs)
+
+
+def test_the_noise_starts_anew_with_every_episode():
+    """The stored actions equal those of an agent whose noise is made afresh at each episode's first step."""
+    config = tiny_config(
+        seeds=[2],
+        total_steps=30,
+        env={"max_episode_steps": 6},
+        algorithm={"warmup_steps": 0, "learning_starts": 10**6},
+        exploration={"kind": "ou", "theta": 0.01, "sigma": 0.1},
+    )
+    looped = loop(config, idle)
+    data, state = seed_of(stored(looped, 30), 0), seed_of(looped.reports[-1].state, 0)
+    act, key = jax.jit(looped.agent.act), run_keys([2])[0]
+
+    def replayed(fresh):
+        """Actions of a noise that is never told of an episode's beginning, made afresh where `fresh` says."""
+        actions, carried = [], looped.agent.init_act(1)
+        for t in range(30):
+            carried = looped.agent.init_act(1) if fresh(t) else carried
+            action, carried = act(state, carried, data.obs[t][None], np.array([False]), key, np.uint32(t))
+            actions.append(np.asarray(action[0]))
+        return np.stack(actions)
+
+    np.testing.assert_allclose(data.action, replayed(lambda t: t % 6 == 0), atol=1e-6)
+    assert np.abs(data.action - replayed(lambda t: False))[6:].max() > 0.1
+
+
+# --- Ends before the end.
+
+
+def test_a_loop_can_be_left_at_any_report():
+    config = tiny_config(logging={"every": 10})
+    lanes = training_lanes(config)
+    agent = idle(make_agent(config, lanes.spec))
+    reports = host_loop(config, agent, lanes, make_ring(config, lanes.spec))
+    report = next(reports)
+    reports.close()
+    assert report.step == 10
+    assert report.state.step.tolist() == [0, 0]  # its buffers are still whole
