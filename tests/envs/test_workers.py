@@ -138,11 +138,14 @@ def test_an_action_that_is_not_finite_is_refused():
             lanes.step(action)
 
 
+@pytest.mark.parametrize("gone", [False, True], ids=["is ending", "has ended"])
 @pytest.mark.parametrize("victim", [0, 1])
-def test_a_worker_killed_between_two_steps_is_reported(victim):
+def test_a_worker_killed_between_two_steps_is_reported(victim, gone):
     with _workers(custom.Who) as lanes:
         pids = lanes.reset()[:, 0, 0].astype(int).tolist()  # one seed each
         os.kill(pids[victim], signal.SIGKILL)
+        while gone and _alive(pids[victim]):
+            time.sleep(0.01)
         with pytest.raises(EnvironmentFault, match=f"lanes {3 * victim} to {3 * victim + 2}.* SIGKILL"):
             lanes.step(ZEROS)
     assert not any(map(_alive, pids))

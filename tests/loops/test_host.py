@@ -146,7 +146,7 @@ def test_the_warm_up_acts_uniformly_and_learns_nothing():
     for i in range(2):
         assert stats.kstest(action[i], "uniform", (-1, 2)).pvalue > 1e-3
     lanes = action.reshape(2, 300, 2)
-    correlations = np.corrcoef([lanes[0, :, 0], lanes[0, :, 1], lanes[1, :, 0], lanes[1, :, 1], lanes[0, :, 0] * 0 + 1])
+    correlations = np.corrcoef([lanes[s, :, e] for s, e in np.ndindex(2, 2)])
     assert np.abs(correlations[np.triu_indices(4, 1)]).max() < 0.2
     fresh = jax.jit(jax.vmap(looped.agent.init))(run_keys(config.seed_list))
     assert_bit_equal(report.state, fresh)
@@ -280,7 +280,7 @@ def test_ten_iterations_equal_a_plain_python_loop():
     looped = loop(config)
 
     lanes = training_lanes(config)
-    ring, agent, keys = make_ring(config, lanes.spec), make_agent(config, lanes.spec), run_keys(config.seed_list)
+    ring, agent, keys = make_ring(config, lanes.spec), make_agent(config, lanes.spec), list(run_keys(config.seed_list))
     act, update = jax.jit(agent.act), jax.jit(agent.update)
     states = [jax.jit(agent.init)(key) for key in keys]
     act_states = [agent.init_act(2), agent.init_act(2)]
