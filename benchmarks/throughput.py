@@ -233,9 +233,8 @@ def limit(case: Case, spec: Any) -> dict[str, float]:
 
 def peer(name: str, case: Case) -> tuple[Callable[[], None], Callable[[], dict[str, Any]]]:
     """A peer's DDPG at equal settings: one update of one batch for each step, Gaussian noise."""
-    from stable_baselines3.common.noise import NormalActionNoise
-
     import gymnasium
+    from stable_baselines3.common.noise import NormalActionNoise
 
     env = gymnasium.make(case.env)
     size = env.action_space.shape[0]

@@ -72,12 +72,11 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> int:
         print(options.parser.format_help() + _fields_help())
         return 0
     config = parse_config(options.config, overrides)
-    from rich.console import Console
-
+    from ddpg_jax.runs.progress import SturdyConsole
     from ddpg_jax.runs.tables import training_table
     from ddpg_jax.training import train
 
-    console = Console()
+    console = SturdyConsole()
     run = train(config, options.run_dir, overwrite=options.overwrite, console=None if options.quiet else console)
     console.print(training_table(run.result))
     console.print(f"{run.directory}/learning_curve.png, result.json, metrics.jsonl", soft_wrap=True, highlight=False)
@@ -90,13 +89,12 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> int:
 def _evaluate(options: argparse.Namespace, words: list[str]) -> int:
     overrides, problems = parse_overrides(words)
     if problems:
-        raise ConfigError("\n".join(problems.values()))
-    from rich.console import Console
-
+        raise ConfigError("\n".join(f"{word}: {problem}" for word, problem in problems.items()))
     from ddpg_jax.inference import evaluate_run, load_run, record_videos
+    from ddpg_jax.runs.progress import SturdyConsole
     from ddpg_jax.runs.tables import evaluation_table
 
-    console = Console()
+    console = SturdyConsole()
     run = load_run(options.run_dir, **overrides)
     console.print(evaluation_table(run.config, evaluate_run(run, options.episodes)))
     if options.video is not None:
@@ -141,8 +139,9 @@ def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     rest = list(arguments)
     while rest:
         word = rest.pop(0)
-        if not word.startswith("--") or word.partition("=")[0] in _OPTIONS:
-            words.append(word)
+        name, equals, text = word.partition("=")
+        if not word.startswith("--") or name.replace("_", "-") in _OPTIONS:
+            words.append(name.replace("_", "-") + equals + text if word.startswith("--") else word)
             continue
         overrides.append(word)
         if "=" not in word and rest and not rest[0].startswith("--"):
@@ -187,7 +186,7 @@ def _value(text: str) -> Any:
 
 def _count(text: str) -> int:
     value = float(text)
-    if value < 1 or value != int(value):
+    if not (value >= 1 and value.is_integer()):
         raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 1")
     return int(value)
 

@@ -10,7 +10,7 @@ import difflib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias, cast
+from typing import Annotated, Any, Literal, TypeAlias, cast, get_args, get_origin
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -62,7 +62,7 @@ class DDPGConfig(_Section):
     """last layers are drawn from U(+-final_scale); left out: as the others"""
     action_layer: Annotated[int, Field(ge=0, le=31)] = 0
     """hidden layer of the critic that the action enters; 0: with the observation"""
-    actor_learning_rate: Rate = 1e-3
+    actor_learning_rate: Rate = 5e-4
     """of Adam"""
     critic_learning_rate: Rate = 1e-3
     """of Adam"""
@@ -256,7 +256,7 @@ def resolve(
       ConfigError: listing every mistake.
     """
     merged = merge(values, overrides)
-    problems = dict(more or {})
+    problems = dict(more or {}) | _not_numbers(merged)
     identifier = merged.get("env", {}).get("id", "") if isinstance(merged.get("env"), dict) else ""
     config = None
     try:
@@ -264,7 +264,8 @@ def resolve(
     except ValidationError as error:
         for details in error.errors(include_url=False):
             path, message = _describe(details, merged)
-            problems.setdefault(path, message)
+            if message and not any(known.startswith(f"{path}.") for known in problems):
+                problems.setdefault(path, message)
     if isinstance(identifier, str) and ":" in identifier and not _lookup(overrides, ("env", "id")):
         problems["env.id"] = f"{identifier!r}: a module to import may be named on the command line only"
     if problems or config is None:
@@ -306,6 +307,25 @@ def sections() -> dict[str, tuple[type[BaseModel], ...]]:
     }
 
 
+def _not_numbers(merged: Mapping[str, Any]) -> dict[str, str]:
+    """Booleans and texts where a number belongs; pydantic would turn them into numbers."""
+    places = [((name,), field) for name, field in Config.model_fields.items()]
+    for section, models in sections().items():
+        places += [((section, name), field) for model in models for name, field in model.model_fields.items()]
+    given = [(path, _lookup(merged, path)) for path, field in places if _is_number(field.annotation)]
+    return {
+        ".".join(path): f"must be a number, not {type(value).__name__}"
+        for path, value in given
+        if isinstance(value, (bool, str))
+    }
+
+
+def _is_number(annotation: Any) -> bool:
+    return annotation in (int, float) or (
+        get_origin(annotation) is not tuple and any(_is_number(part) for part in get_args(annotation))
+    )
+
+
 def _fields_at(path: tuple[str, ...], merged: Mapping[str, Any]) -> list[str]:
     """The keys that are known where an unknown one was found."""
     if not path:
@@ -331,21 +351,30 @@ def _describe(details: ErrorDetails, merged: Mapping[str, Any]) -> tuple[str, st
         elif isinstance(node, (list, tuple)) and isinstance(part, int):
             node = node[part]  # pyright: ignore[reportUnknownVariableType]
             where.append(str(part))
-    path = ".".join(where)
-    if details["type"] == "extra_forbidden":
+    path, kind = ".".join(where), details["type"]
+    if kind == "extra_forbidden":
         known = _fields_at(tuple(where[:-1]), merged)
         return path, f"unknown key{nearest(where[-1], known)}"
-    message = details["msg"].removeprefix("Value error, ")
-    message = message.replace("Input should be", "must be").replace("Input tag", "the kind")
-    return path, message[0].lower() + message[1:]
+    if kind == "union_tag_invalid":
+        kinds = [_only_kind(model) for model in sections()[path]]
+        close = difflib.get_close_matches(str(_lookup(merged, (path, "kind"))), kinds, n=1)
+        choices = f"must be {', '.join(map(repr, kinds[:-1]))} or {kinds[-1]!r}"
+        return f"{path}.kind", choices + (f"; did you mean {close[0]}?" if close else "")
+    other_branch = kind == "int_type" if isinstance(node, list) else kind == "tuple_type" and path == "seeds"
+    message = "" if other_branch else details["msg"].removeprefix("Value error, ")
+    message = message.replace("Input should be", "must be").replace("a valid tuple", "a list, as in [64, 64]")
+    return path, message[:1].lower() + message[1:]
 
 
 def _lookup(values: Mapping[str, Any], path: tuple[str, ...]) -> Any:
     node: Any = values
     for part in path:
-        if not isinstance(node, Mapping) or part not in node:
+        if isinstance(node, Mapping) and part in node:
+            node = cast("Mapping[str, Any]", node)[part]
+        elif isinstance(node, list) and part.isdigit() and int(part) < len(cast("list[Any]", node)):
+            node = cast("list[Any]", node)[int(part)]
+        else:
             return None
-        node = cast("Mapping[str, Any]", node)[part]
     return node
 
 

@@ -25,7 +25,7 @@ EXTRAS = {
 
 def examine() -> int:
     """Prints what is installed and trains for a moment; returns the exit code."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False)
     facts = environment()
     console.print("versions  " + ", ".join(f"{name} {value or 'missing'}" for name, value in facts["versions"].items()))
     device = facts["device"]

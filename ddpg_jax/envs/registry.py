@@ -17,7 +17,8 @@ from ddpg_jax.types import EnvSpec, HostArray
 
 GymEnv: TypeAlias = "gymnasium.Env[Any, Any]"
 
-_EXTRAS = {"mujoco": "mujoco", "box2d": "gymnasium[box2d]", "classic_control": "video"}
+_NEEDS = {"mujoco": ("mujoco", "ddpg-jax[mujoco]"), "box2d": ("Box2D", "gymnasium[box2d]")}
+"""By the package of the environments: the module they need, and what installs it."""
 
 
 def unknown_id(identifier: str) -> str | None:
@@ -43,9 +44,9 @@ def make_env(
     options = dict(kwargs) | ({} if render_mode is None else {"render_mode": render_mode})
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # a newer version of the task exists
+            warnings.simplefilter("ignore")  # that a newer version of the task exists, or that it cannot draw itself
             env = gymnasium.make(identifier, max_episode_steps=max_episode_steps, disable_env_checker=True, **options)
-    except (gymnasium.error.Error, ImportError) as error:
+    except (gymnasium.error.Error, ImportError, TypeError, ValueError) as error:
         raise EnvironmentFault(f"env.id={identifier!r} cannot be made: {error}{_extra_hint(identifier)}") from error
     try:
         describe(env)
@@ -93,7 +94,7 @@ def _action_bounds(space: gymnasium.Space[Any]) -> tuple[HostArray, HostArray]:
 def _extra_hint(identifier: str) -> str:
     entry = registry.get(identifier)
     point = str(entry.entry_point) if entry is not None else ""
-    for package, extra in _EXTRAS.items():
-        if f".{package}" in point and importlib.util.find_spec({"mujoco": "mujoco"}.get(package, "pygame")) is None:
-            return f'; install what it needs: pip install "ddpg-jax[{extra}]"'
+    for package, (module, requirement) in _NEEDS.items():
+        if f".{package}" in point and importlib.util.find_spec(module) is None:
+            return f'; install what it needs: pip install "{requirement}"'
     return ""

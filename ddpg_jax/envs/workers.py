@@ -8,7 +8,9 @@ lanes; every worker ends with its parent.
 from __future__ import annotations
 
 import multiprocessing as mp
+import os
 import signal
+import threading
 import time
 from itertools import pairwise
 from multiprocessing.connection import Connection, wait
@@ -64,6 +66,7 @@ class WorkerLanes:
         self._memory = SharedMemory(create=True, size=sum(a.nbytes for a in _arrays(None, spec, count).values()))
         self._arrays = _arrays(self._memory, spec, count)
         context = mp.get_context("spawn")
+        self._closed = False
         self._pipes: list[Connection] = []
         self._processes: list[BaseProcess] = []
         try:
@@ -87,13 +90,18 @@ class WorkerLanes:
 
     def step(self, action: HostArray, active: HostArray | None = None) -> Step:
         """As `Lanes.step`."""
+        if self._closed:
+            raise EnvironmentFault("the worker processes were closed; make new lanes")
         self._arrays["action"][:] = action.reshape(self._arrays["action"].shape)
         self._arrays["active"][:] = True if active is None else active.reshape(-1)
         self._command(b"s")
         return Step(*(self._shaped(name) for name in Step._fields))
 
     def close(self) -> None:
-        """Ends the workers and frees the shared memory; no process remains."""
+        """Ends the workers and frees the shared memory; no process remains. A second call does nothing."""
+        if self._closed:
+            return
+        self._closed = True
         for pipe in self._pipes:
             pipe.close()  # a worker that reads a closed pipe ends
         deadline = time.monotonic() + 2.0
@@ -174,6 +182,12 @@ def _arrays(memory: SharedMemory | None, spec: EnvSpec, count: int) -> dict[str,
     return arrays
 
 
+def _end_with(parent: Any) -> None:
+    """Ends this process when its parent has ended, even while an environment hangs."""
+    wait([parent.sentinel])
+    os._exit(1)
+
+
 def _work(
     pipe: Connection,
     memory_name: str,
@@ -185,6 +199,7 @@ def _work(
 ) -> None:
     """The life of a worker: answers each command with an empty message, or with the text of an error."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    threading.Thread(target=_end_with, args=(mp.parent_process(),), daemon=True).start()
     memory = SharedMemory(memory_name)
     arrays = _arrays(memory, spec, shape[0] * shape[1])
     mine = {name: values[part.first : part.stop] for name, values in arrays.items()}

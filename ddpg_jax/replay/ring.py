@@ -142,7 +142,7 @@ def _check_memory(row_bytes: int, shape: tuple[int, int, int]) -> None:
     steps, num_seeds, num_envs = shape
     needed, free = row_bytes * steps * num_seeds * num_envs, available_bytes()
     if needed > free:
-        largest = free // (row_bytes * num_seeds)
+        largest = free // (row_bytes * num_seeds * num_envs) * num_envs
         raise ConfigError(
             f"replay.capacity={steps * num_envs} needs {human_bytes(needed)} for {num_seeds} seeds, "
             f"{human_bytes(free)} are free; the largest that fits is {largest}"

@@ -44,8 +44,8 @@ class RunDirectory:
         Raises:
           StorageError: the directory holds files and `overwrite` is not set, or it cannot be made.
         """
-        run = cls(path if path is not None else Path("runs") / f"{name}_{datetime.now():%Y-%m-%dT%H-%M-%S}")
         try:
+            run = cls(path if path is not None else _new_folder(f"{name}_{datetime.now():%Y-%m-%dT%H-%M-%S}"))
             run.path.mkdir(parents=True, exist_ok=True)
             if any(run.path.iterdir()):
                 if not overwrite:
@@ -55,7 +55,7 @@ class RunDirectory:
                 run._clear()
             run.weights.parent.mkdir(exist_ok=True)
         except OSError as error:
-            raise StorageError(f"{run.path} cannot be used as run directory: {error}") from error
+            raise StorageError(f"{path or 'runs/'} cannot be used as run directory: {error}") from error
         return run
 
     @classmethod
@@ -93,3 +93,15 @@ class RunDirectory:
         for name in _FOLDERS:
             if (self.path / name).is_dir():
                 shutil.rmtree(self.path / name)
+
+
+def _new_folder(name: str) -> Path:
+    """A folder under `runs/` that nobody else has, even if many begin in the same second."""
+    for i in range(1, 1000):
+        path = Path("runs") / (name if i == 1 else f"{name}_{i}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return path
+    raise StorageError(f"runs/{name} and 999 more are taken; name another --run-dir")

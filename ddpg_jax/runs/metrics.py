@@ -7,6 +7,7 @@ in `timing.jsonl`.
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -69,7 +70,7 @@ class TensorBoard:
                 for name, value in row.items()
                 if name not in _NOT_SCALARS
             ]
-            event = Event(step=row["step"], summary=Summary(value=values))
+            event = Event(wall_time=time.time(), step=row["step"], summary=Summary(value=values))
             self._writer(row["seed"]).add_event(event)
         for writer in self._writers.values():
             writer.flush()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections import deque
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -24,6 +26,27 @@ class Status(NamedTuple):
     updates: int
     episode_return: float | None
     evaluation: float | None
+
+
+class SturdyConsole(Console):
+    """A console that falls silent when its output is closed or full; a run is worth more than its display."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """As `Console.print`, but never raises for the sake of the output."""
+        try:
+            super().print(*objects, **options)
+        except OSError:
+            self._fall_silent()
+
+    def on_broken_pipe(self) -> None:
+        """Called by rich when nobody reads any more."""
+        self._fall_silent()
+
+    def _fall_silent(self) -> None:
+        self.quiet = True
+        silence = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(silence, sys.stdout.fileno())  # what is still buffered goes nowhere when the process ends
+        os.close(silence)
 
 
 class ProgressDisplay:

@@ -29,7 +29,7 @@ def save_weights(path: Path, tree: Tree, spec: EnvSpec) -> None:
     Raises:
       StorageError: the file cannot be written.
     """
-    arrays = {name: np.ascontiguousarray(jax.device_get(leaf)) for name, leaf in _named(tree).items()}
+    arrays = {name: np.asarray(jax.device_get(leaf), order="C") for name, leaf in _named(tree).items()}
     part = path.with_name(path.name + ".part")
     try:
         save_file(arrays, part, {"format": FORMAT, "spec": json.dumps(spec._asdict())})

@@ -152,8 +152,9 @@ def test_the_warm_up_acts_uniformly_and_learns_nothing():
     assert_bit_equal(report.state, fresh)
 
 
-def test_the_policy_acts_from_the_end_of_the_warm_up_on():
-    config = tiny_config(total_steps=30, algorithm={"warmup_steps": 20}, exploration={"kind": "none"})
+@pytest.mark.parametrize("num_envs", [1, 2])
+def test_the_policy_acts_from_the_end_of_the_warm_up_on(num_envs):
+    config = tiny_config(total_steps=30, env={"num_envs": num_envs}, exploration={"kind": "none"})
     looped = loop(config, idle)  # its parameters stay as they were
     data, state = stored(looped, 30), looped.reports[-1].state
     greedy = jax.vmap(jax.vmap(looped.agent.policy, (None, 0)))(state, data.obs)
