@@ -181,6 +181,7 @@ def ours(case: Case) -> tuple[Callable[[], None], Callable[[], dict[str, Any]]]:
         state = jax.jit(jax.vmap(agent.init))(keys)
         act_state = jax.vmap(lambda _: agent.init_act(1))(np.arange(case.seeds))
         act, update = host.jit_act(agent), host.jit_update(agent, lanes.spec.action_size)
+        words = np.zeros((case.seeds, 1, 2), np.uint32)
         obs, first = lanes.reset(), np.zeros((case.seeds, 1), bool)
         action = np.zeros((case.seeds, 1, lanes.spec.action_size), np.float32)
         step = lanes.step(action)
@@ -197,7 +198,7 @@ def ours(case: Case) -> tuple[Callable[[], None], Callable[[], dict[str, Any]]]:
 
         packed = replay()
         micro = {
-            "act": _timed(lambda: np.asarray(act(host.acting(state), act_state, obs, first, keys, np.uint32(0))[0])),
+            "act": _timed(lambda: np.asarray(act(host.acting(state), act_state, obs, first, words)[0])),
             "environment": _timed(lambda: lanes.step(action)),
             "replay": _timed(replay),
             "transfer": _timed(lambda: jax.block_until_ready(jax.device_put(packed))),

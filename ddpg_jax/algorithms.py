@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from ddpg_jax.config import AlgorithmConfig, Config, ExplorationConfig
 
 
+WIDE = 128
+"""Hidden layers at least this wide are updated leaf by leaf."""
+
+
 def make_agent(config: Config, spec: EnvSpec) -> Agent:
     """The agent of a configuration, for environments of the given kind.
 
@@ -69,7 +73,12 @@ def _mlps(config: AlgorithmConfig, spec: EnvSpec) -> tuple[Network, Network]:
 
 
 def _optimizers(config: AlgorithmConfig) -> Params:
-    """Adam, with the gradient clipped by its global norm first, and weight decay for the critic."""
+    """Adam, with the gradient clipped by its global norm first, and weight decay for the critic.
+
+    Narrow networks are updated as one vector, which saves a tenth of an update at 64-64; wide ones leaf by leaf, as the
+    copies would cost a twentieth at 256-256.
+    """
+    join = optax.flatten if max(config.hidden) < WIDE else lambda optimizer: optimizer
     clip = optax.identity() if config.max_grad_norm is None else optax.clip_by_global_norm(config.max_grad_norm)
     decay = optax.add_decayed_weights(config.critic_weight_decay)
     rate = optax.scale_by_learning_rate(config.critic_learning_rate)
@@ -80,6 +89,6 @@ def _optimizers(config: AlgorithmConfig) -> Params:
     }[config.weight_decay]
     return Params(
         encoder=optax.set_to_zero(),
-        actor=optax.chain(clip, optax.adam(config.actor_learning_rate)),
-        critic=optax.chain(clip, *critic),
+        actor=join(optax.chain(clip, optax.adam(config.actor_learning_rate))),
+        critic=join(optax.chain(clip, *critic)),
     )

@@ -52,6 +52,25 @@ def stream_key(key: Array, name: str, step: Array | int = 0) -> Array:
     return jax.random.fold_in(jax.random.fold_in(key, stream_id(name)), step)
 
 
+def explore_keys(keys: Array, times: Array, num_envs: int) -> Array:
+    """The keys of exploration at given times.
+
+    Args:
+      keys: run keys `[S]`.
+      times: counters of the loop, `[T]`.
+      num_envs: E.
+
+    Returns:
+      Keys `[T, S, E]`; those of one time and seed do not depend on the others.
+    """
+    import jax
+
+    def one(time: Array, key: Array) -> Array:
+        return jax.random.split(stream_key(key, "explore", time), num_envs)
+
+    return jax.vmap(jax.vmap(one, (None, 0)), (0, None))(times, keys)
+
+
 def derived_seed(*words: int | str) -> int:
     """A 63-bit seed that depends on every word, for libraries that want an integer.
 

@@ -176,10 +176,10 @@ class UpdateFn(Protocol):
 
 
 class ActFn(Protocol):
-    """`(state, act_state, obs, first, run_key, time) -> (action, act_state)`; see `Agent.act`."""
+    """`(state, act_state, obs, first, keys) -> (action, act_state)`; see `Agent.act`."""
 
     def __call__(
-        self, state: TrainState, act_state: Tree, obs: Array, first: Array, run_key: Array, time: Array, /
+        self, state: TrainState, act_state: Tree, obs: Array, first: Array, keys: Array, /
     ) -> tuple[Array, Tree]:
         """Acts in the `E` environments of one seed."""
         ...
@@ -191,8 +191,8 @@ class Agent(NamedTuple):
     Attributes:
       init: `run_key -> TrainState`.
       init_act: `num_envs -> act_state`, the noise states of the seed's environments.
-      act: `(state, act_state, obs [E, *O], first [E], run_key, time []) -> (action [E, A], act_state)`, with
-        exploration; reads `state.params` and `state.stats` only. Actions lie in [-1, 1].
+      act: `(state, act_state, obs [E, *O], first [E], keys [E]) -> (action [E, A], act_state)`, with exploration; the
+        keys are consumed. It reads encoder, actor and `state.stats` only. Actions lie in [-1, 1].
       policy: `(state, obs [*O]) -> action [A]`, greedy; reads what `act` reads.
       update: `(state, batches [U, B, ...], run_key) -> (state, metrics [U], td_error [U, B])`.
     """

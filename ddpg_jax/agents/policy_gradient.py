@@ -21,6 +21,7 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 
 from ddpg_jax.equations.targets import soft_update
 from ddpg_jax.rng import stream_key
@@ -159,7 +160,7 @@ def policy_gradient(
         )
         metrics = {
             "critic_loss": value,
-            "critic_grad_norm": optax.tree.norm(d_critic),
+            "critic_grad_norm": _norm(d_critic),
             "mean_q": jnp.mean(values),
             "max_q": jnp.max(values),
         }
@@ -184,7 +185,7 @@ def policy_gradient(
         )
         metrics = {
             "actor_loss": value,
-            "actor_grad_norm": optax.tree.norm(d_actor),
+            "actor_grad_norm": _norm(d_actor),
             "saturated": jnp.mean(jnp.abs(actions) > SATURATED, dtype=jnp.float32),
         }
         return state, metrics
@@ -217,14 +218,16 @@ def policy_gradient(
 def _explorer(policy: Callable[[TrainState, Array], Array], noise: Noise) -> ActFn:
     """Acts in the environments of a seed, each with its own noise, and keeps the sum inside [-1, 1]."""
 
-    def act(
-        state: TrainState, act_state: Tree, obs: Array, first: Array, run_key: Array, time: Array
-    ) -> tuple[Array, Tree]:
-        keys = jax.random.split(stream_key(run_key, "explore", time), first.shape)
+    def act(state: TrainState, act_state: Tree, obs: Array, first: Array, keys: Array) -> tuple[Array, Tree]:
         noises, act_state = jax.vmap(noise.sample)(act_state, keys, first)
         return jnp.clip(jax.vmap(policy, (None, 0))(state, obs) + noises, -1.0, 1.0), act_state
 
     return act
+
+
+def _norm(gradient: Tree) -> Array:
+    """The global norm; as one vector, which the flattened optimiser needs anyway, it is one kernel instead of many."""
+    return jnp.linalg.norm(ravel_pytree(gradient)[0])
 
 
 def _named(networks: Params) -> list[tuple[str, Network]]:

@@ -2,8 +2,9 @@
 
 An iteration, E environment steps of each seed:
 
-    act                 dispatched with the current parameters; the host waits for the actions
-    update              dispatched on batches that were drawn already; the host does not wait
+    act                 dispatched with the current parameters
+    update              dispatched on batches that were drawn already
+    actions             the host waits for them, not for the update
         environments    step meanwhile
         ring            stores the step, and draws the batches of the next iteration, meanwhile
 
@@ -16,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 METRICS = ("critic_loss", "actor_loss", "mean_q", "max_q", "critic_grad_norm", "actor_grad_norm", "saturated")
 """What is logged of an update, in the order of the arrays."""
 
+KEY_BLOCK = 256
+"""Iterations whose keys of exploration are derived in one call."""
+
 PHASES = ("compile", "act", "environment", "replay", "update")
 
 
@@ -51,7 +55,7 @@ class PackedBatch(NamedTuple):
 
 
 ActFn: TypeAlias = Callable[..., tuple[Array, Tree]]
-ChooseFn: TypeAlias = Callable[[int, TrainState, Tree, HostArray, HostArray], tuple[HostArray, Tree]]
+ChooseFn: TypeAlias = Callable[[int, TrainState, Tree, HostArray, HostArray], tuple[Any, Tree]]
 UpdateFn: TypeAlias = Callable[[TrainState, PackedBatch, Array], tuple[TrainState, Array]]
 
 
@@ -88,14 +92,23 @@ def jit_update(agent: Agent, action_size: int) -> UpdateFn:
 
 
 def jit_act(agent: Agent) -> ActFn:
-    """Exploring actions of all seeds: `(state, act_state, obs [S, E, *O], first [S, E], run_keys [S], time)`."""
-    return jax.jit(jax.vmap(agent.act, (0, 0, 0, 0, 0, None)))
+    """Exploring actions of all seeds: `(state, act_state, obs [S, E, *O], first [S, E], words [S, E, 2])`.
+
+    The words are the data of the keys of exploration.
+    """
+
+    @jax.jit
+    def act(state: TrainState, act_state: Tree, obs: Array, first: Array, words: Array) -> tuple[Array, Tree]:
+        return jax.vmap(agent.act)(state, act_state, obs, first, jax.random.wrap_key_data(words))
+
+    return act
 
 
 def acting(state: TrainState) -> TrainState:
     """The part of the state that acting reads; a call with fewer arrays is dispatched faster."""
     nothing = Params((), (), ())
-    return state._replace(step=(), target_params=nothing, opt_state=nothing)
+    params = state.params._replace(critic=())
+    return state._replace(step=(), params=params, target_params=nothing, opt_state=nothing)
 
 
 def updates_owed(config: Config, step: int) -> int:
@@ -132,19 +145,21 @@ def host_loop(config: Config, agent: Agent, lanes: AnyLanes, ring: Ring) -> Iter
     act, update = jit_act(agent), jit_update(agent, lanes.spec.action_size)
     keys, per_call = rng.run_keys(seeds), updates_per_call(config)
     state, act_state = _initialised(agent, act, update, keys, num_envs, ring, (len(seeds), per_call, batch_size))
-    explore, uniform = _explorer(act, keys), _uniform(seeds, num_envs, lanes.spec.action_size)
+    explore, uniform = _explorer(act, keys, num_envs), _uniform(seeds, num_envs, lanes.spec.action_size)
     meter, drawn = Meter(seeds, num_envs, METRICS), list[PackedBatch]()
     lap("compile")
 
     obs, first = lanes.reset(), np.ones((len(seeds), num_envs), bool)
     for i in range(-(-config.total_steps // num_envs)):
         choose = uniform if i * num_envs < config.algorithm.warmup_steps else explore
-        action, act_state = choose(i, state, act_state, obs, first)
+        pending, act_state = choose(i, state, act_state, obs, first)
         lap("act")
         for packed in drawn:
             state, metrics = update(state, packed, keys)
             meter.updated(metrics)
         lap("update")
+        action = np.asarray(pending)
+        lap("act")
         result = lanes.step(action)
         lap("environment")
         step = (i + 1) * num_envs
@@ -183,17 +198,28 @@ def _initialised(
     empty = ring.gather(np.zeros(draw_shape, np.int64))
     obs = np.zeros_like(empty.data.obs, shape=(len(keys), num_envs, *empty.data.obs.shape[3:]))
     state = init(keys)
-    jax.block_until_ready(act(acting(state), act_state, obs, np.ones(obs.shape[:2], bool), keys, np.uint32(0)))
+    words = np.zeros((*obs.shape[:2], *jax.random.key_data(keys).shape[1:]), np.uint32)
+    jax.block_until_ready(act(acting(state), act_state, obs, np.ones(obs.shape[:2], bool), words))
     jax.block_until_ready(update(state, pack_batch(empty), keys))
     return init(keys), act_state
 
 
-def _explorer(act: ActFn, keys: Array) -> ChooseFn:
-    """Actions of the policy with noise."""
+def _explorer(act: ActFn, keys: Array, num_envs: int) -> ChooseFn:
+    """Actions of the policy with noise, still on their way.
 
-    def choose(i: int, state: TrainState, act_state: Tree, obs: HostArray, first: HostArray) -> tuple[HostArray, Tree]:
-        action, act_state = act(acting(state), act_state, obs, first, keys, np.uint32(i % 2**32))
-        return np.asarray(action), act_state
+    Keys are derived for many iterations in one call: on a CPU each derivation inside the acting call costs about 15 us,
+    and the host waits for that call.
+    """
+    derive = jax.jit(lambda times: jax.random.key_data(rng.explore_keys(keys, times, num_envs)))
+    block, words = -1, np.zeros(0, np.uint32)
+
+    def choose(i: int, state: TrainState, act_state: Tree, obs: HostArray, first: HostArray) -> tuple[Any, Tree]:
+        nonlocal block, words
+        if i // KEY_BLOCK != block:
+            block = i // KEY_BLOCK
+            times = np.arange(block * KEY_BLOCK, (block + 1) * KEY_BLOCK) % 2**32
+            words = np.asarray(derive(times.astype(np.uint32)))
+        return act(acting(state), act_state, obs, first, words[i % KEY_BLOCK])
 
     return choose
 
@@ -202,7 +228,7 @@ def _uniform(seeds: tuple[int, ...], num_envs: int, action_size: int) -> ChooseF
     """Uniformly random actions, for the warm-up."""
     streams = [rng.HostStream(seed, "warmup") for seed in seeds]
 
-    def choose(i: int, state: TrainState, act_state: Tree, obs: HostArray, first: HostArray) -> tuple[HostArray, Tree]:
+    def choose(i: int, state: TrainState, act_state: Tree, obs: HostArray, first: HostArray) -> tuple[Any, Tree]:
         draws = [stream.at(i).uniform(-1.0, 1.0, (num_envs, action_size)) for stream in streams]
         return np.stack(draws).astype(np.float32), act_state
 

@@ -13,7 +13,7 @@ import pytest
 from ddpg_jax.agents import networks, noise
 from ddpg_jax.agents.heads import scalar
 from ddpg_jax.agents.policy_gradient import policy_gradient, polyak
-from ddpg_jax.rng import run_keys
+from ddpg_jax.rng import explore_keys, run_keys
 from ddpg_jax.types import Batch, Network, Params, Transition
 
 FROZEN = optax.set_to_zero()
@@ -338,9 +338,7 @@ def test_new_values_are_not_traced_again(tiny, make_batches):
     state, act_state = tiny.init(run_key(0)), tiny.agent.init_act(2)
     for i in range(3):
         state, _, _ = update(state, make_batches(2, seed=i), run_key(i))
-        action, act_state = act(
-            state, act_state, jnp.full((2, 3), float(i)), jnp.ones(2, bool), run_key(i), np.int32(i)
-        )
+        action, act_state = act(state, act_state, jnp.full((2, 3), float(i)), jnp.ones(2, bool), keys_at(i, i, 2))
     assert (int(state.step), action.shape) == (6, (2, 2))
 
 
@@ -373,24 +371,29 @@ def test_delayed_policy_moves_once_per_round(make_batches):
 # --- Acting
 
 
+def keys_at(seed, time, num_envs):
+    """The keys of one seed's environments at one time, `[E]`."""
+    return explore_keys(run_keys([seed]), jnp.array([time]), num_envs)[0, 0]
+
+
 def test_actions_stay_inside_and_differ_by_time_seed_and_environment(make_tiny):
     tiny = make_tiny(exploration={"kind": "gaussian", "sigma": 0.5})
     state, obs, first = tiny.init(run_key(0)), jnp.ones((4, 3)), jnp.zeros(4, bool)
     actions = np.stack(
-        [tiny.act(state, (), obs, first, run_key(s), jnp.int32(t))[0] for s in range(3) for t in range(20)]
+        [tiny.act(state, (), obs, first, keys_at(s, t, 4))[0] for s in range(3) for t in range(20)]
     )  # [60, E, A]
     assert (np.abs(actions) <= 1).all()
     assert (np.abs(actions) == 1).any()
     free = actions[np.abs(actions) < 1]
     assert len(np.unique(free)) == len(free)  # no number twice: not by time, seed, environment or component
-    again = tiny.act(state, (), obs, first, run_key(2), jnp.int32(19))[0]
+    again = tiny.act(state, (), obs, first, keys_at(2, 19, 4))[0]
     np.testing.assert_array_equal(again, actions[-1])
 
 
 def test_without_noise_acting_is_the_greedy_policy(make_tiny):
     tiny = make_tiny(exploration={"kind": "none"})
     state, obs = tiny.init(run_key(0)), jnp.asarray(np.random.default_rng(0).normal(size=(4, 3)), jnp.float32)
-    action, _ = tiny.act(state, tiny.agent.init_act(4), obs, jnp.ones(4, bool), run_key(0), jnp.int32(7))
+    action, _ = tiny.act(state, tiny.agent.init_act(4), obs, jnp.ones(4, bool), keys_at(0, 7, 4))
     greedy = jnp.stack([tiny.policy(state, one) for one in obs])
     np.testing.assert_allclose(action, greedy, atol=1e-6)
     np.testing.assert_allclose(greedy, np.tanh(forward(in_numpy(state.params).actor, np.asarray(obs))[0]), atol=1e-6)
@@ -402,8 +405,8 @@ def test_each_environment_has_a_noise_state_that_its_own_episode_start_resets(ma
     assert tiny.agent.init_act(3).shape == (3, 2)
     kept = jnp.array([[0.2, 0.2], [0.2, 0.2], [0.0, 0.0]])
     first = jnp.array([False, True, False])
-    action, after = tiny.act(state, kept, obs, first, run_key(0), jnp.int32(0))
-    noises, fresh = (tiny.act(state, x, obs, jnp.ones(3, bool), run_key(0), jnp.int32(0))[1] for x in (kept, 0 * kept))
+    action, after = tiny.act(state, kept, obs, first, keys_at(0, 0, 3))
+    noises, fresh = (tiny.act(state, x, obs, jnp.ones(3, bool), keys_at(0, 0, 3))[1] for x in (kept, 0 * kept))
     np.testing.assert_array_equal(noises, fresh)
     np.testing.assert_allclose(after, fresh + jnp.array([[0.17], [0.0], [0.0]]) * jnp.ones((3, 2)), atol=1e-6)
     np.testing.assert_allclose(action, jax.vmap(tiny.policy, (None, 0))(state, obs) + after, atol=1e-6)

@@ -13,9 +13,9 @@ from ddpg_jax.envs.lanes import Lanes, evaluation_seeds
 from ddpg_jax.errors import EnvironmentFault
 from ddpg_jax.inference import evaluate_run, load_policy, load_run
 from ddpg_jax.loops.evaluate import evaluate_episodes, jit_policy
-from ddpg_jax.types import TrainState
+from ddpg_jax.types import Params, TrainState
 
-NOTHING = TrainState((), (), (), ())
+NOTHING = TrainState((), Params((), (), ()), (), ())
 
 
 class Countdown(gymnasium.Env):

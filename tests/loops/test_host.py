@@ -17,7 +17,7 @@ from ddpg_jax.algorithms import make_agent
 from ddpg_jax.envs.factory import training_lanes
 from ddpg_jax.envs.lanes import training_seeds
 from ddpg_jax.loops.host import host_loop, pack_batch, unpack_batch
-from ddpg_jax.rng import run_keys
+from ddpg_jax.rng import explore_keys, run_keys
 from ddpg_jax.types import Batch, Transition
 
 UNIFORM_ONLY = {"warmup_steps": 10**6}
@@ -289,7 +289,8 @@ def test_ten_iterations_equal_a_plain_python_loop():
     for i in range(10):
         actions = []
         for s in range(2):
-            action, act_states[s] = act(states[s], act_states[s], obs[s], first[s], keys[s], np.uint32(i))
+            now = explore_keys(keys[s][None], jnp.array([i], jnp.uint32), 2)[0, 0]
+            action, act_states[s] = act(states[s], act_states[s], obs[s], first[s], now)
             actions.append(np.asarray(action))
             if drawn is not None:
                 batches = drawn._replace(index=())
@@ -319,14 +320,15 @@ def test_the_noise_starts_anew_with_every_episode():
     )
     looped = loop(config, idle)
     data, state = seed_of(stored(looped, 30), 0), seed_of(looped.reports[-1].state, 0)
-    act, key = jax.jit(looped.agent.act), run_keys([2])[0]
+    act = jax.jit(looped.agent.act)
 
     def replayed(fresh):
         """Actions of a noise that is never told of an episode's beginning, made afresh where `fresh` says."""
         actions, carried = [], looped.agent.init_act(1)
+        keys = explore_keys(run_keys([2]), jnp.arange(30), 1)[:, 0]
         for t in range(30):
             carried = looped.agent.init_act(1) if fresh(t) else carried
-            action, carried = act(state, carried, data.obs[t][None], np.array([False]), key, np.uint32(t))
+            action, carried = act(state, carried, data.obs[t][None], np.array([False]), keys[t])
             actions.append(np.asarray(action[0]))
         return np.stack(actions)
 
