@@ -155,7 +155,7 @@ def ours(case: Case) -> tuple[Callable[[], None], Callable[[], dict[str, Any]]]:
     from ddpg_jax.algorithms import make_agent
     from ddpg_jax.config import load_config
     from ddpg_jax.envs.factory import training_lanes
-    from ddpg_jax.loops import host
+    from ddpg_jax.loops import host, transport
     from ddpg_jax.replay.ring import Ring
 
     config = load_config(
@@ -180,16 +180,17 @@ def ours(case: Case) -> tuple[Callable[[], None], Callable[[], dict[str, Any]]]:
         keys = jax.vmap(jax.random.key)(np.arange(case.seeds))
         state = jax.jit(jax.vmap(agent.init))(keys)
         act_state = jax.vmap(lambda _: agent.init_act(1))(np.arange(case.seeds))
-        act, update = host.jit_act(agent), host.jit_update(agent, lanes.spec.action_size)
+        way = transport.transport_of(ring)
+        act, update = host.jit_act(agent), host.jit_update(agent, way.unpack)
         words = np.zeros((case.seeds, 1, 2), np.uint32)
         obs, first = lanes.reset(), np.zeros((case.seeds, 1), bool)
         action = np.zeros((case.seeds, 1, lanes.spec.action_size), np.float32)
         step = lanes.step(action)
         calls = iter(range(10**9))
 
-        def replay() -> host.PackedBatch:
+        def replay() -> Any:
             ring.add(obs, action, step)
-            return host.pack_batch(ring.sample(1, case.batch, next(calls)))
+            return way.take(ring.draw(1, case.batch, next(calls)))
 
         def one_update() -> None:
             nonlocal state
@@ -198,7 +199,9 @@ def ours(case: Case) -> tuple[Callable[[], None], Callable[[], dict[str, Any]]]:
 
         packed = replay()
         micro = {
-            "act": _timed(lambda: np.asarray(act(host.acting(state), act_state, obs, first, words)[0])),
+            "act": _timed(
+                lambda: np.asarray(act(transport.acting(state), act_state, transport.pack_seen(obs, first), words)[0])
+            ),
             "environment": _timed(lambda: lanes.step(action)),
             "replay": _timed(replay),
             "transfer": _timed(lambda: jax.block_until_ready(jax.device_put(packed))),

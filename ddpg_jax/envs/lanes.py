@@ -39,8 +39,8 @@ def to_units(action: HostArray, low: HostArray, high: HostArray) -> HostArray:
 
     Both ends are exact, and nothing lies outside them.
     """
-    upper = (action.astype(np.float64) + 1.0) / 2.0
-    return np.clip(low * (1.0 - upper) + high * upper, low, high)
+    upper = (action.astype(np.float64) + 1.0) * 0.5
+    return np.minimum(np.maximum(low * (1.0 - upper) + high * upper, low), high)
 
 
 def _training_seed(seeds: tuple[int, ...], num_envs: int, lane: int, episode: int) -> int:
@@ -78,10 +78,12 @@ class Lanes:
         self._envs: list[GymEnv] = [make() for _ in range(count)]
         self._shape, self._first_lane, self._num_envs = shape, first_lane, num_envs or shape[1]
         self._episode_seed = episode_seed
+        self._all = list(range(count))
         self.spec: EnvSpec = describe(self._envs[0])
         low, high = np.array(self.spec.action_low), np.array(self.spec.action_high)
         self._low, self._high = low, high
         self._action_dtype = self._envs[0].action_space.dtype
+        self._images = self.spec.obs_dtype == "uint8"
         obs_shape = (count, *self.spec.obs_shape)
         self._obs = np.zeros(obs_shape, self.spec.obs_dtype)  # to act on next
         self._next_obs = np.zeros(obs_shape, self.spec.obs_dtype)  # true successors
@@ -116,15 +118,15 @@ class Lanes:
             finite; or an action is not finite.
         """
         actions = self.to_env(action.reshape(len(self._envs), -1))
-        lanes = np.arange(len(self._envs)) if active is None else np.flatnonzero(active)
+        lanes = self._all if active is None else np.flatnonzero(active).tolist()
         if active is not None:
             self._reward[:], self._terminated[:], self._truncated[:] = 0, False, False
         with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, and is reported below
-            for lane in lanes.tolist():
+            for lane in lanes:
                 self._step_lane(lane, actions[lane])
         if not (np.isfinite(self._reward).all() and np.isfinite(self._next_obs).all()):
             raise EnvironmentFault(self._not_finite(actions))
-        self._steps[lanes] += 1
+        self._steps += 1 if active is None else active.reshape(-1)
         report = Step(*map(self._shaped, (self._obs, self._next_obs, self._reward, self._terminated, self._truncated)))
         ended = self._terminated | self._truncated
         if ended.any():
@@ -153,8 +155,7 @@ class Lanes:
             obs, reward, terminated, truncated, _ = self._envs[lane].step(action)
         except Exception as error:
             raise EnvironmentFault(self._where(lane, action, f"raised {type(error).__name__}: {error}")) from error
-        self._next_obs[lane] = self._checked(lane, obs)
-        self._obs[lane] = self._next_obs[lane]
+        self._next_obs[lane] = self._obs[lane] = self._checked(lane, obs)
         try:
             self._reward[lane] = _number(reward)
             self._terminated[lane], self._truncated[lane] = _flag(terminated), _flag(truncated)
@@ -177,11 +178,11 @@ class Lanes:
 
     def _checked(self, lane: int, obs: Any) -> HostArray:
         """The observation, if it has the shape and kind of dtype that the space promises."""
-        expected, given = self._next_obs[lane], getattr(obs, "dtype", None)
-        fits = given == np.uint8 if expected.dtype == np.uint8 else given is not None and given.kind in "fiub"
-        if not fits or obs.shape != expected.shape:
+        given = getattr(obs, "dtype", None)
+        fits = given == np.uint8 if self._images else given is not None and given.kind in "fiub"
+        if not fits or obs.shape != self.spec.obs_shape:
             came = f"{type(obs).__name__}" if given is None else f"shape {obs.shape} and dtype {given}"
-            wanted = f"an array of shape {expected.shape} that casts to {expected.dtype}"
+            wanted = f"an array of shape {self.spec.obs_shape} that casts to {self.spec.obs_dtype}"
             raise EnvironmentFault(self._where(lane, None, f"returned {came} as observation; expected {wanted}"))
         return obs
 

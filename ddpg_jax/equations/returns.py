@@ -50,7 +50,7 @@ def fold_steps(reward: Any, terminated: Any, truncated: Any, available: Any, gam
     """
     xp = reward.__array_namespace__()
     gamma = xp.asarray(gamma, dtype=reward.dtype)
-    total, discount, terminal = reward[..., 0], xp.full_like(reward[..., 0], 1.0) * gamma, terminated[..., 0]
+    total, discount, terminal = reward[..., 0], xp.broadcast_to(gamma, reward.shape[:-1]), terminated[..., 0]
     last = xp.zeros_like(available)
     going_on = ~(terminal | truncated[..., 0])
     for i in range(1, reward.shape[-1]):
@@ -60,4 +60,4 @@ def fold_steps(reward: Any, terminated: Any, truncated: Any, available: Any, gam
         last = xp.where(going_on, xp.full_like(last, i), last)
         terminal = xp.where(going_on, terminated[..., i], terminal)
         going_on = going_on & ~(terminal | truncated[..., i])
-    return total, xp.where(terminal, xp.zeros_like(discount), discount), last
+    return total, xp.where(terminal, xp.zeros_like(gamma), discount), last

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 import jax
 import numpy as np
 
-from ddpg_jax.loops.host import acting
+from ddpg_jax.loops.transport import acting
 from ddpg_jax.types import Agent, Array, HostArray, TrainState
 
 if TYPE_CHECKING:

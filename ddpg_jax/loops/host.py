@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,8 @@ import numpy as np
 from ddpg_jax import rng
 from ddpg_jax.loops.meter import Meter
 from ddpg_jax.loops.report import Report
-from ddpg_jax.types import Agent, Array, Batch, HostArray, Params, TrainState, Transition, Tree
+from ddpg_jax.loops.transport import acting, pack_seen, transport_of, unpack_seen
+from ddpg_jax.types import Agent, Array, Batch, HostArray, TrainState, Tree
 
 if TYPE_CHECKING:
     from ddpg_jax.config import Config
@@ -42,73 +43,42 @@ KEY_BLOCK = 256
 PHASES = ("compile", "act", "environment", "replay", "update")
 
 
-class PackedBatch(NamedTuple):
-    """A batch as few arrays: each NumPy argument of a jitted call costs about 10 us.
-
-    Attributes:
-      columns: all float32 leaves side by side, `[S, U, B, K]`.
-      images: `(obs, next_obs)` where they are not float32 vectors, else `()`.
-    """
-
-    columns: HostArray
-    images: tuple[HostArray, ...]
-
-
 ActFn: TypeAlias = Callable[..., tuple[Array, Tree]]
 ChooseFn: TypeAlias = Callable[[int, TrainState, Tree, HostArray, HostArray], tuple[Any, Tree]]
-UpdateFn: TypeAlias = Callable[[TrainState, PackedBatch, Array], tuple[TrainState, Array]]
+UpdateFn: TypeAlias = Callable[[TrainState, Any, Array], tuple[TrainState, Array]]
 
 
-def pack_batch(batch: Batch) -> PackedBatch:
-    """Joins the leaves of a host batch, `[S, U, B, ...]`, into as few arrays as may be."""
-    data = batch.data
-    scalars = [x[..., None] for x in (data.reward, data.discount, batch.weight)]
-    if data.obs.dtype != np.float32:
-        return PackedBatch(np.concatenate([data.action, *scalars], -1), (data.obs, data.next_obs))
-    return PackedBatch(np.concatenate([data.action, *scalars, data.obs, data.next_obs], -1), ())
+def jit_update(agent: Agent, unpack: Callable[[Any], Batch]) -> UpdateFn:
+    """The update of all seeds as one donated call, `(state, packed, run_keys [S]) -> (state, metrics [S, U, K])`.
 
+    Args:
+      agent: a learner of one seed.
+      unpack: takes apart what a `Transport` has drawn.
 
-def unpack_batch(packed: PackedBatch, action_size: int) -> Batch:
-    """The batch that was packed, on the device; its index stays on the host."""
-    cuts = [action_size, action_size + 1, action_size + 2, action_size + 3]
-    action, reward, discount, weight, rest = jnp.split(packed.columns, cuts, -1)
-    obs, next_obs = packed.images or jnp.split(rest, 2, -1)
-    data = Transition(obs, action, reward[..., 0], discount[..., 0], next_obs)
-    return Batch(data, weight[..., 0], ())
-
-
-def jit_update(agent: Agent, action_size: int) -> UpdateFn:
-    """The update of all seeds as one donated call, `(state, packed batch, run_keys [S]) -> (state, metrics [S, U, K])`.
-
-    The K metrics are in the order of `METRICS`.
+    Returns:
+      The call; its K metrics are in the order of `METRICS`.
     """
 
     @partial(jax.jit, donate_argnums=0)
-    def update(state: TrainState, packed: PackedBatch, run_keys: Array) -> tuple[TrainState, Array]:
-        state, metrics, _ = jax.vmap(agent.update)(state, unpack_batch(packed, action_size), run_keys)
+    def update(state: TrainState, packed: Any, run_keys: Array) -> tuple[TrainState, Array]:
+        state, metrics, _ = jax.vmap(agent.update)(state, unpack(packed), run_keys)
         return state, jnp.stack([metrics[name] for name in METRICS], -1)
 
     return update
 
 
 def jit_act(agent: Agent) -> ActFn:
-    """Exploring actions of all seeds: `(state, act_state, obs [S, E, *O], first [S, E], words [S, E, 2])`.
+    """Exploring actions of all seeds: `(state, act_state, seen, words [S, E, 2]) -> (action [S, E, A], act_state)`.
 
-    The words are the data of the keys of exploration.
+    What is seen is `pack_seen(obs, first)`; the words are the data of the keys of exploration.
     """
 
     @jax.jit
-    def act(state: TrainState, act_state: Tree, obs: Array, first: Array, words: Array) -> tuple[Array, Tree]:
+    def act(state: TrainState, act_state: Tree, seen: tuple[Array, ...], words: Array) -> tuple[Array, Tree]:
+        obs, first = unpack_seen(seen)
         return jax.vmap(agent.act)(state, act_state, obs, first, jax.random.wrap_key_data(words))
 
     return act
-
-
-def acting(state: TrainState) -> TrainState:
-    """The part of the state that acting reads; a call with fewer arrays is dispatched faster."""
-    nothing = Params((), (), ())
-    params = state.params._replace(critic=())
-    return state._replace(step=(), params=params, target_params=nothing, opt_state=nothing)
 
 
 def updates_owed(config: Config, step: int) -> int:
@@ -142,11 +112,13 @@ def host_loop(config: Config, agent: Agent, lanes: AnyLanes, ring: Ring) -> Iter
     """
     seeds, num_envs, batch_size = config.seed_list, config.env.num_envs, config.algorithm.batch_size
     lap, seconds = _stopwatch()
-    act, update = jit_act(agent), jit_update(agent, lanes.spec.action_size)
+    transport = transport_of(ring)
+    act, update = jit_act(agent), jit_update(agent, transport.unpack)
     keys, per_call = rng.run_keys(seeds), updates_per_call(config)
-    state, act_state = _initialised(agent, act, update, keys, num_envs, ring, (len(seeds), per_call, batch_size))
+    empty = transport.take(np.zeros((len(seeds), per_call, batch_size), np.int64))
+    state, act_state = _initialised(agent, act, update, keys, num_envs, ring, empty)
     explore, uniform = _explorer(act, keys, num_envs), _uniform(seeds, num_envs, lanes.spec.action_size)
-    meter, drawn = Meter(seeds, num_envs, METRICS), list[PackedBatch]()
+    meter, drawn = Meter(seeds, num_envs, METRICS), list[Any]()
     lap("compile")
 
     obs, first = lanes.reset(), np.ones((len(seeds), num_envs), bool)
@@ -167,7 +139,7 @@ def host_loop(config: Config, agent: Agent, lanes: AnyLanes, ring: Ring) -> Iter
         obs, first = result.obs, meter.stepped(result, step)
         calls = (updates_owed(config, step) - meter.updates) // per_call
         numbers = range(meter.updates // per_call, meter.updates // per_call + calls)
-        drawn = [pack_batch(ring.sample(per_call, batch_size, number)) for number in numbers]
+        drawn = [transport.take(ring.draw(per_call, batch_size, number)) for number in numbers]
         lap("replay")
         if is_boundary(config, step):
             rows = meter.settle(step)
@@ -190,17 +162,17 @@ def _initialised(
     keys: Array,
     num_envs: int,
     ring: Ring,
-    draw_shape: tuple[int, int, int],
+    empty: Any,
 ) -> tuple[TrainState, Tree]:
     """The first state, after every program has run once on a state that is thrown away: compile time stands apart."""
     init = jax.jit(jax.vmap(agent.init))
     act_state = jax.vmap(lambda _: agent.init_act(num_envs))(jnp.arange(len(keys)))
-    empty = ring.gather(np.zeros(draw_shape, np.int64))
-    obs = np.zeros_like(empty.data.obs, shape=(len(keys), num_envs, *empty.data.obs.shape[3:]))
+    obs = np.zeros((len(keys), num_envs, *ring.spec.obs_shape), ring.spec.obs_dtype)
     state = init(keys)
     words = np.zeros((*obs.shape[:2], *jax.random.key_data(keys).shape[1:]), np.uint32)
-    jax.block_until_ready(act(acting(state), act_state, obs, np.ones(obs.shape[:2], bool), words))
-    jax.block_until_ready(update(state, pack_batch(empty), keys))
+    seen = pack_seen(obs, np.ones(obs.shape[:2], bool))
+    jax.block_until_ready(act(acting(state), act_state, seen, words))
+    jax.block_until_ready(update(state, empty, keys))
     return init(keys), act_state
 
 
@@ -219,7 +191,7 @@ def _explorer(act: ActFn, keys: Array, num_envs: int) -> ChooseFn:
             block = i // KEY_BLOCK
             times = np.arange(block * KEY_BLOCK, (block + 1) * KEY_BLOCK) % 2**32
             words = np.asarray(derive(times.astype(np.uint32)))
-        return act(acting(state), act_state, obs, first, words[i % KEY_BLOCK])
+        return act(acting(state), act_state, pack_seen(obs, first), words[i % KEY_BLOCK])
 
     return choose
 

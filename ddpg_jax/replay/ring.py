@@ -19,6 +19,8 @@ from ddpg_jax.memory import available_bytes, human_bytes
 from ddpg_jax.rng import HostStream
 from ddpg_jax.types import Batch, EnvSpec, HostArray, Step, Transition
 
+_FOLDED = ("reward", "terminated", "truncated")
+
 
 def row_dtype(spec: EnvSpec) -> np.dtype[np.void]:
     """The record of one step: observation, action, reward, ends, true successor; 4-byte aligned."""
@@ -53,13 +55,14 @@ class Ring:
     def __init__(
         self, spec: EnvSpec, seeds: Sequence[int], *, num_envs: int, capacity: int, n_step: int, gamma: float
     ) -> None:
+        self.spec, self.n_step, self.gamma = spec, n_step, np.float32(gamma)
+        self.row_dtype = row_dtype(spec)
         self._shape = (-(-capacity // num_envs), len(seeds), num_envs)
-        dtype = row_dtype(spec)
-        _check_memory(dtype.itemsize, self._shape)
-        self._rows = np.zeros(self._shape, dtype)
+        _check_memory(self.row_dtype.itemsize, self._shape)
+        self._rows = np.zeros(self._shape, self.row_dtype)
         self._flat = self._rows.reshape(-1)
+        self._first_lane = np.arange(len(seeds)) * num_envs
         self._streams = [HostStream(seed, "replay") for seed in seeds]
-        self._n_step, self._gamma = n_step, np.float32(gamma)
         self._head = 0  # where the next row goes
         self._length = 0  # rows stored in every lane
 
@@ -104,10 +107,29 @@ class Ring:
         Raises:
           ValueError: the ring is empty.
         """
+        return self.gather(self.draw(updates, batch_size, call))
+
+    def draw(self, updates: int, batch_size: int, call: int) -> HostArray:
+        """Uniform indices `[S, U, B]` for one call of the update, each seed's from its own stream; as in `sample`."""
         if not self._length:
             raise ValueError("nothing has been added to the ring; add at least one step before sampling")
-        draws = [stream.at(call).random((updates, batch_size)) for stream in self._streams]
-        return self.gather((np.stack(draws) * len(self)).astype(np.int64))
+        draws = np.empty((len(self._streams), updates, batch_size))
+        for stream, out in zip(self._streams, draws, strict=True):
+            stream.at(call).random(out=out)
+        draws *= len(self)
+        return draws.astype(np.int64)
+
+    def words(self, index: HostArray) -> HostArray:
+        """The rows at given indices as they are stored.
+
+        Args:
+          index: `[S, ...]`, as in `gather`.
+
+        Returns:
+          uint32 `[S, ..., K]` in memory of its own: the K words of a row of `row_dtype`.
+        """
+        age, lane = self._place(index)
+        return self._take(age, lane).view(np.uint32).reshape(*index.shape, -1)
 
     def gather(self, index: HostArray) -> Batch:
         """The transitions that begin at given rows.
@@ -118,24 +140,30 @@ class Ring:
         Returns:
           A batch with leaves `[S, ..., *]`, in memory of its own, and the same index.
         """
-        size, num_seeds, num_envs = self._shape
-        age, env = np.divmod(index, num_envs)
-        seed = np.arange(num_seeds).reshape(-1, *[1] * (index.ndim - 1))
-        oldest = self._head - self._length
-        lane = seed * num_envs + env
-
-        def take(offset: HostArray | int) -> HostArray:
-            return self._flat.take((oldest + age + offset) % size * (num_seeds * num_envs) + lane)
-
-        first = take(0)
-        window = [first, *(take(i) for i in range(1, self._n_step))]
-        columns = {
-            name: np.stack([rows[name] for rows in window], -1) for name in ("reward", "terminated", "truncated")
-        }
-        reward, discount, last = fold_steps(**columns, available=self._length - age, gamma=self._gamma)
-        end = first if self._n_step == 1 else take(last)
+        age, lane = self._place(index)
+        first = self._take(age, lane)
+        window = [first, *(self._take(age + i, lane) for i in range(1, self.n_step))]
+        columns = {name: _side_by_side([rows[name] for rows in window]) for name in _FOLDED}
+        reward, discount, last = fold_steps(**columns, available=self._length - age, gamma=self.gamma)
+        end = first if self.n_step == 1 else self._take(age + last, lane)
         data = Transition(first["obs"], first["action"], reward, discount, end["next_obs"])
         return Batch(data, np.ones(index.shape, np.float32), index)
+
+    def _place(self, index: HostArray) -> tuple[HostArray, HostArray]:
+        """Age of the row, 0 the oldest, and number of the lane, of indices `[S, ...]`."""
+        num_envs = self._shape[2]
+        age, env = np.divmod(index, num_envs) if num_envs > 1 else (index, 0)
+        return age, env + self._first_lane.reshape(-1, *[1] * (index.ndim - 1))
+
+    def _take(self, age: HostArray, lane: HostArray) -> HostArray:
+        """Rows, in memory of their own."""
+        lanes = self._shape[1] * self._shape[2]
+        return self._flat.take((age + (self._head - self._length)) % self._shape[0] * lanes + lane)
+
+
+def _side_by_side(columns: list[HostArray]) -> HostArray:
+    """Columns `[...]` as `[..., n]`, without a copy where there is one: `np.stack` takes 4 us."""
+    return columns[0][..., None] if len(columns) == 1 else np.stack(columns, -1)
 
 
 def _check_memory(row_bytes: int, shape: tuple[int, int, int]) -> None:

@@ -16,9 +16,10 @@ import ddpg_jax as dj
 from ddpg_jax.algorithms import make_agent
 from ddpg_jax.envs.factory import training_lanes
 from ddpg_jax.envs.lanes import training_seeds
-from ddpg_jax.loops.host import host_loop, pack_batch, unpack_batch
+from ddpg_jax.loops.host import host_loop
+from ddpg_jax.loops.transport import by_batch, by_words, pack_batch, unpack_batch
 from ddpg_jax.rng import explore_keys, run_keys
-from ddpg_jax.types import Batch, Transition
+from ddpg_jax.types import Batch, Step, Transition
 
 UNIFORM_ONLY = {"warmup_steps": 10**6}
 """Nothing is learned: the whole run is warm-up."""
@@ -348,3 +349,22 @@ def test_a_loop_can_be_left_at_any_report():
     reports.close()
     assert report.step == 10
     assert report.state.step.tolist() == [0, 0]  # its buffers are still whole
+
+
+def test_both_ways_for_batches_give_the_same_batch():
+    """Words taken apart on the device equal what the ring folds on the host, at ends of either kind too."""
+    config = tiny_config(env={"num_envs": 2})
+    spec = training_lanes(config).spec
+    ring, rng = make_ring(config, spec), np.random.default_rng(0)
+    for _ in range(40):
+        lead = (len(config.seed_list), 2)
+        obs, next_obs = rng.normal(size=(2, *lead, *spec.obs_shape)).astype(np.float32)
+        reward, ends = rng.normal(size=lead).astype(np.float32), rng.random((2, *lead)) < 0.3
+        ring.add(
+            obs, rng.uniform(-1, 1, (*lead, spec.action_size)).astype(np.float32), Step(obs, next_obs, reward, *ends)
+        )
+    index = ring.draw(3, 32, call=5)
+    words, folded = by_words(ring), by_batch(ring)
+    one, other = (jax.jit(way.unpack)(way.take(index)) for way in (words, folded))
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+    assert set(np.unique(one.data.discount)) == {np.float32(0), np.float32(0.99)}

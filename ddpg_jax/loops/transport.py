@@ -1,0 +1,117 @@
+"""How arrays travel between host and device: few at a time, as each NumPy argument of a jitted call costs about 10 us.
+
+Batches go by one of two ways. Rows of float32 vectors travel as the ring holds them, word for word, and are taken apart
+and folded on the device. Everything else, images and windows of n steps, is folded by the ring and packed here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ddpg_jax.equations.returns import fold_steps
+from ddpg_jax.types import Array, Batch, HostArray, Params, TrainState, Transition, Tree
+
+if TYPE_CHECKING:
+    from ddpg_jax.replay.ring import Ring
+
+
+class Transport(NamedTuple):
+    """A way for batches.
+
+    Attributes:
+      take: `index [S, U, B] -> packed`, on the host, in memory of its own.
+      unpack: `packed -> Batch [S, U, B, ...]`, inside a program; the index stays on the host.
+    """
+
+    take: Callable[[HostArray], Tree]
+    unpack: Callable[[Any], Batch]
+
+
+def transport_of(ring: Ring) -> Transport:
+    """The fastest way for the batches of a ring."""
+    return by_words(ring) if ring.n_step == 1 and ring.spec.obs_dtype == "float32" else by_batch(ring)
+
+
+def by_batch(ring: Ring) -> Transport:
+    """Batches that the ring has folded."""
+    return Transport(
+        take=lambda index: pack_batch(ring.gather(index)),
+        unpack=lambda packed: unpack_batch(packed, ring.spec.action_size),
+    )
+
+
+def by_words(ring: Ring) -> Transport:
+    """Rows as they are stored; what the ring would do with a window of one row is done on the device."""
+    layout: Any = ring.row_dtype.fields
+
+    def column(words: Array, name: str) -> Array:
+        dtype, offset = layout[name][:2]
+        values = words[..., offset // 4 : (offset + dtype.itemsize) // 4]
+        return jax.lax.bitcast_convert_type(values.reshape(*words.shape[:-1], *dtype.shape), jnp.float32)
+
+    def flag(words: Array, name: str) -> Array:
+        word, byte = divmod(layout[name][1], 4)
+        return (words[..., word : word + 1] >> (8 * byte)) & 255 > 0
+
+    def unpack(words: Array) -> Batch:
+        ends = flag(words, "terminated"), flag(words, "truncated")
+        rows = jnp.ones(words.shape[:-1], jnp.int32)
+        reward, discount, _ = fold_steps(column(words, "reward")[..., None], *ends, rows, ring.gamma)
+        obs, action, next_obs = (column(words, name) for name in ("obs", "action", "next_obs"))
+        return Batch(Transition(obs, action, reward, discount, next_obs), jnp.ones_like(reward), ())
+
+    return Transport(take=ring.words, unpack=unpack)
+
+
+class PackedBatch(NamedTuple):
+    """A batch as few arrays: each NumPy argument of a jitted call costs about 10 us.
+
+    Attributes:
+      columns: all float32 leaves side by side, `[S, U, B, K]`.
+      images: `(obs, next_obs)` where they are not float32 vectors, else `()`.
+    """
+
+    columns: HostArray
+    images: tuple[HostArray, ...]
+
+
+def pack_batch(batch: Batch) -> PackedBatch:
+    """Joins the leaves of a host batch, `[S, U, B, ...]`, into as few arrays as may be."""
+    data = batch.data
+    scalars = [x[..., None] for x in (data.reward, data.discount, batch.weight)]
+    if data.obs.dtype != np.float32:
+        return PackedBatch(np.concatenate([data.action, *scalars], -1), (data.obs, data.next_obs))
+    return PackedBatch(np.concatenate([data.action, *scalars, data.obs, data.next_obs], -1), ())
+
+
+def unpack_batch(packed: PackedBatch, action_size: int) -> Batch:
+    """The batch that was packed, on the device; its index stays on the host."""
+    cuts = [action_size, action_size + 1, action_size + 2, action_size + 3]
+    action, reward, discount, weight, rest = jnp.split(packed.columns, cuts, -1)
+    obs, next_obs = packed.images or jnp.split(rest, 2, -1)
+    data = Transition(obs, action, reward[..., 0], discount[..., 0], next_obs)
+    return Batch(data, weight[..., 0], ())
+
+
+def pack_seen(obs: HostArray, first: HostArray) -> tuple[HostArray, ...]:
+    """Observations `[S, E, *O]` and where an episode begins, `[S, E]`, as few arrays."""
+    column = first[..., None]
+    return (np.concatenate([obs, column], -1),) if obs.dtype == np.float32 else (column, obs)
+
+
+def unpack_seen(seen: tuple[Array, ...]) -> tuple[Array, Array]:
+    """What was packed, on the device: `(obs, first)`."""
+    columns, *images = seen
+    return images[0] if images else columns[..., :-1], columns[..., -1] > 0
+
+
+def acting(state: TrainState) -> TrainState:
+    """The part of the state that acting reads; a call with fewer arrays is dispatched faster."""
+    nothing = Params((), (), ())
+    params = state.params._replace(critic=())
+    return state._replace(step=(), params=params, target_params=nothing, opt_state=nothing)
