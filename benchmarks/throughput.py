@@ -180,7 +180,7 @@ def ours(case: Case) -> tuple[Callable[[], None], Callable[[], dict[str, Any]]]:
         keys = jax.vmap(jax.random.key)(np.arange(case.seeds))
         state = jax.jit(jax.vmap(agent.init))(keys)
         act_state = jax.vmap(lambda _: agent.init_act(1))(np.arange(case.seeds))
-        way = transport.transport_of(ring)
+        way = transport.transport_of(ring, narrow=config.algorithm.narrow)
         act, update = host.jit_act(agent), host.jit_update(agent, way.unpack)
         words = np.zeros((case.seeds, 1, 2), np.uint32)
         obs, first = lanes.reset(), np.zeros((case.seeds, 1), bool)

@@ -18,10 +18,6 @@ if TYPE_CHECKING:
     from ddpg_jax.config import AlgorithmConfig, Config, ExplorationConfig
 
 
-WIDE = 128
-"""Hidden layers at least this wide are updated leaf by leaf."""
-
-
 def make_agent(config: Config, spec: EnvSpec) -> Agent:
     """The agent of a configuration, for environments of the given kind.
 
@@ -78,7 +74,7 @@ def _optimizers(config: AlgorithmConfig) -> Params:
     Narrow networks are updated as one vector, which saves a tenth of an update at 64-64; wide ones leaf by leaf, as the
     copies would cost a twentieth at 256-256.
     """
-    join = optax.flatten if max(config.hidden) < WIDE else lambda optimizer: optimizer
+    join = optax.flatten if config.narrow else lambda optimizer: optimizer
     clip = optax.identity() if config.max_grad_norm is None else optax.clip_by_global_norm(config.max_grad_norm)
     decay = optax.add_decayed_weights(config.critic_weight_decay)
     rate = optax.scale_by_learning_rate(config.critic_learning_rate)

@@ -89,6 +89,11 @@ class DDPGConfig(_Section):
     learning_starts: CountOrZero | None = None
     """environment steps of each seed before the first update; left out: warmup_steps"""
 
+    @property
+    def narrow(self) -> bool:
+        """Whether dispatch, not arithmetic, takes the time: every hidden layer is below 128 wide."""
+        return max(self.hidden) < 128
+
     @model_validator(mode="after")
     def _consistent(self) -> DDPGConfig:
         if self.action_layer >= len(self.hidden):

@@ -112,7 +112,7 @@ def host_loop(config: Config, agent: Agent, lanes: AnyLanes, ring: Ring) -> Iter
     """
     seeds, num_envs, batch_size = config.seed_list, config.env.num_envs, config.algorithm.batch_size
     lap, seconds = _stopwatch()
-    transport = transport_of(ring)
+    transport = transport_of(ring, narrow=config.algorithm.narrow)
     act, update = jit_act(agent), jit_update(agent, transport.unpack)
     keys, per_call = rng.run_keys(seeds), updates_per_call(config)
     empty = transport.take(np.zeros((len(seeds), per_call, batch_size), np.int64))

@@ -126,10 +126,10 @@ class Ring:
           index: `[S, ...]`, as in `gather`.
 
         Returns:
-          uint32 `[S, ..., K]` in memory of its own: the K words of a row of `row_dtype`.
+          float32 `[S, ..., K]` in memory of its own: the K words of a row of `row_dtype`, whatever they mean.
         """
         age, lane = self._place(index)
-        return self._take(age, lane).view(np.uint32).reshape(*index.shape, -1)
+        return self._take(age, lane).view(np.float32).reshape(*index.shape, -1)
 
     def gather(self, index: HostArray) -> Batch:
         """The transitions that begin at given rows.
