@@ -3,9 +3,10 @@
     python benchmarks/throughput.py [--rounds 7] [--cases pendulum-64,half_cheetah-256] [--out FILE.json]
 
 Every contender is a process of its own that compiles, fills its replay, then waits; the rounds go around all of them,
-so that each round compares under the same load. Reported are medians over rounds, the ratios of each round's rates,
-compile time apart, the phases of our loop one by one and synchronous, and the rate of the bare matrix product of the
-same shapes, which bounds the updates. A peer that is not installed is said to be missing.
+so that each round compares under the same load. Reported are medians over rounds, the ratios of each round's rates, the
+time until a contender is ready (imports, compiling, warm-up), the phases of our loop one by one and synchronous, and
+the rate of the bare matrix product of the same shapes, which bounds the updates. A peer that is not installed is said
+to be missing.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import importlib.metadata
 import importlib.util
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 WARMUP = 500
+RATE = 1e-3
 
 
 class Case(NamedTuple):
@@ -62,10 +63,14 @@ def main() -> None:
     if options.contender:
         contend(*options.contender)
         return
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     results = [run_case(name, options) for name in options.cases.split(",")]
-    record = {"command": " ".join(["python", *sys.argv]), "date": time.strftime("%Y-%m-%d"), "cases": results}
+    replay = replay_case(options.rounds)
+    record = {"command": " ".join(["python", *sys.argv]), "date": time.strftime("%Y-%m-%d"), "load_before": load}
     record |= {"commit": _git("rev-parse", "HEAD"), "changed": bool(_git("status", "--porcelain", "-uno")), **_facts()}
+    record |= {"cases": results, "replay": replay}
     show(results)
+    print("replay, 256 of 1e6 HalfCheetah transitions:", json.dumps(replay))
     if options.out:
         options.out.write_text(json.dumps(record, indent=1) + "\n")
         print(options.out)
@@ -97,7 +102,7 @@ def run_case(name: str, options: argparse.Namespace) -> dict[str, Any]:
             each: float(np.median(np.array(rates["ours"]) / np.array(rates[each]))) for each in names if each != "ours"
         },
         "rounds": rates,
-        "compile_seconds": {each: contender.ready["compile"] for each, contender in contenders.items()},
+        "seconds_until_ready": {each: contender.ready["ready"] for each, contender in contenders.items()},
         "missing": missing,
         **ours,
     }
@@ -138,7 +143,7 @@ def contend(name: str, case_name: str) -> None:
         case = case._replace(seeds=1)
     began = time.perf_counter()
     advance, phases = ours(case) if name.startswith("ours") else peer(name, case)
-    print(json.dumps({"compile": time.perf_counter() - began}), flush=True)
+    print(json.dumps({"ready": time.perf_counter() - began}), flush=True)
     for line in sys.stdin:
         if line.strip() == "phases":
             print(json.dumps(phases()), flush=True)
@@ -162,7 +167,13 @@ def ours(case: Case) -> tuple[Callable[[], None], Callable[[], dict[str, Any]]]:
         seeds=case.seeds,
         total_steps=2**40,
         env={"id": case.env},
-        algorithm={"hidden": [case.width] * 2, "batch_size": case.batch, "warmup_steps": WARMUP},
+        algorithm={
+            "hidden": [case.width] * 2,
+            "batch_size": case.batch,
+            "warmup_steps": WARMUP,
+            "actor_learning_rate": RATE,
+            "critic_learning_rate": RATE,
+        },
         evaluation={"every": 0},
         logging={"every": case.steps},
     )
@@ -246,7 +257,7 @@ def peer(name: str, case: Case) -> tuple[Callable[[], None], Callable[[], dict[s
         "MlpPolicy",
         env,
         policy_kwargs={"net_arch": [case.width] * 2},
-        learning_rate=1e-3,
+        learning_rate=RATE,
         batch_size=case.batch,
         buffer_size=100_000,
         learning_starts=WARMUP,
@@ -259,18 +270,48 @@ def peer(name: str, case: Case) -> tuple[Callable[[], None], Callable[[], dict[s
     return lambda: model.learn(case.steps, reset_num_timesteps=False) and None, dict
 
 
+def replay_case(rounds: int) -> dict[str, Any]:
+    """Sampling 256 of 1,000,000 HalfCheetah transitions, with cpprb's uniform buffer interleaved."""
+    from ddpg_jax.replay.ring import Ring
+    from ddpg_jax.types import EnvSpec, Step
+
+    count, batch = 1_000_000, 256
+    ring = Ring(
+        EnvSpec((17,), "float32", (-1.0,) * 6, (1.0,) * 6), [0], num_envs=1, capacity=count, n_step=1, gamma=0.99
+    )
+    obs, zero, no = np.ones((1, 1, 17), np.float32), np.zeros((1, 1), np.float32), np.zeros((1, 1), bool)
+    for _ in range(count):
+        ring.add(obs, obs[..., :6], Step(obs, obs, zero, no, no))
+    calls = iter(range(10**9))
+    samplers: dict[str, Callable[[], Any]] = {"ours": lambda: ring.sample(1, batch, next(calls))}
+    if importlib.util.find_spec("cpprb") is not None:
+        import cpprb
+
+        fields = {"obs": {"shape": 17}, "act": {"shape": 6}, "rew": {}, "next_obs": {"shape": 17}, "done": {}}
+        theirs = cpprb.ReplayBuffer(count, fields)
+        block = np.ones((100_000, 17), np.float32)
+        for _ in range(count // len(block)):
+            theirs.add(obs=block, act=block[:, :6], rew=block[:, 0], next_obs=block, done=block[:, 0])
+        samplers["cpprb"] = lambda: theirs.sample(batch)
+    microseconds: dict[str, list[float]] = {name: [] for name in samplers}
+    for _ in range(rounds):
+        for name, sampler in samplers.items():
+            microseconds[name].append(_timed(sampler, repeats=1))
+    return {"megabytes": ring.nbytes / 1e6} | {name: float(np.median(us)) for name, us in microseconds.items()}
+
+
 def show(results: list[dict[str, Any]]) -> None:
     """Tables of the results."""
     from rich.console import Console
     from rich.table import Table
 
-    rates = Table("case", "contender", "seed-steps/s", "ours is times", "compile s", title="one update a step")
+    rates = Table("case", "contender", "seed-steps/s", "ours is times", "ready after s", title="one update a step")
     phases = Table("case", *results[0]["phase_microseconds"], "product allows", title="phases of ours, us")
     for result in results:
         for name, rate in result["seed_steps_per_second"].items():
             ratio = result["ratio_to"].get(name)
             shown = "" if ratio is None else f"{ratio:.2f}"
-            rates.add_row(result["case"], name, f"{rate:.0f}", shown, f"{result['compile_seconds'][name]:.1f}")
+            rates.add_row(result["case"], name, f"{rate:.0f}", shown, f"{result['seconds_until_ready'][name]:.1f}")
         for name in result["missing"]:
             rates.add_row(result["case"], name, "missing", "", "")
         micro = [f"{us:.0f}" for us in result["phase_microseconds"].values()]
@@ -304,7 +345,6 @@ def _facts() -> dict[str, Any]:
             facts["versions"][package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             facts["versions"][package] = None
-    facts["machine"]["load_before"] = os.getloadavg()[0] if platform.system() != "Windows" else None
     return facts
 
 

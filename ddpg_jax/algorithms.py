@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable
+from functools import partial, wraps
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import jax
 import optax
 
 from ddpg_jax.agents import networks, noise
@@ -29,7 +31,22 @@ def make_agent(config: Config, spec: EnvSpec) -> Agent:
             f"observations of shape {spec.obs_shape} are not vectors: algorithm.name={config.algorithm.name!r} learns "
             f"from vectors only; flatten them with gymnasium.wrappers.FlattenObservation"
         )
-    return _ALGORITHMS[config.algorithm.name](config.algorithm, make_noise(config.exploration, spec), spec)
+    agent = _ALGORITHMS[config.algorithm.name](config.algorithm, make_noise(config.exploration, spec), spec)
+    return with_precision(agent, config.precision)
+
+
+def with_precision(agent: Agent, precision: str) -> Agent:
+    """The same agent with matrix products of the given precision; some accelerators default to less than float32."""
+
+    def under(function: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(function)
+        def call(*arguments: Any) -> Any:
+            with jax.default_matmul_precision(precision):
+                return function(*arguments)
+
+        return call
+
+    return agent._replace(act=under(agent.act), policy=under(agent.policy), update=under(agent.update))
 
 
 def ddpg(config: AlgorithmConfig, exploration: Noise, spec: EnvSpec) -> Agent:

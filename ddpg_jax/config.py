@@ -38,7 +38,7 @@ class EnvConfig(_Section):
     num_envs: Annotated[int, Field(ge=1, le=65536)] = 1
     """environments of each seed, E"""
     workers: Annotated[int, Field(ge=0, le=1024)] = 0
-    """processes that run the environments; 0: in this process"""
+    """processes that run the environments, and as many for evaluation; 0: in this process"""
     worker_timeout: Annotated[float, Field(gt=0, le=86400)] = 60.0
     """seconds a worker process may take for one step"""
     max_episode_steps: Count | None = None
@@ -163,7 +163,7 @@ class EvaluationConfig(_Section):
 class LoggingConfig(_Section):
     """`[logging]`."""
 
-    every: Count = 1000
+    every: Annotated[int, Field(ge=1, le=100_000)] = 1000
     """environment steps of each seed between two rows of metrics"""
     tensorboard: bool = True
     """write event files"""
@@ -260,7 +260,7 @@ def resolve(
     Raises:
       ConfigError: listing every mistake.
     """
-    merged = merge(values, overrides)
+    merged = merge(_without_other_kind(values, overrides), overrides)
     problems = dict(more or {}) | _not_numbers(merged)
     identifier = merged.get("env", {}).get("id", "") if isinstance(merged.get("env"), dict) else ""
     config = None
@@ -310,6 +310,14 @@ def sections() -> dict[str, tuple[type[BaseModel], ...]]:
         "evaluation": (EvaluationConfig,),
         "logging": (LoggingConfig,),
     }
+
+
+def _without_other_kind(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The values without the exploration section, if the overrides ask for another kind: its fields are not theirs."""
+    kind, other = (_lookup(each, ("exploration", "kind")) for each in (values, overrides))
+    if other is None or other == kind:
+        return values
+    return {name: value for name, value in values.items() if name != "exploration"}
 
 
 def _not_numbers(merged: Mapping[str, Any]) -> dict[str, str]:

@@ -22,7 +22,7 @@ from ddpg_jax.loops.evaluate import Evaluation, PolicyFn, evaluate_episodes, jit
 from ddpg_jax.rng import run_keys
 from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.runs.weights import load_weights, read_spec, stored_part
-from ddpg_jax.types import HostArray, TrainState
+from ddpg_jax.types import EnvSpec, HostArray, TrainState
 
 HostPolicy: TypeAlias = Callable[[HostArray], HostArray]
 """`obs [E, *O] -> action [E, A]`, in the environment's units."""
@@ -35,15 +35,13 @@ class LoadedRun(NamedTuple):
       config: what it was.
       state: its final parameters, leaves `[S, ...]`.
       policy: greedy actions of all seeds, in [-1, 1].
-      action_low: `[A]`, in the environment's units.
-      action_high: `[A]`.
+      spec: the environment it was trained in.
     """
 
     config: Config
     state: TrainState
     policy: PolicyFn
-    action_low: HostArray
-    action_high: HostArray
+    spec: EnvSpec
 
 
 def load_run(run_dir: str | Path, **overrides: Any) -> LoadedRun:
@@ -65,15 +63,16 @@ def load_run(run_dir: str | Path, **overrides: Any) -> LoadedRun:
     expected = jax.eval_shape(jax.vmap(agent.init), run_keys(config.seed_list))
     stored = load_weights(directory.weights, stored_part(expected))
     state = expected._replace(step=(), target_params=(), opt_state=(), **jax.tree.map(jnp.asarray, stored))
-    return LoadedRun(config, state, jit_policy(agent), np.array(spec.action_low), np.array(spec.action_high))
+    return LoadedRun(config, state, jit_policy(agent), spec)
 
 
-def evaluate(run_dir: str | Path, episodes: int = 100) -> HostArray:
+def evaluate(run_dir: str | Path, episodes: int = 100, **overrides: Any) -> HostArray:
     """Evaluates the final greedy policies of a run on the bank of evaluation seeds.
 
     Args:
       run_dir: directory of a run.
       episodes: episodes of each seed.
+      **overrides: as in `load_run`.
 
     Returns:
       Returns `[S, episodes]`.
@@ -82,30 +81,34 @@ def evaluate(run_dir: str | Path, episodes: int = 100) -> HostArray:
       StorageError: the run cannot be read.
       EnvironmentFault: an environment failed.
     """
-    return evaluate_run(load_run(run_dir), episodes).returns
+    return evaluate_run(load_run(run_dir, **overrides), episodes).returns
 
 
 def evaluate_run(run: LoadedRun, episodes: int) -> Evaluation:
     """As `evaluate`, for a run that was read already; with the lengths."""
     with closing(evaluation_lanes(run.config, episodes)) as lanes:
+        if lanes.spec != run.spec:
+            raise ConfigError(f"env.id={run.config.env.id!r} is not what was trained: {lanes.spec}, not {run.spec}")
         return evaluate_episodes(run.policy, run.state, lanes)
 
 
-def load_policy(run_dir: str | Path, seed: int = 0) -> HostPolicy:
+def load_policy(run_dir: str | Path, seed: int = 0, **overrides: Any) -> HostPolicy:
     """The final greedy policy of one seed, for use elsewhere.
 
     Args:
       run_dir: directory of a run.
       seed: position in the run's list of seeds; 0 is the first.
+      **overrides: as in `load_run`.
 
     Returns:
-      A function `obs [E, *O] -> action [E, A]`, in the environment's units.
+      A function `obs [E, *O] -> action [E, A]`, in the environment's units. It raises `ValueError` for observations of
+      another shape.
 
     Raises:
       StorageError: the run cannot be read.
       IndexError: the run has no such seed.
     """
-    return seed_policy(load_run(run_dir), seed)
+    return seed_policy(load_run(run_dir, **overrides), seed)
 
 
 def seed_policy(run: LoadedRun, seed: int) -> HostPolicy:
@@ -114,9 +117,13 @@ def seed_policy(run: LoadedRun, seed: int) -> HostPolicy:
         raise IndexError(f"seed={seed}: the run has {len(run.config.seed_list)} seeds, counted from 0")
     state = jax.tree.map(lambda x: x[seed : seed + 1], run.state)
 
+    low, high = np.array(run.spec.action_low), np.array(run.spec.action_high)
+
     def policy(obs: HostArray) -> HostArray:
-        action = np.asarray(run.policy(state, np.asarray(obs)[None]))[0]
-        return to_units(action, run.action_low, run.action_high)
+        obs = np.asarray(obs, run.spec.obs_dtype)
+        if obs.shape[1:] != run.spec.obs_shape:
+            raise ValueError(f"expected observations of shape [E, *{run.spec.obs_shape}], came {obs.shape}")
+        return to_units(np.asarray(run.policy(state, obs[None]))[0], low, high)
 
     return policy
 

@@ -19,12 +19,14 @@ def available_bytes() -> int:
 
 
 def _cgroup_bytes(otherwise: int) -> int:
-    for limit, usage in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    for limit, usage, statistics, cache in (
+        ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file"),
     ):
         try:
-            return max(0, int((_CGROUP / limit).read_text()) - int((_CGROUP / usage).read_text()))
+            figures = dict(line.split() for line in (_CGROUP / statistics).read_text().splitlines())
+            used = int((_CGROUP / usage).read_text()) - int(figures.get(cache, 0))  # that cache is given back on demand
+            return max(0, int((_CGROUP / limit).read_text()) - used)
         except (OSError, ValueError):
             continue
     return otherwise

@@ -72,12 +72,12 @@ def explore_keys(keys: Array, times: Array, num_envs: int) -> Array:
 
 
 def derived_seed(*words: int | str) -> int:
-    """A 63-bit seed that depends on every word, for libraries that want an integer.
+    """A 32-bit seed that depends on every word, for libraries that want an integer; some take no wider one.
 
     Adjacent words give unrelated seeds, unlike `seed + i`: two runs with adjacent seeds share no episode.
     """
     entropy = [len(words), *(stream_id(word) if isinstance(word, str) else word for word in words)]
-    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
+    return int(np.random.SeedSequence(entropy).generate_state(1)[0])
 
 
 class HostStream:

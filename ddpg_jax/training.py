@@ -16,7 +16,7 @@ from ddpg_jax.config import Config, dump_toml
 from ddpg_jax.envs.factory import AnyLanes, evaluation_lanes, training_lanes
 from ddpg_jax.loops.evaluate import PolicyFn, evaluate_episodes, jit_policy
 from ddpg_jax.loops.host import host_loop
-from ddpg_jax.loops.report import Report, Row
+from ddpg_jax.loops.report import Report, Row, is_due
 from ddpg_jax.replay.ring import Ring
 from ddpg_jax.reports.plots import learning_curve
 from ddpg_jax.reports.result import Evaluated, make_result
@@ -104,37 +104,44 @@ def _drive(
       The last report, whose state is still whole, and all evaluations; there is one at the last report.
     """
     evaluated: list[Evaluated] = []
-    began, episode_return, report = time.perf_counter(), None, None
+    began, episode_return, report, before = time.perf_counter(), None, None, None
     with ExitStack() as stack:
         sinks: list[Sink] = [stack.enter_context(closing(JsonLines(directory.metrics)))]
-        if config.logging.tensorboard:
-            sinks.append(stack.enter_context(closing(TensorBoard(directory.tensorboard))))
+        board = stack.enter_context(closing(TensorBoard(directory.tensorboard))) if config.logging.tensorboard else None
+        if board is not None:
+            sinks.append(board)
         timing = stack.enter_context(closing(JsonLines(directory.timing)))
         display = ProgressDisplay(console or Console(quiet=True), config.total_steps, len(config.seed_list))
         progress = stack.enter_context(display)
         stop = stack.enter_context(StopRequest())
         for report in reports:
-            rows = report.rows
-            if _evaluation_due(config, report.step) or stop.requested:
+            rows, stopping = report.rows, stop.requested
+            if _evaluation_due(config, report.step) or stopping:
                 evaluated.append(Evaluated(report.step, evaluate_episodes(policy, report.state, trials)))
                 rows = rows + _evaluation_rows(config.seed_list, evaluated[-1])
             for sink in sinks:
                 sink.write(rows)
+            rates = _rates(report, before, len(config.seed_list))
             seconds = time.perf_counter() - began
-            timing.write([{"step": report.step, "updates": report.updates, "seconds": seconds, **report.seconds}])
+            timing.write(
+                [{"step": report.step, "updates": report.updates, "seconds": seconds, **report.seconds, **rates}]
+            )
+            if board is not None:
+                board.write(
+                    [{"event": "rate", "seed": seed, "step": report.step, **rates} for seed in config.seed_list]
+                )
+            before = report
             episode_return = _mean_return(rows, episode_return)
             score = interquartile_mean(evaluated[-1].evaluation.returns.mean(1)).item() if evaluated else None
-            progress.show(Status(report.step, report.updates, episode_return, score))
-            if stop.requested:
+            progress.show(Status(report.step, rates, episode_return, score))
+            if stopping:
                 break
     assert report is not None, "a loop makes at least one report"  # noqa: S101
     return report, evaluated
 
 
 def _evaluation_due(config: Config, step: int) -> bool:
-    every = config.evaluation.every
-    crossed = bool(every) and step // every > (step - config.env.num_envs) // every
-    return crossed or step >= config.total_steps
+    return step >= config.total_steps or is_due(step, config.evaluation.every, config.env.num_envs)
 
 
 def _evaluation_rows(seeds: tuple[int, ...], evaluated: Evaluated) -> list[Row]:
@@ -150,6 +157,18 @@ def _evaluation_rows(seeds: tuple[int, ...], evaluated: Evaluated) -> list[Row]:
         }
         for i, seed in enumerate(seeds)
     ]
+
+
+def _rates(report: Report, before: Report | None, num_seeds: int) -> dict[str, float]:
+    """Steps and updates of all seeds for each second of training since the report before."""
+    spent = sum(report.seconds.values()) - report.seconds["compile"]
+    if before is not None:
+        spent -= sum(before.seconds.values()) - before.seconds["compile"]
+    step, updates = (0, 0) if before is None else (before.step, before.updates)
+    return {
+        "env_steps_per_second": (report.step - step) * num_seeds / spent,
+        "updates_per_second": (report.updates - updates) * num_seeds / spent,
+    }
 
 
 def _mean_return(rows: list[Row], otherwise: float | None) -> float | None:

@@ -26,7 +26,7 @@ Tree: TypeAlias = Any
 """Any pytree of arrays."""
 
 Metrics: TypeAlias = "dict[str, Array]"
-"""Diagnostics of an update by name; scalars of shape `[]`."""
+"""Diagnostics by name: `[]` of one update, `[U]` of a call."""
 
 
 class Transition(NamedTuple):

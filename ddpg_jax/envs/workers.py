@@ -85,13 +85,13 @@ class WorkerLanes:
 
     def reset(self) -> HostArray:
         """As `Lanes.reset`."""
+        self._check_open()
         self._command(b"r")
         return self._shaped("obs")
 
     def step(self, action: HostArray, active: HostArray | None = None) -> Step:
         """As `Lanes.step`."""
-        if self._closed:
-            raise EnvironmentFault("the worker processes were closed; make new lanes")
+        self._check_open()
         self._arrays["action"][:] = action.reshape(self._arrays["action"].shape)
         self._arrays["active"][:] = True if active is None else active.reshape(-1)
         self._command(b"s")
@@ -114,6 +114,10 @@ class WorkerLanes:
         self._arrays = {}
         self._memory.close()
         self._memory.unlink()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise EnvironmentFault("the worker processes were closed; make new lanes")
 
     def _command(self, command: bytes) -> None:
         for i, pipe in enumerate(self._pipes):
@@ -216,5 +220,5 @@ def _work(
             pipe.send_bytes(b"")
     except EnvironmentFault as error:
         pipe.send_bytes(str(error).encode())
-    except (EOFError, OSError):
+    except (EOFError, ConnectionError):
         pass  # the parent closed the pipe, or is gone

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 import jax
 import numpy as np
 
+from ddpg_jax.errors import NotFiniteError
 from ddpg_jax.loops.transport import acting
 from ddpg_jax.types import Agent, Array, HostArray, TrainState
 
@@ -46,14 +47,18 @@ def evaluate_episodes(policy: PolicyFn, state: TrainState, lanes: AnyLanes) -> E
       Returns and lengths `[S, episodes]`.
 
     Raises:
-      EnvironmentFault: an environment failed, or the policy's action is not finite.
+      EnvironmentFault: an environment failed.
+      NotFiniteError: the policy's action is not finite.
     """
     readable = acting(state)
     obs = lanes.reset()
     active = np.ones(obs.shape[:2], bool)
     returns, lengths = np.zeros(active.shape), np.zeros(active.shape, np.int64)
     while active.any():
-        step = lanes.step(np.asarray(policy(readable, obs)), active)
+        action = np.asarray(policy(readable, obs))
+        if not np.isfinite(action).all():
+            raise NotFiniteError("the policy's action is not finite: its parameters have diverged")
+        step = lanes.step(action, active)
         returns += step.reward
         lengths += active
         active &= ~(step.terminated | step.truncated)

@@ -9,7 +9,8 @@ An iteration, E environment steps of each seed:
         ring            stores the step, and draws the batches of the next iteration, meanwhile
 
 The order is fixed, so a run is deterministic. A minibatch is drawn before the transition of its own iteration is
-stored. Nothing is read back from the device but the actions, and the metrics at a report.
+stored, and the updates that the last iteration brings are not made. Nothing is read back from the device but the
+actions, the keys of exploration a block at a time, and the metrics at a report.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddpg_jax import rng
+from ddpg_jax.errors import NotFiniteError
 from ddpg_jax.loops.meter import Meter
-from ddpg_jax.loops.report import Report
+from ddpg_jax.loops.report import Report, is_due
 from ddpg_jax.loops.transport import acting, pack_seen, transport_of, unpack_seen
 from ddpg_jax.types import Agent, Array, Batch, HostArray, TrainState, Tree
 
@@ -117,11 +119,13 @@ def host_loop(config: Config, agent: Agent, lanes: AnyLanes, ring: Ring) -> Iter
     keys, per_call = rng.run_keys(seeds), updates_per_call(config)
     empty = transport.take(np.zeros((len(seeds), per_call, batch_size), np.int64))
     state, act_state = _initialised(agent, act, update, keys, num_envs, ring, empty)
-    explore, uniform = _explorer(act, keys, num_envs), _uniform(seeds, num_envs, lanes.spec.action_size)
+    first_block = config.algorithm.warmup_steps // num_envs // KEY_BLOCK
+    explore, uniform = _explorer(act, keys, num_envs, first_block), _uniform(seeds, num_envs, lanes.spec.action_size)
     meter, drawn = Meter(seeds, num_envs, METRICS), list[Any]()
     lap("compile")
 
     obs, first = lanes.reset(), np.ones((len(seeds), num_envs), bool)
+    lap("environment")
     for i in range(-(-config.total_steps // num_envs)):
         choose = uniform if i * num_envs < config.algorithm.warmup_steps else explore
         pending, act_state = choose(i, state, act_state, obs, first)
@@ -131,6 +135,9 @@ def host_loop(config: Config, agent: Agent, lanes: AnyLanes, ring: Ring) -> Iter
             meter.updated(metrics)
         lap("update")
         action = np.asarray(pending)
+        if not np.isfinite(action).all():
+            meter.settle(i * num_envs)  # says which loss it was, if one was
+            raise NotFiniteError(f"the policy's action is not finite after {meter.updates} updates")
         lap("act")
         result = lanes.step(action)
         lap("environment")
@@ -150,9 +157,8 @@ def host_loop(config: Config, agent: Agent, lanes: AnyLanes, ring: Ring) -> Iter
 
 def is_boundary(config: Config, step: int) -> bool:
     """Whether a report is due after `step` environment steps of each seed."""
-    every = [n for n in (config.logging.every, config.evaluation.every) if n]
-    passed = any(step // n > (step - config.env.num_envs) // n for n in every)
-    return passed or step >= config.total_steps
+    periods = config.logging.every, config.evaluation.every
+    return step >= config.total_steps or any(is_due(step, every, config.env.num_envs) for every in periods)
 
 
 def _initialised(
@@ -176,21 +182,25 @@ def _initialised(
     return init(keys), act_state
 
 
-def _explorer(act: ActFn, keys: Array, num_envs: int) -> ChooseFn:
-    """Actions of the policy with noise, still on their way.
+def _explorer(act: ActFn, keys: Array, num_envs: int, block: int) -> ChooseFn:
+    """Actions of the policy with noise, still on their way; `block` is the first block of keys that is wanted.
 
     Keys are derived for many iterations in one call: on a CPU each derivation inside the acting call costs about 15 us,
     and the host waits for that call.
     """
-    derive = jax.jit(lambda times: jax.random.key_data(rng.explore_keys(keys, times, num_envs)))
-    block, words = -1, np.zeros(0, np.uint32)
+    program = jax.jit(lambda times: jax.random.key_data(rng.explore_keys(keys, times, num_envs)))
+
+    def derive(block: int) -> HostArray:
+        times = np.arange(block * KEY_BLOCK, (block + 1) * KEY_BLOCK) % 2**32
+        return np.asarray(program(times.astype(np.uint32)))
+
+    words = derive(block)
 
     def choose(i: int, state: TrainState, act_state: Tree, obs: HostArray, first: HostArray) -> tuple[Any, Tree]:
         nonlocal block, words
         if i // KEY_BLOCK != block:
             block = i // KEY_BLOCK
-            times = np.arange(block * KEY_BLOCK, (block + 1) * KEY_BLOCK) % 2**32
-            words = np.asarray(derive(times.astype(np.uint32)))
+            words = derive(block)
         return act(acting(state), act_state, pack_seen(obs, first), words[i % KEY_BLOCK])
 
     return choose

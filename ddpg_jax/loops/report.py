@@ -26,3 +26,8 @@ class Report(NamedTuple):
     rows: list[Row]
     seconds: dict[str, float]
     state: TrainState
+
+
+def is_due(step: int, every: int, stride: int) -> bool:
+    """Whether a multiple of `every` (0: none) was reached by the last `stride` steps up to `step`."""
+    return every > 0 and step // every > (step - stride) // every

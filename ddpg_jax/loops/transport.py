@@ -115,7 +115,7 @@ def pack_seen(obs: HostArray, first: HostArray) -> tuple[HostArray, ...]:
 def unpack_seen(seen: tuple[Array, ...]) -> tuple[Array, Array]:
     """What was packed, on the device: `(obs, first)`."""
     columns, *images = seen
-    return images[0] if images else columns[..., :-1], columns[..., -1] > 0
+    return images[0] if images else columns[..., :-1], columns[..., -1].astype(bool)
 
 
 def acting(state: TrainState) -> TrainState:

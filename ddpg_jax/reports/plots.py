@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 
+from ddpg_jax.errors import StorageError
 from ddpg_jax.reports.statistics import bootstrap_interval, interquartile_mean
 from ddpg_jax.types import HostArray
-
-matplotlib.use("Agg")
-
-from matplotlib import pyplot as plt
 
 
 def learning_curve(path: Path, steps: HostArray, returns: HostArray, title: str) -> None:
@@ -24,7 +21,8 @@ def learning_curve(path: Path, steps: HostArray, returns: HostArray, title: str)
       returns: mean return of each seed at each evaluation, `[N, S]`.
       title: what was trained.
     """
-    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    figure = Figure(figsize=(7, 4.2), layout="constrained")  # no pyplot: the user's backend stays as it is
+    axes = figure.subplots()
     num_seeds = returns.shape[1]
     centre = interquartile_mean(returns)
     bands = [bootstrap_interval(row) for row in returns]
@@ -33,12 +31,14 @@ def learning_curve(path: Path, steps: HostArray, returns: HostArray, title: str)
         low, high = np.array(bands, np.float64).T
         axes.fill_between(steps, low, high, color="tab:blue", alpha=0.2, linewidth=0, label="95% bootstrap interval")
     marker = "o" if len(steps) < 3 else None
-    axes.plot(
-        steps, centre, color="tab:blue", linewidth=2, marker=marker, label=f"interquartile mean, {num_seeds} seeds"
-    )
-    axes.plot([], [], color="tab:gray", linewidth=0.8, label="one seed")
+    if num_seeds > 1:
+        axes.plot([], [], color="tab:gray", linewidth=0.8, label="one seed")
+    label = f"interquartile mean, {num_seeds} seeds" if num_seeds > 1 else "one seed"
+    axes.plot(steps, centre, color="tab:blue", linewidth=2, marker=marker, label=label)
     axes.set(xlabel="environment steps of each seed", ylabel="return of an evaluation episode", title=title)
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right", frameon=False)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    try:
+        figure.savefig(path, dpi=150)
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written: {error}") from error

@@ -8,12 +8,23 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+from ddpg_jax.errors import StorageError
 from ddpg_jax.loops.report import Row
 
-_NOT_SCALARS = frozenset({"event", "seed", "step", "env", "episode", "updates", "returns", "lengths"})
+_NOT_SCALARS = frozenset({"event", "seed", "step", "env", "episode", "updates", "returns"})
+
+
+@contextmanager
+def _storage(path: Path) -> Generator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written: {error}") from error
 
 
 class Sink(Protocol):
@@ -36,12 +47,16 @@ class JsonLines:
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("a", encoding="utf-8")
+        self._path = path
+        with _storage(path):
+            self._file = path.open("a", encoding="utf-8")
 
     def write(self, rows: list[Row]) -> None:
         """Appends rows."""
-        self._file.write("".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
-        self._file.flush()
+        text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+        with _storage(self._path):
+            self._file.write(text)
+            self._file.flush()
 
     def close(self) -> None:
         """Closes the file."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
-from collections import deque
 from typing import Any, NamedTuple
 
 from rich.console import Console
@@ -17,13 +15,13 @@ class Status(NamedTuple):
 
     Attributes:
       step: environment steps of each seed.
-      updates: updates of each seed.
+      rates: steps and updates of all seeds each second, as in `timing.jsonl`.
       episode_return: mean return of the last training episodes, or None.
       evaluation: interquartile mean of the last evaluation, or None.
     """
 
     step: int
-    updates: int
+    rates: dict[str, float]
     episode_return: float | None
     evaluation: float | None
 
@@ -60,7 +58,6 @@ class ProgressDisplay:
 
     def __init__(self, console: Console, total_steps: int, num_seeds: int) -> None:
         self._console, self._total, self._num_seeds = console, total_steps, num_seeds
-        self._times: deque[tuple[float, int, int]] = deque([(time.perf_counter(), 0, 0)], maxlen=20)
         self._bar: Progress | None = None
         if console.is_terminal:
             columns = (
@@ -83,14 +80,11 @@ class ProgressDisplay:
 
     def show(self, status: Status) -> None:
         """Shows new figures."""
-        self._times.append((time.perf_counter(), status.step, status.updates))
-        (t0, step0, updates0), (t1, step1, updates1) = self._times[0], self._times[-1]
-        steps_rate, updates_rate = ((b - a) / (t1 - t0) for a, b in ((step0, step1), (updates0, updates1)))
-        figures = _figures(status, steps_rate * self._num_seeds, updates_rate * self._num_seeds)
+        figures = _figures(status)
         if self._bar is not None:
             self._bar.update(self._task, completed=status.step, figures=figures)
             return
-        left = (self._total - status.step) / steps_rate if steps_rate else float("inf")
+        left = (self._total - status.step) * self._num_seeds / status.rates["env_steps_per_second"]
         self.print(f"step {status.step}/{self._total}  {figures}  {_duration(left)} left")
 
     def print(self, line: str) -> None:
@@ -98,16 +92,13 @@ class ProgressDisplay:
         self._console.print(line, highlight=False, soft_wrap=True)
 
 
-def _figures(status: Status, steps_rate: float, updates_rate: float) -> str:
-    shown = status.evaluation if status.evaluation is not None else status.episode_return
-    name = "eval" if status.evaluation is not None else "return"
-    score = "" if shown is None else f"{name} {shown:.1f}  "
-    return f"{score}{steps_rate:.0f} steps/s  {updates_rate:.0f} upd/s"
+def _figures(status: Status) -> str:
+    scores = (("return", status.episode_return), ("eval", status.evaluation))
+    shown = "".join(f"{name} {score:.1f}  " for name, score in scores if score is not None)
+    return f"{shown}{status.rates['env_steps_per_second']:.0f} steps/s  {status.rates['updates_per_second']:.0f} upd/s"
 
 
 def _duration(seconds: float) -> str:
-    if seconds == float("inf"):
-        return "?"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}"

@@ -10,7 +10,7 @@ from tiny_run import EPISODE, tiny_config
 from ddpg_jax.algorithms import make_agent
 from ddpg_jax.envs.factory import evaluation_lanes, training_lanes
 from ddpg_jax.envs.lanes import Lanes, evaluation_seeds
-from ddpg_jax.errors import EnvironmentFault
+from ddpg_jax.errors import NotFiniteError
 from ddpg_jax.inference import evaluate_run, load_policy, load_run
 from ddpg_jax.loops.evaluate import evaluate_episodes, jit_policy
 from ddpg_jax.types import Params, TrainState
@@ -95,7 +95,7 @@ def test_evaluating_again_gives_the_same():
 
 def test_an_action_that_is_not_finite_is_a_fault():
     lanes = Lanes(Countdown, (1, 1), lambda lane, episode: 3)
-    with pytest.raises(EnvironmentFault, match="not finite"):
+    with pytest.raises(NotFiniteError, match="diverged"):
         evaluate_episodes(lambda state, obs: np.full((1, 1, 1), np.nan, np.float32), NOTHING, lanes)
 
 

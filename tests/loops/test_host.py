@@ -16,8 +16,9 @@ import ddpg_jax as dj
 from ddpg_jax.algorithms import make_agent
 from ddpg_jax.envs.factory import training_lanes
 from ddpg_jax.envs.lanes import training_seeds
+from ddpg_jax.errors import NotFiniteError
 from ddpg_jax.loops.host import host_loop
-from ddpg_jax.loops.transport import by_batch, by_words, pack_batch, unpack_batch
+from ddpg_jax.loops.transport import by_batch, by_words, pack_batch, pack_seen, unpack_batch, unpack_seen
 from ddpg_jax.rng import explore_keys, run_keys
 from ddpg_jax.types import Batch, Step, Transition
 
@@ -368,3 +369,27 @@ def test_both_ways_for_batches_give_the_same_batch():
     one, other = (jax.jit(way.unpack)(way.take(index)) for way in (words, folded))
     jax.tree.map(np.testing.assert_array_equal, one, other)
     assert set(np.unique(one.data.discount)) == {np.float32(0), np.float32(0.99)}
+
+
+def test_parameters_that_are_not_finite_are_not_blamed_on_the_environment():
+    """The action shows it an iteration later, long before the metrics are looked at."""
+    config = tiny_config(algorithm={"warmup_steps": 0, "learning_starts": 10**6})
+    lanes = training_lanes(config)
+    agent = make_agent(config, lanes.spec)
+
+    def init(key):
+        return jax.tree.map(lambda x: x * jnp.nan if x.dtype == jnp.float32 else x, agent.init(key))
+
+    broken = agent._replace(init=init)
+    with pytest.raises(NotFiniteError, match="after 0 updates"):
+        next(host_loop(config, broken, lanes, make_ring(config, lanes.spec)))
+
+
+def test_what_is_seen_travels_exactly_for_images_too():
+    rng = np.random.default_rng(0)
+    first = rng.random((2, 3)) < 0.5
+    for obs in (rng.normal(size=(2, 3, 4)).astype(np.float32), rng.integers(0, 256, (2, 3, 4, 4, 1), np.uint8)):
+        seen = jax.jit(unpack_seen)(pack_seen(obs, first))
+        np.testing.assert_array_equal(seen[0], obs)
+        np.testing.assert_array_equal(seen[1], first)
+        assert (seen[0].dtype, seen[1].dtype) == (obs.dtype, bool)
