@@ -30,7 +30,11 @@ def training_seeds(seeds: Sequence[int], num_envs: int) -> EpisodeSeedFn:
 
 
 def evaluation_seeds(episodes: int) -> EpisodeSeedFn:
-    """The bank of evaluation seeds: episode j begins alike for every seed of every run."""
+    """The bank of evaluation seeds: episode j begins alike for every seed of every run.
+
+    The name of the stream was chosen among five so that the first 10 Pendulum episodes are of average difficulty: a
+    solved policy returns -165 on them, -156 on the first 100.
+    """
     return partial(_evaluation_seed, episodes)
 
 
@@ -48,7 +52,7 @@ def _training_seed(seeds: tuple[int, ...], num_envs: int, lane: int, episode: in
 
 
 def _evaluation_seed(episodes: int, lane: int, episode: int) -> int:
-    return derived_seed("evaluation", lane % episodes, episode)
+    return derived_seed("evaluation bank", lane % episodes + episode * episodes)
 
 
 class Lanes:
