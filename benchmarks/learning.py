@@ -40,6 +40,10 @@ def make_peer(name: str, config: Config, env: gymnasium.Env[Any, Any], seed: int
     algorithm, size = config.algorithm, env.action_space.shape[0]
     assert config.exploration.kind == "gaussian", "peers are compared under Gaussian noise"
     assert algorithm.actor_learning_rate == algorithm.critic_learning_rate, "peers have one learning rate"
+    plain = (algorithm.n_step, algorithm.updates_per_step, algorithm.action_layer, config.env.num_envs) == (1, 1, 0, 1)
+    unset = (algorithm.learning_starts, algorithm.max_grad_norm, algorithm.final_scale, config.env.max_episode_steps)
+    assert plain and unset == (None,) * 4 and not config.env.kwargs, "peers know no such settings"
+    assert (algorithm.weight_decay, algorithm.activation, algorithm.initializer) == ("none", "relu", "fan_in")
     module = importlib.import_module(MODULES[name])
     return module.DDPG(
         "MlpPolicy",

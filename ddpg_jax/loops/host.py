@@ -55,7 +55,7 @@ def jit_update(agent: Agent, unpack: Callable[[Any], Batch]) -> UpdateFn:
 
     Args:
       agent: a learner of one seed.
-      unpack: takes apart what a `Transport` has drawn.
+      unpack: takes apart what a `Transport` has taken.
 
     Returns:
       The call; its K metrics are in the order of `METRICS`.
@@ -110,7 +110,7 @@ def host_loop(config: Config, agent: Agent, lanes: AnyLanes, ring: Ring) -> Iter
 
     Raises:
       EnvironmentFault: an environment failed.
-      NotFiniteError: a metric is NaN or infinite.
+      NotFiniteError: a metric or an action is NaN or infinite.
     """
     seeds, num_envs, batch_size = config.seed_list, config.env.num_envs, config.algorithm.batch_size
     lap, seconds = _stopwatch()
