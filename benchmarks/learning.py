@@ -42,7 +42,9 @@ def make_peer(name: str, config: Config, env: gymnasium.Env[Any, Any], seed: int
     assert algorithm.actor_learning_rate == algorithm.critic_learning_rate, "peers have one learning rate"
     plain = (algorithm.n_step, algorithm.updates_per_step, algorithm.action_layer, config.env.num_envs) == (1, 1, 0, 1)
     unset = (algorithm.learning_starts, algorithm.max_grad_norm, algorithm.final_scale, config.env.max_episode_steps)
-    assert plain and unset == (None,) * 4 and not config.env.kwargs, "peers know no such settings"
+    assert plain, "peers know no such settings"
+    assert unset == (None,) * 4, "peers know no such settings"
+    assert not config.env.kwargs, "peers are given none"
     assert (algorithm.weight_decay, algorithm.activation, algorithm.initializer) == ("none", "relu", "fan_in")
     module = importlib.import_module(MODULES[name])
     return module.DDPG(
