@@ -128,6 +128,26 @@ class EnvSpec(NamedTuple):
         return len(self.action_low)
 
 
+class DeviceEnv(NamedTuple):
+    """An environment written in JAX, as pure functions of one environment; more are added by `vmap`.
+
+    An episode that ends is followed by the next one in the same step, so the shapes never change; the true last
+    observation stays in `Step.next_obs`, and both ends are told apart.
+
+    Attributes:
+      reset: `key -> (env_state, obs [*O])`, the first of an episode. The key is consumed.
+      step: `(env_state, action [A], key) -> (env_state, Step)`; the action lies in [-1, 1], and is mapped affinely onto
+        the bounds of each component. The key is consumed.
+      spec: what an agent must know.
+      max_episode_steps: time limit of an episode; there always is one.
+    """
+
+    reset: Callable[[Array], tuple[Tree, Array]]
+    step: Callable[[Tree, Array, Array], tuple[Tree, Step]]
+    spec: EnvSpec
+    max_episode_steps: int
+
+
 class Network(NamedTuple):
     """A parametric function of one sample.
 

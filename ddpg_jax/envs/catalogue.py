@@ -1,0 +1,125 @@
+"""Environments written in JAX by their names, `back-end:name`; `make_device_env` is the way to all of them.
+
+Nothing heavy is imported before an environment is made, so the command line can check a name at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeAlias
+
+from ddpg_jax.errors import ConfigError, EnvironmentFault
+from ddpg_jax.types import DeviceEnv
+
+MakeFn: TypeAlias = Callable[[str, int | None, Mapping[str, Any]], DeviceEnv]
+"""`(name, max_episode_steps, kwargs) -> DeviceEnv`; without a time limit, the back-end's own."""
+
+
+class Backend(NamedTuple):
+    """A source of environments.
+
+    Attributes:
+      make: makes an environment.
+      module: the package it needs, None for our own.
+      extra: the extra of this package that installs it.
+    """
+
+    make: MakeFn
+    module: str | None
+    extra: str | None
+
+
+NATIVE = ("pendulum", "probe-constant", "probe-observed", "probe-delayed", "probe-acted", "probe-answered")
+"""Names of our own environments, behind `jax:`."""
+
+
+def _native(name: str, max_episode_steps: int | None, kwargs: Mapping[str, Any]) -> DeviceEnv:
+    from ddpg_jax.envs import pendulum, probes
+
+    makers: dict[str, Callable[..., DeviceEnv]] = {
+        "pendulum": pendulum.pendulum,
+        "probe-constant": probes.constant,
+        "probe-observed": probes.observed,
+        "probe-delayed": probes.delayed,
+        "probe-acted": probes.acted,
+        "probe-answered": probes.answered,
+    }
+    limit = {} if max_episode_steps is None else {"max_episode_steps": max_episode_steps}
+    return makers[name](**kwargs, **limit)
+
+
+def _functional(name: str, max_episode_steps: int | None, kwargs: Mapping[str, Any]) -> DeviceEnv:
+    from ddpg_jax.envs.adapters.functional import functional
+
+    return functional(name, max_episode_steps, kwargs)
+
+
+def _gymnax(name: str, max_episode_steps: int | None, kwargs: Mapping[str, Any]) -> DeviceEnv:
+    from ddpg_jax.envs.adapters.gymnax import gymnax_env
+
+    return gymnax_env(name, max_episode_steps, kwargs)
+
+
+def _brax(name: str, max_episode_steps: int | None, kwargs: Mapping[str, Any]) -> DeviceEnv:
+    from ddpg_jax.envs.adapters.brax import brax_env
+
+    return brax_env(name, max_episode_steps, kwargs)
+
+
+def _playground(name: str, max_episode_steps: int | None, kwargs: Mapping[str, Any]) -> DeviceEnv:
+    from ddpg_jax.envs.adapters.playground import playground_env
+
+    return playground_env(name, max_episode_steps, kwargs)
+
+
+BACKENDS: dict[str, Backend] = {
+    "jax": Backend(_native, None, None),
+    "phys2d": Backend(_functional, "gymnasium", None),
+    "gymnax": Backend(_gymnax, "gymnax", "gymnax"),
+    "brax": Backend(_brax, "brax", "brax"),
+    "playground": Backend(_playground, "mujoco_playground", "playground"),
+}
+
+
+def is_device_env(identifier: str) -> bool:
+    """Whether an id names an environment written in JAX."""
+    prefix, colon, _ = identifier.partition(":")
+    return bool(colon) and prefix in BACKENDS
+
+
+def unknown_device_env(identifier: str) -> str | None:
+    """Says what is wrong with the id of an environment written in JAX, or None; back-ends are not asked here."""
+    prefix, _, name = identifier.partition(":")
+    backend = BACKENDS[prefix]
+    if backend.module is not None and importlib.util.find_spec(backend.module) is None:
+        return f'needs {backend.module}, which is not installed: pip install "ddpg-jax[{backend.extra}]"'
+    if prefix != "jax" or name in NATIVE:
+        return None
+    close = difflib.get_close_matches(name, NATIVE, n=1)
+    return f"there is no such environment; did you mean jax:{close[0]}?" if close else f"there are {', '.join(NATIVE)}"
+
+
+def make_device_env(identifier: str, max_episode_steps: int | None, kwargs: Mapping[str, Any]) -> DeviceEnv:
+    """Makes an environment written in JAX.
+
+    Args:
+      identifier: `back-end:name`.
+      max_episode_steps: time limit of an episode; None: the back-end's own.
+      kwargs: arguments of the back-end's constructor.
+
+    Raises:
+      ConfigError: there is no such environment, or its package is not installed.
+      EnvironmentFault: it cannot be made or trained.
+    """
+    problem = unknown_device_env(identifier)
+    if problem is not None:
+        raise ConfigError(f"env.id={identifier!r}: {problem}")
+    prefix, _, name = identifier.partition(":")
+    try:
+        return BACKENDS[prefix].make(name, max_episode_steps, kwargs)
+    except (ConfigError, EnvironmentFault):
+        raise
+    except Exception as error:  # whatever a back-end raises
+        raise EnvironmentFault(f"env.id={identifier!r} cannot be made: {error}") from error
