@@ -158,7 +158,7 @@ def ours(case: Case) -> tuple[Callable[[], None], Callable[[], dict[str, Any]]]:
     import jax
 
     from ddpg_jax.algorithms import make_agent
-    from ddpg_jax.config import load_config
+    from ddpg_jax.reading import load_config
     from ddpg_jax.envs.factory import training_lanes
     from ddpg_jax.loops import host, transport
     from ddpg_jax.replay.ring import Ring

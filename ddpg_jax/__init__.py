@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ddpg_jax.algorithms import make_agent
-    from ddpg_jax.config import Config, load_config
+    from ddpg_jax.config import Config
     from ddpg_jax.inference import evaluate, load_policy
+    from ddpg_jax.reading import load_config
     from ddpg_jax.training import Run, train
 
 __version__ = "0.1.0"
@@ -19,7 +20,7 @@ __all__ = ["Config", "Run", "evaluate", "load_config", "load_policy", "make_agen
 
 _HOMES = {
     "Config": "config",
-    "load_config": "config",
+    "load_config": "reading",
     "make_agent": "algorithms",
     "Run": "training",
     "train": "training",

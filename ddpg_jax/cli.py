@@ -117,7 +117,8 @@ def parse_config(path: Path | None, arguments: Sequence[str]) -> Config:
     Raises:
       ConfigError: listing every mistake, an environment that is not registered among them.
     """
-    from ddpg_jax.config import Config, merge, read_toml, resolve
+    from ddpg_jax.config import Config
+    from ddpg_jax.reading import merge, read_toml, resolve
 
     overrides, problems = parse_overrides(arguments)
     values = read_toml(path) if path is not None else {}

@@ -1,20 +1,15 @@
 """The configuration: what a run is, as frozen records that know their ranges.
 
-Order: defaults, then the file, then the command line. All mistakes are found at once and reported with their path, the
-value, what is allowed and the nearest key, before jax is imported. The defaults train DDPG on Pendulum.
+The defaults train DDPG on Pendulum. How a file and a command line become a `Config`, and how mistakes are reported, is in
+`reading`.
 """
 
 from __future__ import annotations
 
-import difflib
-import tomllib
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias, cast, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, cast
 
-import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ddpg_jax.errors import ConfigError
 
@@ -29,12 +24,15 @@ Seed: TypeAlias = Annotated[int, Field(ge=0, lt=2**63)]
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
+    hyper: ClassVar[tuple[str, ...]] = ()
+    """Fields that are numbers to the learner and never structure: they may be traced, and differ from lane to lane."""
+
 
 class EnvConfig(_Section):
     """`[env]`: where the agent lives."""
 
     id: str = "Pendulum-v1"
-    """a gymnasium id; "module:id" on the command line only"""
+    """a gymnasium id, or jax:, phys2d:, gymnax:, brax:, playground: and a name; "module:id" on the command line only"""
     num_envs: Annotated[int, Field(ge=1, le=65536)] = 1
     """environments of each seed, E"""
     workers: Annotated[int, Field(ge=0, le=1024)] = 0
@@ -49,6 +47,15 @@ class EnvConfig(_Section):
 
 class DDPGConfig(_Section):
     """`[algorithm]` with `name = "ddpg"`."""
+
+    hyper: ClassVar = (
+        "actor_learning_rate",
+        "critic_learning_rate",
+        "critic_weight_decay",
+        "max_grad_norm",
+        "gamma",
+        "tau",
+    )
 
     name: Literal["ddpg"] = "ddpg"
     """the algorithm"""
@@ -120,6 +127,8 @@ class NoNoiseConfig(_Section):
 class GaussianConfig(_Section):
     """`[exploration]` with `kind = "gaussian"`."""
 
+    hyper: ClassVar = ("sigma",)
+
     kind: Literal["gaussian"] = "gaussian"
     """independent normal noise"""
     sigma: Scale = 0.1
@@ -128,6 +137,8 @@ class GaussianConfig(_Section):
 
 class OUConfig(_Section):
     """`[exploration]` with `kind = "ou"`."""
+
+    hyper: ClassVar = ("theta", "sigma", "dt")
 
     kind: Literal["ou"]
     """an Ornstein-Uhlenbeck process"""
@@ -176,10 +187,12 @@ class Config(_Section):
     """how many, or the list of them"""
     total_steps: Count = 12_000
     """environment steps of each seed, over all its environments"""
-    loop: Literal["host", "auto"] = "auto"
-    """which loop trains: "host" for gymnasium environments"""
-    precision: Literal["float32"] = "float32"
-    """of the matrix products"""
+    loop: Literal["host", "device", "auto"] = "auto"
+    """host: gymnasium environments; device: environments written in JAX, all in one program; auto: as env.id says"""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """of the factors of matrix products; sums, parameters and optimiser stay float32"""
+    data_parallel: Annotated[int, Field(ge=1, le=65536)] = 1
+    """devices that share each batch, on the device loop; the rest of the devices divides the seeds"""
     env: EnvConfig = EnvConfig()
     """[env]"""
     algorithm: AlgorithmConfig = DDPGConfig()
@@ -216,90 +229,6 @@ class Config(_Section):
         return {"kind": "gaussian"} | cast("dict[str, object]", value) if isinstance(value, dict) else value
 
 
-def load_config(path: str | Path | None = None, **overrides: Any) -> Config:
-    """Reads a configuration: defaults, then the file, then the overrides.
-
-    Args:
-      path: a TOML file; None for the defaults.
-      **overrides: top-level fields; a mapping for a section, as in `load_config(seeds=5, algorithm={"tau": 0.01})`.
-
-    Returns:
-      The configuration.
-
-    Raises:
-      ConfigError: listing every mistake.
-    """
-    return resolve(read_toml(path) if path is not None else {}, overrides, source=str(path) if path else "the file")
-
-
-def read_toml(path: str | Path) -> dict[str, Any]:
-    """Reads a TOML file.
-
-    Raises:
-      ConfigError: there is no such file, or it is not TOML.
-    """
-    try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not a TOML file: {error}") from error
-
-
-def resolve(
-    values: Mapping[str, Any], overrides: Mapping[str, Any], *, source: str, more: Mapping[str, str] | None = None
-) -> Config:
-    """Merges values and overrides over the defaults and checks them.
-
-    Args:
-      values: nested values of a file.
-      overrides: nested values that win over them.
-      source: what the file is called in messages.
-      more: mistakes already found, message by path; reported with the others.
-
-    Raises:
-      ConfigError: listing every mistake.
-    """
-    merged = merge(_without_other_kind(values, overrides), overrides)
-    problems = dict(more or {}) | _not_numbers(merged)
-    identifier = merged.get("env", {}).get("id", "") if isinstance(merged.get("env"), dict) else ""
-    config = None
-    try:
-        config = Config.model_validate(merged)
-    except ValidationError as error:
-        for details in error.errors(include_url=False):
-            path, message = _describe(details, merged)
-            if message and not any(known.startswith(f"{path}.") for known in problems):
-                problems.setdefault(path, message)
-    if isinstance(identifier, str) and ":" in identifier and not _lookup(overrides, ("env", "id")):
-        problems["env.id"] = f"{identifier!r}: a module to import may be named on the command line only"
-    if problems or config is None:
-        raise ConfigError(_report(problems, overrides, merged, source))
-    return config
-
-
-def dump_toml(config: Config) -> str:
-    """The configuration as TOML, every field; reads back equal."""
-    return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
-
-
-def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Joins two nested mappings; the second wins."""
-    joined = dict(base)
-    for key, value in over.items():
-        both = isinstance(value, Mapping) and isinstance(joined.get(key), Mapping)
-        joined[key] = merge(joined[key], cast("Mapping[str, Any]", value)) if both else value
-    return joined
-
-
-def nearest(word: str, words: list[str]) -> str:
-    """`; did you mean X?`, or what there is, or nothing."""
-    close = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
-    if close:
-        return f"; did you mean {close[0]}?"
-    return f"; there are {', '.join(words)}" if 0 < len(words) <= 24 else ""
-
-
 def sections() -> dict[str, tuple[type[BaseModel], ...]]:
     """The sections of the configuration, each with the models it may hold."""
     return {
@@ -312,91 +241,25 @@ def sections() -> dict[str, tuple[type[BaseModel], ...]]:
     }
 
 
-def _without_other_kind(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The values without the exploration section, if the overrides ask for another kind: its fields are not theirs."""
-    kind, other = (_lookup(each, ("exploration", "kind")) for each in (values, overrides))
-    if other is None or other == kind:
-        return values
-    return {name: value for name, value in values.items() if name != "exploration"}
+def hyper_paths(config: Config) -> tuple[str, ...]:
+    """The fields of a configuration that may be traced, as `section.field`."""
+    return tuple(f"{name}.{field}" for name in ("algorithm", "exploration") for field in getattr(config, name).hyper)
 
 
-def _not_numbers(merged: Mapping[str, Any]) -> dict[str, str]:
-    """Booleans and texts where a number belongs; pydantic would turn them into numbers."""
-    places = [((name,), field) for name, field in Config.model_fields.items()]
-    for section, models in sections().items():
-        places += [((section, name), field) for model in models for name, field in model.model_fields.items()]
-    given = [(path, _lookup(merged, path)) for path, field in places if _is_number(field.annotation)]
-    return {
-        ".".join(path): f"must be a number, not {type(value).__name__}"
-        for path, value in given
-        if isinstance(value, (bool, str))
-    }
+def with_values(config: Config, values: Mapping[str, Any]) -> Config:
+    """The configuration with other values at some of `hyper_paths`; they are not checked, so they may be traced.
 
+    Args:
+      config: the run.
+      values: numbers or arrays `[]` by path, as in `{"algorithm.tau": 0.01}`.
 
-def _is_number(annotation: Any) -> bool:
-    return annotation in (int, float) or (
-        get_origin(annotation) is not tuple and any(_is_number(part) for part in get_args(annotation))
-    )
-
-
-def _fields_at(path: tuple[str, ...], merged: Mapping[str, Any]) -> list[str]:
-    """The keys that are known where an unknown one was found."""
-    if not path:
-        return list(Config.model_fields)
-    models = sections().get(path[0], ())
-    kind = _lookup(merged, (path[0], "kind"))
-    chosen = [m for m in models if len(models) == 1 or kind in (m.model_fields["kind"].default, _only_kind(m))]
-    return sorted({name for model in chosen or models for name in model.model_fields})
-
-
-def _only_kind(model: type[BaseModel]) -> str:
-    return model.model_fields["kind"].annotation.__args__[0]  # type: ignore[union-attr]
-
-
-def _describe(details: ErrorDetails, merged: Mapping[str, Any]) -> tuple[str, str]:
-    """Path and message of one pydantic error, without the tags that pydantic puts into paths."""
-    where: list[str] = []
-    node: Any = merged
-    for part in details["loc"]:
-        if isinstance(node, Mapping) and part in node:
-            node = node[part]
-            where.append(str(part))
-        elif isinstance(node, (list, tuple)) and isinstance(part, int):
-            node = node[part]  # pyright: ignore[reportUnknownVariableType]
-            where.append(str(part))
-    path, kind = ".".join(where), details["type"]
-    if kind == "extra_forbidden":
-        known = _fields_at(tuple(where[:-1]), merged)
-        return path, f"unknown key{nearest(where[-1], known)}"
-    if kind == "union_tag_invalid":
-        kinds = [_only_kind(model) for model in sections()[path]]
-        close = difflib.get_close_matches(str(_lookup(merged, (path, "kind"))), kinds, n=1)
-        choices = f"must be {', '.join(map(repr, kinds[:-1]))} or {kinds[-1]!r}"
-        return f"{path}.kind", choices + (f"; did you mean {close[0]}?" if close else "")
-    other_branch = kind == "int_type" if isinstance(node, list) else kind == "tuple_type" and path == "seeds"
-    message = "" if other_branch else details["msg"].removeprefix("Value error, ")
-    message = message.replace("Input should be", "must be").replace("a valid tuple", "a list, as in [64, 64]")
-    return path, message[:1].lower() + message[1:]
-
-
-def _lookup(values: Mapping[str, Any], path: tuple[str, ...]) -> Any:
-    node: Any = values
-    for part in path:
-        if isinstance(node, Mapping) and part in node:
-            node = cast("Mapping[str, Any]", node)[part]
-        elif isinstance(node, list) and part.isdigit() and int(part) < len(cast("list[Any]", node)):
-            node = cast("list[Any]", node)[int(part)]
-        else:
-            return None
-    return node
-
-
-def _report(problems: Mapping[str, str], overrides: Mapping[str, Any], merged: Mapping[str, Any], source: str) -> str:
-    lines: list[str] = []
-    for path, message in problems.items():
-        keys = tuple(path.split("."))
-        value = _lookup(merged, keys)
-        origin = source if _lookup(overrides, keys) is None else "command line"
-        lines.append(f"  {path}: {message}" if value is None else f"  {path} = {value!r} ({origin}): {message}")
-    count = "1 mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
-    return f"{count} in the configuration:\n" + "\n".join(lines)
+    Raises:
+      ConfigError: a path is not among `hyper_paths`.
+    """
+    known = hyper_paths(config)
+    for path, value in values.items():
+        if path not in known:
+            raise ConfigError(f"{path} is not a number that may differ from lane to lane; these are {', '.join(known)}")
+        section, _, field = path.partition(".")
+        config = config.model_copy(update={section: getattr(config, section).model_copy(update={field: value})})
+    return config

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ddpg_jax.config import load_config
 from ddpg_jax.errors import DdpgJaxError
 from ddpg_jax.memory import available_bytes, human_bytes
+from ddpg_jax.reading import load_config
 from ddpg_jax.reports.result import environment
 from ddpg_jax.training import train
 

@@ -13,12 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddpg_jax.algorithms import make_agent
-from ddpg_jax.config import Config, read_toml, resolve
+from ddpg_jax.config import Config
 from ddpg_jax.envs.factory import evaluation_lanes
 from ddpg_jax.envs.lanes import to_units
 from ddpg_jax.envs.video import record_episode
 from ddpg_jax.errors import ConfigError
-from ddpg_jax.loops.evaluate import Evaluation, PolicyFn, evaluate_episodes, jit_policy
+from ddpg_jax.loops.evaluate import PolicyFn, evaluate_episodes, jit_policy
+from ddpg_jax.loops.report import Evaluation
+from ddpg_jax.reading import read_toml, resolve
 from ddpg_jax.rng import run_keys
 from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.runs.weights import load_weights, read_spec, stored_part

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -69,6 +70,23 @@ def explore_keys(keys: Array, times: Array, num_envs: int) -> Array:
         return jax.random.split(stream_key(key, "explore", time), num_envs)
 
     return jax.vmap(jax.vmap(one, (None, 0)), (0, None))(times, keys)
+
+
+def evaluation_keys(episodes: int) -> tuple[Array, Array]:
+    """The bank of evaluation keys of environments written in JAX: episode j is the same for every seed of every run.
+
+    Args:
+      episodes: N.
+
+    Returns:
+      Keys to begin the episodes, `[N]`, and keys from which those of their steps derive, `[N]`.
+    """
+    import jax
+
+    bank = jax.random.key(stream_id("evaluation bank"))
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(bank, np.arange(episodes))
+    reset, step = (jax.vmap(partial(stream_key, name=name))(keys) for name in ("reset", "environment"))
+    return reset, step
 
 
 def derived_seed(*words: int | str) -> int:

@@ -12,11 +12,13 @@ import numpy as np
 from rich.console import Console
 
 from ddpg_jax.algorithms import make_agent
-from ddpg_jax.config import Config, dump_toml
+from ddpg_jax.config import Config
 from ddpg_jax.envs.factory import AnyLanes, evaluation_lanes, training_lanes
 from ddpg_jax.loops.evaluate import PolicyFn, evaluate_episodes, jit_policy
 from ddpg_jax.loops.host import host_loop
-from ddpg_jax.loops.report import Report, Row, is_due
+from ddpg_jax.loops.report import Report, Row
+from ddpg_jax.loops.schedule import is_due
+from ddpg_jax.reading import dump_toml
 from ddpg_jax.replay.ring import Ring
 from ddpg_jax.reports.plots import learning_curve
 from ddpg_jax.reports.result import Evaluated, make_result

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from ddpg_jax.algorithms import make_agent
-from ddpg_jax.config import load_config
+from ddpg_jax.reading import load_config
 from ddpg_jax.types import Agent, Batch, EnvSpec, Transition
 
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".jax_cache"))

@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 from tiny_run import read_rows
 
 from ddpg_jax.cli import parse_config
-from ddpg_jax.config import load_config
+from ddpg_jax.reading import load_config
 from ddpg_jax.errors import ConfigError
 
 PROGRAM = (sys.executable, "-m", "ddpg_jax")

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from ddpg_jax.config import Config, dump_toml, load_config, resolve
+from ddpg_jax.config import Config
+from ddpg_jax.reading import dump_toml, load_config, resolve
 from ddpg_jax.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[1] / "configs"

@@ -7,10 +7,11 @@ import pytest
 
 import ddpg_jax as dj
 from ddpg_jax.algorithms import make_agent
-from ddpg_jax.config import Config, merge
+from ddpg_jax.config import Config
 from ddpg_jax.envs.factory import training_lanes
 from ddpg_jax.loops.host import host_loop
 from ddpg_jax.loops.report import Report
+from ddpg_jax.reading import merge
 from ddpg_jax.replay.ring import Ring
 from ddpg_jax.types import Agent
 

@@ -44,7 +44,9 @@ def delayed(max_episode_steps: int = _LIMIT) -> DeviceEnv:
 
 def acted(max_episode_steps: int = _LIMIT) -> DeviceEnv:
     """Probe 4: one step, observation 0, reward −(a − 0.5)². So mu(0) = 0.5."""
-    return _one_step(lambda key: jnp.zeros(1), lambda obs, action: -jnp.square(action[0] - BEST_ACTION), max_episode_steps)
+    return _one_step(
+        lambda key: jnp.zeros(1), lambda obs, action: -jnp.square(action[0] - BEST_ACTION), max_episode_steps
+    )
 
 
 def answered(max_episode_steps: int = _LIMIT) -> DeviceEnv:

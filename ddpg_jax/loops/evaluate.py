@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import jax
 import numpy as np
 
 from ddpg_jax.errors import NotFiniteError
+from ddpg_jax.loops.report import Evaluation
 from ddpg_jax.loops.transport import acting
 from ddpg_jax.types import Agent, Array, HostArray, TrainState
 
@@ -16,18 +17,6 @@ if TYPE_CHECKING:
     from ddpg_jax.envs.factory import AnyLanes
 
 PolicyFn: TypeAlias = Callable[[TrainState, HostArray], Array]
-
-
-class Evaluation(NamedTuple):
-    """Episodes of the greedy policy.
-
-    Attributes:
-      returns: sum of rewards, `[S, episodes]`.
-      lengths: steps, `[S, episodes]`.
-    """
-
-    returns: HostArray
-    lengths: HostArray
 
 
 def jit_policy(agent: Agent) -> PolicyFn:

@@ -27,7 +27,8 @@ import numpy as np
 from ddpg_jax import rng
 from ddpg_jax.errors import NotFiniteError
 from ddpg_jax.loops.meter import Meter
-from ddpg_jax.loops.report import Report, is_due
+from ddpg_jax.loops.report import METRICS, Report
+from ddpg_jax.loops.schedule import is_boundary, updates_owed, updates_per_call
 from ddpg_jax.loops.transport import acting, pack_seen, transport_of, unpack_seen
 from ddpg_jax.types import Agent, Array, Batch, HostArray, TrainState, Tree
 
@@ -35,9 +36,6 @@ if TYPE_CHECKING:
     from ddpg_jax.config import Config
     from ddpg_jax.envs.factory import AnyLanes
     from ddpg_jax.replay.ring import Ring
-
-METRICS = ("critic_loss", "actor_loss", "mean_q", "max_q", "critic_grad_norm", "actor_grad_norm", "saturated")
-"""What is logged of an update, in the order of the arrays."""
 
 KEY_BLOCK = 256
 """Iterations whose keys of exploration are derived in one call."""
@@ -81,19 +79,6 @@ def jit_act(agent: Agent) -> ActFn:
         return jax.vmap(agent.act)(state, act_state, obs, first, jax.random.wrap_key_data(words))
 
     return act
-
-
-def updates_owed(config: Config, step: int) -> int:
-    """Updates of each seed that are due after `step` environment steps of it."""
-    algorithm = config.algorithm
-    starts = algorithm.warmup_steps if algorithm.learning_starts is None else algorithm.learning_starts
-    return int(round(max(0, step - max(starts, 1)) * algorithm.updates_per_step, 6))
-
-
-def updates_per_call(config: Config) -> int:
-    """U: what is configured, or the updates due after one step of all environments, at least 1."""
-    algorithm = config.algorithm
-    return algorithm.updates_per_call or max(1, round(algorithm.updates_per_step * config.env.num_envs))
 
 
 def host_loop(config: Config, agent: Agent, lanes: AnyLanes, ring: Ring) -> Iterator[Report]:
@@ -153,12 +138,6 @@ def host_loop(config: Config, agent: Agent, lanes: AnyLanes, ring: Ring) -> Iter
             lap("update")
             yield Report(step, meter.updates, rows, dict(seconds), state)
             lap(None)
-
-
-def is_boundary(config: Config, step: int) -> bool:
-    """Whether a report is due after `step` environment steps of each seed."""
-    periods = config.logging.every, config.evaluation.every
-    return step >= config.total_steps or any(is_due(step, every, config.env.num_envs) for every in periods)
 
 
 def _initialised(

@@ -4,10 +4,26 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, TypeAlias
 
-from ddpg_jax.types import TrainState
+from ddpg_jax.types import Array, HostArray, TrainState
 
 Row: TypeAlias = dict[str, Any]
 """One line of the record: event, seed, step, and numbers; only what the configuration determines."""
+
+
+METRICS = ("critic_loss", "actor_loss", "mean_q", "max_q", "critic_grad_norm", "actor_grad_norm", "saturated")
+"""What is logged of an update, in the order of the arrays."""
+
+
+class Evaluation(NamedTuple):
+    """Episodes of the greedy policy.
+
+    Attributes:
+      returns: sum of rewards, `[S, episodes]`.
+      lengths: steps, `[S, episodes]`.
+    """
+
+    returns: HostArray | Array
+    lengths: HostArray | Array
 
 
 class Report(NamedTuple):
@@ -26,8 +42,3 @@ class Report(NamedTuple):
     rows: list[Row]
     seconds: dict[str, float]
     state: TrainState
-
-
-def is_due(step: int, every: int, stride: int) -> bool:
-    """Whether a multiple of `every` (0: none) was reached by the last `stride` steps up to `step`."""
-    return every > 0 and step // every > (step - stride) // every

@@ -13,8 +13,7 @@ from ddpg_jax.reports.statistics import summarize
 
 if TYPE_CHECKING:
     from ddpg_jax.config import Config
-    from ddpg_jax.loops.evaluate import Evaluation
-    from ddpg_jax.loops.report import Report
+    from ddpg_jax.loops.report import Evaluation, Report
 
 PACKAGES = ("ddpg-jax", "jax", "jaxlib", "flax", "optax", "gymnasium", "numpy", "mujoco")
 

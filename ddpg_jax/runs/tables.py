@@ -10,7 +10,7 @@ from ddpg_jax.reports.statistics import Summary, summarize
 
 if TYPE_CHECKING:
     from ddpg_jax.config import Config
-    from ddpg_jax.loops.evaluate import Evaluation
+    from ddpg_jax.loops.report import Evaluation
 
 
 def training_table(result: dict[str, Any]) -> Table:

@@ -15,7 +15,7 @@ import custom
 import numpy as np
 import pytest
 
-from ddpg_jax.config import load_config
+from ddpg_jax.reading import load_config
 from ddpg_jax.envs.factory import evaluation_lanes, training_lanes
 from ddpg_jax.envs.lanes import Lanes, training_seeds
 from ddpg_jax.envs.registry import describe, make_env

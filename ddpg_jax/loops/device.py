@@ -1,0 +1,211 @@
+"""The device loop: chunks of one compiled program for all lanes, with reports between them.
+
+A lane is a seed, or a seed with numbers of its own where a sweep asks for it. Lanes are added by `vmap` and divided
+over the local devices; nothing leaves a device between two reports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from ddpg_jax.errors import ConfigError, EnvironmentFault, NotFiniteError
+from ddpg_jax.loops.program import Clock, Lane, Totals, program, start_clock
+from ddpg_jax.loops.report import METRICS, Evaluation, Report, Row
+from ddpg_jax.loops.schedule import chunks
+from ddpg_jax.types import Array, Batch, DeviceEnv, HostArray, TrainState, Tree
+
+if TYPE_CHECKING:
+    from ddpg_jax.config import Config
+
+
+class Compiled(NamedTuple):
+    """The programs of L lanes, compiled.
+
+    Attributes:
+      init: `(keys [L], hyper [L]) -> Lane [L]`.
+      advance: `(lane, clock, counts, keys, hyper) -> (lane, clock, totals [L])`; lane and clock are donated.
+      evaluate: `(learner, hyper) -> Evaluation [L, episodes]`.
+      counts: as in `Program`.
+      place: puts what has a leading `[L]` where the lanes are.
+      clock: the clock of a run that begins, on every device.
+      lane_bytes: memory of one lane: replay, parameters, optimiser, environments.
+      program_bytes: memory of the compiled programs beside their arguments, all lanes together, on one device.
+    """
+
+    init: Callable[[Array, Tree], Lane]
+    advance: Callable[[Lane, Clock, Any, Array, Tree], tuple[Lane, Clock, Totals]]
+    evaluate: Callable[[TrainState, Tree], Evaluation]
+    counts: Callable[[int, int], HostArray]
+    place: Callable[[Tree], Any]
+    clock: Callable[[], Clock]
+    lane_bytes: int
+    program_bytes: int
+
+
+class Chunk(NamedTuple):
+    """The state of all lanes between two chunks.
+
+    Attributes:
+      step: environment steps of each lane so far.
+      updates: critic updates of each lane so far.
+      totals: sums over the iterations of the chunk, NumPy arrays `[L]`.
+      seconds: spent on the device so far.
+      learner: leaves `[L, ...]`. Use it before the loop goes on: its buffers are donated then.
+    """
+
+    step: int
+    updates: int
+    totals: Totals
+    seconds: float
+    learner: TrainState
+
+
+def lane_mesh(lanes: int, data_parallel: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
+    """Local devices, divided over the lanes and, within a lane, over the rows of a batch: axes "seed" and "data".
+
+    Args:
+      lanes: L. As many devices as divide it evenly are used.
+      data_parallel: devices that share each batch.
+      devices: to choose from; None: all local ones.
+
+    Raises:
+      ConfigError: there are fewer devices than `data_parallel`.
+    """
+    found = list(jax.local_devices() if devices is None else devices)
+    if data_parallel > len(found):
+        raise ConfigError(f"data_parallel={data_parallel} needs as many devices, but there are {len(found)}")
+    groups = max(n for n in range(1, len(found) // data_parallel + 1) if lanes % n == 0)
+    chosen = np.array(found[: groups * data_parallel]).reshape(groups, data_parallel)
+    return Mesh(chosen, ("seed", "data"), axis_types=(AxisType.Auto, AxisType.Auto))
+
+
+def compile_program(config: Config, env: DeviceEnv, keys: Array, hyper: Tree, mesh: Mesh) -> Compiled:
+    """Compiles the training of L lanes; nothing is allocated.
+
+    Args:
+      config: the run.
+      env: the environment.
+      keys: of the lanes, `[L]`.
+      hyper: numbers by path, each `[L]`; `{}` for none.
+      mesh: where the lanes go.
+
+    Raises:
+      ConfigError: the batch cannot be shared by as many devices as asked for.
+    """
+    shared = mesh.shape["data"]
+    if config.algorithm.batch_size % shared:
+        raise ConfigError(
+            f"algorithm.batch_size={config.algorithm.batch_size} is no multiple of data_parallel={shared}"
+        )
+    one = program(config, env, _shared(mesh) if shared > 1 else lambda batch: batch)
+    by_lane, everywhere = NamedSharding(mesh, P("seed")), NamedSharding(mesh, P())
+    lane_axes = {"spmd_axis_name": "seed"}
+    init = jax.jit(jax.vmap(one.init, **lane_axes), in_shardings=by_lane, out_shardings=by_lane)
+    advance = jax.jit(
+        jax.vmap(one.advance, (0, None, None, 0, 0), (0, None, 0), **lane_axes),
+        in_shardings=(by_lane, everywhere, everywhere, by_lane, by_lane),
+        out_shardings=(by_lane, everywhere, by_lane),
+        donate_argnums=(0, 1),
+    )
+    evaluate = jax.jit(jax.vmap(one.evaluate, **lane_axes), in_shardings=by_lane, out_shardings=by_lane)
+    lane, clock = jax.eval_shape(init, keys, hyper), jax.eval_shape(start_clock)
+    counts = one.counts(0, 0)
+    programs = [
+        init.lower(keys, hyper).compile(),
+        advance.lower(lane, clock, counts, keys, hyper).compile(),
+        evaluate.lower(lane.learner, hyper).compile(),
+    ]
+    lane_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(lane)) // len(keys)
+    return Compiled(
+        *programs,
+        counts=one.counts,
+        place=lambda tree: jax.device_put(tree, by_lane),
+        clock=lambda: jax.device_put(start_clock(), everywhere),
+        lane_bytes=lane_bytes,
+        program_bytes=max(map(_temporary_bytes, programs)),
+    )
+
+
+def device_loop(config: Config, compiled: Compiled, keys: Array, hyper: Tree) -> Iterator[Chunk]:
+    """Trains all lanes side by side.
+
+    Args:
+      config: the run.
+      compiled: its programs.
+      keys: of the lanes, `[L]`.
+      hyper: numbers by path, each `[L]`.
+
+    Yields:
+      A chunk at every multiple of `logging.every` and `evaluation.every`, and at the end.
+    """
+    num_envs, updates, seconds = config.env.num_envs, 0, 0.0
+    keys, hyper = compiled.place((keys, hyper))
+    lane, clock = compiled.init(keys, hyper), compiled.clock()
+    jax.block_until_ready(lane)
+    for start, stop in chunks(config, config.logging.every, config.evaluation.every):
+        began = perf_counter()
+        lane, clock, totals = compiled.advance(lane, clock, compiled.counts(start, stop), keys, hyper)
+        totals = Totals(*jax.device_get(totals))
+        seconds += perf_counter() - began
+        updates += int(totals.updates[0])
+        yield Chunk(stop * num_envs, updates, totals, seconds, lane.learner)
+
+
+def reports(config: Config, loop: Iterator[Chunk], compile_seconds: float) -> Iterator[Report]:
+    """The chunks of a loop whose lanes are the seeds of a run, as reports.
+
+    Raises:
+      NotFiniteError: a metric of an update is not finite.
+      EnvironmentFault: an environment reported a number that is not finite.
+    """
+    for chunk in loop:
+        rows = [row for i, seed in enumerate(config.seed_list) for row in _rows(chunk, i, seed)]
+        _check(config, chunk)
+        seconds = {"compile": compile_seconds, "device": chunk.seconds}
+        yield Report(chunk.step, chunk.updates, rows, seconds, chunk.learner)
+
+
+def _rows(chunk: Chunk, lane: int, seed: int) -> list[Row]:
+    """What a lane did in a chunk: means over its episodes and over its updates."""
+    totals = jax.tree.map(lambda x: x[lane].item() if x.ndim == 1 else x[lane], chunk.totals)
+    rows: list[Row] = []
+    if totals.episodes:
+        means = {name: getattr(totals, name) / totals.episodes for name in ("episode_return", "episode_length")}
+        rows.append({"event": "episode", "seed": seed, "step": chunk.step, "episodes": totals.episodes, **means})
+    if totals.updates:
+        means = dict(zip(METRICS, (totals.metrics / totals.updates).tolist(), strict=True)) | {"max_q": totals.max_q}
+        rows.append({"event": "update", "seed": seed, "step": chunk.step, "updates": chunk.updates, **means})
+    return rows
+
+
+def _check(config: Config, chunk: Chunk) -> None:
+    for i, seed in enumerate(config.seed_list):
+        if chunk.totals.faults[i]:
+            raise EnvironmentFault(
+                f"env.id={config.env.id!r}, seed {seed}: an observation or a reward was not finite at "
+                f"{chunk.totals.faults[i]} of the iterations before step {chunk.step}"
+            )
+        bad = np.flatnonzero(~np.isfinite(chunk.totals.metrics[i]))
+        if len(bad):
+            raise NotFiniteError(
+                f"seed {seed}: {METRICS[bad[0]]} was not finite in an update up to number {chunk.updates}; "
+                "lower algorithm.critic_learning_rate, or set algorithm.max_grad_norm"
+            )
+
+
+def _shared(mesh: Mesh) -> Callable[[Batch], Batch]:
+    """Divides the rows of the batches `[U, B, ...]` over the axis "data"."""
+    rows = NamedSharding(mesh, P(None, "data"))
+    return lambda batch: jax.lax.with_sharding_constraint(batch, rows)
+
+
+def _temporary_bytes(compiled: Any) -> int:
+    analysis = compiled.memory_analysis()
+    return 0 if analysis is None else int(analysis.temp_size_in_bytes)

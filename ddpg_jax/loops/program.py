@@ -1,0 +1,365 @@
+"""The whole training of one seed as pure functions: environment, replay, sampling and update in one scanned program.
+
+Seeds, and numbers of the configuration, are added outside by `vmap`. The nesting:
+
+    advance                                 a chunk of iterations, their number not part of the program
+        segments                            warm-up, learning: loops of their own, no branch inside
+            iterate                         one step of the seed's E environments
+                act, env.step, replay.add
+                calls                       as many as are due after this step
+                    replay.sample [U, B], agent.update, replay.write_back
+
+A transition is stored before the minibatches of its own iteration are drawn, which is the order of Algorithm 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ddpg_jax.algorithms import make_agent
+from ddpg_jax.config import with_values
+from ddpg_jax.envs.catalogue import make_device_env
+from ddpg_jax.errors import ConfigError
+from ddpg_jax.loops.report import METRICS, Evaluation
+from ddpg_jax.loops.schedule import calls_per_iteration, chunks, segments, updates_per_call
+from ddpg_jax.replay import device as replays
+from ddpg_jax.rng import evaluation_keys, stream_key
+from ddpg_jax.types import ActFn, Agent, Array, Batch, DeviceEnv, HostArray, Step, TrainState, Tree
+
+if TYPE_CHECKING:
+    from ddpg_jax.config import Config
+
+Hyper: TypeAlias = Mapping[str, Any]
+"""Numbers that replace those of the configuration, `[]` by path, as in `{"algorithm.tau": 0.01}`; see `hyper_paths`."""
+
+
+class Clock(NamedTuple):
+    """What counts alike for all seeds, and therefore stays out of `vmap`.
+
+    Attributes:
+      iteration: of the loop, uint32 `[]`; it only selects random numbers, so it may wrap.
+      position: of the replay.
+      credit: calls of the update that are due in part, int32 `[]`.
+    """
+
+    iteration: Array
+    position: replays.Position
+    credit: Array
+
+
+class Lane(NamedTuple):
+    """What one seed carries from iteration to iteration.
+
+    Attributes:
+      learner: the learner.
+      act_state: of the exploration noise, `[E, ...]`.
+      env_state: of the environments, `[E, ...]`.
+      obs: to act on next, `[E, *O]`.
+      first: whether an episode begins with it, `[E]`.
+      store: the replay.
+      episode_return: of the episodes in progress, `[E]`.
+      episode_length: of the episodes in progress, `[E]`.
+    """
+
+    learner: TrainState
+    act_state: Tree
+    env_state: Tree
+    obs: Array
+    first: Array
+    store: Tree
+    episode_return: Array
+    episode_length: Array
+
+
+class Totals(NamedTuple):
+    """Sums over the iterations of a chunk, for one seed.
+
+    Attributes:
+      updates: critic updates, int32 `[]`.
+      metrics: sums of `METRICS` over the updates, `[K]`.
+      max_q: the largest predicted Q, `[]`.
+      episodes: episodes that ended, int32 `[]`.
+      episode_return: sum of their returns, `[]`.
+      episode_length: sum of their lengths, int32 `[]`.
+      faults: steps at which an environment reported a number that is not finite, int32 `[]`.
+    """
+
+    updates: Array
+    metrics: Array
+    max_q: Array
+    episodes: Array
+    episode_return: Array
+    episode_length: Array
+    faults: Array
+
+
+class Program(NamedTuple):
+    """The training of one seed.
+
+    Attributes:
+      init: `(key, hyper) -> Lane`.
+      advance: `(lane, clock, counts, key, hyper) -> (lane, clock, totals)`; counts, int32 `[N]`, are the iterations in
+        each of the N segments.
+      evaluate: `(learner, hyper) -> Evaluation` of the greedy policy, one episode each.
+      counts: `(start, stop) -> counts` of the iterations from `start` up to `stop`.
+    """
+
+    init: Callable[[Array, Hyper], Lane]
+    advance: Callable[[Lane, Clock, Any, Array, Hyper], tuple[Lane, Clock, Totals]]
+    evaluate: Callable[[TrainState, Hyper], Evaluation]
+    counts: Callable[[int, int], HostArray]
+
+
+def start_clock() -> Clock:
+    """The clock of a run that begins."""
+    return Clock(jnp.zeros((), jnp.uint32), replays.start(), jnp.zeros((), jnp.int32))
+
+
+def program(config: Config, env: DeviceEnv, place: Callable[[Batch], Batch] = lambda batch: batch) -> Program:
+    """The training of one seed of a configuration.
+
+    Args:
+      config: the run.
+      env: the environment.
+      place: where the batches `[U, B, ...]` of an update belong, for batches that several devices share.
+
+    Raises:
+      ConfigError: the replay is too long for its index.
+    """
+    num_envs, algorithm = config.env.num_envs, config.algorithm
+    if config.replay.capacity >= 2**31:
+        raise ConfigError(f"replay.capacity={config.replay.capacity}: the device loop indexes at most 2147483647")
+    steps, per_call = replays.ring_steps(config.replay.capacity, num_envs), updates_per_call(config)
+    due = calls_per_iteration(config)
+    parts = segments(config)
+
+    def built(hyper: Hyper) -> tuple[Agent, replays.DeviceReplay]:
+        changed = with_values(config, hyper)
+        replay = replays.uniform(
+            env.spec,
+            num_envs=num_envs,
+            capacity=config.replay.capacity,
+            n_step=algorithm.n_step,
+            gamma=changed.algorithm.gamma,
+        )
+        return make_agent(changed, env.spec), replay
+
+    def init(key: Array, hyper: Hyper) -> Lane:
+        agent, replay = built(hyper)
+        env_state, obs = jax.vmap(env.reset)(jax.random.split(stream_key(key, "reset"), num_envs))
+        learner, act_state, zeros = agent.init(key), agent.init_act(num_envs), jnp.zeros(num_envs)
+        first = jnp.ones(num_envs, bool)
+        return Lane(learner, act_state, env_state, obs, first, replay.init(), zeros, zeros.astype(jnp.int32))
+
+    def advance(lane: Lane, clock: Clock, counts: Array, key: Array, hyper: Hyper) -> tuple[Lane, Clock, Totals]:
+        agent, replay = built(hyper)
+        learn = partial(_learn, agent, replay, per_call, algorithm.batch_size, due, place, key)
+        carry = lane, clock, _nothing()
+        for i, part in enumerate(parts):
+            choose = _uniform(env.spec.action_size) if part.uniform else agent.act
+            iterate = partial(_iterate, env, choose, replay, steps, learn if part.learns else None, key)
+            carry = jax.lax.fori_loop(0, counts[i], iterate, carry)
+        return carry
+
+    def evaluate(learner: TrainState, hyper: Hyper) -> Evaluation:
+        return _evaluate(env, built(hyper)[0], learner, config.evaluation.episodes)
+
+    def counts(start: int, stop: int) -> HostArray:
+        bounds = [(max(start, part.begin), stop if part.end is None else min(stop, part.end)) for part in parts]
+        return np.array([max(0, end - begin) for begin, end in bounds], np.int32)
+
+    return Program(init, advance, evaluate, counts)
+
+
+_Learn: TypeAlias = Callable[[Lane, Clock, Totals], tuple[Lane, Clock, Totals]]
+_Carry: TypeAlias = tuple[Lane, Clock, Totals]
+
+
+def _iterate(
+    env: DeviceEnv,
+    choose: ActFn,
+    replay: replays.DeviceReplay,
+    steps: int,
+    learn: _Learn | None,
+    key: Array,
+    i: Array,
+    carry: _Carry,
+) -> _Carry:
+    """One step of the seed's environments, and the updates that are due after it."""
+    lane, clock, totals = carry
+    num_envs = lane.first.shape[0]
+    act_keys, env_keys = (
+        jax.random.split(stream_key(key, name, clock.iteration), num_envs) for name in ("explore", "environment")
+    )
+    action, act_state = choose(lane.learner, lane.act_state, lane.obs, lane.first, act_keys)
+    env_state, step = jax.vmap(env.step)(lane.env_state, action, env_keys)
+    store = replay.add(lane.store, clock.position, lane.obs, action, step)
+    clock = clock._replace(iteration=clock.iteration + 1, position=replays.advance(clock.position, steps))
+    done = step.terminated | step.truncated
+    episode_return, episode_length = lane.episode_return + step.reward, lane.episode_length + 1
+    totals = _noted(totals, step, done, episode_return, episode_length)
+    lane = Lane(
+        lane.learner,
+        act_state,
+        env_state,
+        step.obs,
+        done,
+        store,
+        jnp.where(done, jnp.zeros_like(episode_return), episode_return),
+        jnp.where(done, jnp.zeros_like(episode_length), episode_length),
+    )
+    return (lane, clock, totals) if learn is None else learn(lane, clock, totals)
+
+
+def _learn(
+    agent: Agent,
+    replay: replays.DeviceReplay,
+    per_call: int,
+    batch_size: int,
+    due: Fraction,
+    place: Callable[[Batch], Batch],
+    key: Array,
+    lane: Lane,
+    clock: Clock,
+    totals: Totals,
+) -> _Carry:
+    """The calls of the update that are due; their number is the same for all seeds."""
+
+    def call(_: Array, carry: tuple[TrainState, Tree, Totals]) -> tuple[TrainState, Tree, Totals]:
+        learner, store, totals = carry
+        draw = stream_key(key, "replay", learner.step)
+        batch = place(replay.sample(store, clock.position, draw, per_call, batch_size))
+        learner, metrics, td_error = agent.update(learner, batch, key)
+        store = replay.write_back(store, batch.index, td_error)
+        values = jnp.stack([metrics[name] for name in METRICS], -1)
+        return (
+            learner,
+            store,
+            totals._replace(
+                updates=totals.updates + per_call,
+                metrics=totals.metrics + values.sum(0),
+                max_q=jnp.maximum(totals.max_q, metrics["max_q"].max()),
+            ),
+        )
+
+    carry = lane.learner, lane.store, totals
+    if due == 1:  # a loop of one round would only keep the compiler from seeing through it
+        carry = call(jnp.int32(0), carry)
+    else:
+        credit = clock.credit + due.numerator
+        carry = jax.lax.fori_loop(0, credit // due.denominator, call, carry)
+        clock = clock._replace(credit=credit % due.denominator)
+    learner, store, totals = carry
+    return lane._replace(learner=learner, store=store), clock, totals
+
+
+def _uniform(action_size: int) -> ActFn:
+    """Uniformly random actions, in the place of `Agent.act`."""
+
+    def act(state: TrainState, act_state: Tree, obs: Array, first: Array, keys: Array) -> tuple[Array, Tree]:
+        draw = partial(jax.random.uniform, shape=(action_size,), minval=-1.0, maxval=1.0)
+        return jax.vmap(draw)(keys), act_state
+
+    return act
+
+
+def _evaluate(env: DeviceEnv, agent: Agent, learner: TrainState, episodes: int) -> Evaluation:
+    """One greedy episode from each of the evaluation keys; the number of steps is fixed, so devices need not talk."""
+    reset_keys, step_keys = evaluation_keys(episodes)
+    env_state, obs = jax.vmap(env.reset)(reset_keys)
+
+    def step(t: Array, carry: tuple[Tree, Array, Array, Array, Array]) -> tuple[Tree, Array, Array, Array, Array]:
+        env_state, obs, active, returns, lengths = carry
+        action = jax.vmap(agent.policy, (None, 0))(learner, obs)
+        env_state, step = jax.vmap(env.step)(env_state, action, jax.vmap(jax.random.fold_in, (0, None))(step_keys, t))
+        returns = returns + jnp.where(active, step.reward, jnp.zeros_like(step.reward))
+        lengths = lengths + active.astype(jnp.int32)
+        return env_state, step.obs, active & ~(step.terminated | step.truncated), returns, lengths
+
+    start = env_state, obs, jnp.ones(episodes, bool), jnp.zeros(episodes), jnp.zeros(episodes, jnp.int32)
+    _, _, _, returns, lengths = jax.lax.fori_loop(0, env.max_episode_steps, step, start)
+    return Evaluation(returns, lengths)
+
+
+def _nothing() -> Totals:
+    zero, none = jnp.zeros(()), jnp.zeros((), jnp.int32)
+    return Totals(none, jnp.zeros(len(METRICS)), jnp.full((), -jnp.inf), none, zero, none, none)
+
+
+def _noted(totals: Totals, step: Step, done: Array, episode_return: Array, episode_length: Array) -> Totals:
+    finite = jnp.isfinite(step.reward).all()
+    if jnp.issubdtype(step.next_obs.dtype, jnp.floating):
+        finite &= jnp.isfinite(step.next_obs).all()
+    ended = done.astype(jnp.int32)
+    return totals._replace(
+        episodes=totals.episodes + ended.sum(),
+        episode_return=totals.episode_return + jnp.where(done, episode_return, jnp.zeros_like(episode_return)).sum(),
+        episode_length=totals.episode_length + (episode_length * ended).sum(),
+        faults=totals.faults + (~finite).astype(jnp.int32),
+    )
+
+
+class History(NamedTuple):
+    """What `make_train` saw at its N evaluations; the figures of updates and episodes are means since the one before.
+
+    Attributes:
+      step: environment steps of each seed, `[N]`.
+      returns: of the greedy policy, `[N, episodes]`.
+      lengths: of those episodes, `[N, episodes]`.
+      episodes: training episodes that ended, `[N]`.
+      episode_return: their mean return, `[N]`; NaN without any.
+      metrics: the means of `METRICS` over the updates, by name, `[N]`; NaN without any. "max_q" is the largest.
+    """
+
+    step: Array
+    returns: Array
+    lengths: Array
+    episodes: Array
+    episode_return: Array
+    metrics: dict[str, Array]
+
+
+def make_train(config: Config, env: DeviceEnv | None = None) -> Callable[..., tuple[TrainState, History]]:
+    """The whole training of one seed as one pure function, to be used inside anybody's `jit` and `vmap`.
+
+        keys = jax.random.split(jax.random.key(0), 64)
+        states, history = jax.jit(jax.vmap(make_train(config)))(keys)
+
+    Args:
+      config: the run; its seeds are not used, as a key is given.
+      env: the environment; None: the one that `env.id` names.
+
+    Returns:
+      `(key, hyper={}) -> (state, history)`: numbers in `hyper`, by path, replace those of the configuration and may be
+      traced, so `vmap` runs over them as over keys. The policy is evaluated at the multiples of `evaluation.every`, and
+      at the end.
+
+    Raises:
+      ConfigError: the environment is not known.
+      EnvironmentFault: the environment cannot be made or trained.
+    """
+    chosen = env or make_device_env(config.env.id, config.env.max_episode_steps, config.env.kwargs)
+    one = program(config, chosen)
+    bounds = list(chunks(config, config.evaluation.every))
+    counts = np.stack([one.counts(*bound) for bound in bounds])
+    steps = np.array([stop * config.env.num_envs for _, stop in bounds])
+
+    def train(key: Array, hyper: Hyper | None = None) -> tuple[TrainState, History]:
+        def period(carry: tuple[Lane, Clock], counts: Array) -> tuple[tuple[Lane, Clock], tuple[Totals, Evaluation]]:
+            lane, clock, totals = one.advance(*carry, counts, key, hyper or {})
+            return (lane, clock), (totals, one.evaluate(lane.learner, hyper or {}))
+
+        (lane, _), (totals, evaluation) = jax.lax.scan(period, (one.init(key, hyper or {}), start_clock()), counts)
+        updates, episodes = (x.astype(jnp.float32) for x in (totals.updates, totals.episodes))
+        means = dict(zip(METRICS, (totals.metrics / updates[:, None]).T, strict=True)) | {"max_q": totals.max_q}
+        episode_return = totals.episode_return / episodes
+        return lane.learner, History(jnp.asarray(steps), *evaluation, totals.episodes, episode_return, means)
+
+    return train

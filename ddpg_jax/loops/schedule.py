@@ -1,0 +1,79 @@
+"""When what is due: reports, updates, warm-up. Plain numbers, known before anything is compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from ddpg_jax.config import Config
+
+
+def is_due(step: int, every: int, stride: int) -> bool:
+    """Whether a multiple of `every` (0: none) was reached by the last `stride` steps up to `step`."""
+    return every > 0 and step // every > (step - stride) // every
+
+
+def is_boundary(config: Config, step: int) -> bool:
+    """Whether a report is due after `step` environment steps of each seed."""
+    periods = config.logging.every, config.evaluation.every
+    return step >= config.total_steps or any(is_due(step, every, config.env.num_envs) for every in periods)
+
+
+def chunks(config: Config, *periods: int) -> Iterator[tuple[int, int]]:
+    """Iterations between boundaries: from and up to, for each.
+
+    Args:
+      config: the run.
+      *periods: a boundary is where a multiple of one of them, in environment steps of each seed, is reached (0: none),
+        and at the end.
+    """
+    num_envs, start = config.env.num_envs, 0
+    last = -(-config.total_steps // num_envs)
+    while start < last:
+        following = [(start * num_envs // every + 1) * every for every in periods if every]
+        stop = min([last, *(-(-step // num_envs) for step in following)])
+        yield start, stop
+        start = stop
+
+
+def updates_owed(config: Config, step: int) -> int:
+    """Updates of each seed that are due after `step` environment steps of it."""
+    algorithm = config.algorithm
+    starts = algorithm.warmup_steps if algorithm.learning_starts is None else algorithm.learning_starts
+    return int(round(max(0, step - max(starts, 1)) * algorithm.updates_per_step, 6))
+
+
+def updates_per_call(config: Config) -> int:
+    """U: what is configured, or the updates due after one step of all environments, at least 1."""
+    algorithm = config.algorithm
+    return algorithm.updates_per_call or max(1, round(algorithm.updates_per_step * config.env.num_envs))
+
+
+def calls_per_iteration(config: Config) -> Fraction:
+    """Calls of the update, U updates each, that are due after one step of all environments."""
+    per_step = Fraction(str(config.algorithm.updates_per_step))
+    return (per_step * config.env.num_envs / updates_per_call(config)).limit_denominator(4096)
+
+
+class Segment(NamedTuple):
+    """Iterations that do the same: from `begin` up to `end` (None: for ever)."""
+
+    begin: int
+    end: int | None
+    uniform: bool
+    learns: bool
+
+
+def segments(config: Config) -> tuple[Segment, ...]:
+    """The warm-up with uniform actions and the time before learning starts, each without the other's work."""
+    algorithm, num_envs = config.algorithm, config.env.num_envs
+    starts = algorithm.warmup_steps if algorithm.learning_starts is None else algorithm.learning_starts
+    warm, learn = -(-algorithm.warmup_steps // num_envs), -(-starts // num_envs)
+    cuts = [0, *sorted({warm, learn} - {0}), None]
+    return tuple(
+        Segment(a or 0, b, uniform=(a or 0) < warm, learns=(a or 0) >= learn)
+        for a, b in pairwise(cuts)
+    )
