@@ -12,16 +12,18 @@ if TYPE_CHECKING:
     from ddpg_jax.algorithms import make_agent
     from ddpg_jax.config import Config
     from ddpg_jax.inference import evaluate, load_policy
+    from ddpg_jax.loops.program import make_train
     from ddpg_jax.reading import load_config
     from ddpg_jax.training import Run, train
 
 __version__ = "0.1.0"
-__all__ = ["Config", "Run", "evaluate", "load_config", "load_policy", "make_agent", "train"]
+__all__ = ["Config", "Run", "evaluate", "load_config", "load_policy", "make_agent", "make_train", "train"]
 
 _HOMES = {
     "Config": "config",
     "load_config": "reading",
     "make_agent": "algorithms",
+    "make_train": "loops.program",
     "Run": "training",
     "train": "training",
     "evaluate": "inference",

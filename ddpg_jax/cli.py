@@ -125,9 +125,11 @@ def parse_config(path: Path | None, arguments: Sequence[str]) -> Config:
     env = merge(values, overrides).get("env")
     identifier = env.get("id", Config().env.id) if isinstance(env, dict) else Config().env.id
     if isinstance(identifier, str):
+        from ddpg_jax.config import is_device_env
+        from ddpg_jax.envs.catalogue import unknown_device_env
         from ddpg_jax.envs.registry import unknown_id
 
-        problem = unknown_id(identifier)
+        problem = unknown_device_env(identifier) if is_device_env(identifier) else unknown_id(identifier)
         if problem is not None:
             problems["env.id"] = problem
     return resolve(values, overrides, source=str(path) if path is not None else "defaults", more=problems)

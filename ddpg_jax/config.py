@@ -1,7 +1,7 @@
 """The configuration: what a run is, as frozen records that know their ranges.
 
-The defaults train DDPG on Pendulum. How a file and a command line become a `Config`, and how mistakes are reported, is in
-`reading`.
+The defaults train DDPG on Pendulum. How a file and a command line become a `Config`, and how mistakes are reported, is
+in `reading`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,10 @@ Count: TypeAlias = Annotated[int, Field(ge=1, le=2**53)]
 CountOrZero: TypeAlias = Annotated[int, Field(ge=0, le=2**53)]
 Scale: TypeAlias = Annotated[float, Field(ge=0, le=10)]
 Seed: TypeAlias = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+DEVICE_BACKENDS = ("jax", "phys2d", "gymnax", "brax", "playground")
+"""What may stand before the colon in the id of an environment written in JAX."""
 
 
 class _Section(BaseModel):
@@ -239,6 +243,12 @@ def sections() -> dict[str, tuple[type[BaseModel], ...]]:
         "evaluation": (EvaluationConfig,),
         "logging": (LoggingConfig,),
     }
+
+
+def is_device_env(identifier: str) -> bool:
+    """Whether an id names an environment written in JAX."""
+    prefix, colon, _ = identifier.partition(":")
+    return bool(colon) and prefix in DEVICE_BACKENDS
 
 
 def hyper_paths(config: Config) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -13,12 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddpg_jax.algorithms import make_agent
-from ddpg_jax.config import Config
+from ddpg_jax.config import Config, is_device_env
+from ddpg_jax.envs.catalogue import make_device_env
 from ddpg_jax.envs.factory import evaluation_lanes
 from ddpg_jax.envs.lanes import to_units
 from ddpg_jax.envs.video import record_episode
 from ddpg_jax.errors import ConfigError
 from ddpg_jax.loops.evaluate import PolicyFn, evaluate_episodes, jit_policy
+from ddpg_jax.loops.program import evaluate_greedy
 from ddpg_jax.loops.report import Evaluation
 from ddpg_jax.reading import read_toml, resolve
 from ddpg_jax.rng import run_keys
@@ -88,10 +91,24 @@ def evaluate(run_dir: str | Path, episodes: int = 100, **overrides: Any) -> Host
 
 def evaluate_run(run: LoadedRun, episodes: int) -> Evaluation:
     """As `evaluate`, for a run that was read already; with the lengths."""
+    if is_device_env(run.config.env.id):
+        return _evaluate_on_device(run, episodes)
     with closing(evaluation_lanes(run.config, episodes)) as lanes:
-        if lanes.spec != run.spec:
-            raise ConfigError(f"env.id={run.config.env.id!r} is not what was trained: {lanes.spec}, not {run.spec}")
+        _check_spec(run, lanes.spec)
         return evaluate_episodes(run.policy, run.state, lanes)
+
+
+def _evaluate_on_device(run: LoadedRun, episodes: int) -> Evaluation:
+    """As `evaluate_run`, for an environment written in JAX."""
+    env = make_device_env(run.config.env.id, run.config.env.max_episode_steps, run.config.env.kwargs)
+    _check_spec(run, env.spec)
+    evaluate = jax.jit(jax.vmap(partial(evaluate_greedy, env, make_agent(run.config, env.spec), episodes=episodes)))
+    return Evaluation(*jax.device_get(evaluate(run.state)))
+
+
+def _check_spec(run: LoadedRun, spec: EnvSpec) -> None:
+    if spec != run.spec:
+        raise ConfigError(f"env.id={run.config.env.id!r} is not what was trained: {spec}, not {run.spec}")
 
 
 def load_policy(run_dir: str | Path, seed: int = 0, **overrides: Any) -> HostPolicy:
@@ -144,6 +161,10 @@ def record_videos(run: LoadedRun, folder: str | Path) -> list[Path]:
       ConfigError: the extra `video` is not installed.
       EnvironmentFault: the environment cannot draw itself.
     """
+    if is_device_env(run.config.env.id):
+        raise ConfigError(
+            f"env.id={run.config.env.id!r} cannot draw itself: videos are recorded of gymnasium environments only"
+        )
     if importlib.util.find_spec("moviepy") is None:
         raise ConfigError('recording needs moviepy, which is not installed: pip install "ddpg-jax[video]"')
     return [

@@ -16,7 +16,7 @@ import tomli_w
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from ddpg_jax.config import Config, sections
+from ddpg_jax.config import Config, is_device_env, sections
 from ddpg_jax.errors import ConfigError
 
 
@@ -75,7 +75,8 @@ def resolve(
             path, message = _describe(details, merged)
             if message and not any(known.startswith(f"{path}.") for known in problems):
                 problems.setdefault(path, message)
-    if isinstance(identifier, str) and ":" in identifier and not _lookup(overrides, ("env", "id")):
+    module = isinstance(identifier, str) and ":" in identifier and not is_device_env(identifier)
+    if module and not _lookup(overrides, ("env", "id")):
         problems["env.id"] = f"{identifier!r}: a module to import may be named on the command line only"
     if problems or config is None:
         raise ConfigError(_report(problems, overrides, merged, source))

@@ -75,6 +75,9 @@ def explore_keys(keys: Array, times: Array, num_envs: int) -> Array:
 def evaluation_keys(episodes: int) -> tuple[Array, Array]:
     """The bank of evaluation keys of environments written in JAX: episode j is the same for every seed of every run.
 
+    The name of the stream was chosen among five so that the first 10 episodes of Pendulum are of average difficulty: a
+    solved policy returns -155 on them, -151 on 2000.
+
     Args:
       episodes: N.
 
@@ -83,7 +86,7 @@ def evaluation_keys(episodes: int) -> tuple[Array, Array]:
     """
     import jax
 
-    bank = jax.random.key(stream_id("evaluation bank"))
+    bank = jax.random.key(stream_id("bank of evaluation"))
     keys = jax.vmap(jax.random.fold_in, (None, 0))(bank, np.arange(episodes))
     reset, step = (jax.vmap(partial(stream_key, name=name))(keys) for name in ("reset", "environment"))
     return reset, step

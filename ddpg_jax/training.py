@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,15 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from rich.console import Console
 
-from ddpg_jax.algorithms import make_agent
 from ddpg_jax.config import Config
-from ddpg_jax.envs.factory import AnyLanes, evaluation_lanes, training_lanes
-from ddpg_jax.loops.evaluate import PolicyFn, evaluate_episodes, jit_policy
-from ddpg_jax.loops.host import host_loop
 from ddpg_jax.loops.report import Report, Row
 from ddpg_jax.loops.schedule import is_due
+from ddpg_jax.loops.start import Loop, start
 from ddpg_jax.reading import dump_toml
-from ddpg_jax.replay.ring import Ring
 from ddpg_jax.reports.plots import learning_curve
 from ddpg_jax.reports.result import Evaluated, make_result
 from ddpg_jax.reports.statistics import interquartile_mean
@@ -67,23 +62,11 @@ def train(
       StorageError: the run directory cannot be used.
     """
     with ExitStack() as stack:
-        lanes = stack.enter_context(closing(training_lanes(config)))
-        trials = stack.enter_context(closing(evaluation_lanes(config, config.evaluation.episodes)))
-        agent = make_agent(config, lanes.spec)
-        ring = Ring(
-            lanes.spec,
-            config.seed_list,
-            num_envs=config.env.num_envs,
-            capacity=config.replay.capacity,
-            n_step=config.algorithm.n_step,
-            gamma=config.algorithm.gamma,
-        )
-        name = f"{config.env.id.rsplit(':')[-1].replace('/', '-')}_{config.algorithm.name}"
-        directory = RunDirectory.create(run_dir, name, overwrite=overwrite)
+        loop = start(config, stack)
+        directory = RunDirectory.create(run_dir, run_name(config), overwrite=overwrite)
         directory.write_text(directory.config, dump_toml(config))
-        reports = host_loop(config, agent, lanes, ring)
-        report, evaluated = _drive(config, reports, jit_policy(agent), trials, directory, console)
-        save_weights(directory.weights, stored_part(report.state), lanes.spec)
+        report, evaluated = _drive(config, loop, directory, console)
+        save_weights(directory.weights, stored_part(report.state), loop.spec)
     result = make_result(config, report, evaluated)
     directory.write_result(result)
     steps = np.array([e.step for e in evaluated])
@@ -92,11 +75,14 @@ def train(
     return Run(directory.path, config, result)
 
 
+def run_name(config: Config) -> str:
+    """What a run is called if nobody names it: task and algorithm."""
+    return f"{config.env.id.rpartition(':')[-1].replace('/', '-')}_{config.algorithm.name}"
+
+
 def _drive(
     config: Config,
-    reports: Iterator[Report],
-    policy: PolicyFn,
-    trials: AnyLanes,
+    loop: Loop,
     directory: RunDirectory,
     console: Console | None,
 ) -> tuple[Report, list[Evaluated]]:
@@ -116,10 +102,10 @@ def _drive(
         display = ProgressDisplay(console or Console(quiet=True), config.total_steps, len(config.seed_list))
         progress = stack.enter_context(display)
         stop = stack.enter_context(StopRequest())
-        for report in reports:
+        for report in loop.reports:
             rows, stopping = report.rows, stop.requested
             if _evaluation_due(config, report.step) or stopping:
-                evaluated.append(Evaluated(report.step, evaluate_episodes(policy, report.state, trials)))
+                evaluated.append(Evaluated(report.step, loop.evaluate(report.state)))
                 rows = rows + _evaluation_rows(config.seed_list, evaluated[-1])
             for sink in sinks:
                 sink.write(rows)

@@ -8,10 +8,14 @@ from __future__ import annotations
 import difflib
 import importlib.util
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+from ddpg_jax.config import is_device_env
 from ddpg_jax.errors import ConfigError, EnvironmentFault
 from ddpg_jax.types import DeviceEnv
+
+if TYPE_CHECKING:
+    from ddpg_jax.config import Config
 
 MakeFn: TypeAlias = Callable[[str, int | None, Mapping[str, Any]], DeviceEnv]
 """`(name, max_episode_steps, kwargs) -> DeviceEnv`; without a time limit, the back-end's own."""
@@ -83,12 +87,6 @@ BACKENDS: dict[str, Backend] = {
 }
 
 
-def is_device_env(identifier: str) -> bool:
-    """Whether an id names an environment written in JAX."""
-    prefix, colon, _ = identifier.partition(":")
-    return bool(colon) and prefix in BACKENDS
-
-
 def unknown_device_env(identifier: str) -> str | None:
     """Says what is wrong with the id of an environment written in JAX, or None; back-ends are not asked here."""
     prefix, _, name = identifier.partition(":")
@@ -99,6 +97,22 @@ def unknown_device_env(identifier: str) -> str | None:
         return None
     close = difflib.get_close_matches(name, NATIVE, n=1)
     return f"there is no such environment; did you mean jax:{close[0]}?" if close else f"there are {', '.join(NATIVE)}"
+
+
+def chosen_loop(config: Config) -> str:
+    """The loop that trains a configuration: "host" or "device".
+
+    Raises:
+      ConfigError: the loop that is asked for cannot run the environment.
+    """
+    identifier, native = config.env.id, "device" if is_device_env(config.env.id) else "host"
+    if config.loop not in ("auto", native):
+        what = "written in JAX" if native == "device" else "a gymnasium environment"
+        hint = "; its counterpart written in JAX is jax:pendulum" if identifier == "Pendulum-v1" else ""
+        raise ConfigError(
+            f'loop = "{config.loop}" cannot run env.id={identifier!r}, which is {what}: set loop to "{native}"{hint}'
+        )
+    return native
 
 
 def make_device_env(identifier: str, max_episode_steps: int | None, kwargs: Mapping[str, Any]) -> DeviceEnv:

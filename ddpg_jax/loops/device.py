@@ -7,6 +7,8 @@ over the local devices; nothing leaves a device between two reports.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,6 +21,7 @@ from ddpg_jax.errors import ConfigError, EnvironmentFault, NotFiniteError
 from ddpg_jax.loops.program import Clock, Lane, Totals, program, start_clock
 from ddpg_jax.loops.report import METRICS, Evaluation, Report, Row
 from ddpg_jax.loops.schedule import chunks
+from ddpg_jax.memory import available_bytes
 from ddpg_jax.types import Array, Batch, DeviceEnv, HostArray, TrainState, Tree
 
 if TYPE_CHECKING:
@@ -35,6 +38,7 @@ class Compiled(NamedTuple):
       counts: as in `Program`.
       place: puts what has a leading `[L]` where the lanes are.
       clock: the clock of a run that begins, on every device.
+      mesh: where the lanes are, with axes "seed" and "data".
       lane_bytes: memory of one lane: replay, parameters, optimiser, environments.
       program_bytes: memory of the compiled programs beside their arguments, all lanes together, on one device.
     """
@@ -45,6 +49,7 @@ class Compiled(NamedTuple):
     counts: Callable[[int, int], HostArray]
     place: Callable[[Tree], Any]
     clock: Callable[[], Clock]
+    mesh: Mesh
     lane_bytes: int
     program_bytes: int
 
@@ -102,35 +107,58 @@ def compile_program(config: Config, env: DeviceEnv, keys: Array, hyper: Tree, me
     shared = mesh.shape["data"]
     if config.algorithm.batch_size % shared:
         raise ConfigError(
-            f"algorithm.batch_size={config.algorithm.batch_size} is no multiple of data_parallel={shared}"
+            f"algorithm.batch_size={config.algorithm.batch_size} is not a multiple of data_parallel={shared}"
         )
     one = program(config, env, _shared(mesh) if shared > 1 else lambda batch: batch)
     by_lane, everywhere = NamedSharding(mesh, P("seed")), NamedSharding(mesh, P())
-    lane_axes = {"spmd_axis_name": "seed"}
-    init = jax.jit(jax.vmap(one.init, **lane_axes), in_shardings=by_lane, out_shardings=by_lane)
+    over_lanes = partial(jax.vmap, spmd_axis_name="seed")
+    init = jax.jit(over_lanes(one.init), in_shardings=by_lane, out_shardings=by_lane)
     advance = jax.jit(
-        jax.vmap(one.advance, (0, None, None, 0, 0), (0, None, 0), **lane_axes),
+        over_lanes(one.advance, in_axes=(0, None, None, 0, 0), out_axes=(0, None, 0)),
         in_shardings=(by_lane, everywhere, everywhere, by_lane, by_lane),
         out_shardings=(by_lane, everywhere, by_lane),
         donate_argnums=(0, 1),
     )
-    evaluate = jax.jit(jax.vmap(one.evaluate, **lane_axes), in_shardings=by_lane, out_shardings=by_lane)
+    evaluate = jax.jit(over_lanes(one.evaluate), in_shardings=by_lane, out_shardings=by_lane)
     lane, clock = jax.eval_shape(init, keys, hyper), jax.eval_shape(start_clock)
     counts = one.counts(0, 0)
-    programs = [
-        init.lower(keys, hyper).compile(),
-        advance.lower(lane, clock, counts, keys, hyper).compile(),
-        evaluate.lower(lane.learner, hyper).compile(),
+    lowered = [
+        advance.lower(lane, clock, counts, keys, hyper),
+        init.lower(keys, hyper),
+        evaluate.lower(lane.learner, hyper),
     ]
+    with ThreadPoolExecutor() as pool:  # the compiler works without the interpreter
+        advance, init, evaluate = programs = list(pool.map(lambda each: each.compile(), lowered))
     lane_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(lane)) // len(keys)
     return Compiled(
-        *programs,
+        init,
+        advance,
+        evaluate,
         counts=one.counts,
         place=lambda tree: jax.device_put(tree, by_lane),
         clock=lambda: jax.device_put(start_clock(), everywhere),
+        mesh=mesh,
         lane_bytes=lane_bytes,
         program_bytes=max(map(_temporary_bytes, programs)),
     )
+
+
+def memory_bytes(compiled: Compiled, lanes: int) -> int:
+    """Memory that lanes take, all devices together: what they carry, and what the programs need beside."""
+    return lanes * compiled.lane_bytes + compiled.mesh.size * compiled.program_bytes
+
+
+def largest_fit(compiled: Compiled, lanes: int) -> int:
+    """The largest number of lanes whose memory is free, judged by programs compiled for `lanes`."""
+    return free_bytes(compiled.mesh) * lanes // memory_bytes(compiled, lanes)
+
+
+def free_bytes(mesh: Mesh) -> int:
+    """Memory that may still be allocated on the devices of a mesh; the machine's, where they have none of their own."""
+    statistics = [device.memory_stats() or {} for device in mesh.devices.flat]
+    if not all("bytes_limit" in each for each in statistics):
+        return available_bytes()
+    return sum(each["bytes_limit"] - each["bytes_in_use"] for each in statistics)
 
 
 def device_loop(config: Config, compiled: Compiled, keys: Array, hyper: Tree) -> Iterator[Chunk]:

@@ -169,7 +169,7 @@ def program(config: Config, env: DeviceEnv, place: Callable[[Batch], Batch] = la
         return carry
 
     def evaluate(learner: TrainState, hyper: Hyper) -> Evaluation:
-        return _evaluate(env, built(hyper)[0], learner, config.evaluation.episodes)
+        return evaluate_greedy(env, built(hyper)[0], learner, config.evaluation.episodes)
 
     def counts(start: int, stop: int) -> HostArray:
         bounds = [(max(start, part.begin), stop if part.end is None else min(stop, part.end)) for part in parts]
@@ -270,8 +270,20 @@ def _uniform(action_size: int) -> ActFn:
     return act
 
 
-def _evaluate(env: DeviceEnv, agent: Agent, learner: TrainState, episodes: int) -> Evaluation:
-    """One greedy episode from each of the evaluation keys; the number of steps is fixed, so devices need not talk."""
+def evaluate_greedy(env: DeviceEnv, agent: Agent, learner: TrainState, episodes: int) -> Evaluation:
+    """Runs one episode of the greedy policy of one seed from each of the bank of evaluation keys.
+
+    The number of steps is the time limit, whatever ends before: so devices need not tell each other who is done.
+
+    Args:
+      env: the environment.
+      agent: whose policy it is.
+      learner: its state; what `Agent.policy` reads.
+      episodes: N.
+
+    Returns:
+      Returns and lengths `[N]`.
+    """
     reset_keys, step_keys = evaluation_keys(episodes)
     env_state, obs = jax.vmap(env.reset)(reset_keys)
 
@@ -356,7 +368,9 @@ def make_train(config: Config, env: DeviceEnv | None = None) -> Callable[..., tu
             lane, clock, totals = one.advance(*carry, counts, key, hyper or {})
             return (lane, clock), (totals, one.evaluate(lane.learner, hyper or {}))
 
-        (lane, _), (totals, evaluation) = jax.lax.scan(period, (one.init(key, hyper or {}), start_clock()), counts)
+        (lane, _), (totals, evaluation) = jax.lax.scan(
+            period, (one.init(key, hyper or {}), start_clock()), jnp.asarray(counts)
+        )
         updates, episodes = (x.astype(jnp.float32) for x in (totals.updates, totals.episodes))
         means = dict(zip(METRICS, (totals.metrics / updates[:, None]).T, strict=True)) | {"max_q": totals.max_q}
         episode_return = totals.episode_return / episodes

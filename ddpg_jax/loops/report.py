@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, TypeAlias
 
-from ddpg_jax.types import Array, HostArray, TrainState
+from ddpg_jax.types import TrainState
 
 Row: TypeAlias = dict[str, Any]
 """One line of the record: event, seed, step, and numbers; only what the configuration determines."""
@@ -15,15 +15,15 @@ METRICS = ("critic_loss", "actor_loss", "mean_q", "max_q", "critic_grad_norm", "
 
 
 class Evaluation(NamedTuple):
-    """Episodes of the greedy policy.
+    """Episodes of the greedy policy; NumPy arrays once they have left the device.
 
     Attributes:
       returns: sum of rewards, `[S, episodes]`.
       lengths: steps, `[S, episodes]`.
     """
 
-    returns: HostArray | Array
-    lengths: HostArray | Array
+    returns: Any
+    lengths: Any
 
 
 class Report(NamedTuple):

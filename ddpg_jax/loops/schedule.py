@@ -73,7 +73,4 @@ def segments(config: Config) -> tuple[Segment, ...]:
     starts = algorithm.warmup_steps if algorithm.learning_starts is None else algorithm.learning_starts
     warm, learn = -(-algorithm.warmup_steps // num_envs), -(-starts // num_envs)
     cuts = [0, *sorted({warm, learn} - {0}), None]
-    return tuple(
-        Segment(a or 0, b, uniform=(a or 0) < warm, learns=(a or 0) >= learn)
-        for a, b in pairwise(cuts)
-    )
+    return tuple(Segment(a or 0, b, uniform=(a or 0) < warm, learns=(a or 0) >= learn) for a, b in pairwise(cuts))

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from ddpg_jax.errors import StorageError
 from ddpg_jax.loops.report import Row
 
-_NOT_SCALARS = frozenset({"event", "seed", "step", "env", "episode", "updates", "returns"})
+_NOT_SCALARS = frozenset({"event", "seed", "step", "env", "episode", "episodes", "updates", "returns"})
 
 
 @contextmanager

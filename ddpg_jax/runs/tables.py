@@ -26,8 +26,9 @@ def training_table(result: dict[str, Any]) -> Table:
     table.add_row(
         "time", f"{seconds['training']:.1f} s training, {seconds['compile']:.1f} s compiling, evaluation apart"
     )
-    phases = [f"{name} {seconds[name]:.1f}" for name in ("act", "environment", "replay", "update")]
-    table.add_row("  seconds", ", ".join(phases) + " (waiting for updates counts as act)")
+    phases = [f"{name} {spent:.1f}" for name, spent in seconds.items() if name not in ("compile", "training")]
+    waiting = " (waiting for updates counts as act)" if "act" in seconds else ""
+    table.add_row("  seconds", ", ".join(phases) + waiting)
     rates = f"{result['env_steps_per_second']:.0f} env steps/s, {result['updates_per_second']:.0f} updates/s"
     table.add_row("rates", f"{rates}, all {len(result['seeds'])} seeds together")
     return table

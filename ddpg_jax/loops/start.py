@@ -1,0 +1,111 @@
+"""From a configuration to a loop about to begin, and what judges its learner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from time import perf_counter
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+
+from ddpg_jax.algorithms import make_agent
+from ddpg_jax.envs.catalogue import chosen_loop, make_device_env
+from ddpg_jax.envs.factory import evaluation_lanes, training_lanes
+from ddpg_jax.errors import ConfigError
+from ddpg_jax.loops.device import (
+    Compiled,
+    compile_program,
+    device_loop,
+    free_bytes,
+    lane_mesh,
+    largest_fit,
+    memory_bytes,
+    reports,
+)
+from ddpg_jax.loops.evaluate import evaluate_episodes, jit_policy
+from ddpg_jax.loops.host import host_loop
+from ddpg_jax.loops.report import Evaluation, Report
+from ddpg_jax.memory import human_bytes
+from ddpg_jax.replay.ring import Ring
+from ddpg_jax.rng import run_keys
+from ddpg_jax.types import EnvSpec, TrainState
+
+if TYPE_CHECKING:
+    from ddpg_jax.config import Config
+
+
+class Loop(NamedTuple):
+    """A loop about to begin, and what judges its learner.
+
+    Attributes:
+      spec: the environment.
+      reports: the loop.
+      evaluate: one greedy episode from each of the bank of evaluation episodes.
+    """
+
+    spec: EnvSpec
+    reports: Iterator[Report]
+    evaluate: Callable[[TrainState], Evaluation]
+
+
+def start(config: Config, stack: ExitStack) -> Loop:
+    """Prepares the loop that a configuration asks for; the device loop is compiled then.
+
+    Args:
+      config: the run.
+      stack: closes what the loop holds open.
+
+    Raises:
+      ConfigError: the replay does not fit into memory, or the loop cannot run the environment.
+      EnvironmentFault: an environment cannot be made or trained.
+    """
+    return _LOOPS[chosen_loop(config)](config, stack)
+
+
+def _host(config: Config, stack: ExitStack) -> Loop:
+    """The host loop; its environments are closed with the stack."""
+    lanes = stack.enter_context(closing(training_lanes(config)))
+    trials = stack.enter_context(closing(evaluation_lanes(config, config.evaluation.episodes)))
+    agent = make_agent(config, lanes.spec)
+    ring = Ring(
+        lanes.spec,
+        config.seed_list,
+        num_envs=config.env.num_envs,
+        capacity=config.replay.capacity,
+        n_step=config.algorithm.n_step,
+        gamma=config.algorithm.gamma,
+    )
+    policy = jit_policy(agent)
+    return Loop(
+        lanes.spec, host_loop(config, agent, lanes, ring), lambda state: evaluate_episodes(policy, state, trials)
+    )
+
+
+def _device(config: Config, stack: ExitStack) -> Loop:
+    """The device loop, compiled already."""
+    began = perf_counter()
+    env = make_device_env(config.env.id, config.env.max_episode_steps, config.env.kwargs)
+    keys = run_keys(config.seed_list)
+    compiled = compile_program(config, env, keys, {}, lane_mesh(len(keys), config.data_parallel))
+    _check_memory(config, compiled)
+    chunks = device_loop(config, compiled, keys, {})
+    return Loop(
+        env.spec,
+        reports(config, chunks, perf_counter() - began),
+        lambda state: Evaluation(*jax.device_get(compiled.evaluate(state, {}))),
+    )
+
+
+_LOOPS: dict[str, Callable[[Config, ExitStack], Loop]] = {"host": _host, "device": _device}
+
+
+def _check_memory(config: Config, compiled: Compiled) -> None:
+    """Refuses a run that does not fit; nothing has been allocated yet."""
+    seeds = len(config.seed_list)
+    needed, free = memory_bytes(compiled, seeds), free_bytes(compiled.mesh)
+    if needed > free:
+        raise ConfigError(
+            f"{seeds} seeds with replay.capacity={config.replay.capacity} need {human_bytes(needed)} on the device, "
+            f"{human_bytes(free)} are free; the largest number of seeds that fits is {largest_fit(compiled, seeds)}"
+        )
