@@ -31,17 +31,16 @@ def make_agent(config: Config, spec: EnvSpec) -> Agent:
             f"observations of shape {spec.obs_shape} are not vectors: algorithm.name={config.algorithm.name!r} learns "
             f"from vectors only; flatten them with gymnasium.wrappers.FlattenObservation"
         )
-    agent = _ALGORITHMS[config.algorithm.name](config.algorithm, make_noise(config.exploration, spec), spec)
-    return with_precision(agent, config.precision)
+    return in_float32(_ALGORITHMS[config.algorithm.name](config, make_noise(config.exploration, spec), spec))
 
 
-def with_precision(agent: Agent, precision: str) -> Agent:
-    """The same agent with matrix products of the given precision; some accelerators default to less than float32."""
+def in_float32(agent: Agent) -> Agent:
+    """The same agent with full products of float32 factors, for which some accelerators take less by default."""
 
     def under(function: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(function)
         def call(*arguments: Any) -> Any:
-            with jax.default_matmul_precision(precision):
+            with jax.default_matmul_precision("float32"):
                 return function(*arguments)
 
         return call
@@ -49,15 +48,15 @@ def with_precision(agent: Agent, precision: str) -> Agent:
     return agent._replace(act=under(agent.act), policy=under(agent.policy), update=under(agent.update))
 
 
-def ddpg(config: AlgorithmConfig, exploration: Noise, spec: EnvSpec) -> Agent:
+def ddpg(config: Config, exploration: Noise, spec: EnvSpec) -> Agent:
     """Deep deterministic policy gradient (Lillicrap et al., arXiv:1509.02971, Algorithm 1)."""
     actor, critic = _mlps(config, spec)
     return policy_gradient(
         networks=Params(networks.identity(), actor, networks.ensemble(critic, 1)),
         head=scalar(),
         noise=exploration,
-        optimizers=_optimizers(config),
-        follow=polyak(config.tau),
+        optimizers=_optimizers(config.algorithm),
+        follow=polyak(config.algorithm.tau),
     )
 
 
@@ -76,13 +75,20 @@ _NOISES = {
 }
 
 
-def _mlps(config: AlgorithmConfig, spec: EnvSpec) -> tuple[Network, Network]:
+def _mlps(config: Config, spec: EnvSpec) -> tuple[Network, Network]:
+    algorithm = config.algorithm
     actor, critic = (
-        partial(make, activation=config.activation, initializer=config.initializer, final_scale=config.final_scale)
+        partial(
+            make,
+            activation=algorithm.activation,
+            initializer=algorithm.initializer,
+            final_scale=algorithm.final_scale,
+            precision=config.precision,
+        )
         for make in (networks.mlp_actor, networks.mlp_critic)
     )
-    sizes = prod(spec.obs_shape), spec.action_size, config.hidden
-    return actor(*sizes), critic(*sizes, action_layer=config.action_layer)
+    sizes = prod(spec.obs_shape), spec.action_size, algorithm.hidden
+    return actor(*sizes), critic(*sizes, action_layer=algorithm.action_layer)
 
 
 def _optimizers(config: AlgorithmConfig) -> Params:

@@ -16,6 +16,7 @@ from ddpg_jax.types import Array, Network, Tree
 
 Initializer: TypeAlias = Literal["fan_in", "lecun_normal"]
 Activation: TypeAlias = Literal["relu", "elu", "tanh", "silu"]
+Precision: TypeAlias = Literal["float32", "bfloat16"]
 
 _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": nn.relu,
@@ -34,12 +35,40 @@ def symmetric_uniform(limit: float) -> Callable[..., Array]:
     return init
 
 
-def _dense(size: int, fan_in: int, initializer: Initializer, scale: float | None = None) -> nn.Dense:
+@jax.custom_jvp
+def bfloat16_dot(x: Array, kernel: Array) -> Array:
+    """The product x·W of factors rounded to bfloat16, summed and returned in float32, `[I], [I, Z] -> [Z]`.
+
+    In the backward pass the factors are rounded alike, and so are the products, as is usual; parameters, activations
+    and gradients are float32 outside of it.
+    """
+    return jnp.matmul(x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16), preferred_element_type=jnp.float32)
+
+
+@bfloat16_dot.defjvp
+def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    (x, kernel), (dx, d_kernel) = (tuple(a.astype(jnp.bfloat16) for a in pair) for pair in (primals, tangents))
+    tangent = jnp.matmul(dx, kernel).astype(jnp.float32) + jnp.matmul(x, d_kernel).astype(jnp.float32)
+    return bfloat16_dot(*primals), tangent
+
+
+def _bfloat16_dot_general(x: Array, kernel: Array, dimensions: Any, precision: Any = None, **options: Any) -> Array:
+    """`bfloat16_dot` in the form that flax asks for."""
+    return bfloat16_dot(x, kernel)
+
+
+_PRODUCTS: dict[str, Callable[..., Array]] = {"float32": jax.lax.dot_general, "bfloat16": _bfloat16_dot_general}
+
+
+def _dense(
+    size: int, fan_in: int, initializer: Initializer, precision: Precision, scale: float | None = None
+) -> nn.Dense:
     """A dense layer; `scale` overrides the initialiser by U(−scale, scale) for weights and biases."""
+    product = _PRODUCTS[precision]
     if scale is None and initializer == "lecun_normal":
-        return nn.Dense(size)
+        return nn.Dense(size, dot_general=product)
     uniform = symmetric_uniform(fan_in**-0.5 if scale is None else scale)
-    return nn.Dense(size, kernel_init=uniform, bias_init=uniform)
+    return nn.Dense(size, kernel_init=uniform, bias_init=uniform, dot_general=product)
 
 
 class _MLP(nn.Module):
@@ -50,6 +79,7 @@ class _MLP(nn.Module):
     activation: Activation
     initializer: Initializer
     final_scale: float | None
+    precision: Precision
     late_layer: int = 0
 
     @nn.compact
@@ -57,8 +87,8 @@ class _MLP(nn.Module):
         for i, width in enumerate(self.hidden):
             if late is not None and i == self.late_layer:
                 x = jnp.concatenate([x, late])
-            x = _ACTIVATIONS[self.activation](_dense(width, x.shape[-1], self.initializer)(x))
-        return _dense(self.outputs, x.shape[-1], self.initializer, self.final_scale)(x)
+            x = _ACTIVATIONS[self.activation](_dense(width, x.shape[-1], self.initializer, self.precision)(x))
+        return _dense(self.outputs, x.shape[-1], self.initializer, self.precision, self.final_scale)(x)
 
 
 def identity() -> Network:
@@ -74,6 +104,7 @@ def mlp_actor(
     activation: Activation = "relu",
     initializer: Initializer = "fan_in",
     final_scale: float | None = None,
+    precision: Precision = "float32",
 ) -> Network:
     """A deterministic policy, mu(s) = tanh(MLP(s)).
 
@@ -85,11 +116,12 @@ def mlp_actor(
       initializer: of the hidden layers, and of the last where `final_scale` is None. "fan_in" is U(±1/sqrt(fan_in))
         for weights and biases (Lillicrap et al., section 7); "lecun_normal" is that of flax, with zero biases.
       final_scale: the last layer is drawn from U(±final_scale); 3e-3 in Lillicrap et al.
+      precision: of the factors of matrix products; all else is float32.
 
     Returns:
       A network `(params, obs [O]) -> action [A]` in [-1, 1].
     """
-    module = _MLP(tuple(hidden), action_size, activation, initializer, final_scale)
+    module = _MLP(tuple(hidden), action_size, activation, initializer, final_scale, precision)
 
     def init(key: Array) -> Tree:
         return module.init(key, jnp.zeros(obs_size))
@@ -109,6 +141,7 @@ def mlp_critic(
     activation: Activation = "relu",
     initializer: Initializer = "fan_in",
     final_scale: float | None = None,
+    precision: Precision = "float32",
     outputs: int = 1,
 ) -> Network:
     """An action-value network Q(s, a).
@@ -121,6 +154,7 @@ def mlp_critic(
       activation: as in `mlp_actor`.
       initializer: as in `mlp_actor`.
       final_scale: as in `mlp_actor`.
+      precision: as in `mlp_actor`.
       outputs: Z, 1 for a scalar critic.
 
     Returns:
@@ -131,7 +165,7 @@ def mlp_critic(
     """
     if not 0 <= action_layer < len(hidden):
         raise ValueError(f"action_layer={action_layer} is not one of the {len(hidden)} hidden layers, counted from 0")
-    module = _MLP(tuple(hidden), outputs, activation, initializer, final_scale, action_layer)
+    module = _MLP(tuple(hidden), outputs, activation, initializer, final_scale, precision, action_layer)
 
     def init(key: Array) -> Tree:
         return module.init(key, jnp.zeros(obs_size), jnp.zeros(action_size))
