@@ -1,4 +1,4 @@
-"""The command line: train, evaluate, doctor.
+"""The command line: train, sweep, evaluate, doctor.
 
 Nothing heavy is imported before a command needs it, and jax only after the configuration has been found right.
 """
@@ -56,6 +56,13 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("-h", "--help", action="store_true", help="show this, and every field")
     train.set_defaults(command=_train, parser=train)
 
+    sweep = commands.add_parser("sweep", help="train many combinations of numbers as lanes of one program")
+    sweep.add_argument("sweep", type=Path, help="a TOML file with [grid] or [random]; see docs/sweeps.md")
+    sweep.add_argument("--run-dir", type=Path, help="directory of the sweep; default: a new one under runs/")
+    sweep.add_argument("--overwrite", action="store_true", help="replace what is in the directory")
+    sweep.add_argument("--quiet", action="store_true", help="show no progress")
+    sweep.set_defaults(command=_sweep)
+
     evaluate = commands.add_parser("evaluate", help="evaluate the final policies of a run")
     evaluate.add_argument("run_dir", type=Path, help="directory of a run")
     evaluate.add_argument("--episodes", type=_count, default=100, help="episodes of each seed (default 100)")
@@ -80,7 +87,32 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> int:
     run = train(config, options.run_dir, overwrite=options.overwrite, console=None if options.quiet else console)
     console.print(training_table(run.result))
     console.print(f"{run.directory}/learning_curve.png, result.json, metrics.jsonl", soft_wrap=True, highlight=False)
-    if not run.result["complete"]:
+    return _ending(run.result)
+
+
+def _sweep(options: argparse.Namespace, words: list[str]) -> int:
+    overrides, problems = parse_overrides(words)
+    if problems:
+        raise ConfigError("\n".join(f"{word}: {problem}" for word, problem in problems.items()))
+    from ddpg_jax.grid import load_sweep
+
+    sweep = load_sweep(options.sweep, overrides)
+    from ddpg_jax.runs.progress import SturdyConsole
+    from ddpg_jax.runs.tables import ranking_table
+    from ddpg_jax.sweep import run_sweep
+
+    console = SturdyConsole()
+    run = run_sweep(sweep, options.run_dir, overwrite=options.overwrite, console=None if options.quiet else console)
+    console.print(ranking_table(run.result))
+    console.print(
+        f"{run.directory}/ranking.png, best.toml, result.json, metrics.jsonl", soft_wrap=True, highlight=False
+    )
+    return _ending(run.result)
+
+
+def _ending(result: dict[str, Any]) -> int:
+    """The exit code of a run or sweep, and a word if it was interrupted."""
+    if not result["complete"]:
         print("ddpg-jax: interrupted; what was reached is saved", file=sys.stderr)
         return INTERRUPTED
     return 0

@@ -18,8 +18,8 @@ from safetensors.numpy import load_file
 from tiny_run import read_rows
 
 from ddpg_jax.cli import parse_config
-from ddpg_jax.reading import load_config
 from ddpg_jax.errors import ConfigError
+from ddpg_jax.reading import load_config
 
 PROGRAM = (sys.executable, "-m", "ddpg_jax")
 SECONDS = 240  # far more than any command takes: a guard against hanging

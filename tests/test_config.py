@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from ddpg_jax.config import Config
-from ddpg_jax.reading import dump_toml, load_config, resolve
 from ddpg_jax.errors import ConfigError
+from ddpg_jax.reading import dump_toml, load_config, resolve
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-FILES = sorted(CONFIGS.rglob("*.toml"))
+FILES = sorted(path for path in CONFIGS.rglob("*.toml") if path.parent.name != "sweeps")
 SCHEMA = Config.model_json_schema()
 
 

@@ -39,7 +39,7 @@ class Compiled(NamedTuple):
       place: puts what has a leading `[L]` where the lanes are.
       clock: the clock of a run that begins, on every device.
       mesh: where the lanes are, with axes "seed" and "data".
-      lane_bytes: memory of one lane: replay, parameters, optimiser, environments.
+      lane_bytes: memory of one lane, by part: "replay", "learner" (parameters, targets, optimisers), "rest".
       program_bytes: memory of the compiled programs beside their arguments, all lanes together, on one device.
     """
 
@@ -50,7 +50,7 @@ class Compiled(NamedTuple):
     place: Callable[[Tree], Any]
     clock: Callable[[], Clock]
     mesh: Mesh
-    lane_bytes: int
+    lane_bytes: dict[str, int]
     program_bytes: int
 
 
@@ -129,7 +129,6 @@ def compile_program(config: Config, env: DeviceEnv, keys: Array, hyper: Tree, me
     ]
     with ThreadPoolExecutor() as pool:  # the compiler works without the interpreter
         advance, init, evaluate = programs = list(pool.map(lambda each: each.compile(), lowered))
-    lane_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(lane)) // len(keys)
     return Compiled(
         init,
         advance,
@@ -138,14 +137,14 @@ def compile_program(config: Config, env: DeviceEnv, keys: Array, hyper: Tree, me
         place=lambda tree: jax.device_put(tree, by_lane),
         clock=lambda: jax.device_put(start_clock(), everywhere),
         mesh=mesh,
-        lane_bytes=lane_bytes,
+        lane_bytes={name: size // len(keys) for name, size in _bytes_by_part(lane).items()},
         program_bytes=max(map(_temporary_bytes, programs)),
     )
 
 
 def memory_bytes(compiled: Compiled, lanes: int) -> int:
     """Memory that lanes take, all devices together: what they carry, and what the programs need beside."""
-    return lanes * compiled.lane_bytes + compiled.mesh.size * compiled.program_bytes
+    return lanes * sum(compiled.lane_bytes.values()) + compiled.mesh.size * compiled.program_bytes
 
 
 def largest_fit(compiled: Compiled, lanes: int) -> int:
@@ -194,13 +193,13 @@ def reports(config: Config, loop: Iterator[Chunk], compile_seconds: float) -> It
       EnvironmentFault: an environment reported a number that is not finite.
     """
     for chunk in loop:
-        rows = [row for i, seed in enumerate(config.seed_list) for row in _rows(chunk, i, seed)]
+        rows = [row for i, seed in enumerate(config.seed_list) for row in lane_rows(chunk, i, seed)]
         _check(config, chunk)
         seconds = {"compile": compile_seconds, "device": chunk.seconds}
         yield Report(chunk.step, chunk.updates, rows, seconds, chunk.learner)
 
 
-def _rows(chunk: Chunk, lane: int, seed: int) -> list[Row]:
+def lane_rows(chunk: Chunk, lane: int, seed: int) -> list[Row]:
     """What a lane did in a chunk: means over its episodes and over its updates."""
     totals = jax.tree.map(lambda x: x[lane].item() if x.ndim == 1 else x[lane], chunk.totals)
     rows: list[Row] = []
@@ -232,6 +231,14 @@ def _shared(mesh: Mesh) -> Callable[[Batch], Batch]:
     """Divides the rows of the batches `[U, B, ...]` over the axis "data"."""
     rows = NamedSharding(mesh, P(None, "data"))
     return lambda batch: jax.lax.with_sharding_constraint(batch, rows)
+
+
+def _bytes_by_part(lane: Lane) -> dict[str, int]:
+    def size(tree: Tree) -> int:
+        return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+    replay, learner = size(lane.store), size(lane.learner)
+    return {"replay": replay, "learner": learner, "rest": size(lane) - replay - learner}
 
 
 def _temporary_bytes(compiled: Any) -> int:

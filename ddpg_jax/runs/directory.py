@@ -11,7 +11,15 @@ from typing import Any
 
 from ddpg_jax.errors import StorageError
 
-_FILES = ("config.toml", "metrics.jsonl", "timing.jsonl", "result.json", "learning_curve.png")
+_FILES = (
+    "config.toml",
+    "metrics.jsonl",
+    "timing.jsonl",
+    "result.json",
+    "learning_curve.png",
+    "ranking.png",
+    "best.toml",
+)
 _FOLDERS = ("tensorboard", "checkpoints")
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from ddpg_jax.reports.plots import short_values
 from ddpg_jax.reports.statistics import Summary, summarize
 
 if TYPE_CHECKING:
@@ -45,6 +46,25 @@ def evaluation_table(config: Config, evaluation: Evaluation) -> Table:
         figures = (returns.mean(), returns.std(), returns.min(), returns.max(), lengths.mean())
         table.add_row(str(seed), *(f"{figure:.1f}" for figure in figures))
     table.caption, table.caption_justify = _score(summary), "left"
+    return table
+
+
+def ranking_table(result: dict[str, Any], most: int = 20) -> Table:
+    """The combinations of a sweep, best first."""
+    entries = result["combinations"]
+    table = Table(title=f"{len(entries)} combinations on {result['env']}", title_justify="left")
+    for name, justify in (("", "right"), ("combination", "left"), ("IQM", "right"), ("95% interval", "right")):
+        table.add_column(name, justify=justify, overflow="fold")  # pyright: ignore[reportArgumentType]
+    for rank, entry in enumerate(entries[:most], 1):
+        score, interval, lost = entry["interquartile_mean"], entry["interval"], entry["diverged_seeds"]
+        band = f"[{interval[0]:.1f}, {interval[1]:.1f}]" if interval else ""
+        if score is None:
+            band = f"{lost} of {len(result['seeds'])} seeds diverged" if lost else "not run to an evaluation"
+        table.add_row(str(rank), short_values(entry["values"]), "" if score is None else f"{score:.1f}", band)
+    table.caption = f"interquartile means over {len(result['seeds'])} seeds" + (
+        f"; the best {most}" if len(entries) > most else ""
+    )
+    table.caption_justify = "left"
     return table
 
 
