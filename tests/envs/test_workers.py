@@ -15,12 +15,12 @@ import custom
 import numpy as np
 import pytest
 
-from ddpg_jax.reading import load_config
 from ddpg_jax.envs.factory import evaluation_lanes, training_lanes
 from ddpg_jax.envs.lanes import Lanes, training_seeds
 from ddpg_jax.envs.registry import describe, make_env
 from ddpg_jax.envs.workers import WorkerLanes
 from ddpg_jax.errors import EnvironmentFault
+from ddpg_jax.reading import load_config
 
 BLOCK = r"/dev/shm/\S+"  # noqa: S108 - where Linux keeps shared memory
 NEVER = 300.0  # seconds; a test that waits for it fails

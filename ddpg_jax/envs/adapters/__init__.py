@@ -72,11 +72,12 @@ def adapt_stateful(env: Any, max_episode_steps: int) -> DeviceEnv:
 
     Its `reset(key)` and `step(state, action)` return a state that holds `obs`, `reward` and `done`, and its
     `action_size` actions lie in [-1, 1]. Of observations that are a dictionary the entry "state" is taken, which these
-    packages give to the actor too.
+    packages give to the actor too. It gets its key as an array of words, as it may keep it in its state, where all else
+    is arrays too.
     """
 
     def reset(key: Array) -> tuple[Tree, Array]:
-        state = env.reset(key)
+        state = env.reset(jax.random.key_data(key))
         return state, _actor_obs(state.obs)
 
     def step(state: Tree, action: Array, key: Array) -> tuple[Tree, Array, Any, Any, bool]:
@@ -166,4 +167,9 @@ def _common(state: Tree, following: Tree) -> Tree:
 
 
 def _cast(state: Tree, like: Tree) -> Tree:
-    return jax.tree.map(lambda x, y: x if x.dtype == y.dtype else x.astype(y.dtype), state, like)
+    """The state with the dtypes of another, none of them weak, as they are in a loop or after a file was read."""
+
+    def cast(x: Array, y: jax.ShapeDtypeStruct) -> Array:
+        return x if jnp.issubdtype(y.dtype, jax.dtypes.prng_key) else jnp.asarray(x, y.dtype)
+
+    return jax.tree.map(cast, state, like)

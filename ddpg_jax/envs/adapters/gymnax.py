@@ -99,14 +99,18 @@ def _hides_a_limit(
 ) -> bool:
     """Whether an episode ends by its step count alone, although the limit is lifted, as far as can be told.
 
-    A first state is given the step count just before the limit, and stepped.
+    A first state is stepped as it is, and with the step count just before the limit.
     """
-    state, _ = jax.jit(lenient(reset))(jax.random.key(0))
-    if own_limit is None or not hasattr(state, "time"):
+    if own_limit is None:
         return not tells_ends_apart
-    take = jax.jit(lenient(step))
 
-    def ends(time: Array) -> bool:
-        return bool(take(state.replace(time=time), jnp.asarray(action, jnp.float32), jax.random.key(0))[3])
+    def probe(key: Array) -> Any:
+        reset_key, step_key = jax.random.split(key)
+        early, _ = reset(reset_key)
+        if not hasattr(early, "time"):
+            return not tells_ends_apart
+        late = early.replace(time=jnp.full_like(early.time, own_limit - 1))
+        ends = [step(state, jnp.asarray(action), jax.random.clone(step_key))[3] for state in (early, late)]
+        return jnp.logical_and(ends[1], jnp.logical_not(ends[0]))
 
-    return ends(jnp.full_like(state.time, own_limit - 1)) and not ends(state.time)
+    return bool(jax.jit(lenient(probe))(jax.random.key(0)))

@@ -1,9 +1,7 @@
 """What every adapter must do, proven against the functions of its back-end, called by hand with the same keys."""
 
-import contextlib
 import functools
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -14,15 +12,9 @@ import pytest
 from ddpg_jax.envs.adapters import lenient
 from ddpg_jax.types import Array, DeviceEnv
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # what the back-ends themselves import is not ours to mend
-    for module in ("gymnax", "brax.envs", "mujoco_playground"):
-        with contextlib.suppress(ImportError):
-            __import__(module)
-
 
 class Raw(NamedTuple):
-    """A back-end by hand: `key -> (state, obs)` and `(state, action, key) -> (state, obs, reward, done)`, in its units."""
+    """A back-end by hand: `key -> (state, obs)` and `(state, action, key) -> (state, obs, reward, done)`."""
 
     reset: Callable[..., Any]
     step: Callable[..., Any]
@@ -64,6 +56,7 @@ def _follow(env: DeviceEnv, raw: Raw, action: Array, units: Array, steps: int, s
             count = 0
         _close(obs, raw_next_obs)
         assert state.steps == count
+        assert not any(getattr(leaf, "weak_type", False) for leaf in jax.tree.leaves(state))
         assert (out.reward.dtype, out.terminated.dtype, out.truncated.dtype) == (jnp.float32, bool, bool)
         assert obs.shape == out.next_obs.shape == env.spec.obs_shape
         assert obs.dtype == out.next_obs.dtype == env.spec.obs_dtype
@@ -103,6 +96,13 @@ def _lanes(env: DeviceEnv, seed: int = 0) -> None:
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((rows, last)))
     assert not np.allclose(rows[:, 0], rows[:, 1])
     jax.tree.map(_close, (rows[:, 1], jax.tree.map(lambda leaf: leaf[1], last)), (row, final))
+
+
+@pytest.fixture
+def unchecked_keys() -> Iterator[None]:
+    """Lets a state hold a typed key: the checker takes one that went through `jnp.where` for consumed."""
+    with jax.debug_key_reuse(False):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -18,12 +18,13 @@ ONE = jnp.ones(1)
 
 
 class Falling(PendulumFunctional):
-    """The pendulum of gymnasium, over once it turns fast; its state counts the steps, an int that grows by floats."""
+    """gymnasium's pendulum, over once it turns fast; its state has a key, and an int that becomes a float."""
 
-    limit = 2.0
+    limit = 1.5
 
     def initial(self, rng):
-        return {"angles": super().initial(rng), "steps": 0, "key": jax.random.clone(rng)}
+        rng, key = jax.random.split(rng)
+        return {"angles": super().initial(rng), "steps": 0, "key": key}
 
     def transition(self, state, action, rng):
         key, _ = jax.random.split(state["key"])
@@ -67,13 +68,15 @@ def test_a_time_limit_cuts_and_the_next_episode_begins(follow, by_hand, action, 
     assert not np.allclose(seen.obs[0], seen.obs[3])
 
 
+@pytest.mark.usefixtures("unchecked_keys")
 def test_an_end_is_no_cut(follow, by_hand):
     env = from_func_env(Falling(), 40)
-    seen = follow(env, by_hand(Falling()), ONE, 2 * ONE, steps=30)
+    seen = follow(env, by_hand(Falling()), ONE, 2 * ONE, steps=30, seed=1)
     assert seen.terminated.any()
     assert not seen.truncated.any()
 
 
+@pytest.mark.usefixtures("unchecked_keys")
 def test_an_end_at_the_limit_is_both(follow, by_hand):
     env = from_func_env(Falling({"limit": 0.0}), 1)
     seen = follow(env, by_hand(Falling({"limit": 0.0})), ONE, 2 * ONE, steps=2)
@@ -99,9 +102,19 @@ def test_actions_arrive_as_the_bounds(action):
     np.testing.assert_array_equal(state.state, bound)
 
 
-def test_lanes_are_environments_of_their_own(lanes):
-    lanes(functional("pendulum", 3, {}))
-    lanes(from_func_env(Falling(), 3))
+@pytest.mark.usefixtures("unchecked_keys")
+@pytest.mark.parametrize("make", [PendulumFunctional, Falling])
+def test_lanes_are_environments_of_their_own(lanes, make):
+    lanes(from_func_env(make(), 3))
+
+
+@pytest.mark.usefixtures("unchecked_keys")
+def test_a_count_that_becomes_a_float_loses_nothing():
+    env = from_func_env(Falling({"limit": 9.0}), 5)
+    state, _ = env.reset(jax.random.key(0))
+    assert state.state["steps"].dtype == jnp.float32
+    state, _ = env.step(state, ONE, jax.random.key(1))
+    assert state.state["steps"] == 0.5
 
 
 def test_it_is_made_by_its_name_and_is_our_pendulum_but_for_the_first_states():
@@ -148,7 +161,10 @@ def test_refusals_of_names(name, kwargs, message):
         ({"observation": lambda state, key: {"a": state, "b": state}}, "observations are a dict of a, b: expected one"),
         ({"observation": lambda state, key: (state, state)}, "observations are a tuple: expected one"),
         ({"reward": lambda state, action, after, key: action}, r"reward of a step has shape \(1,\): expected \(\)"),
-        ({"transition": lambda state, action, key: state[:, None][..., 0:0]}, "unused"),
+        (
+            {"transition": lambda *_: jnp.zeros((2, 1)), "observation": lambda *_: jnp.zeros(3)},
+            r"state has shape \(2,\) after a reset and \(2, 1\) after a step",
+        ),
         ({"initial": lambda key: tuple(jnp.zeros(2))}, "has other parts than after a reset"),
     ],
     ids=str,
