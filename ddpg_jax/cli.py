@@ -18,10 +18,25 @@ from ddpg_jax.errors import ConfigError, DdpgJaxError
 
 if TYPE_CHECKING:
     from ddpg_jax.config import Config
+    from ddpg_jax.training import Run
 
 INTERRUPTED = 130
 
-_OPTIONS = frozenset({"--help", "--version", "--run-dir", "--overwrite", "--quiet", "--episodes", "--video"})
+_OPTIONS = frozenset(
+    {
+        "--help",
+        "--version",
+        "--run-dir",
+        "--overwrite",
+        "--quiet",
+        "--episodes",
+        "--video",
+        "--distributed",
+        "--coordinator",
+        "--num-processes",
+        "--process-id",
+    }
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,6 +68,11 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--run-dir", type=Path, help="directory of the run; default: a new one under runs/")
     train.add_argument("--overwrite", action="store_true", help="replace the run that is in the directory")
     train.add_argument("--quiet", action="store_true", help="show no progress")
+    job = train.add_argument_group("several processes, each with its share of the seeds")
+    job.add_argument("--distributed", action="store_true", help="join the other processes of the job; needs --run-dir")
+    job.add_argument("--coordinator", metavar="HOST:PORT", help="of the first process, where no cluster tells")
+    job.add_argument("--num-processes", type=_count, metavar="N", help="likewise")
+    job.add_argument("--process-id", type=int, metavar="I", help="likewise, from 0")
     train.add_argument("-h", "--help", action="store_true", help="show this, and every field")
     train.set_defaults(command=_train, parser=train)
 
@@ -81,13 +101,28 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> int:
     config = parse_config(options.config, overrides)
     from ddpg_jax.runs.progress import SturdyConsole
     from ddpg_jax.runs.tables import training_table
-    from ddpg_jax.training import train
 
     console = SturdyConsole()
-    run = train(config, options.run_dir, overwrite=options.overwrite, console=None if options.quiet else console)
+    shown = {"overwrite": options.overwrite, "console": None if options.quiet else console}
+    if options.distributed:
+        run = _train_distributed(config, options, shown)
+    else:
+        from ddpg_jax.training import train
+
+        run = train(config, options.run_dir, **shown)
     console.print(training_table(run.result))
-    console.print(f"{run.directory}/learning_curve.png, result.json, metrics.jsonl", soft_wrap=True, highlight=False)
+    record = "process-*/metrics.jsonl" if options.distributed else "metrics.jsonl"
+    console.print(f"{run.directory}/learning_curve.png, result.json, {record}", soft_wrap=True, highlight=False)
     return _ending(run.result)
+
+
+def _train_distributed(config: Config, options: argparse.Namespace, shown: dict[str, Any]) -> Run:
+    if options.run_dir is None:
+        raise ConfigError("--distributed needs --run-dir: all processes write into one directory")
+    from ddpg_jax.distributed import join, train_distributed
+
+    join(options.coordinator, options.num_processes, options.process_id)
+    return train_distributed(config, options.run_dir, **shown)
 
 
 def _sweep(options: argparse.Namespace, words: list[str]) -> int:

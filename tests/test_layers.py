@@ -13,7 +13,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = {
     5: ("__main__", "cli", "doctor"),
-    4: ("training", "inference", "sweep", "loops", "runs", "reports"),
+    4: ("training", "inference", "sweep", "distributed", "loops", "runs", "reports"),
     3: ("algorithms",),
     2: ("agents", "replay", "envs"),
     1: ("agents.networks", "agents.heads", "agents.noise", "agents.augment", "agents.normalize"),

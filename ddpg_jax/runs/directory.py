@@ -76,6 +76,8 @@ class RunDirectory:
         run = cls(path)
         if not run.config.is_file():
             raise StorageError(f"{run.path} is not a run directory: it holds no config.toml")
+        if (run.path / "process-0").is_dir():
+            raise StorageError(f"{run.path} holds the runs of several processes: name one of them, as process-0")
         return run
 
     def write_text(self, path: Path, text: str) -> None:

@@ -1,0 +1,120 @@
+"""Several processes, each training its own seeds on its own devices, and one result of all.
+
+No program spans two processes: seeds do not talk to each other, so all that crosses the network is the returns, once,
+at the end.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from rich.console import Console
+
+from ddpg_jax.config import Config
+from ddpg_jax.errors import ConfigError, StorageError
+from ddpg_jax.reading import dump_toml
+from ddpg_jax.reports.plots import learning_curve
+from ddpg_jax.reports.statistics import summarize
+from ddpg_jax.runs.directory import RunDirectory
+from ddpg_jax.training import Run, train
+from ddpg_jax.types import HostArray
+
+
+def join(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
+    """Joins the processes of a job; to be called before anything of jax is used.
+
+    Args:
+      coordinator: `host:port` of the first process; None: found out from the cluster (SLURM, Open MPI, Cloud TPU, ...).
+      num_processes: how many there are; None: as above.
+      process_id: which of them this one is, from 0; None: as above.
+
+    Raises:
+      ConfigError: the others were not found.
+    """
+    try:
+        jax.distributed.initialize(coordinator, num_processes, process_id)
+    except (RuntimeError, ValueError) as error:
+        raise ConfigError(
+            f"the processes of the job did not find each other: {error}; outside a cluster that jax knows, give "
+            "--coordinator HOST:PORT, --num-processes and --process-id"
+        ) from error
+
+
+def own_seeds(config: Config) -> Config:
+    """The configuration with the seeds of this process: the whole list is divided in order.
+
+    Raises:
+      ConfigError: the seeds cannot be divided evenly.
+    """
+    count, index = jax.process_count(), jax.process_index()
+    share, rest = divmod(len(config.seed_list), count)
+    if rest:
+        raise ConfigError(f"{len(config.seed_list)} seeds cannot be divided evenly among {count} processes")
+    return config.model_copy(update={"seeds": config.seed_list[index * share : (index + 1) * share]})
+
+
+def train_distributed(
+    config: Config, run_dir: str | Path, *, overwrite: bool = False, console: Console | None = None
+) -> Run:
+    """Trains the seeds of this process; process 0 then writes the result of all.
+
+    Args:
+      config: the whole run, the same in every process.
+      run_dir: directory of the whole; each process writes a run of its own into `process-<i>` of it.
+      overwrite: whether the files of an earlier run there may be removed.
+      console: where progress is shown; None: nowhere.
+
+    Returns:
+      The run of all; every process returns the same result.
+
+    Raises:
+      ConfigError: the seeds cannot be divided evenly.
+      StorageError: there is a run and `overwrite` is not set.
+    """
+    whole = RunDirectory(run_dir)
+    if whole.config.exists() and not overwrite:
+        raise StorageError(f"{whole.path} holds a run: name another --run-dir, or replace the run with --overwrite")
+    own = train(own_seeds(config), whole.path / f"process-{jax.process_index()}", overwrite=overwrite, console=console)
+    steps, returns = _evaluations(RunDirectory(own.directory).metrics)
+    common = int(np.min(_from_all(np.array(len(steps)))))  # fewer where a process was interrupted
+    returns = np.concatenate(list(_from_all(returns[:common])), 1)
+    rates = _from_all(np.array([own.result["env_steps_per_second"], own.result["updates_per_second"]])).sum(0)
+    complete = bool(_from_all(np.array(own.result["complete"])).all())
+    summaries: list[dict[str, Any]] = [
+        {"step": step, **summarize(each)} for step, each in zip(steps, returns, strict=False)
+    ]
+    result = own.result | {
+        "seeds": list(config.seed_list),
+        "processes": jax.process_count(),
+        "complete": complete,
+        "final": summaries[-1],
+        "best": max(summaries, key=lambda summary: summary["interquartile_mean"]),
+        "env_steps_per_second": float(rates[0]),
+        "updates_per_second": float(rates[1]),
+    }
+    if jax.process_index() == 0:
+        whole.write_text(whole.config, dump_toml(config))
+        whole.write_result(result)
+        title = f"{config.env.id}, {config.algorithm.name}"
+        learning_curve(whole.learning_curve, np.array(steps[:common]), returns.mean(2), title)
+    return Run(whole.path, config, result)
+
+
+def _evaluations(metrics: Path) -> tuple[list[int], HostArray]:
+    """Steps and returns `[N, S, episodes]` of the evaluations of a run, from its record."""
+    by_step: dict[int, list[list[float]]] = {}
+    for line in metrics.read_text(encoding="utf-8").splitlines():
+        row: dict[str, Any] = json.loads(line)
+        if row["event"] == "evaluation":
+            by_step.setdefault(row["step"], []).append(row["returns"])
+    return list(by_step), np.array(list(by_step.values()))
+
+
+def _from_all(values: HostArray) -> HostArray:
+    """The values of every process, `[processes, ...]`."""
+    return np.asarray(multihost_utils.process_allgather(values))
