@@ -1,34 +1,42 @@
-"""Training speed of the host loop, with peers side by side in one run.
+"""Training speed of both loops, with peers side by side in one run.
 
-    python benchmarks/throughput.py [--rounds 7] [--cases pendulum-64,half_cheetah-256] [--out FILE.json]
+    python benchmarks/throughput.py [--rounds 7] [--cases pendulum-64,device-64] [--rejax-python PYTHON]
+        [--out FILE.json]
 
 Every contender is a process of its own that compiles, fills its replay, then waits; the rounds go around all of them,
 so that each round compares under the same load. Reported are medians over rounds, the ratios of each round's rates, the
-time until a contender is ready (imports, compiling, warm-up), the phases of our loop one by one and synchronous, and
-the rate of the bare matrix product of the same shapes, which bounds the updates. A peer that is not installed is said
-to be missing.
+time until a contender is ready (imports, compiling, warm-up), the phases of our host loop one by one and synchronous,
+and the rate of the bare matrix product of the same shapes, which bounds the updates. A peer that is not installed is
+said to be missing. The cases of the device loop are in `device_throughput`.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
-import importlib.metadata
 import importlib.util
 import json
-import os
-import subprocess
 import sys
-import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import device_throughput
 import numpy as np
-
-WARMUP = 500
-RATE = 1e-3
+from contenders import (
+    RATE,
+    WARMUP,
+    Contender,
+    Racer,
+    load,
+    median_ratio,
+    products,
+    race,
+    record,
+    serve,
+    timed,
+    update_flop,
+)
 
 
 class Case(NamedTuple):
@@ -49,46 +57,66 @@ CASES = {
     "half_cheetah-256-3seeds": Case("HalfCheetah-v5", 256, 256, 3, 150),
 }
 PEERS = {"sbx": "sbx", "sb3": "stable_baselines3"}
+REPLAY = "replay"
 
 
 def main() -> None:
     """Runs the benchmark, or one contender of it."""
+    every = [*CASES, *device_throughput.CASES, device_throughput.COMPILE, REPLAY]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", default=",".join(CASES), help=f"of {', '.join(CASES)}")
-    parser.add_argument("--peers", default="sbx,sb3", help="of sbx, sb3; or none")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--cases", type=_among(every), default=every, help=f"of {', '.join(every)}")
+    parser.add_argument("--peers", type=_among([*PEERS, "none"]), default=[*PEERS], help="of sbx, sb3; or none")
+    parser.add_argument("--rounds", type=_count, default=7)
+    parser.add_argument("--rejax-python", type=Path, help="interpreter that has rejax; left out: rejax is missing")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--contender", nargs=2, metavar=("NAME", "CASE"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.contender:
-        contend(*options.contender)
+        serve(lambda: make(*options.contender))
         return
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    results = [run_case(name, options) for name in options.cases.split(",")]
-    replay = replay_case(options.rounds)
-    record = {"command": " ".join(["python", *sys.argv]), "date": time.strftime("%Y-%m-%d"), "load_before": load}
-    record |= {"commit": _git("rev-parse", "HEAD"), "changed": bool(_git("status", "--porcelain", "-uno")), **_facts()}
-    record |= {"cases": results, "replay": replay}
-    show(results)
-    print("replay, 256 of 1e6 HalfCheetah transitions:", json.dumps(replay))
+    if options.rejax_python and not device_throughput.has_rejax(options.rejax_python):
+        parser.error(f"--rejax-python: {options.rejax_python} does not import rejax")
+    if options.out and not options.out.parent.is_dir():
+        parser.error(f"--out: there is no folder {options.out.parent}")
+    run(options)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Runs the cases one after another, shows and records them."""
+    load_before = load()
+    host = [run_case(name, options) for name in options.cases if name in CASES]
+    device = [
+        device_throughput.run_case(name, options.rounds, options.rejax_python)
+        for name in options.cases
+        if name in device_throughput.CASES
+    ]
+    results: dict[str, Any] = {"cases": host, "device_cases": device}
+    if device_throughput.COMPILE in options.cases:
+        results["compile"] = device_throughput.compile_case()
+    if REPLAY in options.cases:
+        results["replay"] = replay_case(options.rounds)
+    if host:
+        show(host)
+    device_throughput.show(device, results.get("compile"))
+    if REPLAY in results:
+        print("replay, 256 of 1e6 HalfCheetah transitions:", json.dumps(results[REPLAY]))
     if options.out:
-        options.out.write_text(json.dumps(record, indent=1) + "\n")
+        words = [word.replace(str(options.rejax_python), "PYTHON") for word in sys.argv]
+        facts = record(words, ("stable_baselines3", "sbx-rl", "torch")) | {"load_before": load_before}
+        options.out.write_text(json.dumps(facts | results, indent=1) + "\n")
         print(options.out)
 
 
 def run_case(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Interleaves the contenders of a case."""
     case = CASES[name]
-    peers = [] if options.peers == "none" or case.seeds > 1 else options.peers.split(",")
+    peers = [] if "none" in options.peers or case.seeds > 1 else options.peers
     missing = [peer for peer in peers if importlib.util.find_spec(PEERS[peer]) is None]
     names = ["ours", *(peer for peer in peers if peer not in missing)]
     if case.seeds > 1:
         names.append("ours-1seed")
     contenders = {each: Contender(each, name) for each in names}
-    seconds: dict[str, list[float]] = {each: [] for each in names}
-    for _ in range(options.rounds):
-        for each, contender in contenders.items():
-            seconds[each].append(contender.ask("round")["seconds"])
+    seconds = race(contenders, options.rounds)
     ours = contenders["ours"].ask("phases")
     for contender in contenders.values():
         contender.close()
@@ -98,9 +126,7 @@ def run_case(name: str, options: argparse.Namespace) -> dict[str, Any]:
         "case": name,
         **case._asdict(),
         "seed_steps_per_second": {each: float(np.median(r)) for each, r in rates.items()},
-        "ratio_to": {
-            each: float(np.median(np.array(rates["ours"]) / np.array(rates[each]))) for each in names if each != "ours"
-        },
+        "ratio_to": {each: median_ratio(rates, "ours", each) for each in names if each != "ours"},
         "rounds": rates,
         "seconds_until_ready": {each: contender.ready["ready"] for each, contender in contenders.items()},
         "missing": missing,
@@ -108,59 +134,27 @@ def run_case(name: str, options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-class Contender:
-    """A process that trains a round when asked."""
-
-    def __init__(self, name: str, case: str) -> None:
-        command = [sys.executable, __file__, "--contender", name, case]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.ready = self._answer()
-
-    def ask(self, request: str) -> dict[str, Any]:
-        """Sends a request and waits for the answer."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(request + "\n")
-        self._process.stdin.flush()
-        return self._answer()
-
-    def close(self) -> None:
-        """Ends the process."""
-        self._process.communicate("")
-
-    def _answer(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            if line.startswith("{"):
-                return json.loads(line)
-        raise SystemExit("a contender ended before its time")
-
-
-def contend(name: str, case_name: str) -> None:
-    """The life of a contender: compile, warm up, then answer requests."""
-    warnings.filterwarnings("ignore")
+def make(name: str, case_name: str) -> Racer:
+    """Compiles and warms up a contender."""
+    if case_name in device_throughput.CASES:
+        entry = device_throughput.CASES[case_name].entries[name]
+        if entry.kind != "host":
+            return device_throughput.make(entry)
+        return ours(Case("Pendulum-v1", entry.width, entry.batch, entry.seeds, entry.steps))
     case = CASES[case_name]
     if name == "ours-1seed":
         case = case._replace(seeds=1)
-    began = time.perf_counter()
-    advance, phases = ours(case) if name.startswith("ours") else peer(name, case)
-    print(json.dumps({"ready": time.perf_counter() - began}), flush=True)
-    for line in sys.stdin:
-        if line.strip() == "phases":
-            print(json.dumps(phases()), flush=True)
-            continue
-        began = time.perf_counter()
-        advance()
-        print(json.dumps({"seconds": time.perf_counter() - began}), flush=True)
+    return ours(case) if name.startswith("ours") else peer(name, case)
 
 
-def ours(case: Case) -> tuple[Callable[[], None], Callable[[], dict[str, Any]]]:
+def ours(case: Case) -> Racer:
     """Our host loop, and its phases one by one."""
     import jax
 
     from ddpg_jax.algorithms import make_agent
-    from ddpg_jax.reading import load_config
     from ddpg_jax.envs.factory import training_lanes
     from ddpg_jax.loops import host, transport
+    from ddpg_jax.reading import load_config
     from ddpg_jax.replay.ring import Ring
 
     config = load_config(
@@ -210,43 +204,27 @@ def ours(case: Case) -> tuple[Callable[[], None], Callable[[], dict[str, Any]]]:
 
         packed = replay()
         micro = {
-            "act": _timed(
+            "act": timed(
                 lambda: np.asarray(act(transport.acting(state), act_state, transport.pack_seen(obs, first), words)[0])
             ),
-            "environment": _timed(lambda: lanes.step(action)),
-            "replay": _timed(replay),
-            "transfer": _timed(lambda: jax.block_until_ready(jax.device_put(packed))),
-            "update": _timed(one_update),
+            "environment": timed(lambda: lanes.step(action)),
+            "replay": timed(replay),
+            "transfer": timed(lambda: jax.block_until_ready(jax.device_put(packed))),
+            "update": timed(one_update),
         }
         return {"phase_microseconds": micro, "limit": limit(case, lanes.spec)}
 
-    return advance, phases
+    return Racer(advance, answers={"phases": phases})
 
 
 def limit(case: Case, spec: Any) -> dict[str, float]:
     """The rate of the bare matrix product, and the updates/s it would allow."""
-    import jax
-    import jax.numpy as jnp
-
-    h, b, o, a = case.width, case.batch, spec.obs_shape[0], spec.action_size
-    x, w = jnp.ones((b, h)), jnp.ones((h, h))
-    product = jax.jit(lambda x, w: x @ w)
-    chain = 64
-
-    def many() -> None:
-        y = x
-        for _ in range(chain):
-            y = product(y, w)
-        y.block_until_ready()
-
-    gflops = 2 * b * h * h * chain / _timed(many) / 1e3
-    actor, critic = 2 * b * (o * h + h * h + h * a), 2 * b * ((o + a) * h + h * h + h)
-    first_actor, first_critic = 2 * b * o * h, 2 * b * (o + a) * h
-    flop = (actor + critic) + (3 * critic - first_critic) + (actor + critic + critic + 2 * actor - first_actor)
+    flop, chain = update_flop(case.width, case.batch, spec.obs_shape[0], spec.action_size), 64
+    gflops = 2 * case.batch * case.width**2 * chain / timed(products(case.width, case.batch, chain)) / 1e3
     return {"matrix_product_gflops": gflops, "update_mflop": flop / 1e6, "updates_per_second": gflops * 1e9 / flop}
 
 
-def peer(name: str, case: Case) -> tuple[Callable[[], None], Callable[[], dict[str, Any]]]:
+def peer(name: str, case: Case) -> Racer:
     """A peer's DDPG at equal settings: one update of one batch for each step, Gaussian noise."""
     import gymnasium
     from stable_baselines3.common.noise import NormalActionNoise
@@ -267,7 +245,7 @@ def peer(name: str, case: Case) -> tuple[Callable[[], None], Callable[[], dict[s
         seed=0,
     )
     model.learn(WARMUP + 100)
-    return lambda: model.learn(case.steps, reset_num_timesteps=False) and None, dict
+    return Racer(lambda: model.learn(case.steps, reset_num_timesteps=False) and None)
 
 
 def replay_case(rounds: int) -> dict[str, Any]:
@@ -296,7 +274,7 @@ def replay_case(rounds: int) -> dict[str, Any]:
     microseconds: dict[str, list[float]] = {name: [] for name in samplers}
     for _ in range(rounds):
         for name, sampler in samplers.items():
-            microseconds[name].append(_timed(sampler, repeats=1))
+            microseconds[name].append(timed(sampler, repeats=1))
     return {"megabytes": ring.nbytes / 1e6} | {name: float(np.median(us)) for name, us in microseconds.items()}
 
 
@@ -316,40 +294,26 @@ def show(results: list[dict[str, Any]]) -> None:
             rates.add_row(result["case"], name, "missing", "", "")
         micro = [f"{us:.0f}" for us in result["phase_microseconds"].values()]
         phases.add_row(result["case"], *micro, f"{result['limit']['updates_per_second']:.0f} upd/s")
-    console = Console()
+    console = Console(width=80)
     console.print(rates)
     console.print(phases)
 
 
-def _timed(call: Callable[[], Any], repeats: int = 5) -> float:
-    """Median microseconds of a call, each repeat about 0.1 s long."""
-    call()
-    began = time.perf_counter()
-    call()
-    number = max(1, min(2000, int(0.1 / max(1e-7, time.perf_counter() - began))))
-    times = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        for _ in range(number):
-            call()
-        times.append((time.perf_counter() - began) / number * 1e6)
-    return float(np.median(times))
+def _among(known: list[str]) -> Callable[[str], list[str]]:
+    def names(text: str) -> list[str]:
+        words = text.split(",")
+        for word in words:
+            if word not in known:
+                raise argparse.ArgumentTypeError(f"{word!r} is not one of {', '.join(known)}")
+        return words
+
+    return names
 
 
-def _facts() -> dict[str, Any]:
-    from ddpg_jax.reports.result import environment
-
-    facts = environment()
-    for package in ("stable_baselines3", "sbx-rl", "torch"):
-        try:
-            facts["versions"][package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            facts["versions"][package] = None
-    return facts
-
-
-def _git(*words: str) -> str:
-    return subprocess.run(["git", *words], capture_output=True, text=True, check=False).stdout.strip()
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1")
+    return int(text)
 
 
 if __name__ == "__main__":
