@@ -103,7 +103,7 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> int:
     from ddpg_jax.runs.tables import training_table
 
     console = SturdyConsole()
-    shown = {"overwrite": options.overwrite, "console": None if options.quiet else console}
+    shown: dict[str, Any] = {"overwrite": options.overwrite, "console": None if options.quiet else console}
     if options.distributed:
         run = _train_distributed(config, options, shown)
     else:

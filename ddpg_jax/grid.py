@@ -13,6 +13,7 @@ from typing import Annotated, Any, NamedTuple, cast
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from ddpg_jax.config import Config, hyper_paths, with_values
 from ddpg_jax.errors import ConfigError
@@ -135,13 +136,16 @@ def _combinations(file: SweepFile, path: Path) -> tuple[Values, ...]:
         try:
             ranges[name] = Draw.model_validate(value)
         except ValidationError as error:
-            problems += [
-                f"  random.{name}: {details['msg'].removeprefix('Value error, ')}" for details in error.errors()
-            ]
+            problems += [f"  random.{name}: {_said(details)}" for details in error.errors(include_url=False)]
     if problems:
         raise ConfigError("\n".join([f"{path} is not a sweep:", *problems]))
     corners = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
     return tuple(corner | drawn for corner in corners for drawn in _drawn(ranges, file.draws, file.draw_seed))
+
+
+def _said(details: ErrorDetails) -> str:
+    message = details["msg"].removeprefix("Value error, ")
+    return f"{details['loc'][0]}: {message}" if details["loc"] else message
 
 
 def _drawn(ranges: Mapping[str, Draw], count: int, seed: int) -> list[Values]:

@@ -1,0 +1,174 @@
+"""A sweep run: its lanes equal runs of their own, memory makes turns, and what diverges disturbs nobody."""
+
+import json
+import tomllib
+
+import numpy as np
+import pytest
+from rich.console import Console
+from tiny_run import read_rows
+
+import ddpg_jax as dj
+from ddpg_jax.cli import main
+from ddpg_jax.errors import ConfigError
+from ddpg_jax.grid import load_sweep
+from ddpg_jax.loops import device
+from ddpg_jax.sweep import run_sweep
+
+TINY = """
+[config]
+seeds = [4, 9]
+total_steps = 60
+env.id = "jax:pendulum"
+env.max_episode_steps = 15
+algorithm.hidden = [8]
+algorithm.batch_size = 4
+algorithm.warmup_steps = 20
+replay.capacity = 100
+evaluation.every = 30
+evaluation.episodes = 3
+logging.every = 20
+"""
+GRID = "[grid]\nalgorithm.critic_learning_rate = [1e-3, 1e-2]\nexploration.sigma = [0.1, 0.5]\n"
+
+
+def load(folder, text=TINY + GRID, **overrides):
+    path = folder / "sweep.toml"
+    path.write_text(text)
+    return load_sweep(path, overrides)
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sweep")
+    return run_sweep(load(folder), folder / "run")
+
+
+def evaluations(directory):
+    """Returns by (lane, seed, step)."""
+    rows = read_rows(directory / "metrics.jsonl")
+    return {(r["lane"], r["seed"], r["step"]): r["returns"] for r in rows if r["event"] == "evaluation"}
+
+
+def test_every_combination_is_ranked_with_every_seed(swept):
+    entries = swept.result["combinations"]
+    scores = [entry["interquartile_mean"] for entry in entries]
+    assert scores == sorted(scores, reverse=True)
+    assert sorted(entry["number"] for entry in entries) == [0, 1, 2, 3]
+    assert all(len(entry["per_seed"]) == 2 and entry["step"] == 60 for entry in entries)
+    assert swept.result["complete"]
+    assert swept.result["seeds"] == [4, 9]
+    stored = json.loads((swept.directory / "result.json").read_text())["combinations"]
+    assert stored == json.loads(json.dumps(entries))
+    assert (swept.directory / "ranking.png").stat().st_size > 1000
+
+
+def test_a_lane_equals_a_run_of_its_own(swept, tmp_path):
+    found = evaluations(swept.directory)
+    sweep = load(tmp_path)
+    for number in (0, 3):
+        run = dj.train(sweep.configs[number], tmp_path / f"run-{number}")
+        rows = [row for row in read_rows(run.directory / "metrics.jsonl") if row["event"] == "evaluation"]
+        assert len(rows) == 4
+        for row in rows:
+            np.testing.assert_allclose(found[number, row["seed"], row["step"]], row["returns"], rtol=1e-4)
+
+
+def test_combinations_differ_by_what_they_set(swept):
+    finals = [tuple(evaluations(swept.directory)[number, 4, 60]) for number in range(4)]
+    assert len(set(finals)) == 4
+
+
+def test_the_best_is_a_configuration_ready_to_train(swept, tmp_path):
+    best = swept.result["combinations"][0]
+    config = dj.load_config(swept.directory / "best.toml")
+    assert config.algorithm.critic_learning_rate == best["values"]["algorithm.critic_learning_rate"]
+    assert config.exploration.sigma == best["values"]["exploration.sigma"]
+    assert config == load(tmp_path).configs[best["number"]]
+
+
+def test_lanes_that_do_not_fit_run_in_turns_with_the_same_results(swept, tmp_path, monkeypatch):
+    sizes = []
+    compile_program = device.compile_program
+
+    def noted(config, env, keys, hyper, mesh):
+        sizes.append(len(keys))
+        return compile_program(config, env, keys, hyper, mesh)
+
+    def free():
+        """Enough for three lanes of the eight and their share of the program."""
+        return 3 * 8 * 2**10
+
+    monkeypatch.setattr("ddpg_jax.sweep.compile_program", noted)
+    monkeypatch.setattr(device, "memory_bytes", lambda compiled, lanes: lanes * 8 * 2**10)
+    monkeypatch.setattr(device, "available_bytes", free)
+    console = Console(record=True, width=200)
+    run = run_sweep(load(tmp_path), tmp_path / "run", console=console)
+    assert sizes == [8, 3]  # three turns of three lanes, the last one padded
+    assert "at most 3 fit" in console.export_text()
+    ours, theirs = evaluations(run.directory), evaluations(swept.directory)
+    assert ours.keys() == theirs.keys()
+    for lane, returns in ours.items():
+        np.testing.assert_allclose(returns, theirs[lane], rtol=1e-4)
+
+
+def test_a_lane_that_does_not_fit_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(device, "available_bytes", lambda: 1000)
+    with pytest.raises(ConfigError, match=r"one lane with replay.capacity=100 needs .* kB, 1.0 kB are free"):
+        run_sweep(load(tmp_path), tmp_path / "run")
+
+
+def test_a_diverged_combination_ranks_last_and_disturbs_nobody(swept, tmp_path):
+    sweep = load(tmp_path)
+    (group,) = sweep.groups
+    group.hyper["algorithm.critic_learning_rate"][1] = np.inf
+    run = run_sweep(sweep, tmp_path / "run")
+    *others, last = run.result["combinations"]
+    assert (last["number"], last["interquartile_mean"], last["diverged_seeds"]) == (1, None, 2)
+    before = {entry["number"]: entry["per_seed"] for entry in swept.result["combinations"]}
+    assert {entry["number"]: entry["per_seed"] for entry in others} == {i: before[i] for i in (0, 2, 3)}
+    assert run.result["complete"]
+    json.loads((run.directory / "result.json").read_text(), parse_constant=pytest.fail)
+    assert not any(lane == 1 for lane, _, step in evaluations(run.directory) if step == 60)
+
+
+def test_structure_runs_group_by_group(tmp_path):
+    run = run_sweep(load(tmp_path, TINY + "[grid]\nalgorithm.hidden = [[4], [8]]\n"), tmp_path / "run")
+    assert [entry["step"] for entry in run.result["combinations"]] == [60, 60]
+    assert {entry["values"]["algorithm.hidden"][0] for entry in run.result["combinations"]} == {4, 8}
+
+
+def test_gymnasium_environments_are_refused_before_a_directory_is_made(tmp_path):
+    with pytest.raises(ConfigError, match="a sweep runs environments written in JAX"):
+        run_sweep(load(tmp_path, TINY + GRID, env={"id": "Pendulum-v1"}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_interrupted_sweep_keeps_what_it_reached(tmp_path, monkeypatch):
+    class StopAtOnce:
+        requested = True
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            pass
+
+    monkeypatch.setattr("ddpg_jax.sweep.StopRequest", StopAtOnce)
+    run = run_sweep(load(tmp_path), tmp_path / "run")
+    assert not run.result["complete"]
+    assert {entry["step"] for entry in run.result["combinations"]} == {20}
+    assert all(entry["interquartile_mean"] is not None for entry in run.result["combinations"])
+    assert (run.directory / "ranking.png").exists()
+
+
+def test_the_command_shows_a_table_of_at_most_80_columns(tmp_path, capsys):
+    path = tmp_path / "sweep.toml"
+    path.write_text(TINY + GRID)
+    assert main(["sweep", str(path), "--run-dir", str(tmp_path / "run"), "--quiet"]) == 0
+    shown = capsys.readouterr().out
+    assert "critic_learning_rate 0.01, sigma 0.5" in shown
+    assert max(map(len, shown.splitlines()[:-1])) <= 80
+    assert tomllib.loads((tmp_path / "run" / "best.toml").read_text())["seeds"] == [4, 9]
+    assert main(["sweep", str(path), "--run-dir", str(tmp_path / "run")]) == 5
+    assert "is not empty" in capsys.readouterr().err
