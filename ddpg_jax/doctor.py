@@ -18,6 +18,9 @@ from ddpg_jax.training import train
 EXTRAS = {
     "mujoco": ("mujoco",),
     "video": ("moviepy", "pygame"),
+    "gymnax": ("gymnax",),
+    "brax": ("brax",),
+    "playground": ("mujoco_playground",),
     "peers": ("stable_baselines3", "sbx", "cpprb"),
     "test": ("pytest", "hypothesis", "chex"),
 }

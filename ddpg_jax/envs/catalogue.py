@@ -103,7 +103,7 @@ def chosen_loop(config: Config) -> str:
     """The loop that trains a configuration: "host" or "device".
 
     Raises:
-      ConfigError: the loop that is asked for cannot run the environment.
+      ConfigError: the loop that is asked for cannot run the environment, or worker processes are asked for in vain.
     """
     identifier, native = config.env.id, "device" if is_device_env(config.env.id) else "host"
     if config.loop not in ("auto", native):
@@ -112,6 +112,8 @@ def chosen_loop(config: Config) -> str:
         raise ConfigError(
             f'loop = "{config.loop}" cannot run env.id={identifier!r}, which is {what}: set loop to "{native}"{hint}'
         )
+    if native == "device" and config.env.workers:
+        raise ConfigError(f"env.workers={config.env.workers} has no effect on {identifier!r}, which is written in JAX")
     return native
 
 
