@@ -8,11 +8,11 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
-from ddpg_jax.agents import networks, noise
-from ddpg_jax.agents.heads import scalar
-from ddpg_jax.agents.policy_gradient import policy_gradient, polyak
+from ddpg_jax.agents import heads, networks, noise
+from ddpg_jax.agents.policy_gradient import policy_gradient, polyak, smoothed
 from ddpg_jax.errors import EnvironmentFault
 from ddpg_jax.types import Agent, EnvSpec, Network, Noise, Params
 
@@ -50,17 +50,52 @@ def in_float32(agent: Agent) -> Agent:
 
 def ddpg(config: Config, exploration: Noise, spec: EnvSpec) -> Agent:
     """Deep deterministic policy gradient (Lillicrap et al., arXiv:1509.02971, Algorithm 1)."""
+    algorithm: Any = config.algorithm
     actor, critic = _mlps(config, spec)
     return policy_gradient(
         networks=Params(networks.identity(), actor, networks.ensemble(critic, 1)),
-        head=scalar(),
+        head=heads.scalar(),
         noise=exploration,
-        optimizers=_optimizers(config.algorithm),
-        follow=polyak(config.algorithm.tau),
+        optimizers=_optimizers(algorithm),
+        follow=polyak(algorithm.tau),
     )
 
 
-_ALGORITHMS = {"ddpg": ddpg}
+def td3(config: Config, exploration: Noise, spec: EnvSpec) -> Agent:
+    """Twin delayed DDPG (Fujimoto et al., arXiv:1802.09477, Algorithm 1), with any number of critics."""
+    algorithm: Any = config.algorithm
+    actor, critic = _mlps(config, spec)
+    return policy_gradient(
+        networks=Params(networks.identity(), actor, networks.ensemble(critic, algorithm.num_critics)),
+        head=heads.scalar(_REDUCE[algorithm.bootstrap], _REDUCE[algorithm.ascend], _chosen(algorithm)),
+        noise=exploration,
+        optimizers=_optimizers(algorithm),
+        follow=polyak(algorithm.tau),
+        next_action=smoothed(algorithm.target_noise, algorithm.target_noise_clip),
+        policy_delay=algorithm.policy_delay,
+    )
+
+
+def d4pg(config: Config, exploration: Noise, spec: EnvSpec) -> Agent:
+    """Distributional DDPG of one actor (Barth-Maron et al., arXiv:1804.08617, Algorithm 1); n belongs to the replay."""
+    algorithm: Any = config.algorithm
+    actor, critic = _mlps(config, spec, outputs=algorithm.num_atoms)
+    return policy_gradient(
+        networks=Params(networks.identity(), actor, networks.ensemble(critic, 1)),
+        head=heads.categorical(jnp.linspace(algorithm.v_min, algorithm.v_max, algorithm.num_atoms)),
+        noise=exploration,
+        optimizers=_optimizers(algorithm),
+        follow=polyak(algorithm.tau),
+    )
+
+
+_ALGORITHMS = {"ddpg": ddpg, "td3": td3, "d4pg": d4pg}
+
+_REDUCE: dict[str, heads.ReduceFn] = {"min": jnp.min, "mean": jnp.mean, "first": heads.first}
+
+
+def _chosen(algorithm: Any) -> heads.ChooseFn:
+    return heads.every if algorithm.target_subset is None else heads.random_subset(algorithm.target_subset)
 
 
 def make_noise(config: ExplorationConfig, spec: EnvSpec) -> Noise:
@@ -75,7 +110,7 @@ _NOISES = {
 }
 
 
-def _mlps(config: Config, spec: EnvSpec) -> tuple[Network, Network]:
+def _mlps(config: Config, spec: EnvSpec, outputs: int = 1) -> tuple[Network, Network]:
     algorithm = config.algorithm
     actor, critic = (
         partial(
@@ -88,7 +123,7 @@ def _mlps(config: Config, spec: EnvSpec) -> tuple[Network, Network]:
         for make in (networks.mlp_actor, networks.mlp_critic)
     )
     sizes = prod(spec.obs_shape), spec.action_size, algorithm.hidden
-    return actor(*sizes), critic(*sizes, action_layer=algorithm.action_layer)
+    return actor(*sizes), critic(*sizes, action_layer=algorithm.action_layer, outputs=outputs)
 
 
 def _optimizers(config: AlgorithmConfig) -> Params:

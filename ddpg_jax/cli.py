@@ -261,6 +261,11 @@ def _count(text: str) -> int:
     return int(value)
 
 
+def _face(field: Any) -> tuple[Any, Any, Any]:
+    """What the help shows of a field, and of which type it is."""
+    return field.description, field.default, field.annotation
+
+
 def _fields_help() -> str:
     """Every field of the configuration with its meaning and its default, at most 80 columns wide."""
     from ddpg_jax.config import Config, sections
@@ -277,7 +282,10 @@ def _fields_help() -> str:
     for name, field in Config.model_fields.items():
         lines += [] if name in sections() else entry("", name, field)
     for section, models in sections().items():
+        shown: dict[str, Any] = {}
         for model in models:
             lines += ["", f"{(model.__doc__ or '').splitlines()[0]}".replace("`", "")]
-            lines += [line for name, field in model.model_fields.items() for line in entry(f"{section}.", name, field)]
+            new = {name: field for name, field in model.model_fields.items() if shown.get(name) != _face(field)}
+            lines += [line for name, field in new.items() for line in entry(f"{section}.", name, field)]
+            shown |= {name: _face(field) for name, field in model.model_fields.items()}
     return "\n".join(lines)

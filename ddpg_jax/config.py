@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias, cast
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from ddpg_jax.errors import ConfigError
 
@@ -49,8 +49,8 @@ class EnvConfig(_Section):
     """arguments of the environment's constructor"""
 
 
-class DDPGConfig(_Section):
-    """`[algorithm]` with `name = "ddpg"`."""
+class LearnerConfig(_Section):
+    """`[algorithm]`: what all algorithms share."""
 
     hyper: ClassVar = (
         "actor_learning_rate",
@@ -61,8 +61,6 @@ class DDPGConfig(_Section):
         "tau",
     )
 
-    name: Literal["ddpg"] = "ddpg"
-    """the algorithm"""
     hidden: Annotated[tuple[Annotated[int, Field(ge=1, le=65536)], ...], Field(min_length=1, max_length=32)] = (64, 64)
     """widths of the hidden layers of actor and critic"""
     activation: Literal["relu", "elu", "tanh", "silu"] = "relu"
@@ -101,12 +99,17 @@ class DDPGConfig(_Section):
     """environment steps of each seed before the first update; left out: warmup_steps"""
 
     @property
+    def critic_steps_per_round(self) -> int:
+        """Critic steps for one step of actor and targets; a call of the update makes whole rounds."""
+        return 1
+
+    @property
     def narrow(self) -> bool:
         """Whether dispatch, not arithmetic, takes the time: every hidden layer is below 128 wide."""
         return max(self.hidden) < 128
 
     @model_validator(mode="after")
-    def _consistent(self) -> DDPGConfig:
+    def _consistent(self) -> LearnerConfig:
         if self.action_layer >= len(self.hidden):
             raise ValueError(f"action_layer={self.action_layer} is not one of {len(self.hidden)} hidden layers, from 0")
         if self.critic_weight_decay > 0 and self.weight_decay == "none":
@@ -114,10 +117,81 @@ class DDPGConfig(_Section):
                 f'critic_weight_decay={self.critic_weight_decay} has no effect with weight_decay="none"; '
                 'set weight_decay to "l2" or "decoupled"'
             )
+        call, delay = self.updates_per_call, self.critic_steps_per_round
+        if call is not None and call % delay:
+            raise ValueError(f"updates_per_call={call} is not a multiple of policy_delay={delay}")
         return self
 
 
-AlgorithmConfig: TypeAlias = DDPGConfig
+class DDPGConfig(LearnerConfig):
+    """`[algorithm]` with `name = "ddpg"`."""
+
+    name: Literal["ddpg"] = "ddpg"
+    """the algorithm"""
+
+
+class _EnsembleConfig(LearnerConfig):
+    num_critics: Annotated[int, Field(ge=1, le=1024)] = 2
+    """critics side by side"""
+    bootstrap: Literal["min", "mean", "first"] = "min"
+    """how the critics are joined in the target"""
+    target_subset: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """critics drawn at random for each target; left out: all"""
+    ascend: Literal["first", "min", "mean"] = "first"
+    """how the critics are joined in what the actor ascends"""
+    target_noise: Scale = 0.2
+    """deviation of the noise on the target's action, in units of half the action range"""
+    target_noise_clip: Scale = 0.5
+    """largest such noise"""
+    policy_delay: Annotated[int, Field(ge=1, le=1000)] = 2
+    """critic steps for one step of actor and targets"""
+
+    @property
+    def critic_steps_per_round(self) -> int:
+        """As in `LearnerConfig`."""
+        return self.policy_delay
+
+    @model_validator(mode="after")
+    def _enough_critics(self) -> _EnsembleConfig:
+        if self.target_subset is not None and self.target_subset > self.num_critics:
+            raise ValueError(f"target_subset={self.target_subset} is more than num_critics={self.num_critics}")
+        return self
+
+
+class TD3Config(_EnsembleConfig):
+    """`[algorithm]` with `name = "td3"`."""
+
+    hyper: ClassVar = (*LearnerConfig.hyper, "target_noise", "target_noise_clip")
+
+    name: Literal["td3"]
+    """the algorithm"""
+
+
+class _CategoricalConfig(LearnerConfig):
+    v_min: Annotated[float, Field(ge=-1e6, le=1e6)]
+    """lowest return that the critic can tell, discounted; below every return of the task"""
+    v_max: Annotated[float, Field(ge=-1e6, le=1e6)]
+    """highest return that the critic can tell"""
+    num_atoms: Annotated[int, Field(ge=2, le=65536)] = 51
+    """returns that the critic gives probabilities to, equally spaced from v_min to v_max"""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> _CategoricalConfig:
+        if not self.v_min < self.v_max:
+            raise ValueError(f"v_min={self.v_min} is not below v_max={self.v_max}")
+        return self
+
+
+class D4PGConfig(_CategoricalConfig):
+    """`[algorithm]` with `name = "d4pg"`."""
+
+    name: Literal["d4pg"]
+    """the algorithm"""
+    n_step: Annotated[int, Field(ge=1, le=1000)] = 5
+    """steps folded into one transition"""
+
+
+AlgorithmConfig: TypeAlias = DDPGConfig | TD3Config | D4PGConfig
 """The union of the algorithms' configurations, told apart by `name`."""
 
 
@@ -199,7 +273,7 @@ class Config(_Section):
     """devices that share each batch, on the device loop; the rest of the devices divides the seeds"""
     env: EnvConfig = EnvConfig()
     """[env]"""
-    algorithm: AlgorithmConfig = DDPGConfig()
+    algorithm: Annotated[AlgorithmConfig, Field(discriminator="name")] = DDPGConfig()
     """[algorithm]"""
     exploration: Annotated[ExplorationConfig, Field(discriminator="kind")] = GaussianConfig()
     """[exploration]"""
@@ -227,17 +301,22 @@ class Config(_Section):
             raise ValueError("a seed stands twice in the list; equal seeds give equal runs")
         return seeds
 
-    @field_validator("exploration", mode="before")
+    @field_validator("algorithm", "exploration", mode="before")
     @classmethod
-    def _default_kind(cls, value: object) -> object:
-        return {"kind": "gaussian"} | cast("dict[str, object]", value) if isinstance(value, dict) else value
+    def _default_tag(cls, value: object, info: ValidationInfo) -> object:
+        tag = {"algorithm": {"name": "ddpg"}, "exploration": {"kind": "gaussian"}}[str(info.field_name)]
+        return tag | cast("dict[str, object]", value) if isinstance(value, dict) else value
+
+
+TAGS = {"algorithm": "name", "exploration": "kind"}
+"""The field that tells the models of a section apart."""
 
 
 def sections() -> dict[str, tuple[type[BaseModel], ...]]:
     """The sections of the configuration, each with the models it may hold."""
     return {
         "env": (EnvConfig,),
-        "algorithm": (DDPGConfig,),
+        "algorithm": (DDPGConfig, TD3Config, D4PGConfig),
         "exploration": (NoNoiseConfig, GaussianConfig, OUConfig),
         "replay": (ReplayConfig,),
         "evaluation": (EvaluationConfig,),

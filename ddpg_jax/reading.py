@@ -16,7 +16,7 @@ import tomli_w
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from ddpg_jax.config import Config, is_device_env, sections
+from ddpg_jax.config import TAGS, Config, is_device_env, sections
 from ddpg_jax.errors import ConfigError
 
 
@@ -106,11 +106,20 @@ def nearest(word: str, words: list[str]) -> str:
 
 
 def _without_other_kind(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The values without the exploration section, if the overrides ask for another kind: its fields are not theirs."""
+    """The values without what another kind of noise or another algorithm, asked for by the overrides, does not share.
+
+    Kinds of noise share nothing, as their fields mean different things; algorithms share what both of them know.
+    """
+    kept = dict(values)
     kind, other = (_lookup(each, ("exploration", "kind")) for each in (values, overrides))
-    if other is None or other == kind:
-        return values
-    return {name: value for name, value in values.items() if name != "exploration"}
+    if other is not None and other != kind:
+        kept.pop("exploration", None)
+    name, other = (_lookup(each, ("algorithm", "name")) for each in (values, overrides))
+    models = {_only_kind(model, "name"): model for model in sections()["algorithm"]}
+    if other is not None and other != name and other in models and isinstance(values.get("algorithm"), Mapping):
+        known = models[other].model_fields
+        kept["algorithm"] = {field: value for field, value in values["algorithm"].items() if field in known}
+    return kept
 
 
 def _not_numbers(merged: Mapping[str, Any]) -> dict[str, str]:
@@ -137,13 +146,14 @@ def _fields_at(path: tuple[str, ...], merged: Mapping[str, Any]) -> list[str]:
     if not path:
         return list(Config.model_fields)
     models = sections().get(path[0], ())
-    kind = _lookup(merged, (path[0], "kind"))
-    chosen = [m for m in models if len(models) == 1 or kind in (m.model_fields["kind"].default, _only_kind(m))]
+    tag = TAGS.get(path[0], "")
+    kind = _lookup(merged, (path[0], tag))
+    chosen = [m for m in models if len(models) == 1 or kind in (m.model_fields[tag].default, _only_kind(m, tag))]
     return sorted({name for model in chosen or models for name in model.model_fields})
 
 
-def _only_kind(model: type[BaseModel]) -> str:
-    return model.model_fields["kind"].annotation.__args__[0]  # type: ignore[union-attr]
+def _only_kind(model: type[BaseModel], tag: str) -> str:
+    return model.model_fields[tag].annotation.__args__[0]  # type: ignore[union-attr]
 
 
 def _describe(details: ErrorDetails, merged: Mapping[str, Any]) -> tuple[str, str]:
@@ -157,15 +167,18 @@ def _describe(details: ErrorDetails, merged: Mapping[str, Any]) -> tuple[str, st
         elif isinstance(node, (list, tuple)) and isinstance(part, int):
             node = node[part]  # pyright: ignore[reportUnknownVariableType]
             where.append(str(part))
+    if details["type"] == "missing":
+        return ".".join([*where, str(details["loc"][-1])]), "must be given"
     path, kind = ".".join(where), details["type"]
     if kind == "extra_forbidden":
         known = _fields_at(tuple(where[:-1]), merged)
         return path, f"unknown key{nearest(where[-1], known)}"
     if kind == "union_tag_invalid":
-        kinds = [_only_kind(model) for model in sections()[path]]
-        close = difflib.get_close_matches(str(_lookup(merged, (path, "kind"))), kinds, n=1)
+        tag = TAGS[path]
+        kinds = [_only_kind(model, tag) for model in sections()[path]]
+        close = difflib.get_close_matches(str(_lookup(merged, (path, tag))), kinds, n=1)
         choices = f"must be {', '.join(map(repr, kinds[:-1]))} or {kinds[-1]!r}"
-        return f"{path}.kind", choices + (f"; did you mean {close[0]}?" if close else "")
+        return f"{path}.{tag}", choices + (f"; did you mean {close[0]}?" if close else "")
     other_branch = kind == "int_type" if isinstance(node, list) else kind == "tuple_type" and path == "seeds"
     message = "" if other_branch else details["msg"].removeprefix("Value error, ")
     message = message.replace("Input should be", "must be").replace("a valid tuple", "a list, as in [64, 64]")

@@ -164,12 +164,13 @@ class CriticHead(NamedTuple):
     """What the outputs `[M, Z]` of the critics mean, for one sample.
 
     Attributes:
-      target: `(reward [], discount [], next_outputs [M, Z]) -> y`, what the critics are regressed on.
+      target: `(reward [], discount [], next_outputs [M, Z], key) -> y`, what the critics are regressed on. The key is
+        the same for all samples of an update.
       loss: `(outputs [M, Z], y) -> (loss [], td_error [])`.
       value: `outputs [M, Z] -> []`, what the actor ascends.
     """
 
-    target: Callable[[Array, Array, Array], Array]
+    target: Callable[[Array, Array, Array, Array], Array]
     loss: Callable[[Array, Array], tuple[Array, Array]]
     value: Callable[[Array], Array]
 

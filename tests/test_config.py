@@ -8,16 +8,17 @@ from typing import Any
 
 import gymnasium
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from ddpg_jax.config import Config
+from ddpg_jax.config import TAGS, Config, is_device_env
 from ddpg_jax.errors import ConfigError
 from ddpg_jax.reading import dump_toml, load_config, resolve
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 FILES = sorted(path for path in CONFIGS.rglob("*.toml") if path.parent.name != "sweeps")
+CHOSEN_BY = {"algorithm": ["ddpg", "td3", "d4pg"], "exploration": ["none", "gaussian", "ou"]}
 SCHEMA = Config.model_json_schema()
 
 
@@ -107,8 +108,12 @@ WRONG = [
 ]
 
 
+NEEDED = {"d4pg": {"v_min": -2.0, "v_max": 2.0}, "td3": {"policy_delay": 1}}
+"""What an algorithm cannot do without, or what other fields are judged by."""
+
+
 def at(section: str, tags: dict[str, Any], **values: Any) -> dict[str, Any]:
-    return {section: tags | values} if section else values
+    return {section: NEEDED.get(tags.get("name", ""), {}) | tags | values} if section else values
 
 
 def test_the_schema_walk_sees_every_section():
@@ -116,7 +121,8 @@ def test_the_schema_walk_sees_every_section():
         "env", "algorithm", "exploration", "replay", "evaluation", "logging"
     }  # fmt: skip
     assert len(FIELDS) > 35
-    assert {tags["kind"] for section, _, tags, _ in FIELDS if section == "exploration"} == {"none", "gaussian", "ou"}
+    for section, tag in TAGS.items():
+        assert {tags[tag] for found, _, tags, _ in FIELDS if found == section} == set(CHOSEN_BY[section])
 
 
 @pytest.mark.parametrize(("section", "name", "tags", "value"), WRONG)
@@ -124,8 +130,8 @@ def test_a_wrong_value_is_refused_by_path_and_value(section, name, tags, value):
     path = f"{section}.{name}" if section else name
     report = message(at(section, tags, **{name: value}))
     assert report.startswith("1 mistake in the configuration:")
-    if (section, name) == ("exploration", "kind"):  # the kind chooses the record: either may be named
-        assert re.search(rf"^  exploration(\.kind)? = .*{value!r}.* \(my.toml\): ", report, re.MULTILINE)
+    if (section, name) in TAGS.items():  # the tag chooses the record: either may be named
+        assert re.search(rf"^  {section}(\.{name})? = .*{value!r}.* \(my.toml\): ", report, re.MULTILINE)
         return
     (line,) = lines_for(report, path)
     assert line.startswith(f"  {path} = {value!r} (my.toml): ")
@@ -143,7 +149,7 @@ def test_the_bound_that_is_passed_is_said(section, name, tags, node):
     for form in _numbers(node):
         for value, bound in ((_below(form), "inimum"), (_above(form), "aximum")):
             if value is not None:
-                limit = form.get(f"m{bound}", form.get(f"exclusiveM{bound}"))
+                limit = f"{form.get(f'm{bound}', form.get(f'exclusiveM{bound}')):.17g}"
                 said = message(at(section, tags, **{name: value})).partition("(my.toml): ")[2]
                 assert re.search(rf"(?<![\w.]){limit}(?![\w.])", said)
 
@@ -151,13 +157,19 @@ def test_the_bound_that_is_passed_is_said(section, name, tags, node):
 @pytest.mark.parametrize(("section", "name", "tags", "node"), CHOICES)
 def test_the_choices_are_said(section, name, tags, node):
     known = node.get("enum", [node.get("const")])
-    for choice in ["none", "gaussian", "ou"] if (section, name) == ("exploration", "kind") else known:
+    for choice in CHOSEN_BY[section] if (section, name) in TAGS.items() else known:
         assert f"'{choice}'" in message(at(section, tags, **{name: "nonsense"}))
 
 
 @pytest.mark.parametrize(("section", "name", "tags", "node"), RANGES)
 def test_the_ends_of_a_range_are_inside(section, name, tags, node):
-    inside = {"action_layer": 1, "critic_weight_decay": 0, "seeds": 65536}  # other rules are narrower
+    inside = {
+        "action_layer": 1,
+        "critic_weight_decay": 0,
+        "seeds": 65536,
+        "target_subset": 2,
+    }  # other rules are narrower
+    inside |= {"v_min": -1e6, "v_max": 1e6}
     ends = [form[end] for form in _numbers(node) for end in ("minimum", "maximum") if end in form]
     for value in [inside[name]] if name in inside else ends or [1e-300, 1e300]:
         config = resolve(at(section, tags, **{name: value}), {}, source="")
@@ -184,8 +196,24 @@ def test_elements_of_lists_are_checked():
 def test_fields_that_contradict_each_other_are_refused():
     assert "action_layer=2" in message({"algorithm": {"action_layer": 2}})
     assert "critic_weight_decay=0.1" in message({"algorithm": {"critic_weight_decay": 0.1}})
+    assert "target_subset=3 is more than num_critics=2" in message({"algorithm": {"name": "td3", "target_subset": 3}})
+    assert "updates_per_call=3 is not a multiple of" in message({"algorithm": {"name": "td3", "updates_per_call": 3}})
+    assert "v_min=1.0 is not below" in message({"algorithm": {"name": "d4pg", "v_min": 1, "v_max": 1}})
     resolve({"algorithm": {"action_layer": 1}}, {}, source="")
     resolve({"algorithm": {"critic_weight_decay": 0.1, "weight_decay": "l2"}}, {}, source="")
+
+
+def test_what_must_be_given_is_named():
+    report = message({"algorithm": {"name": "d4pg", "v_max": 0}})
+    assert report == "1 mistake in the configuration:\n  algorithm.v_min: must be given"
+
+
+def test_another_algorithm_on_the_command_line_keeps_what_it_shares():
+    values = {"algorithm": {"name": "td3", "tau": 0.02, "policy_delay": 3}}
+    config = resolve(values, {"algorithm": {"name": "ddpg"}}, source="")
+    assert (config.algorithm.name, config.algorithm.tau) == ("ddpg", 0.02)
+    config = resolve({"algorithm": {"tau": 0.02}}, {"algorithm": {"name": "td3"}}, source="")
+    assert (config.algorithm.name, config.algorithm.tau) == ("td3", 0.02)
 
 
 def test_all_mistakes_are_reported_at_once():
@@ -230,7 +258,7 @@ def test_the_file_of_the_defaults_is_the_defaults():
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(CONFIGS)))
 def test_every_file_loads_and_comes_back_equal(path):
     config = load_config(path)
-    assert config.env.id in gymnasium.registry
+    assert is_device_env(config.env.id) or config.env.id in gymnasium.registry
     assert round_trip(config) == config
 
 
@@ -310,7 +338,10 @@ def _strategy(node: dict[str, Any]) -> st.SearchStrategy[Any]:
         ),
         "array": lambda: st.lists(_strategy(node["items"]), min_size=1, max_size=node.get("maxItems", 40), unique=True),
         "object": lambda: (
-            st.fixed_dictionaries({}, optional={k: _strategy(v) for k, v in node["properties"].items()})
+            st.fixed_dictionaries(
+                {k: _strategy(node["properties"][k]) for k in node.get("required", [])},
+                optional={k: _strategy(v) for k, v in node["properties"].items() if k not in node.get("required", [])},
+            )
             if "properties" in node
             else st.dictionaries(st.text(), _strategy(node["additionalProperties"]), max_size=4)
         ),
@@ -324,6 +355,13 @@ def configs(draw: st.DrawFn) -> Config:
     algorithm["action_layer"] = algorithm.get("action_layer", 0) % len(algorithm.get("hidden", (64, 64)))
     if algorithm.get("weight_decay", "none") == "none":
         algorithm.pop("critic_weight_decay", None)
+    if "v_min" in algorithm:
+        algorithm["v_min"], algorithm["v_max"] = sorted((algorithm["v_min"], algorithm["v_max"] + 2e6))
+        algorithm["v_max"] = min(algorithm["v_max"], 1e6)
+        assume(algorithm["v_min"] < algorithm["v_max"])
+    if algorithm.get("name") == "td3":
+        algorithm.pop("updates_per_call", None)
+        algorithm.pop("target_subset", None)
     if isinstance(values.get("seeds"), int):
         values["seeds"] = values["seeds"] % 65536 + 1
     if values.get("exploration", {}).keys() - {"kind", "sigma"}:

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
+import jax
 import jax.numpy as jnp
 
+from ddpg_jax.equations.distributional import cross_entropy, mean, project
 from ddpg_jax.equations.returns import bootstrapped_return
 from ddpg_jax.types import Array, CriticHead
 
 ReduceFn: TypeAlias = Callable[[Array], Array]
 """Joins the values `[M]` of the critics to one, `[]`."""
+
+ChooseFn: TypeAlias = Callable[[Array, Array], Array]
+"""`(outputs [M, Z], key) -> outputs [N, Z]`: the critics that count in a target. The key is consumed."""
 
 
 def first(values: Array) -> Array:
@@ -19,7 +24,21 @@ def first(values: Array) -> Array:
     return values[0]
 
 
-def scalar(bootstrap: ReduceFn = jnp.min, ascend: ReduceFn = first) -> CriticHead:
+def every(outputs: Array, key: Array) -> Array:
+    """All critics count."""
+    return outputs
+
+
+def random_subset(size: int) -> ChooseFn:
+    """A few critics, drawn anew for each update.
+
+    References:
+      Chen et al., "Randomized ensembled double Q-learning", Algorithm 1 (arXiv:2101.05982).
+    """
+    return lambda outputs, key: jax.random.permutation(key, outputs)[:size]
+
+
+def scalar(bootstrap: ReduceFn = jnp.min, ascend: ReduceFn = first, choose: ChooseFn = every) -> CriticHead:
     """Critics that predict the expected return, regressed by squared error.
 
     The loss of one sample is the sum over critics of (y − Q_i)², without a factor one half (see docs/fidelity.md).
@@ -27,6 +46,7 @@ def scalar(bootstrap: ReduceFn = jnp.min, ascend: ReduceFn = first) -> CriticHea
     Args:
       bootstrap: joins the critics in the target; with one critic all choices are the same.
       ascend: joins the critics in the actor's loss.
+      choose: the critics that count in the target.
 
     Returns:
       A head for critics with Z = 1.
@@ -35,8 +55,8 @@ def scalar(bootstrap: ReduceFn = jnp.min, ascend: ReduceFn = first) -> CriticHea
       Lillicrap et al., Algorithm 1 (arXiv:1509.02971); Fujimoto et al., Algorithm 1 (arXiv:1802.09477).
     """
 
-    def target(reward: Array, discount: Array, next_outputs: Array) -> Array:
-        return bootstrapped_return(reward, discount, bootstrap(next_outputs[:, 0]))
+    def target(reward: Array, discount: Array, next_outputs: Array, key: Array) -> Array:
+        return bootstrapped_return(reward, discount, bootstrap(choose(next_outputs, key)[:, 0]))
 
     def loss(outputs: Array, y: Array) -> tuple[Array, Array]:
         td_errors = y - outputs[:, 0]
@@ -44,5 +64,46 @@ def scalar(bootstrap: ReduceFn = jnp.min, ascend: ReduceFn = first) -> CriticHea
 
     def value(outputs: Array) -> Array:
         return ascend(outputs[:, 0])
+
+    return CriticHead(target, loss, value)
+
+
+def categorical(atoms: Array, bootstrap: str = "min", ascend: ReduceFn = first, choose: ChooseFn = every) -> CriticHead:
+    """Critics that predict the distribution of the return on fixed atoms, by cross-entropy.
+
+    The loss of one sample is the sum over critics; its temporal-difference error is that of the means.
+
+    Args:
+      atoms: equally spaced and rising, `[Z]`.
+      bootstrap: the target's distribution: "min" takes the whole distribution of the critic with the lower mean, "mean"
+        the average of all, "first" that of the first.
+      ascend: joins the means of the critics in the actor's loss.
+      choose: the critics that count in the target.
+
+    Returns:
+      A head for critics with Z atoms, whose outputs are logits.
+
+    References:
+      Barth-Maron et al., Algorithm 1 (arXiv:1804.08617); Seo et al., "FastTD3" (arXiv:2505.22642) for the minimum.
+    """
+
+    def lowest(logits: Array) -> Array:
+        return jax.nn.softmax(logits[jnp.argmin(jax.vmap(mean, (None, 0))(atoms, logits))])
+
+    joined: dict[str, Callable[[Array], Array]] = {
+        "min": lowest,
+        "mean": lambda logits: jnp.mean(jax.nn.softmax(logits), 0),
+        "first": lambda logits: jax.nn.softmax(logits[0]),
+    }
+
+    def target(reward: Array, discount: Array, next_outputs: Array, key: Array) -> Array:
+        return project(atoms, joined[bootstrap](choose(next_outputs, key)), reward, discount)
+
+    def loss(outputs: Array, y: Array) -> tuple[Array, Array]:
+        means = jax.vmap(mean, (None, 0))(atoms, outputs)
+        return jnp.sum(jax.vmap(cross_entropy, (None, 0))(y, outputs)), jnp.mean(jnp.sum(atoms * y) - means)
+
+    def value(outputs: Array) -> Array:
+        return ascend(jax.vmap(mean, (None, 0))(atoms, outputs))
 
     return CriticHead(target, loss, value)

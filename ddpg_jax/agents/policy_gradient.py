@@ -61,6 +61,23 @@ def greedy(action: Array, key: Array, step: Array) -> Array:
     return action
 
 
+def smoothed(sigma: Array | float, clip: Array | float) -> ActionFn:
+    """Target policy smoothing, a ← clip(a + clip(sigma·N(0, 1), ±clip), ±1).
+
+    Both are in units of half the action range, `[]`. All critics judge the same action: noise is drawn once for a
+    transition.
+
+    References:
+      Fujimoto et al., "Addressing function approximation error in actor-critic methods", eq. 14 (arXiv:1802.09477).
+    """
+
+    def smooth(action: Array, key: Array, step: Array) -> Array:
+        noise = jnp.clip(sigma * jax.random.normal(key, action.shape), -clip, clip)
+        return jnp.clip(action + noise, -1.0, 1.0)
+
+    return smooth
+
+
 def with_target(params: Params, target_params: Params) -> Params:
     """The target actor chooses the next action (DDPG, TD3)."""
     return target_params
@@ -126,10 +143,12 @@ def policy_gradient(
     def q(params: Params, obs: Array, action: Array) -> Array:
         return networks.critic.apply(params.critic, networks.encoder.apply(params.encoder, obs), action)
 
-    def critic_loss(params: Params, target: Params, data: Transition, key: Array, step: Array) -> tuple[Array, ...]:
+    def critic_loss(
+        params: Params, target: Params, data: Transition, key: Array, head_key: Array, step: Array
+    ) -> tuple[Array, ...]:
         """Loss, temporal-difference error and value of one transition, each `[]`."""
         a_t = next_action(mu(next_policy(params, target), data.next_obs), key, step)
-        y = head.target(data.reward, data.discount, q(target, data.next_obs, a_t))
+        y = head.target(data.reward, data.discount, q(target, data.next_obs, a_t), head_key)
         outputs = q(params, data.obs, data.action)
         return *head.loss(outputs, jax.lax.stop_gradient(y)), head.value(outputs)
 
@@ -140,11 +159,12 @@ def policy_gradient(
 
     def critic_step(state: TrainState, batch: Batch, run_key: Array) -> tuple[TrainState, tuple[Metrics, Array]]:
         keys = jax.random.split(stream_key(run_key, "critic", state.step), batch.weight.shape)
+        head_key = stream_key(run_key, "head", state.step)
 
         def loss(learned: tuple[Tree, Tree]) -> tuple[Array, tuple[Array, Array]]:
             params = state.params._replace(encoder=learned[0], critic=learned[1])
-            losses, td_error, values = jax.vmap(critic_loss, (None, None, 0, 0, None))(
-                params, state.target_params, batch.data, keys, state.step
+            losses, td_error, values = jax.vmap(critic_loss, (None, None, 0, 0, None, None))(
+                params, state.target_params, batch.data, keys, head_key, state.step
             )
             return jnp.mean(batch.weight * losses), (td_error, values)
 

@@ -47,9 +47,10 @@ def updates_owed(config: Config, step: int) -> int:
 
 
 def updates_per_call(config: Config) -> int:
-    """U: what is configured, or the updates due after one step of all environments, at least 1."""
+    """U: what is configured, or the updates due after one step of all environments, in whole rounds, at least one."""
     algorithm = config.algorithm
-    return algorithm.updates_per_call or max(1, round(algorithm.updates_per_step * config.env.num_envs))
+    rounds = max(1, round(algorithm.updates_per_step * config.env.num_envs / algorithm.critic_steps_per_round))
+    return algorithm.updates_per_call or rounds * algorithm.critic_steps_per_round
 
 
 def calls_per_iteration(config: Config) -> Fraction:

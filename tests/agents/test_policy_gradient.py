@@ -1,7 +1,6 @@
 """The assembly against Algorithm 1 in plain NumPy, and the promises of `Agent`."""
 
 from itertools import pairwise
-from typing import NamedTuple
 
 import chex
 import jax
@@ -9,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from numpy_reference import Adam, Learned, algorithm_1, forward, in_numpy
 
 from ddpg_jax.agents import networks, noise
 from ddpg_jax.agents.heads import scalar
@@ -76,99 +76,7 @@ def one_batch(batches, u):
     return jax.tree.map(lambda x: x[u : u + 1], batches)
 
 
-# --- Algorithm 1 in NumPy, float64: networks are lists [W0, b0, W1, b1, ...], gradients are written by hand.
-
-
-class Learned(NamedTuple):
-    actor: list
-    critic: list
-
-
-def in_numpy(params):
-    """The layers of actor and critic, without the ensemble's leading axis."""
-
-    def layers(tree, pick):
-        dense = [layer for _, layer in sorted(tree["params"].items())]
-        return [np.asarray(layer[name], np.float64)[pick] for layer in dense for name in ("kernel", "bias")]
-
-    return Learned(layers(params.actor, ...), layers(params.critic, 0))
-
-
-def forward(net, x, late=None, late_layer=0):
-    tape = []
-    for i in range(0, len(net), 2):
-        if late is not None and i == 2 * late_layer:
-            x = np.concatenate([x, late], axis=1)
-        tape.append(x)
-        x = x @ net[i] + net[i + 1]
-        if i < len(net) - 2:
-            x = np.maximum(x, 0.0)
-    return x, tape
-
-
-def backward(net, tape, d_out, late_layer=None):
-    """Gradients of the parameters, and of the action [B, 2] where one enters."""
-    grads, d_late = [], None
-    for i in reversed(range(len(tape))):
-        grads = [tape[i].T @ d_out, d_out.sum(0), *grads]
-        d_in = d_out @ net[2 * i].T
-        if i == late_layer:
-            d_in, d_late = d_in[:, :-2], d_in[:, -2:]
-        d_out = d_in * (tape[i][:, : d_in.shape[1]] > 0)
-    return grads, d_late
-
-
-def norm(grads):
-    return np.sqrt(sum((g**2).sum() for g in grads))
-
-
-class Adam:
-    def __init__(self, net, rate, l2=0.0, decoupled=0.0, max_norm=np.inf):
-        self.m, self.v, self.t = [0.0 * p for p in net], [0.0 * p for p in net], 0
-        self.rate, self.l2, self.decoupled, self.max_norm = rate, l2, decoupled, max_norm
-
-    def descend(self, net, grads):
-        self.t += 1
-        grads = [g * min(1.0, self.max_norm / norm(grads)) for g in grads]
-        grads = [g + self.l2 * p for g, p in zip(grads, net, strict=True)]
-        self.m = [0.9 * m + 0.1 * g for m, g in zip(self.m, grads, strict=True)]
-        self.v = [0.999 * v + 0.001 * g**2 for v, g in zip(self.v, grads, strict=True)]
-        hat = [
-            (m / (1 - 0.9**self.t)) / (np.sqrt(v / (1 - 0.999**self.t)) + 1e-8)
-            for m, v in zip(self.m, self.v, strict=True)
-        ]
-        return [p - self.rate * (h + self.decoupled * p) for p, h in zip(net, hat, strict=True)]
-
-
-def algorithm_1(online, target, batch, adams, tau, late):
-    """One update; returns the new online and target networks, the metrics and the TD errors."""
-    obs, action, reward, discount, next_obs = (np.asarray(x[0], np.float64) for x in batch.data[:5])
-    size = len(reward)
-    next_q, _ = forward(target.critic, next_obs, np.tanh(forward(target.actor, next_obs)[0]), late)
-    y = reward + discount * next_q[:, 0]
-    q, tape = forward(online.critic, obs, action, late)
-    td_error = y - q[:, 0]
-    d_critic, _ = backward(online.critic, tape, -2.0 * td_error[:, None] / size, late)
-    critic = adams.critic.descend(online.critic, d_critic)
-
-    mu, mu_tape = forward(online.actor, obs)
-    pi_q, tape = forward(critic, obs, np.tanh(mu), late)
-    _, d_action = backward(critic, tape, np.full((size, 1), -1.0 / size), late)
-    d_actor, _ = backward(online.actor, mu_tape, d_action * (1 - np.tanh(mu) ** 2))
-    actor = adams.actor.descend(online.actor, d_actor)
-
-    new = Learned(actor, critic)
-    mixed = [[tau * p + (1 - tau) * t for p, t in zip(*pair, strict=True)] for pair in zip(new, target, strict=True)]
-    metrics = {
-        "critic_loss": (td_error**2).mean(),
-        "critic_grad_norm": norm(d_critic),
-        "mean_q": q.mean(),
-        "max_q": q.max(),
-        "actor_loss": -pi_q.mean(),
-        "actor_grad_norm": norm(d_actor),
-        "saturated": (np.abs(np.tanh(mu)) > 0.99).mean(),
-    }
-    return new, Learned(*mixed), metrics, td_error
+# --- Algorithm 1
 
 
 @pytest.mark.parametrize("action_layer", [0, 1])
