@@ -219,8 +219,9 @@ def ours(case: Case) -> Racer:
 
 def limit(case: Case, spec: Any) -> dict[str, float]:
     """The rate of the bare matrix product, and the updates/s it would allow."""
-    flop, chain = update_flop(case.width, case.batch, spec.obs_shape[0], spec.action_size), 64
-    gflops = 2 * case.batch * case.width**2 * chain / timed(products(case.width, case.batch, chain)) / 1e3
+    flop = update_flop(case.width, case.batch, spec.obs_shape[0], spec.action_size)
+    many, count = products(case.width, case.batch, 64)
+    gflops = 2 * case.batch * case.width**2 * count / timed(many) / 1e3
     return {"matrix_product_gflops": gflops, "update_mflop": flop / 1e6, "updates_per_second": gflops * 1e9 / flop}
 
 

@@ -1,0 +1,921 @@
+"""The device loop: one seed's program against a plain Python loop, many lanes against one, and what it costs.
+
+What is proved here does not depend on how well the compiler optimises, so it compiles without its slow passes.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+from tiny_run import EPISODE, tiny_config
+
+from ddpg_jax.algorithms import make_agent
+from ddpg_jax.config import Config, hyper_paths
+from ddpg_jax.envs.catalogue import make_device_env
+from ddpg_jax.envs.pendulum import pendulum
+from ddpg_jax.errors import ConfigError, EnvironmentFault, NotFiniteError
+from ddpg_jax.loops import device as device_module
+from ddpg_jax.loops import program as program_module
+from ddpg_jax.loops.device import (
+    Compiled,
+    compile_program,
+    device_loop,
+    lane_mesh,
+    largest_fit,
+    memory_bytes,
+    reports,
+)
+from ddpg_jax.loops.program import make_train, program
+from ddpg_jax.loops.report import METRICS
+from ddpg_jax.loops.schedule import calls_per_iteration, is_due, updates_per_call
+from ddpg_jax.loops.start import start
+from ddpg_jax.memory import human_bytes
+from ddpg_jax.reading import merge
+from ddpg_jax.replay import device as replays
+from ddpg_jax.replay.ring import Ring
+from ddpg_jax.rng import evaluation_keys, run_keys, stream_key
+from ddpg_jax.types import Batch, DeviceEnv, Transition
+
+SEEDS = (4, 9, 2, 7)
+WARMUP, CAPACITY, TOTAL = 20, 100, 220
+"""The ring goes round twice, and 200 updates are made."""
+
+COLLECTIVES = r"all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compiler() -> Iterator[None]:
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture
+def two_devices() -> list[Any]:
+    if len(jax.devices()) < 2:
+        pytest.skip("needs two devices")
+    return jax.devices()[:2]
+
+
+class Built(NamedTuple):
+    """A compiled program and what it was made of."""
+
+    config: Config
+    env: DeviceEnv
+    compiled: Compiled
+    keys: Any
+    hyper: dict[str, Any]
+    traces: Counter[str]
+
+
+class Ended(NamedTuple):
+    """Where some iterations led: NumPy arrays, and the sums over each chunk."""
+
+    lane: Any
+    clock: Any
+    totals: list[Any]
+
+
+def device_config(**changes: Any) -> Config:
+    base = {
+        "seeds": SEEDS,
+        "total_steps": TOTAL,
+        "env": {"id": "jax:pendulum"},
+        "algorithm": {"warmup_steps": WARMUP},
+        "replay": {"capacity": CAPACITY},
+        "evaluation": {"every": 110},
+        "logging": {"every": 60},
+    }
+    return tiny_config(**merge(base, changes))
+
+
+def build(
+    config: Config, env: DeviceEnv | None = None, devices: Any = None, hyper: Any = None, keys: Any = None
+) -> Built:
+    """Compiles; the environment counts how often it is traced."""
+    made = env or make_device_env(config.env.id, config.env.max_episode_steps, config.env.kwargs)
+    traces: Counter[str] = Counter()
+
+    def counted(name: str) -> Any:
+        def fn(*args: Any) -> Any:
+            traces[name] += 1
+            return getattr(made, name)(*args)
+
+        return fn
+
+    watched = made._replace(reset=counted("reset"), step=counted("step"))
+    keys = run_keys(config.seed_list) if keys is None else keys
+    mesh = lane_mesh(len(keys), config.data_parallel, devices)
+    return Built(config, made, compile_program(config, watched, keys, hyper or {}, mesh), keys, hyper or {}, traces)
+
+
+@cache
+def four() -> Built:
+    """Four seeds, on two devices if there are."""
+    return build(device_config())
+
+
+@cache
+def four_on_one() -> Built:
+    return build(device_config(), devices=jax.devices()[:1])
+
+
+@cache
+def alone() -> Built:
+    """One seed; its key is an argument."""
+    return build(device_config(seeds=[4]), devices=jax.devices()[:1])
+
+
+def host(tree: Any) -> Any:
+    return jax.tree.map(np.array, tree)
+
+
+def run(built: Built, *stops: int, keys: Any = None, lane: Any = None, clock: Any = None) -> Ended:
+    """Iterations up to each of the stops, in chunks, from the beginning unless a state is given."""
+    compiled = built.compiled
+    keys, hyper = compiled.place((built.keys if keys is None else keys, built.hyper))
+    lane, clock = lane or compiled.init(keys, hyper), clock or compiled.clock()
+    totals, begin = [], 0
+    for stop in stops:
+        lane, clock, sums = compiled.advance(lane, clock, compiled.counts(begin, stop), keys, hyper)
+        totals.append(host(sums))
+        begin = stop
+    return Ended(host(lane), host(clock), totals)
+
+
+@cache
+def four_ended() -> Ended:
+    return run(four(), TOTAL)
+
+
+def lane_of(tree: Any, i: int) -> Any:
+    return jax.tree.map(lambda x: x[i], tree)
+
+
+def assert_bit_equal(left: Any, right: Any) -> None:
+    for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b), strict=True)
+
+
+def assert_close(left: Any, right: Any, tolerance: float) -> None:
+    for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
+        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
+
+
+def stored(built: Built, ended: Ended) -> Transition:
+    """All rows of the lanes' replays as they were added, one step each, oldest first; leaves `[L, N, ...]`."""
+    position = ended.clock.position
+    index = jnp.arange(int(position.length) * built.config.env.num_envs)
+    gather = partial(replays.gather, spec=built.env.spec, n_step=1, gamma=jnp.float32(built.config.algorithm.gamma))
+    return host(jax.vmap(lambda store: gather(store, position, index))(ended.lane.store).data)
+
+
+def idle(agent: Any) -> Any:
+    """An agent whose update only counts, so that a test of the schedule compiles in no time."""
+
+    def update(state: Any, batches: Batch, run_key: Any) -> Any:
+        shape = batches.weight.shape
+        metrics = {name: jnp.zeros(shape[0]) for name in METRICS}
+        return state._replace(step=state.step + shape[0]), metrics, jnp.zeros(shape)
+
+    return agent._replace(update=update)
+
+
+@pytest.fixture
+def learning_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(program_module, "make_agent", lambda config, spec: idle(make_agent(config, spec)))
+
+
+# --- The whole, rebuilt.
+
+
+def by_hand(config: Config, env: DeviceEnv, key: Any, iterations: int) -> tuple[Any, ...]:
+    """The loop of one seed in Python, with the ring of the host, and every random number from its stream and step."""
+    num_envs, algorithm = config.env.num_envs, config.algorithm
+    agent = make_agent(config, env.spec)
+    act, update, step = jax.jit(agent.act), jax.jit(agent.update), jax.jit(jax.vmap(env.step))
+    ring = Ring(
+        env.spec, [0], num_envs=num_envs, capacity=CAPACITY, n_step=algorithm.n_step, gamma=algorithm.gamma
+    )  # fmt: skip
+    env_state, obs = jax.jit(jax.vmap(env.reset))(jax.random.split(stream_key(key, "reset"), num_envs))
+    state, act_state, first = jax.jit(agent.init)(key), agent.init_act(num_envs), np.ones(num_envs, bool)
+    due, sums, finished = 0.0, np.zeros(len(METRICS)), []
+    running = np.zeros(num_envs)
+    for i in range(iterations):
+        keys, env_keys = (jax.random.split(stream_key(key, name, i), num_envs) for name in ("explore", "environment"))
+        if i * num_envs < algorithm.warmup_steps:
+            action = jnp.stack([jax.random.uniform(k, (env.spec.action_size,), minval=-1, maxval=1) for k in keys])
+        else:
+            action, act_state = act(state, act_state, obs, first, keys)
+        env_state, report = step(env_state, action, env_keys)
+        ring.add(*host(jax.tree.map(lambda x: x[None], (obs, action, report))))
+        obs, first = report.obs, report.terminated | report.truncated
+        running += np.asarray(report.reward)
+        finished += running[np.asarray(first)].tolist()
+        running[np.asarray(first)] = 0
+        if i * num_envs >= algorithm.learning_starts:
+            due += algorithm.updates_per_step * num_envs / algorithm.updates_per_call
+        while due >= 1:
+            shape = algorithm.updates_per_call, algorithm.batch_size
+            index = jax.random.randint(stream_key(key, "replay", state.step), shape, 0, len(ring))
+            batch = jax.tree.map(lambda x: jnp.asarray(x[0]), ring.gather(np.asarray(index)[None]))
+            state, metrics, _ = update(state, batch, key)
+            sums += [np.asarray(metrics[name]).sum() for name in METRICS]
+            due -= 1
+    return state, act_state, env_state, obs, first, running, ring, sums, finished
+
+
+def test_the_program_equals_a_plain_python_loop():
+    """Warm-up, learning before its end, batches left over for the next iteration, n steps, ends, noise that begins
+    anew with them, and a ring that goes round.
+    """
+    config = device_config(
+        seeds=[4],
+        env={"num_envs": 2, "max_episode_steps": 4},
+        algorithm={
+            "warmup_steps": 24,
+            "learning_starts": 8,
+            "updates_per_step": 1.5,
+            "updates_per_call": 2,
+            "n_step": 2,
+        },
+        exploration={"kind": "ou", "sigma": 0.5, "theta": 0.01},
+    )
+    built = build(config, devices=jax.devices()[:1])
+    assert len(built.compiled.counts(0, 1)) == 3
+    ended = run(built, 60)
+    state, act_state, env_state, obs, first, running, ring, sums, finished = by_hand(
+        config, built.env, run_keys([4])[0], 60
+    )
+    lane, (totals,) = lane_of(ended.lane, 0), ended.totals
+    assert int(state.step) == totals.updates[0] == 3 * 56  # 56 iterations of three calls for two
+    assert_close(lane.learner, state, 1e-5)
+    assert_close((lane.act_state, lane.env_state, lane.obs), (act_state, env_state, obs), 1e-5)
+    np.testing.assert_array_equal(lane.first, first)
+    np.testing.assert_allclose(lane.episode_return, running, rtol=1e-5)
+    assert (lane.episode_length == 60 % 4).all()
+    assert_close(lane_of(stored(built, ended), 0)[:2], ring_rows(ring)[:2], 1e-5)
+
+    np.testing.assert_allclose(totals.metrics[0], sums, rtol=1e-4, atol=1e-5)
+    assert np.isfinite(totals.max_q[0])
+    assert totals.episodes[0] == len(finished) == 30
+    assert totals.episode_length[0] == 4 * 30
+    np.testing.assert_allclose(totals.episode_return[0], sum(finished), rtol=1e-5)
+    assert totals.faults[0] == 0
+
+
+def ring_rows(ring: Ring) -> Transition:
+    return jax.tree.map(lambda x: x[0], ring.gather(np.arange(len(ring))[None]).data)
+
+
+def test_an_evaluation_equals_a_plain_python_loop():
+    built, learner = four(), four_ended().lane.learner
+    evaluation = host(built.compiled.evaluate(built.compiled.place(learner), {}))
+    assert evaluation.returns.shape == evaluation.lengths.shape == (len(SEEDS), 3)
+    assert (evaluation.lengths == EPISODE).all()
+    policy, step = jax.jit(make_agent(built.config, built.env.spec).policy), jax.jit(built.env.step)
+    for j in range(3):
+        resets, steps = (list(keys) for keys in evaluation_keys(3))
+        for i in range(len(SEEDS)):
+            env_state, obs = built.env.reset(jax.random.clone(resets[j]))
+            total = 0.0
+            for t in range(EPISODE):
+                action = policy(lane_of(learner, i), obs)
+                env_state, report = step(env_state, action, jax.random.fold_in(steps[j], t))
+                obs, total = report.obs, total + float(report.reward)
+            np.testing.assert_allclose(evaluation.returns[i, j], total, rtol=1e-4)
+
+
+# --- Lanes.
+
+
+def test_every_lane_is_that_seed_alone():
+    ended = four_ended()
+    assert (ended.lane.learner.step == 200).all()
+    for i, seed in enumerate(SEEDS):
+        single = run(alone(), TOTAL, keys=run_keys([seed]))
+        assert_close(lane_of(ended.lane, i), lane_of(single.lane, 0), 1e-4)
+        assert_close(lane_of(ended.totals[0], i), lane_of(single.totals[0], 0), 1e-3)
+
+
+def test_seeds_differ_from_the_first_parameter_on():
+    built = four()
+    learner = host(built.compiled.init(built.compiled.place(built.keys), {})).learner
+    assert learner.step.tolist() == [0] * 4
+    assert_bit_equal(learner.params, learner.target_params)
+    for leaf in jax.tree.leaves((learner.params.actor, learner.params.critic)):
+        flat = leaf.reshape(4, -1)
+        assert all((flat[i] != flat[j]).all() for i in range(4) for j in range(i))
+    stores = four_ended().lane.store.columns
+    assert all((stores[i][..., 0] != stores[j][..., 0]).mean() > 0.9 for i in range(4) for j in range(i))
+
+
+def test_equal_seeds_are_equal_and_runs_repeat_bit_by_bit():
+    ended = run(four(), TOTAL, keys=run_keys([3, 3, 8, 3]))
+    for other in (1, 3):
+        assert_bit_equal(lane_of(ended.lane, 0), lane_of(ended.lane, other))
+    assert_bit_equal(run(four(), TOTAL), four_ended())
+
+
+def test_how_the_run_is_cut_into_chunks_changes_no_bit():
+    whole = four_ended()
+    one_by_one = run(four(), *range(1, TOTAL + 1))
+    unevenly = run(four(), 7, 20, 21, 81, TOTAL)
+    for other in (one_by_one, unevenly):
+        assert_bit_equal((other.lane, other.clock), (whole.lane, whole.clock))
+        sums = jax.tree.map(lambda *x: np.sum(x, 0), *other.totals)
+        assert_close(sums._replace(max_q=0), whole.totals[0]._replace(max_q=0), 1e-4)
+        np.testing.assert_array_equal(np.max([t.max_q for t in other.totals], 0), whole.totals[0].max_q)
+    assert whole.clock.iteration == TOTAL
+    assert (whole.clock.position.head, whole.clock.position.length) == (TOTAL % CAPACITY, CAPACITY)
+
+
+def test_the_counts_of_a_chunk_are_its_iterations_by_segment():
+    config = device_config(env={"num_envs": 3}, algorithm={"warmup_steps": 20, "learning_starts": 40})
+    counts = program(config, pendulum()).counts
+    for begin in range(0, 30):
+        for end in range(begin, 30):
+            found = [sum(a <= i < b for i in range(begin, end)) for a, b in ((0, 7), (7, 14), (14, 99))]
+            np.testing.assert_array_equal(counts(begin, end), np.array(found, np.int32), strict=True)
+
+
+def test_a_ring_that_cannot_be_indexed_is_refused():
+    for capacity in (2**31, 2**40):
+        with pytest.raises(ConfigError, match=rf"replay\.capacity={capacity}: .*2147483647"):
+            program(device_config(replay={"capacity": capacity}), pendulum())
+
+
+@pytest.mark.xfail(
+    strict=True,
+    raises=pytest.fail.Exception,
+    reason="the capacity is rounded up to whole steps after it was found short enough",
+)
+@pytest.mark.parametrize("num_envs", [2, 65536])
+def test_a_ring_that_cannot_be_indexed_once_rounded_up_is_refused(num_envs):
+    with pytest.raises(ConfigError, match=r"replay\.capacity="):
+        program(device_config(env={"num_envs": num_envs}, replay={"capacity": 2**31 - 1}), pendulum())
+
+
+# --- Devices.
+
+
+def test_lanes_are_divided_over_the_devices_and_never_speak(two_devices):
+    built, single = four(), four_on_one()
+    assert (built.compiled.mesh.size, single.compiled.mesh.size) == (2, 1)
+    for compiled in (built.compiled.init, built.compiled.advance, built.compiled.evaluate):
+        text = compiled.as_text()
+        assert "fusion" in text
+        assert not re.search(COLLECTIVES, text)
+    one, other = four_ended(), run(single, TOTAL)
+    assert_close(one.lane, other.lane, 1e-4)
+    lane = built.compiled.init(built.compiled.place(built.keys), {})
+    assert all(len({s.device for s in leaf.addressable_shards}) == 2 for leaf in jax.tree.leaves(lane))
+    evaluations = [host(b.compiled.evaluate(b.compiled.place(one.lane.learner), {})).returns for b in (built, single)]
+    np.testing.assert_allclose(*evaluations, rtol=1e-4)
+
+
+def test_as_many_devices_are_used_as_divide_the_lanes(two_devices):
+    for lanes, shared, shape in ((4, 1, (2, 1)), (2, 1, (2, 1)), (3, 1, (1, 1)), (1, 1, (1, 1)), (3, 2, (1, 2))):
+        mesh = lane_mesh(lanes, shared, two_devices)
+        assert tuple(mesh.shape[axis] for axis in ("seed", "data")) == shape
+    assert lane_mesh(4, devices=two_devices[1:]).devices.ravel().tolist() == two_devices[1:]
+    assert lane_mesh(2).size == 2
+    with pytest.raises(ConfigError, match=r"data_parallel=3 needs as many devices, but there are 2"):
+        lane_mesh(6, 3, two_devices)
+
+
+def test_a_batch_shared_by_two_devices_is_the_same_batch(two_devices):
+    built = build(device_config(seeds=[4], data_parallel=2), devices=two_devices)
+    assert dict(built.compiled.mesh.shape) == {"seed": 1, "data": 2}
+    assert "all-reduce" in built.compiled.advance.as_text()
+    ended, single = run(built, WARMUP + 50), run(alone(), WARMUP + 50)
+    assert ended.lane.learner.step == 50
+    assert_close(ended.lane, single.lane, 1e-4)
+    assert_close(ended.totals, single.totals, 1e-3)
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(two_devices):
+    config = device_config(seeds=[4], data_parallel=2, algorithm={"batch_size": 5})
+    with pytest.raises(ConfigError, match=r"algorithm\.batch_size=5 is not a multiple of data_parallel=2"):
+        build(config, devices=two_devices)
+
+
+# --- As one pure function.
+
+
+@cache
+def trained() -> Any:
+    """`make_train` of the four seeds."""
+    built = four()
+    return host(jax.jit(jax.vmap(make_train(built.config)))(built.keys))
+
+
+def test_the_pure_function_equals_the_loop():
+    built, (state, history) = four(), trained()
+    assert_close(state, four_ended().lane.learner, 1e-4)
+    np.testing.assert_array_equal(history.step, np.tile([110, TOTAL], (4, 1)))
+    chunks, episodes, period = device_loop(built.config, built.compiled, built.keys, {}), [], 0
+    for chunk in chunks:
+        episodes.append(chunk.totals)
+        if is_due(chunk.step, 110, 1):
+            evaluation = host(built.compiled.evaluate(chunk.learner, {}))
+            np.testing.assert_allclose(history.returns[:, period], evaluation.returns, rtol=1e-4)
+            np.testing.assert_array_equal(history.lengths[:, period], evaluation.lengths)
+            sums = jax.tree.map(lambda *x: np.sum(x, 0), *episodes)
+            np.testing.assert_array_equal(history.episodes[:, period], sums.episodes)
+            mean = sums.episode_return / sums.episodes
+            np.testing.assert_allclose(history.episode_return[:, period], mean, rtol=1e-4)
+            for k, name in enumerate(METRICS):
+                mean = sums.metrics[:, k] / sums.updates
+                if name == "max_q":
+                    mean = np.max([t.max_q for t in episodes], 0)
+                np.testing.assert_allclose(history.metrics[name][:, period], mean, rtol=1e-3, atol=1e-4)
+            episodes, period = [], period + 1
+    assert period == 2
+
+
+def test_the_history_is_whole():
+    _, history = trained()
+    assert history.returns.shape == history.lengths.shape == (4, 2, 3)
+    assert history.episodes.shape == history.episode_return.shape == (4, 2)
+    assert history.metrics.keys() == set(METRICS)
+    assert all(x.shape == (4, 2) for x in history.metrics.values())
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(history))
+    np.testing.assert_array_equal(
+        history.episodes, np.tile([110 // EPISODE, TOTAL // EPISODE - 110 // EPISODE], (4, 1))
+    )
+    assert (history.lengths == EPISODE).all()
+    assert (history.returns < 0).all()
+
+
+def test_what_a_period_has_none_of_is_nan(learning_nothing):
+    config = device_config(
+        total_steps=40,
+        env={"id": "jax:probe-delayed", "num_envs": 2},
+        evaluation={"every": 20},
+    )
+    _, history = jax.jit(make_train(config))(jax.random.key(0))
+    assert history.step.tolist() == [20, 40]
+    assert history.episodes.tolist() == [10, 10]
+    assert np.isnan(history.metrics["critic_loss"][0])
+    assert history.metrics["critic_loss"][1] == 0
+
+
+# --- Numbers that differ from lane to lane.
+
+
+CHANGED = {
+    "algorithm.actor_learning_rate": 4e-3,
+    "algorithm.critic_learning_rate": 3e-3,
+    "algorithm.critic_weight_decay": 0.5,
+    "algorithm.max_grad_norm": 0.05,
+    "algorithm.gamma": 0.8,
+    "algorithm.tau": 0.2,
+    "exploration.theta": 0.6,
+    "exploration.sigma": 0.7,
+    "exploration.dt": 0.3,
+}
+DIVERGING = len(CHANGED) + 2
+"""The last lane; before it one lane with the numbers of the file, one for each that changes, one with all changed."""
+
+
+def varied_config(**changes: Any) -> Config:
+    base = {
+        "total_steps": 100,
+        "algorithm": {
+            "weight_decay": "decoupled",
+            "critic_weight_decay": 0.01,
+            "max_grad_norm": 20.0,
+            "critic_learning_rate": 1e-2,
+            "tau": 0.1,
+        },
+        "exploration": {"kind": "ou"},
+        "replay": {"capacity": 10_000},
+    }
+    return device_config(**merge(base, changes))
+
+
+def value_at(config: Config, path: str) -> float:
+    section, _, field = path.partition(".")
+    return getattr(getattr(config, section), field)
+
+
+@cache
+def varied() -> Built:
+    """Equal seeds with other numbers: seed number i of the list only names the lane i."""
+    count = len(CHANGED) + 3
+    config = varied_config(seeds=list(range(100, 100 + count)))
+    hyper = {path: np.full(count, value_at(config, path), np.float32) for path in CHANGED}
+    for i, (path, value) in enumerate(CHANGED.items()):
+        hyper[path][[1 + i, len(CHANGED) + 1]] = value
+    hyper["algorithm.critic_learning_rate"][DIVERGING] = 1e30
+    return build(config, hyper=hyper, keys=run_keys([4] * count))
+
+
+@cache
+def varied_ended() -> Ended:
+    return run(varied(), 100)
+
+
+def test_every_number_that_may_differ_is_tested_here():
+    assert set(CHANGED) == set(hyper_paths(varied_config()))
+    assert all(value_at(varied_config(), path) != value for path, value in CHANGED.items())
+
+
+def test_every_number_that_differs_makes_a_difference():
+    params = varied_ended().lane.learner.params
+    for i, path in enumerate(CHANGED):
+        for network in (params.actor, params.critic):
+            assert max(np.abs(leaf[1 + i] - leaf[0]).max() for leaf in jax.tree.leaves(network)) > 1e-4, path
+
+
+@pytest.mark.parametrize("lane", [0, len(CHANGED) + 1], ids=["as configured", "all changed"])
+def test_numbers_of_a_lane_are_those_of_a_run_that_is_configured_so(lane):
+    """To 1e-5 after 80 updates, beside a lane that is not finite."""
+    changes: dict[str, Any] = {}
+    for path, value in CHANGED.items():
+        section, _, field = path.partition(".")
+        if lane:
+            changes = merge(changes, {section: {field: value}})
+    config = varied_config(seeds=[4], **changes)
+    assert (value_at(config, "algorithm.gamma") == 0.8) == (lane > 0)
+    single = run(build(config, devices=jax.devices()[:1]), 100)
+    assert single.lane.learner.step == 80
+    assert_close(lane_of(varied_ended().lane.learner, lane), lane_of(single.lane.learner, 0), 1e-5)
+
+
+# --- What is traced, and when.
+
+
+def test_the_environment_is_traced_once_for_each_loop_that_steps_it():
+    """Warm-up, learning and evaluation; however many chunks there are."""
+    built = four()
+    assert built.traces == {"reset": 2, "step": 3}
+    config = built.config.model_copy(update={"logging": built.config.logging.model_copy(update={"every": 1})})
+    assert len(list(device_loop(config, built.compiled, built.keys, {}))) == TOTAL
+    built.compiled.evaluate(built.compiled.place(four_ended().lane.learner), {})
+    assert built.traces == {"reset": 2, "step": 3}
+
+
+# --- The schedule.
+
+
+def test_the_warm_up_acts_uniformly_and_learns_nothing():
+    built = four()
+    compiled = built.compiled
+    lane = compiled.init(compiled.place(built.keys), {})
+    before = host(lane.learner)
+    lane, clock, totals = compiled.advance(lane, compiled.clock(), np.array([CAPACITY, 0], np.int32), built.keys, {})
+    assert (totals.updates == 0).all()
+    assert_bit_equal(lane.learner, before)
+    action = stored(built, Ended(host(lane), host(clock), [])).action[..., 0]
+    assert action.shape == (4, CAPACITY)
+    assert np.abs(action).max() <= 1
+    assert stats.kstest(action.ravel(), "uniform", (-1, 2)).pvalue > 1e-3
+    assert min(stats.kstest(row, "uniform", (-1, 2)).pvalue for row in action) > 1e-4
+    correlations = np.corrcoef([*action, *np.roll(action, 1, 1)])
+    assert np.abs(correlations[np.triu_indices(8, 1)]).max() < 0.35
+
+
+def test_the_policy_acts_from_the_end_of_the_warm_up_on():
+    """Up to its noise, with parameters that learned one update at most."""
+    built = four()
+    ended = run(built, WARMUP + 1)
+    data = stored(built, ended)
+    policy = make_agent(built.config, built.env.spec).policy
+    fresh = host(built.compiled.init(built.compiled.place(built.keys), {})).learner
+    greedy = np.asarray(jax.vmap(jax.vmap(policy, (None, 0)))(fresh, data.obs))[..., 0]
+    gap = np.abs(data.action[..., 0] - greedy)
+    assert gap[:, WARMUP:].max() < 4 * built.config.exploration.sigma
+    assert gap[:, :WARMUP].mean() > 0.3
+    assert ended.totals[0].updates.tolist() == [1] * 4
+
+
+@pytest.mark.usefixtures("learning_nothing")
+@pytest.mark.parametrize(
+    ("ratio", "num_envs", "per_call"),
+    [(0.5, 1, None), (1, 1, None), (1, 3, None), (3, 1, None), (0.5, 3, None), (3, 3, 4)],
+)
+def test_the_number_of_updates_is_the_configured_ratio(ratio, num_envs, per_call):
+    """And an episode of the evaluation ends where it ends, not at the limit."""
+    config = device_config(
+        seeds=[1, 2],
+        total_steps=120,
+        env={"id": "jax:probe-delayed", "num_envs": num_envs},
+        algorithm={"updates_per_step": ratio, "updates_per_call": per_call},
+        logging={"every": 7},
+    )
+    built = build(config, devices=jax.devices()[:1])
+    whole, made = updates_per_call(config), 0
+    for chunk in device_loop(config, built.compiled, built.keys, {}):
+        learned = max(0, chunk.step // num_envs - -(-WARMUP // num_envs))
+        expected = int(learned * calls_per_iteration(config)) * whole
+        assert chunk.updates == expected
+        assert chunk.learner.step.tolist() == [expected] * 2  # made, not only counted
+        assert chunk.totals.updates.tolist() == [expected - made] * 2
+        made = expected
+    assert abs(made - (120 - WARMUP) * ratio) <= whole + num_envs * ratio
+    evaluation = host(built.compiled.evaluate(chunk.learner, {}))
+    np.testing.assert_array_equal(evaluation.returns, np.ones((2, 3)))
+    np.testing.assert_array_equal(evaluation.lengths, np.full((2, 3), 2))
+
+
+# --- Rows.
+
+
+def test_the_rows_of_a_report_are_the_means_of_its_chunk():
+    built = four()
+    chunks = device_loop(built.config, built.compiled, built.keys, {})
+    found = list(reports(built.config, device_loop(built.config, built.compiled, built.keys, {}), 1.5))
+    assert [r.step for r in found] == [60, 110, 120, 180, TOTAL]
+    assert [r.updates for r in found] == [40, 90, 100, 160, 200]
+    before = 0
+    for report, chunk in zip(found, chunks, strict=True):
+        assert report.seconds.keys() == {"compile", "device"}
+        assert report.seconds["compile"] == 1.5
+        json.dumps(report.rows, allow_nan=False)
+        expected = []
+        for i, seed in enumerate(SEEDS):
+            totals = lane_of(chunk.totals, i)
+            episodes = report.step // EPISODE - before // EPISODE
+            assert totals.episodes == episodes
+            label = {"seed": seed, "step": report.step}
+            if episodes:
+                mean = pytest.approx(totals.episode_return / episodes, rel=1e-6)
+                lengths = {"episodes": episodes, "episode_return": mean, "episode_length": EPISODE}
+                expected.append({"event": "episode", **label, **lengths})
+            means = dict(zip(METRICS, totals.metrics / (report.updates - max(0, before - WARMUP)), strict=True))
+            means = {name: pytest.approx(value, rel=1e-6) for name, value in means.items()} | {"max_q": totals.max_q}
+            expected.append({"event": "update", **label, "updates": report.updates, **means})
+        assert report.rows == expected
+        before = report.step
+    seconds = [r.seconds["device"] for r in found]
+    assert 0 < seconds[0] < seconds[1] < seconds[-1]
+
+
+def test_the_returns_of_a_chunk_are_the_rewards_of_the_episodes_that_ended_in_it():
+    ended = run(four(), 50, 60)
+    rewards = stored(four(), ended).reward
+    first, second = ended.totals
+    np.testing.assert_allclose(first.episode_return, rewards[:, :45].sum(1), rtol=1e-5)
+    np.testing.assert_allclose(second.episode_return, rewards[:, 45:60].sum(1), rtol=1e-5)  # begun in the chunk before
+    assert (first.episodes.tolist(), second.episodes.tolist()) == ([3] * 4, [1] * 4)
+    assert (first.episode_length.tolist(), second.episode_length.tolist()) == ([45] * 4, [15] * 4)
+
+
+def test_a_chunk_without_updates_or_episodes_has_no_rows_of_them():
+    built = four()
+    config = built.config.model_copy(update={"logging": built.config.logging.model_copy(update={"every": 10})})
+    first, second, third = (
+        [row["event"] for row in report.rows]
+        for report, _ in zip(
+            reports(config, device_loop(config, built.compiled, built.keys, {}), 0), range(3), strict=False
+        )
+    )
+    assert (first, second, third) == ([], ["episode"] * 4, ["episode", "update"] * 4)
+
+
+# --- What is not finite.
+
+
+def faulty(config: Config) -> DeviceEnv:
+    """Pendulum with an error that is drawn for each environment: none, a reward that is NaN, an infinite angle."""
+    good = pendulum(config.env.max_episode_steps)
+
+    def reset(key: Any) -> Any:
+        state, obs = good.reset(key)
+        return (state, error_of(key)), obs
+
+    def step(state: Any, action: Any, key: Any) -> Any:
+        inner, error = state
+        inner, report = good.step(inner, action, key)
+        reward = jnp.where(error == 1, jnp.nan, report.reward)
+        next_obs = jnp.where(error == 2, jnp.inf, report.next_obs)
+        return (inner, error), report._replace(reward=reward, next_obs=next_obs)
+
+    return good._replace(reset=reset, step=step)
+
+
+def error_of(key: Any) -> Any:
+    return jax.random.randint(jax.random.fold_in(jax.random.clone(key), 1), (), 0, 3)
+
+
+@pytest.mark.usefixtures("learning_nothing")
+def test_numbers_of_an_environment_that_are_not_finite_end_the_run_and_name_the_seed():
+    def error(seed: int) -> int:
+        return int(error_of(jax.random.split(stream_key(run_keys([seed])[0], "reset"), 1)[0]))
+
+    fine, reward, obs = (next(s for s in range(50) if error(s) == kind) for kind in range(3))
+    config = device_config(seeds=[fine, reward, obs], total_steps=12, logging={"every": 12})
+    built = build(config, faulty(config), devices=jax.devices()[:1])
+    loop = partial(device_loop, config, built.compiled, built.keys, {})
+    assert next(loop()).totals.faults.tolist() == [0, 12, 12]
+    for seeds, named in (([fine, reward, obs], reward), ([fine, fine + 100, obs], obs)):
+        renamed = config.model_copy(update={"seeds": tuple(seeds)})
+        chunk = next(loop())
+        faults = np.where(np.arange(3) == seeds.index(named), chunk.totals.faults, 0)
+        with pytest.raises(EnvironmentFault, match=rf"env\.id='jax:pendulum', seed {named}: .* not finite .* 12") as e:
+            next(reports(renamed, iter([chunk._replace(totals=chunk.totals._replace(faults=faults))]), 0))
+        assert "before step 12" in str(e.value)
+    with pytest.raises(EnvironmentFault, match=f"seed {reward}:"):
+        next(reports(config, loop(), 0))
+
+
+def test_a_metric_that_is_not_finite_ends_the_run_and_names_the_seed():
+    built = four()
+    chunk = next(device_loop(built.config, built.compiled, built.keys, {}))
+    for k, name in enumerate(METRICS):
+        for value in (np.nan, np.inf):
+            metrics = chunk.totals.metrics.copy()
+            metrics[2, k] = value
+            spoilt = chunk._replace(totals=chunk.totals._replace(metrics=metrics))
+            with pytest.raises(NotFiniteError, match=rf"seed {SEEDS[2]}: {name} was not finite .* number 40;"):
+                next(reports(built.config, iter([spoilt]), 0))
+    assert next(reports(built.config, iter([chunk]), 0)).step == 60
+
+
+def test_a_lane_that_diverges_does_not_disturb_the_others():
+    (totals,) = varied_ended().totals
+    assert np.flatnonzero(~np.isfinite(totals.metrics).all(1)).tolist() == [DIVERGING]
+    assert np.flatnonzero(totals.faults).tolist() in ([], [DIVERGING])
+
+
+@pytest.mark.xfail(strict=True, raises=EnvironmentFault, reason="actions that are not finite are not looked at")
+def test_parameters_that_diverge_are_not_blamed_on_the_environment():
+    built = varied()
+    loop = device_loop(built.config, built.compiled, built.keys, built.hyper)
+    with pytest.raises(NotFiniteError, match=f"seed {100 + DIVERGING}: .*critic_learning_rate"):
+        list(reports(built.config, loop, 0))
+
+
+# --- Counters that run over.
+
+
+def test_counters_may_run_over():
+    """The iteration is a uint32, the number of updates an int32; the ring goes on where it was."""
+    built, before = four(), run(four(), 120)
+    compiled = built.compiled
+    far = before.lane.learner._replace(step=np.full(4, 2**31 - 3, np.int32))
+    clock = before.clock._replace(iteration=np.uint32(2**32 - 3))
+    lane = compiled.place(before.lane._replace(learner=far))
+    clock = jax.tree.map(lambda x, like: jax.device_put(x, like.sharding), clock, compiled.clock())
+    lane, clock, totals = compiled.advance(lane, clock, np.array([0, 6], np.int32), built.keys, {})
+    assert (clock.iteration, clock.iteration.dtype) == (3, jnp.uint32)
+    assert (int(clock.position.head), int(clock.position.length)) == (26, CAPACITY)
+    assert lane.learner.step.tolist() == [-(2**31) + 3] * 4
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((lane, totals)))
+    assert totals.updates.tolist() == [6] * 4
+    data = stored(built, Ended(host(lane), host(clock), []))
+    assert_bit_equal(jax.tree.map(lambda x: x[:, :-6], data), jax.tree.map(lambda x: x[:, 6:], stored(built, before)))
+    np.testing.assert_allclose(data.obs[:, -6:], np.concatenate([before.lane.obs[:, :], data.next_obs[:, -6:-1]], 1))
+    noise = np.diff(data.action[:, -6:, 0], axis=1)
+    assert (np.abs(noise) > 1e-3).mean() > 0.9  # drawn anew each time
+
+
+# --- Memory.
+
+
+def allocated(built: Built) -> int:
+    """Bytes of all devices that the lanes take."""
+    lane = built.compiled.init(*built.compiled.place((built.keys, built.hyper)))
+    return sum(shard.data.nbytes for leaf in jax.tree.leaves(lane) for shard in leaf.addressable_shards)
+
+
+def test_the_memory_of_a_run_is_that_of_its_lanes_and_of_what_a_program_needs_beside():
+    """Which is little: the replay is written in place and never copied."""
+    built = varied()
+    lanes = allocated(built)
+    assert lanes > len(built.keys) * 10_000 * 40
+    assert lanes < memory_bytes(built.compiled, len(built.keys)) < 1.1 * lanes
+    assert built.compiled.advance.memory_analysis().alias_size_in_bytes >= lanes / built.compiled.mesh.size  # donated
+
+
+@pytest.mark.xfail(
+    strict=True,
+    raises=AssertionError,
+    reason="counts one copy of a lane, but every device that shares its batches holds one",
+)
+def test_the_memory_of_lanes_that_share_their_batches_is_counted_on_every_device(two_devices, learning_nothing):
+    config = device_config(seeds=[4], data_parallel=2, env={"id": "jax:probe-constant"}, replay={"capacity": 5000})
+    built = build(config, devices=two_devices)
+    assert allocated(built) <= memory_bytes(built.compiled, 1)
+
+
+@pytest.mark.usefixtures("learning_nothing")
+def test_a_run_beyond_free_memory_is_refused_before_it_is_allocated(monkeypatch):
+    capacity = 2 * 10**9  # no machine could allocate it
+    monkeypatch.setattr(device_module, "available_bytes", lambda: 10**11)
+
+    def begin(seeds: int) -> Any:
+        config = device_config(seeds=seeds, env={"id": "jax:probe-constant"}, replay={"capacity": capacity})
+        with ExitStack() as stack:
+            return start(config, stack)
+
+    one_lane = 24 * capacity
+    with pytest.raises(ConfigError) as error:
+        begin(4)
+    message = str(error.value)
+    assert message.startswith(f"4 seeds with replay.capacity={capacity} need {human_bytes(4 * one_lane)} on the device")
+    assert f"{human_bytes(10**11)} are free" in message
+    assert message.endswith("the largest number of seeds that fits is 2")
+    with pytest.raises(ConfigError, match="3 seeds with"):
+        begin(3)
+    assert begin(2).spec.obs_shape == (1,)  # nothing is allocated before the first report is asked for
+
+
+def test_the_largest_fit_is_the_free_memory_over_that_of_a_lane(monkeypatch):
+    compiled = four().compiled
+    for lanes in (1, 3, 100):
+        for more, fit in ((0, lanes), (-1, lanes - 1)):
+            free = memory_bytes(compiled, 4) * lanes // 4 + more
+            monkeypatch.setattr(device_module, "available_bytes", lambda free=free: free)
+            assert largest_fit(compiled, 4) in (fit, lanes)
+    monkeypatch.setattr(device_module, "available_bytes", lambda: 0)
+    assert largest_fit(compiled, 4) == 0
+
+
+# --- It learns: five probes, each of which needs one more part of the learner to be right.
+
+
+PROBE_STEPS, GAMMA = 3000, 0.8
+
+
+@cache
+def solved(name: str) -> tuple[Any, Any]:
+    """The agent, and the state of three seeds after training on a probe."""
+    config = device_config(
+        seeds=3,
+        total_steps=PROBE_STEPS,
+        env={"id": f"jax:probe-{name}", "max_episode_steps": None},
+        algorithm={
+            "hidden": [32],
+            "batch_size": 32,
+            "warmup_steps": 200,
+            "gamma": GAMMA,
+            "tau": 0.05,
+            "actor_learning_rate": 3e-3,
+            "critic_learning_rate": 3e-3,
+        },
+        exploration={"sigma": 0.3},
+        replay={"capacity": PROBE_STEPS},
+        evaluation={"every": 0},
+        logging={"every": PROBE_STEPS},
+    )
+    built = build(config, devices=jax.devices()[:1])
+    (chunk,) = device_loop(config, built.compiled, built.keys, {})
+    return make_agent(config, built.env.spec), chunk.learner
+
+
+def values(name: str, obs: float, actions: Any) -> np.ndarray:
+    """Q(obs, a) of every seed and action, `[S, N]`: the mean of a batch of one that an update reports."""
+    agent, learner = solved(name)
+
+    def value(state: Any, action: Any) -> Any:
+        one = jnp.ones((1, 1))
+        data = Transition(jnp.full((1, 1, 1), obs), jnp.full((1, 1, 1), action), one, one, jnp.full((1, 1, 1), obs))
+        return agent.update(state, Batch(data, one, jnp.zeros((1, 1), jnp.int32)), jax.random.key(0))[1]["mean_q"][0]
+
+    by_action = jax.vmap(value, (None, 0))
+    return np.asarray(jax.jit(jax.vmap(by_action, (0, None)))(learner, jnp.asarray(actions, jnp.float32)))
+
+
+def chosen(name: str, obs: float) -> np.ndarray:
+    agent, learner = solved(name)
+    return np.asarray(jax.vmap(agent.policy, (0, None))(learner, jnp.full(1, obs)))[:, 0]
+
+
+@pytest.mark.slow
+def test_the_value_of_a_constant_is_learned():
+    np.testing.assert_allclose(values("constant", 0, [-0.5, 0, 0.5]), 1, atol=0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("obs", [-1, 1])
+def test_the_value_of_an_observation_is_learned(obs):
+    np.testing.assert_allclose(values("observed", obs, [-0.5, 0, 0.5]), obs, atol=0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("obs", "value"), [(0, GAMMA), (1, 1)])
+def test_the_value_of_a_later_reward_is_discounted(obs, value):
+    np.testing.assert_allclose(values("delayed", obs, chosen("delayed", obs)[:1]), value, atol=0.1)
+
+
+@pytest.mark.slow
+def test_the_best_action_is_learned():
+    np.testing.assert_allclose(chosen("acted", 0), 0.5, atol=0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("obs", [-1, 1])
+def test_the_best_action_for_an_observation_is_learned(obs):
+    np.testing.assert_allclose(chosen("answered", obs), 0.5 * obs, atol=0.1)
