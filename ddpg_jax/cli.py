@@ -76,7 +76,11 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("-h", "--help", action="store_true", help="show this, and every field")
     train.set_defaults(command=_train, parser=train)
 
-    sweep = commands.add_parser("sweep", help="train many combinations of numbers as lanes of one program")
+    sweep = commands.add_parser(
+        "sweep",
+        help="train many combinations of numbers as lanes of one program",
+        epilog="--section.field value sets a field for all combinations, as in train.",
+    )
     sweep.add_argument("sweep", type=Path, help="a TOML file with [grid] or [random]; see docs/sweeps.md")
     sweep.add_argument("--run-dir", type=Path, help="directory of the sweep; default: a new one under runs/")
     sweep.add_argument("--overwrite", action="store_true", help="replace what is in the directory")
@@ -104,6 +108,9 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> int:
 
     console = SturdyConsole()
     shown: dict[str, Any] = {"overwrite": options.overwrite, "console": None if options.quiet else console}
+    alone = options.coordinator is None and options.num_processes is None and options.process_id is None
+    if not (options.distributed or alone):
+        raise ConfigError("--coordinator, --num-processes and --process-id have an effect with --distributed only")
     if options.distributed:
         run = _train_distributed(config, options, shown)
     else:
@@ -139,9 +146,9 @@ def _sweep(options: argparse.Namespace, words: list[str]) -> int:
     console = SturdyConsole()
     run = run_sweep(sweep, options.run_dir, overwrite=options.overwrite, console=None if options.quiet else console)
     console.print(ranking_table(run.result))
-    console.print(
-        f"{run.directory}/ranking.png, best.toml, result.json, metrics.jsonl", soft_wrap=True, highlight=False
-    )
+    names = ("ranking.png", "best.toml", "result.json", "metrics.jsonl")
+    files = ", ".join(name for name in names if (run.directory / name).exists())
+    console.print(f"{run.directory}/{files}", soft_wrap=True, highlight=False)
     return _ending(run.result)
 
 

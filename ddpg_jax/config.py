@@ -252,8 +252,9 @@ class EvaluationConfig(_Section):
 class LoggingConfig(_Section):
     """`[logging]`."""
 
-    every: Annotated[int, Field(ge=1, le=100_000)] = 1000
-    """environment steps of each seed between two rows of metrics"""
+    every: Annotated[int, Field(ge=1, le=10**8)] = 1000
+    """environment steps of each seed between two rows of metrics; with many environments, set it to many times their
+    number"""
     tensorboard: bool = True
     """write event files"""
 
@@ -332,7 +333,9 @@ def is_device_env(identifier: str) -> bool:
 
 def hyper_paths(config: Config) -> tuple[str, ...]:
     """The fields of a configuration that may be traced, as `section.field`."""
-    return tuple(f"{name}.{field}" for name in ("algorithm", "exploration") for field in getattr(config, name).hyper)
+    paths = [f"{name}.{field}" for name in ("algorithm", "exploration") for field in getattr(config, name).hyper]
+    unused = {"algorithm.critic_weight_decay"} if config.algorithm.weight_decay == "none" else set[str]()
+    return tuple(path for path in paths if path not in unused)
 
 
 def with_values(config: Config, values: Mapping[str, Any]) -> Config:

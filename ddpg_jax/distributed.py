@@ -7,6 +7,7 @@ at the end.
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from jax.experimental import multihost_utils
 from rich.console import Console
 
 from ddpg_jax.config import Config
-from ddpg_jax.errors import ConfigError, StorageError
+from ddpg_jax.errors import ConfigError, DdpgJaxError, StorageError
 from ddpg_jax.reading import dump_toml
 from ddpg_jax.reports.plots import learning_curve
 from ddpg_jax.reports.statistics import summarize
@@ -75,34 +76,60 @@ def train_distributed(
     Raises:
       ConfigError: the seeds cannot be divided evenly.
       StorageError: there is a run and `overwrite` is not set.
+      DdpgJaxError: interrupted before the first evaluation that all processes share.
     """
     whole = RunDirectory(run_dir)
-    if whole.config.exists() and not overwrite:
-        raise StorageError(f"{whole.path} holds a run: name another --run-dir, or replace the run with --overwrite")
+    _make_room(whole, overwrite)
     own = train(own_seeds(config), whole.path / f"process-{jax.process_index()}", overwrite=overwrite, console=console)
-    steps, returns = _evaluations(RunDirectory(own.directory).metrics)
-    common = int(np.min(_from_all(np.array(len(steps)))))  # fewer where a process was interrupted
-    returns = np.concatenate(list(_from_all(returns[:common])), 1)
-    rates = _from_all(np.array([own.result["env_steps_per_second"], own.result["updates_per_second"]])).sum(0)
-    complete = bool(_from_all(np.array(own.result["complete"])).all())
+    steps, returns = _evaluations_of_all(RunDirectory(own.directory).metrics)
+    if not steps:
+        raise DdpgJaxError("the processes have no evaluation in common; what each one reached is in process-<i>")
+    figures = ("env_steps_per_second", "updates_per_second", "env_steps_per_seed", "updates_per_seed", "complete")
+    rates, updates, *reached = _from_all(np.array([own.result[name] for name in figures], np.float64)).T
     summaries: list[dict[str, Any]] = [
-        {"step": step, **summarize(each)} for step, each in zip(steps, returns, strict=False)
+        {"step": step, **summarize(each)} for step, each in zip(steps, returns, strict=True)
     ]
     result = own.result | {
         "seeds": list(config.seed_list),
         "processes": jax.process_count(),
-        "complete": complete,
+        "complete": bool(reached[2].all()),
         "final": summaries[-1],
         "best": max(summaries, key=lambda summary: summary["interquartile_mean"]),
-        "env_steps_per_second": float(rates[0]),
-        "updates_per_second": float(rates[1]),
+        "env_steps_per_second": float(rates.sum()),
+        "updates_per_second": float(updates.sum()),
+        "env_steps_per_seed": int(reached[0].min()),
+        "updates_per_seed": int(reached[1].min()),
     }
     if jax.process_index() == 0:
         whole.write_text(whole.config, dump_toml(config))
         whole.write_result(result)
         title = f"{config.env.id}, {config.algorithm.name}"
-        learning_curve(whole.learning_curve, np.array(steps[:common]), returns.mean(2), title)
+        learning_curve(whole.learning_curve, np.array(steps), returns.mean(2), title)
+    multihost_utils.sync_global_devices("the result is written")
     return Run(whole.path, config, result)
+
+
+def _make_room(whole: RunDirectory, overwrite: bool) -> None:
+    """Refuses a directory that holds a run, or removes what is there of an earlier job and would not be replaced."""
+    if whole.config.exists() and not overwrite:
+        raise StorageError(f"{whole.path} holds a run: name another --run-dir, or replace the run with --overwrite")
+    multihost_utils.sync_global_devices("the directory was looked at")
+    if jax.process_index() == 0:
+        for path in (whole.config, whole.result, whole.learning_curve):
+            path.unlink(missing_ok=True)
+        for path in whole.path.glob("process-*"):
+            if path.name not in {f"process-{i}" for i in range(jax.process_count())}:
+                shutil.rmtree(path)
+
+
+def _evaluations_of_all(metrics: Path) -> tuple[list[int], HostArray]:
+    """Steps `[N]` that every process has evaluated at, and the returns of all seeds there, `[N, S, episodes]`."""
+    steps, returns = _evaluations(metrics)
+    most = int(_from_all(np.array([len(steps)], np.int64)).max())
+    told = _from_all(np.array(steps + [-1] * (most - len(steps)), np.int64))
+    common = sorted(set.intersection(*(set(each.tolist()) for each in told)) - {-1})
+    kept = np.array([returns[steps.index(step)] for step in common])
+    return common, np.concatenate(list(_from_all(kept)), 1) if common else kept
 
 
 def _evaluations(metrics: Path) -> tuple[list[int], HostArray]:
@@ -116,5 +143,6 @@ def _evaluations(metrics: Path) -> tuple[list[int], HostArray]:
 
 
 def _from_all(values: HostArray) -> HostArray:
-    """The values of every process, `[processes, ...]`."""
-    return np.asarray(multihost_utils.process_allgather(values))
+    """The values of every process, `[processes, ...]`, of a dtype of 8 bytes; they travel as words, unrounded."""
+    words = multihost_utils.process_allgather(values[..., None].view(np.uint32))
+    return np.ascontiguousarray(words).view(values.dtype)[..., 0]

@@ -9,15 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, cast
+from typing import Annotated, Any, NamedTuple, cast, get_args
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from ddpg_jax.config import Config, hyper_paths, with_values
+from ddpg_jax.config import Config, hyper_paths, sections, with_values
 from ddpg_jax.errors import ConfigError
 from ddpg_jax.reading import dump_toml, merge, nearest, read_toml, resolve
+
+_SHOWN = 20
 
 Values = dict[str, Any]
 """What a combination sets, by path."""
@@ -79,11 +81,13 @@ class Sweep(NamedTuple):
       combinations: what each sets, by path.
       configs: the configuration of each.
       groups: the combinations by structure.
+      source: the file, with its base and what was set on the command line joined; it is a sweep file again.
     """
 
     combinations: tuple[Values, ...]
     configs: tuple[Config, ...]
     groups: tuple[Group, ...]
+    source: dict[str, Any]
 
 
 def load_sweep(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Sweep:
@@ -103,9 +107,11 @@ def load_sweep(path: str | Path, overrides: Mapping[str, Any] | None = None) -> 
     except ValidationError as error:
         raise ConfigError("\n".join(_mistakes(error, path))) from error
     base = read_toml(path.parent / file.base) if file.base is not None else {}
-    base = merge(merge(base, file.config), overrides or {})
-    combinations = _combinations(file, path)
-    return _checked(base, combinations, str(path))
+    fixed = merge(file.config, overrides or {})
+    combinations = _combinations(file, path, _flat(fixed))
+    swept = {"grid": _flat(file.grid), "random": _flat(file.random, leaf={"low", "high"})}
+    source = {"draws": file.draws, "draw_seed": file.draw_seed, "config": merge(base, fixed), **swept}
+    return _checked(source, combinations, str(path))
 
 
 def _mistakes(error: ValidationError, path: Path) -> list[str]:
@@ -119,7 +125,7 @@ def _mistakes(error: ValidationError, path: Path) -> list[str]:
     return lines
 
 
-def _combinations(file: SweepFile, path: Path) -> tuple[Values, ...]:
+def _combinations(file: SweepFile, path: Path, fixed: Values) -> tuple[Values, ...]:
     grid, draws = _flat(file.grid), _flat(file.random, leaf={"low", "high"})
     problems = [
         f"  grid.{name} = {values!r}: must be a list of values"
@@ -127,12 +133,17 @@ def _combinations(file: SweepFile, path: Path) -> tuple[Values, ...]:
         if not isinstance(values, list) or not values
     ]
     problems += [f"  {name}: stands in both [grid] and [random]" for name in grid.keys() & draws.keys()]
+    twice = fixed.keys() & (grid.keys() | draws.keys())
+    problems += [f"  {name}: is swept, and set to {fixed[name]!r} for all; leave one out" for name in twice]
     if not grid and not draws:
         problems.append("  there is neither [grid] nor [random]: nothing is swept")
     if bool(draws) != bool(file.draws):
         problems.append(f"  draws = {file.draws} with {len(draws)} fields in [random]: set both or neither")
     ranges: dict[str, Draw] = {}
     for name, value in draws.items():
+        if not _takes_fractions(name):
+            problems.append(f"  random.{name}: takes no fractions, so it cannot be drawn; list its values in [grid]")
+            continue
         try:
             ranges[name] = Draw.model_validate(value)
         except ValidationError as error:
@@ -148,6 +159,13 @@ def _said(details: ErrorDetails) -> str:
     return f"{details['loc'][0]}: {message}" if details["loc"] else message
 
 
+def _takes_fractions(path: str) -> bool:
+    """Whether a field is a floating-point number; what is unknown is refused later, with the nearest key."""
+    section, _, name = path.partition(".")
+    fields = [model.model_fields[name] for model in sections().get(section, ()) if name in model.model_fields]
+    return not fields or any(float in (field.annotation, *get_args(field.annotation)) for field in fields)
+
+
 def _drawn(ranges: Mapping[str, Draw], count: int, seed: int) -> list[Values]:
     """Random combinations; the same for every corner of the grid."""
     if not ranges:
@@ -160,18 +178,20 @@ def _drawn(ranges: Mapping[str, Draw], count: int, seed: int) -> list[Values]:
     return [{name: float(values[i]) for name, values in columns.items()} for i in range(count)]
 
 
-def _checked(base: dict[str, Any], combinations: tuple[Values, ...], source: str) -> Sweep:
-    problems: list[str] = []
+def _checked(file: dict[str, Any], combinations: tuple[Values, ...], source: str) -> Sweep:
+    base, problems = file["config"], list[str]()
     configs: list[Config] = []
     for values in combinations:
         if "seeds" in values:
             problems.append("  seeds: every combination runs the same seeds; set them in [config]")
         try:
-            configs.append(resolve(merge(base, _nested(values)), {}, source=source))
+            configs.append(resolve(base, _nested(values), source=source, over="a combination"))
         except ConfigError as error:
             problems += str(error).splitlines()[1:]
     if problems:
-        raise ConfigError("\n".join([f"{source}: mistakes in the combinations:", *dict.fromkeys(problems)]))
+        unique = list(dict.fromkeys(problems))
+        more = [f"  ... and {len(unique) - _SHOWN} more"] if len(unique) > _SHOWN else []
+        raise ConfigError("\n".join([f"{source}: mistakes in the combinations:", *unique[:_SHOWN], *more]))
     members: dict[str, list[int]] = {}
     for i, config in enumerate(configs):
         members.setdefault(_structure(config, combinations[i]), []).append(i)
@@ -181,7 +201,7 @@ def _checked(base: dict[str, Any], combinations: tuple[Values, ...], source: str
         paths = [name for name in combinations[first] if name in hyper_paths(configs[first])]
         hyper = {name: np.array([combinations[i][name] for i in numbers], np.float32) for name in paths}
         groups.append(Group(configs[first], tuple(numbers), hyper))
-    return Sweep(combinations, tuple(configs), tuple(groups))
+    return Sweep(combinations, tuple(configs), tuple(groups), file)
 
 
 def _structure(config: Config, values: Values) -> str:

@@ -51,7 +51,12 @@ def read_toml(path: str | Path) -> dict[str, Any]:
 
 
 def resolve(
-    values: Mapping[str, Any], overrides: Mapping[str, Any], *, source: str, more: Mapping[str, str] | None = None
+    values: Mapping[str, Any],
+    overrides: Mapping[str, Any],
+    *,
+    source: str,
+    over: str = "command line",
+    more: Mapping[str, str] | None = None,
 ) -> Config:
     """Merges values and overrides over the defaults and checks them.
 
@@ -59,6 +64,7 @@ def resolve(
       values: nested values of a file.
       overrides: nested values that win over them.
       source: what the file is called in messages.
+      over: what the overrides are called.
       more: mistakes already found, message by path; reported with the others.
 
     Raises:
@@ -79,7 +85,7 @@ def resolve(
     if module and not _lookup(overrides, ("env", "id")):
         problems["env.id"] = f"{identifier!r}: a module to import may be named on the command line only"
     if problems or config is None:
-        raise ConfigError(_report(problems, overrides, merged, source))
+        raise ConfigError(_report(problems, overrides, merged, source, over))
     return config
 
 
@@ -197,12 +203,14 @@ def _lookup(values: Mapping[str, Any], path: tuple[str, ...]) -> Any:
     return node
 
 
-def _report(problems: Mapping[str, str], overrides: Mapping[str, Any], merged: Mapping[str, Any], source: str) -> str:
+def _report(
+    problems: Mapping[str, str], overrides: Mapping[str, Any], merged: Mapping[str, Any], source: str, over: str
+) -> str:
     lines: list[str] = []
     for path, message in problems.items():
         keys = tuple(path.split("."))
         value = _lookup(merged, keys)
-        origin = source if _lookup(overrides, keys) is None else "command line"
+        origin = source if _lookup(overrides, keys) is None else over
         lines.append(f"  {path}: {message}" if value is None else f"  {path} = {value!r} ({origin}): {message}")
     count = "1 mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
     return f"{count} in the configuration:\n" + "\n".join(lines)

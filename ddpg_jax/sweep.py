@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import tomli_w
 from rich.console import Console
 
 from ddpg_jax.config import Config
@@ -25,6 +26,7 @@ from ddpg_jax.loops.device import (
     lane_rows,
     largest_fit,
     memory_bytes,
+    padded,
 )
 from ddpg_jax.loops.schedule import is_due
 from ddpg_jax.memory import human_bytes
@@ -37,14 +39,14 @@ from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.runs.metrics import JsonLines
 from ddpg_jax.runs.progress import ProgressDisplay, Status
 from ddpg_jax.runs.signals import StopRequest
-from ddpg_jax.types import Array, HostArray
+from ddpg_jax.types import Array, DeviceEnv, HostArray
 
 
 class SweepRun(NamedTuple):
     """A finished sweep.
 
     Attributes:
-      directory: where its files are: `result.json`, `metrics.jsonl`, `ranking.png`, `best.toml`.
+      directory: where its files are: `sweep.toml`, `result.json`, `metrics.jsonl`, `ranking.png`, `best.toml`.
       result: what `result.json` holds.
     """
 
@@ -75,7 +77,7 @@ def run_sweep(
 ) -> SweepRun:
     """Trains every combination with every seed and ranks the combinations by their final evaluations.
 
-    A lane whose numbers stop being finite is marked as diverged, ranks last, and does not disturb the others. The first
+    A lane whose numbers stop being finite is marked, ranks last, and does not disturb the others. The first
     Ctrl-C ends the sweep at the end of the chunk, with everything written up to there.
 
     Args:
@@ -86,7 +88,7 @@ def run_sweep(
 
     Raises:
       ConfigError: the environment is not one written in JAX, or not even one lane fits into memory.
-      EnvironmentFault: an environment cannot be made, or reported a number that is not finite.
+      EnvironmentFault: an environment cannot be made, or reported numbers that are not finite in every combination.
       StorageError: the directory cannot be used.
     """
     console = console or Console(quiet=True)
@@ -96,34 +98,46 @@ def run_sweep(
                 f"a sweep runs environments written in JAX, as jax:pendulum; env.id={group.config.env.id!r} is not one"
             )
     name = f"{sweep.configs[0].env.id.rpartition(':')[-1]}_sweep"
+    envs = [_make_env(group.config) for group in sweep.groups]
     directory = RunDirectory.create(run_dir, name, overwrite=overwrite)
+    directory.write_text(directory.path / "sweep.toml", tomli_w.dumps(sweep.source))
     board, began = _Board(sweep), time.perf_counter()
     with ExitStack() as stack:
         record = stack.enter_context(closing(JsonLines(directory.metrics)))
         stop = stack.enter_context(StopRequest())
-        for i, group in enumerate(sweep.groups):
-            console.print(f"group {i + 1} of {len(sweep.groups)}: compiling", highlight=False)
-            for turn in _turns(group, console):
-                _run_turn(turn, board, record, console, stop)
-                if stop.requested:
-                    break
-            if stop.requested:
+        turns = (turn for group, env in zip(sweep.groups, envs, strict=True) for turn in _turns(group, env, console))
+        for turn in turns:
+            if stop.requested:  # while it compiled
                 break
+            _run_turn(turn, board, record, console, stop)
     result: dict[str, Any] = {**board.result(), "seconds": time.perf_counter() - began, **environment()}
     directory.write_result(result)
-    ranked = [each for each in result["combinations"] if each["interquartile_mean"] is not None]
-    if ranked:
-        best = sweep.configs[ranked[0]["number"]]
-        directory.write_text(directory.path / "best.toml", dump_toml(best))
-    title = f"{sweep.configs[0].env.id}, {len(sweep.combinations)} combinations"
-    ranking(directory.path / "ranking.png", ranked, title)
+    write_ranking(directory, sweep, result)
+    if all(entry["faulty_seeds"] for entry in result["combinations"]):
+        raise EnvironmentFault(
+            f"env.id={sweep.configs[0].env.id!r}: observations or rewards were not finite, in every combination"
+        )
     return SweepRun(directory.path, result)
 
 
-def _turns(group: Group, console: Console) -> Iterator[Turn]:
+def write_ranking(directory: RunDirectory, sweep: Sweep, result: dict[str, Any]) -> None:
+    """Writes the result, its picture, and the configuration of the best combination if all were run to their end."""
+    directory.write_result(result)
+    ranked = [each for each in result["combinations"] if each["interquartile_mean"] is not None]
+    if ranked and result["complete"]:
+        directory.write_text(directory.path / "best.toml", dump_toml(sweep.configs[ranked[0]["combination"]]))
+    if ranked:
+        title = f"{sweep.configs[0].env.id}, {len(sweep.combinations)} combinations"
+        ranking(directory.path / "ranking.png", ranked, title)
+
+
+def _make_env(config: Config) -> DeviceEnv:
+    return make_device_env(config.env.id, config.env.max_episode_steps, config.env.kwargs)
+
+
+def _turns(group: Group, env: DeviceEnv, console: Console) -> Iterator[Turn]:
     """The lanes of a group, as many at a time as fit; says beforehand what they take."""
     config, seeds = group.config, group.config.seed_list
-    env = make_device_env(config.env.id, config.env.max_episode_steps, config.env.kwargs)
     lanes = [(place, seed) for place in range(len(group.numbers)) for seed in range(len(seeds))]
     every_key = run_keys(seeds)
 
@@ -131,12 +145,18 @@ def _turns(group: Group, console: Console) -> Iterator[Turn]:
         places, positions = (np.array(column) for column in zip(*chosen, strict=True))
         return every_key[positions], {name: values[places] for name, values in group.hyper.items()}
 
-    def compiled_for(count: int) -> Compiled:
-        keys, hyper = arguments(lanes[:count])
-        return compile_program(config, env, keys, hyper, lane_mesh(count, config.data_parallel))
+    def compiled_for(count: int) -> tuple[Compiled, int]:
+        """The programs of so many lanes, and how many lanes they are with the padding."""
+        mesh = lane_mesh(count, config.data_parallel)
+        size = padded(count, mesh)
+        return compile_program(config, env, *arguments(padding(lanes[:count], size)), mesh), size
 
-    compiled, size = compiled_for(len(lanes)), len(lanes)
-    fit = largest_fit(compiled, len(lanes))
+    def padding(chosen: list[tuple[int, int]], size: int) -> list[tuple[int, int]]:
+        return chosen + chosen[-1:] * (size - len(chosen))
+
+    console.print(f"{len(group.numbers)} combinations of one structure: compiling", highlight=False)
+    compiled, size = compiled_for(len(lanes))
+    fit = largest_fit(compiled, size)
     console.print(_memory_line(compiled, len(lanes), fit), highlight=False, soft_wrap=True)
     if fit < 1:
         raise ConfigError(
@@ -144,20 +164,16 @@ def _turns(group: Group, console: Console) -> Iterator[Turn]:
             f"{human_bytes(free_bytes(compiled.mesh))} are free"
         )
     if fit < len(lanes):
-        turns = -(-len(lanes) // fit)
-        size = -(-len(lanes) // turns)
-        compiled = compiled_for(size)
+        compiled, size = compiled_for(fit)
     for first in range(0, len(lanes), size):
         chosen = lanes[first : first + size]
-        padded = chosen + [chosen[-1]] * (size - len(chosen))
         real = tuple((group.numbers[place], seed) for place, seed in chosen)
-        yield Turn(config, compiled, *arguments(padded), real)
+        yield Turn(config, compiled, *arguments(padding(chosen, size)), real)
 
 
 def _memory_line(compiled: Compiled, lanes: int, fit: int) -> str:
     parts = ", ".join(f"{name} {human_bytes(size)}" for name, size in compiled.lane_bytes.items())
-    turns = -(-lanes // max(fit, 1))
-    how = "all at once" if turns == 1 else f"so they run in {turns} turns"
+    how = "all at once" if fit >= lanes else f"so they run in {-(-lanes // max(fit, 1))} turns"
     return (
         f"{lanes} lanes of {human_bytes(sum(compiled.lane_bytes.values()))} each ({parts}), program "
         f"{human_bytes(compiled.program_bytes)}; at most {fit} fit into the {human_bytes(free_bytes(compiled.mesh))} "
@@ -175,7 +191,7 @@ def _run_turn(turn: Turn, board: _Board, record: JsonLines, console: Console, st
             stopping, rows = stop.requested, list[dict[str, Any]]()
             board.note(turn, chunk)
             for i, (number, seed) in enumerate(turn.lanes):
-                rows += [{"lane": number, **row} for row in lane_rows(chunk, i, config.seed_list[seed])]
+                rows += [{"combination": number, **row} for row in lane_rows(chunk, i, config.seed_list[seed])]
             ends = chunk.step >= config.total_steps or stopping
             if ends or is_due(chunk.step, config.evaluation.every, config.env.num_envs):
                 returns = np.asarray(turn.compiled.evaluate(chunk.learner, hyper).returns)
@@ -214,31 +230,25 @@ class _Board:
         self._mean = np.full(shape, np.nan)
         self._step = np.zeros(shape, np.int64)
         self._diverged = np.zeros(shape, bool)
+        self._faulty = np.zeros(shape, bool)
 
     def note(self, turn: Turn, chunk: Chunk) -> None:
-        """Marks the lanes whose metrics are not finite.
-
-        Raises:
-          EnvironmentFault: an environment reported a number that is not finite to a lane whose metrics are.
-        """
-        finite = [bool(np.isfinite(metrics).all()) for metrics in chunk.totals.metrics]
+        """Marks the lanes whose environment reported a number that is not finite, or whose metrics are not."""
         for i, lane in enumerate(turn.lanes):
-            self._diverged[lane] |= not finite[i]
-            if chunk.totals.faults[i] and not self._diverged[lane]:
-                raise EnvironmentFault(
-                    f"env.id={turn.config.env.id!r}, lane {lane[0]}, seed {self._seeds[lane[1]]}: an observation or a "
-                    f"reward was not finite before step {chunk.step}"
-                )
+            self._faulty[lane] |= bool(chunk.totals.faults[i]) and not self._diverged[lane]
+            finite = bool(np.isfinite(chunk.totals.metrics[i]).all())
+            self._diverged[lane] |= not finite and not self._faulty[lane]
 
     def evaluated(self, turn: Turn, step: int, returns: HostArray) -> list[dict[str, Any]]:
         """Notes an evaluation `[L, episodes]` and returns its rows, of the lanes that have not diverged."""
         rows: list[dict[str, Any]] = []
         for lane, each in zip(turn.lanes, returns, strict=False):
-            self._diverged[lane] |= not np.isfinite(each).all()
-            self._mean[lane] = np.nan if self._diverged[lane] else each.mean()
+            self._diverged[lane] |= not np.isfinite(each).all() and not self._faulty[lane]
+            lost = self._diverged[lane] or self._faulty[lane]
+            self._mean[lane] = np.nan if lost else each.mean()
             self._step[lane] = step
-            if not self._diverged[lane]:
-                where = {"lane": lane[0], "event": "evaluation", "seed": self._seeds[lane[1]], "step": step}
+            if not lost:
+                where = {"combination": lane[0], "event": "evaluation", "seed": self._seeds[lane[1]], "step": step}
                 rows.append({**where, "mean_return": float(each.mean()), "returns": each.tolist()})
         return rows
 
@@ -248,10 +258,11 @@ class _Board:
         return float(np.median(means[np.isfinite(means)])) if np.isfinite(means).any() else None
 
     def result(self) -> dict[str, Any]:
-        """The combinations, best first; those without a finite evaluation of every seed come last, with none."""
+        """The combinations: those run to their end first, the best on top, those without a finite evaluation last."""
         entries = [self._entry(i) for i in range(len(self._mean))]
-        entries.sort(key=_score, reverse=True)
-        complete = all(entry["step"] >= self._sweep.configs[entry["number"]].total_steps for entry in entries)
+        ended = {i: entry["step"] >= self._sweep.configs[i].total_steps for i, entry in enumerate(entries)}
+        entries.sort(key=lambda entry: (ended[entry["combination"]], _score(entry)), reverse=True)
+        complete = all(ended.values())
         env = self._sweep.configs[0].env.id
         return {"env": env, "seeds": list(self._seeds), "complete": complete, "combinations": entries}
 
@@ -259,11 +270,12 @@ class _Board:
         means = self._mean[number]
         whole = bool(np.isfinite(means).all())
         return {
-            "number": number,
+            "combination": number,
             "values": self._sweep.combinations[number],
             "step": int(self._step[number].min()),
             "interquartile_mean": float(interquartile_mean(means)) if whole else None,
             "interval": bootstrap_interval(means) if whole else None,
             "per_seed": [float(mean) if np.isfinite(mean) else None for mean in means],
             "diverged_seeds": int(self._diverged[number].sum()),
+            "faulty_seeds": int(self._faulty[number].sum()),
         }

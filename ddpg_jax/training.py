@@ -11,6 +11,7 @@ import numpy as np
 from rich.console import Console
 
 from ddpg_jax.config import Config
+from ddpg_jax.loops.device import first_lanes
 from ddpg_jax.loops.report import Report, Row
 from ddpg_jax.loops.schedule import is_due
 from ddpg_jax.loops.start import Loop, start
@@ -44,7 +45,8 @@ def train(
 ) -> Run:
     """Trains all seeds of a configuration and leaves a run directory.
 
-    The first Ctrl-C ends the run at its next report, with everything written; the second at once.
+    The first Ctrl-C ends the run at its next report, with everything written; the second at once. The device loop hears
+    of neither before the end of its chunk.
 
     Args:
       config: the run.
@@ -66,7 +68,8 @@ def train(
         directory = RunDirectory.create(run_dir, run_name(config), overwrite=overwrite)
         directory.write_text(directory.config, dump_toml(config))
         report, evaluated = _drive(config, loop, directory, console)
-        save_weights(directory.weights, stored_part(report.state), loop.spec)
+        state = first_lanes(report.state, len(config.seed_list))
+        save_weights(directory.weights, stored_part(state), loop.spec)
     result = make_result(config, report, evaluated)
     directory.write_result(result)
     steps = np.array([e.step for e in evaluated])
@@ -160,5 +163,5 @@ def _rates(report: Report, before: Report | None, num_seeds: int) -> dict[str, f
 
 
 def _mean_return(rows: list[Row], otherwise: float | None) -> float | None:
-    returns = [row["episode_return"] for row in rows if row["event"] == "episode"]
+    returns = [row["episode_return"] for row in rows if row["event"] in ("episode", "episodes")]
     return float(np.mean(returns)) if returns else otherwise

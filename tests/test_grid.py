@@ -114,11 +114,26 @@ def test_the_base_file_and_the_command_line_take_their_places(sweep_of, tmp_path
             "draws = 2\n[grid]\nalgorithm.tau = [0.1]\n[random]\nalgorithm.tau = { low = 0.1, high = 0.2 }",
             "algorithm.tau: stands in both",
         ),
+        (
+            "[config]\nalgorithm.tau = 0.5\n[grid]\nalgorithm.tau = [0.1]",
+            "algorithm.tau: is swept, and set to 0.5 for all; leave one out",
+        ),
+        (
+            "draws = 3\n[random]\nalgorithm.batch_size = { low = 1, high = 9 }",
+            "random.algorithm.batch_size: takes no fractions",
+        ),
+        ("draws = 99\n[random]\nalgorithm.tau = { low = 2, high = 3 }", "... and 79 more"),
         ("[grid]\nalgorithm.critic_weight_decay = [0.1]", "has no effect"),
     ],
 )
 def test_mistakes_are_named(sweep_of, text, message):
     assert message in refusal(sweep_of, text)
+
+
+def test_kinds_of_noise_can_be_compared_though_the_base_sets_one(sweep_of, tmp_path):
+    (tmp_path / "base.toml").write_text('exploration = { kind = "ou", theta = 0.3 }\n')
+    first, second = sweep_of('base = "base.toml"\n[grid]\nexploration.kind = ["ou", "gaussian"]').configs
+    assert (first.exploration.kind, first.exploration.theta, second.exploration.kind) == ("ou", 0.3, "gaussian")
 
 
 def test_all_mistakes_of_the_combinations_are_reported_once(sweep_of):

@@ -3,6 +3,7 @@
 import json
 import tomllib
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from rich.console import Console
@@ -10,7 +11,8 @@ from tiny_run import read_rows
 
 import ddpg_jax as dj
 from ddpg_jax.cli import main
-from ddpg_jax.errors import ConfigError
+from ddpg_jax.envs.pendulum import pendulum
+from ddpg_jax.errors import ConfigError, EnvironmentFault
 from ddpg_jax.grid import load_sweep
 from ddpg_jax.loops import device
 from ddpg_jax.sweep import run_sweep
@@ -47,14 +49,14 @@ def swept(tmp_path_factory):
 def evaluations(directory):
     """Returns by (lane, seed, step)."""
     rows = read_rows(directory / "metrics.jsonl")
-    return {(r["lane"], r["seed"], r["step"]): r["returns"] for r in rows if r["event"] == "evaluation"}
+    return {(r["combination"], r["seed"], r["step"]): r["returns"] for r in rows if r["event"] == "evaluation"}
 
 
 def test_every_combination_is_ranked_with_every_seed(swept):
     entries = swept.result["combinations"]
     scores = [entry["interquartile_mean"] for entry in entries]
     assert scores == sorted(scores, reverse=True)
-    assert sorted(entry["number"] for entry in entries) == [0, 1, 2, 3]
+    assert sorted(entry["combination"] for entry in entries) == [0, 1, 2, 3]
     assert all(len(entry["per_seed"]) == 2 and entry["step"] == 60 for entry in entries)
     assert swept.result["complete"]
     assert swept.result["seeds"] == [4, 9]
@@ -84,7 +86,7 @@ def test_the_best_is_a_configuration_ready_to_train(swept, tmp_path):
     config = dj.load_config(swept.directory / "best.toml")
     assert config.algorithm.critic_learning_rate == best["values"]["algorithm.critic_learning_rate"]
     assert config.exploration.sigma == best["values"]["exploration.sigma"]
-    assert config == load(tmp_path).configs[best["number"]]
+    assert config == load(tmp_path).configs[best["combination"]]
 
 
 def test_lanes_that_do_not_fit_run_in_turns_with_the_same_results(swept, tmp_path, monkeypatch):
@@ -96,16 +98,18 @@ def test_lanes_that_do_not_fit_run_in_turns_with_the_same_results(swept, tmp_pat
         return compile_program(config, env, keys, hyper, mesh)
 
     def free():
-        """Enough for three lanes of the eight and their share of the program."""
-        return 3 * 8 * 2**10
+        """Enough for one lane on each of two devices."""
+        return 2 * 8 * 2**10
 
     monkeypatch.setattr("ddpg_jax.sweep.compile_program", noted)
-    monkeypatch.setattr(device, "memory_bytes", lambda compiled, lanes: lanes * 8 * 2**10)
+    monkeypatch.setattr(
+        device, "memory_bytes", lambda compiled, lanes: lanes // 2 * 8 * 2**10
+    )  # on each of two devices
     monkeypatch.setattr(device, "available_bytes", free)
     console = Console(record=True, width=200)
     run = run_sweep(load(tmp_path), tmp_path / "run", console=console)
-    assert sizes == [8, 3]  # three turns of three lanes, the last one padded
-    assert "at most 3 fit" in console.export_text()
+    assert sizes == [8, 2]  # four turns of two lanes
+    assert "at most 2 fit into the 8.2 kB that are free: so they run in 4 turns" in console.export_text()
     ours, theirs = evaluations(run.directory), evaluations(swept.directory)
     assert ours.keys() == theirs.keys()
     for lane, returns in ours.items():
@@ -114,7 +118,7 @@ def test_lanes_that_do_not_fit_run_in_turns_with_the_same_results(swept, tmp_pat
 
 def test_a_lane_that_does_not_fit_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(device, "available_bytes", lambda: 1000)
-    with pytest.raises(ConfigError, match=r"one lane with replay.capacity=100 needs .* kB, 1.0 kB are free"):
+    with pytest.raises(ConfigError, match=r"one lane with replay.capacity=100 needs .* kB, 500 B are free"):
         run_sweep(load(tmp_path), tmp_path / "run")
 
 
@@ -124,18 +128,49 @@ def test_a_diverged_combination_ranks_last_and_disturbs_nobody(swept, tmp_path):
     group.hyper["algorithm.critic_learning_rate"][1] = np.inf
     run = run_sweep(sweep, tmp_path / "run")
     *others, last = run.result["combinations"]
-    assert (last["number"], last["interquartile_mean"], last["diverged_seeds"]) == (1, None, 2)
-    before = {entry["number"]: entry["per_seed"] for entry in swept.result["combinations"]}
-    assert {entry["number"]: entry["per_seed"] for entry in others} == {i: before[i] for i in (0, 2, 3)}
+    assert (last["combination"], last["interquartile_mean"], last["diverged_seeds"]) == (1, None, 2)
+    before = {entry["combination"]: entry["per_seed"] for entry in swept.result["combinations"]}
+    assert {entry["combination"]: entry["per_seed"] for entry in others} == {i: before[i] for i in (0, 2, 3)}
     assert run.result["complete"]
     json.loads((run.directory / "result.json").read_text(), parse_constant=pytest.fail)
-    assert not any(lane == 1 for lane, _, step in evaluations(run.directory) if step == 60)
+    assert not any(number == 1 for number, _, step in evaluations(run.directory) if step == 60)
+
+
+def test_an_environment_that_breaks_is_named_after_the_results_are_written(swept, tmp_path, monkeypatch):
+    """Rewards turn NaN; the metrics follow in the same chunk, but it is the environment that is named."""
+
+    def breaking(config):
+        env = pendulum()
+
+        def step(state, action, key):
+            state, result = env.step(state, action, key)
+            return state, result._replace(reward=jnp.where(state.steps > 10, jnp.nan, result.reward))
+
+        return env._replace(step=step)
+
+    monkeypatch.setattr("ddpg_jax.sweep._make_env", breaking)
+    with pytest.raises(EnvironmentFault, match="not finite, in every combination"):
+        run_sweep(load(tmp_path), tmp_path / "run")
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert [(e["faulty_seeds"], e["diverged_seeds"]) for e in result["combinations"]] == [(2, 0)] * 4
+    assert not (tmp_path / "run" / "ranking.png").exists()
+
+
+def test_the_sweep_is_kept_beside_its_result(swept, tmp_path):
+    again = load_sweep(swept.directory / "sweep.toml")
+    assert (again.combinations, again.configs) == load(tmp_path)[:2]
+
+
+def test_nothing_is_removed_for_a_sweep_that_cannot_run(swept, tmp_path):
+    with pytest.raises(ConfigError, match="did you mean jax:pendulum"):
+        run_sweep(load(tmp_path, env={"id": "jax:pendulm"}), swept.directory, overwrite=True)
+    assert (swept.directory / "result.json").exists()
 
 
 def test_structure_runs_group_by_group(tmp_path):
-    run = run_sweep(load(tmp_path, TINY + "[grid]\nalgorithm.hidden = [[4], [8]]\n"), tmp_path / "run")
+    run = run_sweep(load(tmp_path, TINY + "[grid]\nalgorithm.n_step = [1, 2]\n"), tmp_path / "run")
     assert [entry["step"] for entry in run.result["combinations"]] == [60, 60]
-    assert {entry["values"]["algorithm.hidden"][0] for entry in run.result["combinations"]} == {4, 8}
+    assert {entry["values"]["algorithm.n_step"] for entry in run.result["combinations"]} == {1, 2}
 
 
 def test_gymnasium_environments_are_refused_before_a_directory_is_made(tmp_path):
@@ -146,7 +181,13 @@ def test_gymnasium_environments_are_refused_before_a_directory_is_made(tmp_path)
 
 def test_an_interrupted_sweep_keeps_what_it_reached(tmp_path, monkeypatch):
     class StopAtOnce:
-        requested = True
+        asked = 0
+
+        @property
+        def requested(self):
+            """Ctrl-C comes while the first chunk runs, after the question whether to begin."""
+            self.asked += 1
+            return self.asked > 1
 
         def __enter__(self):
             return self
@@ -160,6 +201,7 @@ def test_an_interrupted_sweep_keeps_what_it_reached(tmp_path, monkeypatch):
     assert {entry["step"] for entry in run.result["combinations"]} == {20}
     assert all(entry["interquartile_mean"] is not None for entry in run.result["combinations"])
     assert (run.directory / "ranking.png").exists()
+    assert not (run.directory / "best.toml").exists()
 
 
 def test_the_command_shows_a_table_of_at_most_80_columns(tmp_path, capsys):

@@ -6,6 +6,7 @@ A critic returns `[Z]` outputs; `ensemble` turns one critic into M of them, `[M,
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
 import flax.linen as nn
@@ -35,6 +36,9 @@ def symmetric_uniform(limit: float) -> Callable[..., Array]:
     return init
 
 
+_product = partial(jnp.matmul, precision=jax.lax.Precision.DEFAULT)  # of factors that are rounded already
+
+
 @jax.custom_jvp
 def bfloat16_dot(x: Array, kernel: Array) -> Array:
     """The product x·W of factors rounded to bfloat16, summed and returned in float32, `[I], [I, Z] -> [Z]`.
@@ -42,13 +46,13 @@ def bfloat16_dot(x: Array, kernel: Array) -> Array:
     In the backward pass the factors are rounded alike, and so are the products, as is usual; parameters, activations
     and gradients are float32 outside of it.
     """
-    return jnp.matmul(x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16), preferred_element_type=jnp.float32)
+    return _product(x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16), preferred_element_type=jnp.float32)
 
 
 @bfloat16_dot.defjvp
 def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
     (x, kernel), (dx, d_kernel) = (tuple(a.astype(jnp.bfloat16) for a in pair) for pair in (primals, tangents))
-    tangent = jnp.matmul(dx, kernel).astype(jnp.float32) + jnp.matmul(x, d_kernel).astype(jnp.float32)
+    tangent = _product(dx, kernel).astype(jnp.float32) + _product(x, d_kernel).astype(jnp.float32)
     return bfloat16_dot(*primals), tangent
 
 
@@ -88,7 +92,7 @@ class _MLP(nn.Module):
             if late is not None and i == self.late_layer:
                 x = jnp.concatenate([x, late])
             x = _ACTIVATIONS[self.activation](_dense(width, x.shape[-1], self.initializer, self.precision)(x))
-        return _dense(self.outputs, x.shape[-1], self.initializer, self.precision, self.final_scale)(x)
+        return _dense(self.outputs, x.shape[-1], self.initializer, "float32", self.final_scale)(x)
 
 
 def identity() -> Network:
@@ -116,7 +120,8 @@ def mlp_actor(
       initializer: of the hidden layers, and of the last where `final_scale` is None. "fan_in" is U(±1/sqrt(fan_in))
         for weights and biases (Lillicrap et al., section 7); "lecun_normal" is that of flax, with zero biases.
       final_scale: the last layer is drawn from U(±final_scale); 3e-3 in Lillicrap et al.
-      precision: of the factors of matrix products; all else is float32.
+      precision: of the factors of the hidden layers' matrix products; all else is float32, the last layer included: it
+        costs little, and actions and predicted returns are not rounded.
 
     Returns:
       A network `(params, obs [O]) -> action [A]` in [-1, 1].

@@ -112,6 +112,8 @@ def chosen_loop(config: Config) -> str:
         raise ConfigError(
             f'loop = "{config.loop}" cannot run env.id={identifier!r}, which is {what}: set loop to "{native}"{hint}'
         )
+    if native == "host" and config.data_parallel > 1:
+        raise ConfigError(f"data_parallel={config.data_parallel} has no effect on the host loop: set it to 1")
     if native == "device" and config.env.workers:
         raise ConfigError(f"env.workers={config.env.workers} has no effect on {identifier!r}, which is written in JAX")
     return native
@@ -126,12 +128,16 @@ def make_device_env(identifier: str, max_episode_steps: int | None, kwargs: Mapp
       kwargs: arguments of the back-end's constructor.
 
     Raises:
-      ConfigError: there is no such environment, or its package is not installed.
+      ConfigError: there is no such environment, its package is not installed, or the time limit is too long.
       EnvironmentFault: it cannot be made or trained.
     """
     problem = unknown_device_env(identifier)
     if problem is not None:
         raise ConfigError(f"env.id={identifier!r}: {problem}")
+    if max_episode_steps is not None and max_episode_steps >= 2**31:
+        raise ConfigError(
+            f"env.max_episode_steps={max_episode_steps}: an environment written in JAX counts to 2147483647"
+        )
     prefix, _, name = identifier.partition(":")
     try:
         return BACKENDS[prefix].make(name, max_episode_steps, kwargs)

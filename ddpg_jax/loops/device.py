@@ -76,7 +76,7 @@ def lane_mesh(lanes: int, data_parallel: int = 1, devices: Sequence[Any] | None 
     """Local devices, divided over the lanes and, within a lane, over the rows of a batch: axes "seed" and "data".
 
     Args:
-      lanes: L. As many devices as divide it evenly are used.
+      lanes: L; those of a run are padded to `padded(L, mesh)`, so that all devices bear alike.
       data_parallel: devices that share each batch.
       devices: to choose from; None: all local ones.
 
@@ -86,9 +86,15 @@ def lane_mesh(lanes: int, data_parallel: int = 1, devices: Sequence[Any] | None 
     found = list(jax.local_devices() if devices is None else devices)
     if data_parallel > len(found):
         raise ConfigError(f"data_parallel={data_parallel} needs as many devices, but there are {len(found)}")
-    groups = max(n for n in range(1, len(found) // data_parallel + 1) if lanes % n == 0)
+    most = len(found) // data_parallel
+    groups = -(-lanes // -(-lanes // most))  # as few as bear the same number of lanes each
     chosen = np.array(found[: groups * data_parallel]).reshape(groups, data_parallel)
     return Mesh(chosen, ("seed", "data"), axis_types=(AxisType.Auto, AxisType.Auto))
+
+
+def padded(lanes: int, mesh: Mesh) -> int:
+    """The number of lanes, rounded up to a multiple of the devices that bear them."""
+    return -(-lanes // mesh.shape["seed"]) * mesh.shape["seed"]
 
 
 def compile_program(config: Config, env: DeviceEnv, keys: Array, hyper: Tree, mesh: Mesh) -> Compiled:
@@ -143,21 +149,24 @@ def compile_program(config: Config, env: DeviceEnv, keys: Array, hyper: Tree, me
 
 
 def memory_bytes(compiled: Compiled, lanes: int) -> int:
-    """Memory that lanes take, all devices together: what they carry, and what the programs need beside."""
-    return lanes * sum(compiled.lane_bytes.values()) + compiled.mesh.size * compiled.program_bytes
+    """Memory that lanes take on each device: what they carry, and what the programs need beside."""
+    each = -(-lanes // compiled.mesh.shape["seed"])
+    return each * sum(compiled.lane_bytes.values()) + compiled.program_bytes
 
 
 def largest_fit(compiled: Compiled, lanes: int) -> int:
     """The largest number of lanes whose memory is free, judged by programs compiled for `lanes`."""
-    return free_bytes(compiled.mesh) * lanes // memory_bytes(compiled, lanes)
+    groups = compiled.mesh.shape["seed"]
+    each = -(-lanes // groups)
+    return free_bytes(compiled.mesh) * each // memory_bytes(compiled, lanes) * groups
 
 
 def free_bytes(mesh: Mesh) -> int:
-    """Memory that may still be allocated on the devices of a mesh; the machine's, where they have none of their own."""
+    """Memory that may still be allocated on each device of a mesh; those without memory of their own share it."""
     statistics = [device.memory_stats() or {} for device in mesh.devices.flat]
     if not all("bytes_limit" in each for each in statistics):
-        return available_bytes()
-    return sum(each["bytes_limit"] - each["bytes_in_use"] for each in statistics)
+        return available_bytes() // mesh.size
+    return min(each["bytes_limit"] - each["bytes_in_use"] for each in statistics)
 
 
 def device_loop(config: Config, compiled: Compiled, keys: Array, hyper: Tree) -> Iterator[Chunk]:
@@ -186,7 +195,7 @@ def device_loop(config: Config, compiled: Compiled, keys: Array, hyper: Tree) ->
 
 
 def reports(config: Config, loop: Iterator[Chunk], compile_seconds: float) -> Iterator[Report]:
-    """The chunks of a loop whose lanes are the seeds of a run, as reports.
+    """The chunks of a loop whose first lanes are the seeds of a run, as reports.
 
     Raises:
       NotFiniteError: a metric of an update is not finite.
@@ -199,13 +208,18 @@ def reports(config: Config, loop: Iterator[Chunk], compile_seconds: float) -> It
         yield Report(chunk.step, chunk.updates, rows, seconds, chunk.learner)
 
 
+def first_lanes(tree: Tree, lanes: int) -> Tree:
+    """The tree without the lanes that were added for padding."""
+    return jax.tree.map(lambda leaf: leaf if leaf.shape[0] == lanes else leaf[:lanes], tree)
+
+
 def lane_rows(chunk: Chunk, lane: int, seed: int) -> list[Row]:
     """What a lane did in a chunk: means over its episodes and over its updates."""
     totals = jax.tree.map(lambda x: x[lane].item() if x.ndim == 1 else x[lane], chunk.totals)
     rows: list[Row] = []
     if totals.episodes:
         means = {name: getattr(totals, name) / totals.episodes for name in ("episode_return", "episode_length")}
-        rows.append({"event": "episode", "seed": seed, "step": chunk.step, "episodes": totals.episodes, **means})
+        rows.append({"event": "episodes", "seed": seed, "step": chunk.step, "episodes": totals.episodes, **means})
     if totals.updates:
         means = dict(zip(METRICS, (totals.metrics / totals.updates).tolist(), strict=True)) | {"max_q": totals.max_q}
         rows.append({"event": "update", "seed": seed, "step": chunk.step, "updates": chunk.updates, **means})

@@ -88,7 +88,7 @@ class Totals(NamedTuple):
       episodes: episodes that ended, int32 `[]`.
       episode_return: sum of their returns, `[]`.
       episode_length: sum of their lengths, int32 `[]`.
-      faults: steps at which an environment reported a number that is not finite, int32 `[]`.
+      faults: steps at which an environment reported a number that is not finite though its action was, int32 `[]`.
     """
 
     updates: Array
@@ -204,7 +204,8 @@ def _iterate(
     clock = clock._replace(iteration=clock.iteration + 1, position=replays.advance(clock.position, steps))
     done = step.terminated | step.truncated
     episode_return, episode_length = lane.episode_return + step.reward, lane.episode_length + 1
-    totals = _noted(totals, step, done, episode_return, episode_length)
+    sane = jnp.isfinite(action).all()  # what an environment makes of other actions is not its fault
+    totals = _noted(totals, step, done, episode_return, episode_length, sane)
     lane = Lane(
         lane.learner,
         act_state,
@@ -305,7 +306,9 @@ def _nothing() -> Totals:
     return Totals(none, jnp.zeros(len(METRICS)), jnp.full((), -jnp.inf), none, zero, none, none)
 
 
-def _noted(totals: Totals, step: Step, done: Array, episode_return: Array, episode_length: Array) -> Totals:
+def _noted(
+    totals: Totals, step: Step, done: Array, episode_return: Array, episode_length: Array, sane: Array
+) -> Totals:
     finite = jnp.isfinite(step.reward).all()
     if jnp.issubdtype(step.next_obs.dtype, jnp.floating):
         finite &= jnp.isfinite(step.next_obs).all()
@@ -314,7 +317,7 @@ def _noted(totals: Totals, step: Step, done: Array, episode_return: Array, episo
         episodes=totals.episodes + ended.sum(),
         episode_return=totals.episode_return + jnp.where(done, episode_return, jnp.zeros_like(episode_return)).sum(),
         episode_length=totals.episode_length + (episode_length * ended).sum(),
-        faults=totals.faults + (~finite).astype(jnp.int32),
+        faults=totals.faults + (sane & ~finite).astype(jnp.int32),
     )
 
 
@@ -354,9 +357,11 @@ def make_train(config: Config, env: DeviceEnv | None = None) -> Callable[..., tu
       at the end.
 
     Raises:
-      ConfigError: the environment is not known.
+      ConfigError: the environment is not known, or the steps are too many.
       EnvironmentFault: the environment cannot be made or trained.
     """
+    if config.total_steps >= 2**31:
+        raise ConfigError(f"total_steps={config.total_steps}: make_train counts at most 2147483647; train has no limit")
     chosen = env or make_device_env(config.env.id, config.env.max_episode_steps, config.env.kwargs)
     one = program(config, chosen)
     bounds = list(chunks(config, config.evaluation.every))
@@ -372,7 +377,8 @@ def make_train(config: Config, env: DeviceEnv | None = None) -> Callable[..., tu
             period, (one.init(key, hyper or {}), start_clock()), jnp.asarray(counts)
         )
         updates, episodes = (x.astype(jnp.float32) for x in (totals.updates, totals.episodes))
-        means = dict(zip(METRICS, (totals.metrics / updates[:, None]).T, strict=True)) | {"max_q": totals.max_q}
+        max_q = jnp.where(updates > 0, totals.max_q, jnp.full_like(totals.max_q, jnp.nan))
+        means = dict(zip(METRICS, (totals.metrics / updates[:, None]).T, strict=True)) | {"max_q": max_q}
         episode_return = totals.episode_return / episodes
         return lane.learner, History(jnp.asarray(steps), *evaluation, totals.episodes, episode_return, means)
 

@@ -34,7 +34,8 @@ class Report(NamedTuple):
       updates: critic updates of each seed so far.
       rows: the lines of the record since the last report, in order.
       seconds: seconds spent so far, by phase.
-      state: the learner, leaves `[S, ...]`. Use it before the loop goes on: its buffers are donated then.
+      state: the learner, leaves `[S, ...]`, with more lanes after the seeds where devices were filled up. Use it before
+        the loop goes on: its buffers are donated then.
     """
 
     step: int

@@ -7,6 +7,8 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
+from ddpg_jax.errors import ConfigError
+
 if TYPE_CHECKING:
     from ddpg_jax.config import Config
 
@@ -54,9 +56,20 @@ def updates_per_call(config: Config) -> int:
 
 
 def calls_per_iteration(config: Config) -> Fraction:
-    """Calls of the update, U updates each, that are due after one step of all environments."""
+    """Calls of the update, U updates each, that are due after one step of all environments, to 1e-6.
+
+    Raises:
+      ConfigError: the fraction does not fit into the device's counter.
+    """
     per_step = Fraction(str(config.algorithm.updates_per_step))
-    return (per_step * config.env.num_envs / updates_per_call(config)).limit_denominator(4096)
+    exact = per_step * config.env.num_envs / updates_per_call(config)
+    calls = exact.limit_denominator(2**24)
+    if abs(calls - exact) > exact / 10**6 or calls.numerator >= 2**30:
+        raise ConfigError(
+            f"algorithm.updates_per_step={config.algorithm.updates_per_step}: {float(exact):.3g} calls of the update "
+            "for one step of all environments are more, or fewer, than the device loop can count"
+        )
+    return calls
 
 
 class Segment(NamedTuple):

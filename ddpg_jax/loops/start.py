@@ -17,10 +17,12 @@ from ddpg_jax.loops.device import (
     Compiled,
     compile_program,
     device_loop,
+    first_lanes,
     free_bytes,
     lane_mesh,
     largest_fit,
     memory_bytes,
+    padded,
     reports,
 )
 from ddpg_jax.loops.evaluate import evaluate_episodes, jit_policy
@@ -86,14 +88,16 @@ def _device(config: Config, stack: ExitStack) -> Loop:
     """The device loop, compiled already."""
     began = perf_counter()
     env = make_device_env(config.env.id, config.env.max_episode_steps, config.env.kwargs)
-    keys = run_keys(config.seed_list)
-    compiled = compile_program(config, env, keys, {}, lane_mesh(len(keys), config.data_parallel))
+    seeds = config.seed_list
+    mesh = lane_mesh(len(seeds), config.data_parallel)
+    keys = run_keys([*seeds, *seeds[-1:] * (padded(len(seeds), mesh) - len(seeds))])
+    compiled = compile_program(config, env, keys, {}, mesh)
     _check_memory(config, compiled)
     chunks = device_loop(config, compiled, keys, {})
     return Loop(
         env.spec,
         reports(config, chunks, perf_counter() - began),
-        lambda state: Evaluation(*jax.device_get(compiled.evaluate(state, {}))),
+        lambda state: Evaluation(*first_lanes(jax.device_get(compiled.evaluate(state, {})), len(seeds))),
     )
 
 
@@ -102,10 +106,14 @@ _LOOPS: dict[str, Callable[[Config, ExitStack], Loop]] = {"host": _host, "device
 
 def _check_memory(config: Config, compiled: Compiled) -> None:
     """Refuses a run that does not fit; nothing has been allocated yet."""
-    seeds = len(config.seed_list)
-    needed, free = memory_bytes(compiled, seeds), free_bytes(compiled.mesh)
+    seeds, capacity = len(config.seed_list), config.replay.capacity
+    needed, free, fit = memory_bytes(compiled, seeds), free_bytes(compiled.mesh), largest_fit(compiled, seeds)
     if needed > free:
+        beside = (
+            memory_bytes(compiled, seeds) - -(-seeds // compiled.mesh.shape["seed"]) * compiled.lane_bytes["replay"]
+        )
+        most = max(0, free - beside) * capacity // max(1, needed - beside)
         raise ConfigError(
-            f"{seeds} seeds with replay.capacity={config.replay.capacity} need {human_bytes(needed)} on the device, "
-            f"{human_bytes(free)} are free; the largest number of seeds that fits is {largest_fit(compiled, seeds)}"
+            f"{seeds} seeds with replay.capacity={capacity} need {human_bytes(needed)} on each device, "
+            f"{human_bytes(free)} are free; what fits is {fit} seeds, or replay.capacity={most}"
         )

@@ -19,6 +19,7 @@ _FILES = (
     "learning_curve.png",
     "ranking.png",
     "best.toml",
+    "sweep.toml",
 )
 _FOLDERS = ("tensorboard", "checkpoints")
 
@@ -61,7 +62,6 @@ class RunDirectory:
                         f"{run.path} is not empty: name another --run-dir, or replace the run there with --overwrite"
                     )
                 run._clear()
-            run.weights.parent.mkdir(exist_ok=True)
         except OSError as error:
             raise StorageError(f"{path or 'runs/'} cannot be used as run directory: {error}") from error
         return run

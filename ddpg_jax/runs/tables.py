@@ -59,7 +59,9 @@ def ranking_table(result: dict[str, Any], most: int = 20) -> Table:
         score, interval, lost = entry["interquartile_mean"], entry["interval"], entry["diverged_seeds"]
         band = f"[{interval[0]:.1f}, {interval[1]:.1f}]" if interval else ""
         if score is None:
-            band = f"{lost} of {len(result['seeds'])} seeds diverged" if lost else "not run to an evaluation"
+            band = f"{lost} of {len(result['seeds'])} seeds diverged" if lost else "no finite evaluation"
+        elif not result["complete"]:
+            band = f"at step {entry['step']}"
         table.add_row(str(rank), short_values(entry["values"]), "" if score is None else f"{score:.1f}", band)
     table.caption = f"interquartile means over {len(result['seeds'])} seeds" + (
         f"; the best {most}" if len(entries) > most else ""

@@ -32,6 +32,7 @@ def save_weights(path: Path, tree: Tree, spec: EnvSpec) -> None:
     arrays = {name: np.asarray(jax.device_get(leaf), order="C") for name, leaf in _named(tree).items()}
     part = path.with_name(path.name + ".part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         save_file(arrays, part, {"format": FORMAT, "spec": json.dumps(spec._asdict())})
         os.replace(part, path)
     except (OSError, SafetensorError) as error:
