@@ -70,10 +70,10 @@ def test_the_record_of_a_run(run):
     def both(steps):
         return [(seed, step) for step in steps for seed in (4, 9)]
 
-    assert places("episode") == both([20, 40, 50, 60])  # ends at 15, 30, 45 and 60
+    assert places("episodes") == both([20, 40, 50, 60])  # ends at 15, 30, 45 and 60
     assert places("update") == both([25, 40, 50, 60])
     assert places("evaluation") == both([25, 50, 60])
-    for row in rows_of(run, "episode"):
+    for row in rows_of(run, "episodes"):
         assert (row["episodes"], row["episode_length"]) == (1, EPISODE)
         assert -17 * EPISODE < row["episode_return"] < 0
     for row in rows_of(run, "update"):
@@ -142,6 +142,20 @@ def test_equal_configurations_end_in_equal_bits(run, again):
         if value.dtype == np.float32:
             assert np.isfinite(value).all()
             assert not np.array_equal(value[0], value[1])  # seeds
+
+
+def test_seeds_that_do_not_divide_evenly_over_the_devices_are_all_there_and_no_more(run, tmp_path):
+    """Three on two devices, each of which bears two: the fourth is never seen."""
+    three = dj.train(device_config(seeds=[4, 9, 2]), tmp_path / "run")
+    assert three.result["seeds"] == [4, 9, 2]
+    assert np.shape(three.result["final"]["returns"]) == np.shape(three.result["final"]["lengths"]) == (3, 3)
+    rows, both = (read_rows(r.directory / "metrics.jsonl") for r in (three, run))
+    assert {row["seed"] for row in rows} == {4, 9, 2}
+    for row, other in zip([row for row in rows if row["seed"] != 2], both, strict=True):
+        assert (row == other.keys() and row) or row == pytest.approx(other, rel=1e-3, abs=1e-5)
+    loaded = load_run(three.directory)
+    assert {leaf.shape[0] for leaf in jax.tree.leaves(loaded.state.params)} == {3}
+    assert dj.evaluate(three.directory, 2).shape == (3, 2)
 
 
 # What can be done with it.

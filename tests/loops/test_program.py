@@ -4,11 +4,15 @@ What is proved here does not depend on how well the compiler optimises, so it co
 """
 
 import json
+import os
 import re
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import cache, partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -32,6 +36,7 @@ from ddpg_jax.loops.device import (
     lane_mesh,
     largest_fit,
     memory_bytes,
+    padded,
     reports,
 )
 from ddpg_jax.loops.program import make_train, program
@@ -184,7 +189,7 @@ def idle(agent: Any) -> Any:
 
     def update(state: Any, batches: Batch, run_key: Any) -> Any:
         shape = batches.weight.shape
-        metrics = {name: jnp.zeros(shape[0]) for name in METRICS}
+        metrics = {name: jnp.full(shape[0], -2.0) for name in METRICS}
         return state._replace(step=state.step + shape[0]), metrics, jnp.zeros(shape)
 
     return agent._replace(update=update)
@@ -278,19 +283,26 @@ def ring_rows(ring: Ring) -> Transition:
 
 
 def test_an_evaluation_equals_a_plain_python_loop():
-    built, learner = four(), four_ended().lane.learner
-    evaluation = host(built.compiled.evaluate(built.compiled.place(learner), {}))
+    """In a pendulum whose rewards have noise, so that every key counts."""
+    good, learner, config = pendulum(EPISODE), four_ended().lane.learner, four().config
+
+    def step(state: Any, action: Any, key: Any) -> Any:
+        noise = jax.random.normal(jax.random.fold_in(jax.random.clone(key), 1))
+        state, report = good.step(state, action, key)
+        return state, report._replace(reward=report.reward + noise)
+
+    env = good._replace(step=step)
+    evaluation = host(jax.jit(jax.vmap(program(config, env).evaluate))(learner, {}))
     assert evaluation.returns.shape == evaluation.lengths.shape == (len(SEEDS), 3)
     assert (evaluation.lengths == EPISODE).all()
-    policy, step = jax.jit(make_agent(built.config, built.env.spec).policy), jax.jit(built.env.step)
-    for j in range(3):
-        resets, steps = (list(keys) for keys in evaluation_keys(3))
-        for i in range(len(SEEDS)):
-            env_state, obs = built.env.reset(jax.random.clone(resets[j]))
+    policy, step = jax.jit(make_agent(config, env.spec).policy), jax.jit(step)
+    for i in range(len(SEEDS)):
+        for j, (reset_key, step_key) in enumerate(zip(*evaluation_keys(3), strict=True)):
+            env_state, obs = env.reset(reset_key)
             total = 0.0
             for t in range(EPISODE):
                 action = policy(lane_of(learner, i), obs)
-                env_state, report = step(env_state, action, jax.random.fold_in(steps[j], t))
+                env_state, report = step(env_state, action, jax.random.fold_in(step_key, t))
                 obs, total = report.obs, total + float(report.reward)
             np.testing.assert_allclose(evaluation.returns[i, j], total, rtol=1e-4)
 
@@ -354,11 +366,6 @@ def test_a_ring_that_cannot_be_indexed_is_refused():
             program(device_config(replay={"capacity": capacity}), pendulum())
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=pytest.fail.Exception,
-    reason="the capacity is rounded up to whole steps after it was found short enough",
-)
 @pytest.mark.parametrize("num_envs", [2, 65536])
 def test_a_ring_that_cannot_be_indexed_once_rounded_up_is_refused(num_envs):
     with pytest.raises(ConfigError, match=r"replay\.capacity="):
@@ -383,10 +390,13 @@ def test_lanes_are_divided_over_the_devices_and_never_speak(two_devices):
     np.testing.assert_allclose(*evaluations, rtol=1e-4)
 
 
-def test_as_many_devices_are_used_as_divide_the_lanes(two_devices):
-    for lanes, shared, shape in ((4, 1, (2, 1)), (2, 1, (2, 1)), (3, 1, (1, 1)), (1, 1, (1, 1)), (3, 2, (1, 2))):
+def test_all_devices_bear_alike_and_no_more_of_them_than_that_takes(two_devices):
+    for lanes, shared, shape in ((4, 1, (2, 1)), (2, 1, (2, 1)), (3, 1, (2, 1)), (1, 1, (1, 1)), (3, 2, (1, 2))):
         mesh = lane_mesh(lanes, shared, two_devices)
         assert tuple(mesh.shape[axis] for axis in ("seed", "data")) == shape
+    assert [padded(lanes, lane_mesh(lanes, devices=two_devices)) for lanes in (1, 2, 3, 4)] == [1, 2, 4, 4]
+    eight = [*two_devices] * 4  # only their number counts
+    assert [len(lane_mesh(lanes, devices=eight).devices) for lanes in (5, 8, 9, 12, 13, 100)] == [5, 8, 5, 6, 7, 8]
     assert lane_mesh(4, devices=two_devices[1:]).devices.ravel().tolist() == two_devices[1:]
     assert lane_mesh(2).size == 2
     with pytest.raises(ConfigError, match=r"data_parallel=3 needs as many devices, but there are 2"):
@@ -407,6 +417,42 @@ def test_a_batch_that_cannot_be_shared_is_refused(two_devices):
     config = device_config(seeds=[4], data_parallel=2, algorithm={"batch_size": 5})
     with pytest.raises(ConfigError, match=r"algorithm\.batch_size=5 is not a multiple of data_parallel=2"):
         build(config, devices=two_devices)
+
+
+FOUR_DEVICES = """
+import re, sys
+sys.path[:0] = sys.argv[1:]
+import conftest
+import jax
+import test_program as t
+
+jax.config.update("jax_disable_most_optimizations", True)
+assert len(jax.devices()) == 4
+built = t.build(t.device_config(data_parallel=2))
+assert dict(built.compiled.mesh.shape) == {"seed": 2, "data": 2}
+text = built.compiled.advance.as_text()
+assert set(re.findall(t.COLLECTIVES, text)) == {"all-reduce"}
+groups = set(re.findall("replica_groups=([^ ]*),", text))
+assert groups <= {"{{0,1},{2,3}}", "[2,2]<=[4]"}, groups
+ended, single = t.run(built, t.WARMUP + 50), t.run(t.four_on_one(), t.WARMUP + 50)
+t.assert_close(ended.lane, single.lane, 1e-4)
+print("as on one device")
+"""
+
+
+@pytest.mark.slow
+def test_four_devices_divide_the_seeds_and_share_each_batch_in_pairs():
+    """What is reduced, is reduced within a pair; a lane's replay never leaves it."""
+    here = Path(__file__).parent
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-c", FOUR_DEVICES, str(here.parent), str(here)],
+        env=os.environ | flags,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.stdout == "as on one device\n", done.stderr
 
 
 # --- As one pure function.
@@ -467,7 +513,13 @@ def test_what_a_period_has_none_of_is_nan(learning_nothing):
     assert history.step.tolist() == [20, 40]
     assert history.episodes.tolist() == [10, 10]
     assert np.isnan(history.metrics["critic_loss"][0])
-    assert history.metrics["critic_loss"][1] == 0
+    assert np.isnan(history.metrics["max_q"][0])
+    assert history.metrics["critic_loss"][1] == history.metrics["max_q"][1] == -2
+
+
+def test_more_steps_than_the_pure_function_counts_are_refused():
+    with pytest.raises(ConfigError, match=rf"total_steps={2**31}: make_train counts at most {2**31 - 1}"):
+        make_train(device_config(total_steps=2**31))
 
 
 # --- Numbers that differ from lane to lane.
@@ -652,7 +704,7 @@ def test_the_rows_of_a_report_are_the_means_of_its_chunk():
             if episodes:
                 mean = pytest.approx(totals.episode_return / episodes, rel=1e-6)
                 lengths = {"episodes": episodes, "episode_return": mean, "episode_length": EPISODE}
-                expected.append({"event": "episode", **label, **lengths})
+                expected.append({"event": "episodes", **label, **lengths})
             means = dict(zip(METRICS, totals.metrics / (report.updates - max(0, before - WARMUP)), strict=True))
             means = {name: pytest.approx(value, rel=1e-6) for name, value in means.items()} | {"max_q": totals.max_q}
             expected.append({"event": "update", **label, "updates": report.updates, **means})
@@ -681,7 +733,7 @@ def test_a_chunk_without_updates_or_episodes_has_no_rows_of_them():
             reports(config, device_loop(config, built.compiled, built.keys, {}), 0), range(3), strict=False
         )
     )
-    assert (first, second, third) == ([], ["episode"] * 4, ["episode", "update"] * 4)
+    assert (first, second, third) == ([], ["episodes"] * 4, ["episodes", "update"] * 4)
 
 
 # --- What is not finite.
@@ -746,10 +798,9 @@ def test_a_metric_that_is_not_finite_ends_the_run_and_names_the_seed():
 def test_a_lane_that_diverges_does_not_disturb_the_others():
     (totals,) = varied_ended().totals
     assert np.flatnonzero(~np.isfinite(totals.metrics).all(1)).tolist() == [DIVERGING]
-    assert np.flatnonzero(totals.faults).tolist() in ([], [DIVERGING])
+    assert not totals.faults.any()  # what environments make of its actions is not their fault
 
 
-@pytest.mark.xfail(strict=True, raises=EnvironmentFault, reason="actions that are not finite are not looked at")
 def test_parameters_that_diverge_are_not_blamed_on_the_environment():
     built = varied()
     loop = device_loop(built.config, built.compiled, built.keys, built.hyper)
@@ -785,25 +836,21 @@ def test_counters_may_run_over():
 
 
 def allocated(built: Built) -> int:
-    """Bytes of all devices that the lanes take."""
+    """Bytes that the lanes take on the first device."""
     lane = built.compiled.init(*built.compiled.place((built.keys, built.hyper)))
-    return sum(shard.data.nbytes for leaf in jax.tree.leaves(lane) for shard in leaf.addressable_shards)
+    shards = [shard for leaf in jax.tree.leaves(lane) for shard in leaf.addressable_shards]
+    return sum(shard.data.nbytes for shard in shards if shard.device == built.compiled.mesh.devices.flat[0])
 
 
 def test_the_memory_of_a_run_is_that_of_its_lanes_and_of_what_a_program_needs_beside():
     """Which is little: the replay is written in place and never copied."""
     built = varied()
     lanes = allocated(built)
-    assert lanes > len(built.keys) * 10_000 * 40
+    assert lanes > len(built.keys) * 10_000 * 40 / built.compiled.mesh.shape["seed"]
     assert lanes < memory_bytes(built.compiled, len(built.keys)) < 1.1 * lanes
-    assert built.compiled.advance.memory_analysis().alias_size_in_bytes >= lanes / built.compiled.mesh.size  # donated
+    assert built.compiled.advance.memory_analysis().alias_size_in_bytes >= lanes  # donated
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="counts one copy of a lane, but every device that shares its batches holds one",
-)
 def test_the_memory_of_lanes_that_share_their_batches_is_counted_on_every_device(two_devices, learning_nothing):
     config = device_config(seeds=[4], data_parallel=2, env={"id": "jax:probe-constant"}, replay={"capacity": 5000})
     built = build(config, devices=two_devices)
@@ -824,9 +871,9 @@ def test_a_run_beyond_free_memory_is_refused_before_it_is_allocated(monkeypatch)
     with pytest.raises(ConfigError) as error:
         begin(4)
     message = str(error.value)
-    assert message.startswith(f"4 seeds with replay.capacity={capacity} need {human_bytes(4 * one_lane)} on the device")
-    assert f"{human_bytes(10**11)} are free" in message
-    assert message.endswith("the largest number of seeds that fits is 2")
+    expected = f"4 seeds with replay.capacity={capacity} need {human_bytes(2 * one_lane)} on each device"  # of two
+    assert message.startswith(expected)
+    assert f"{human_bytes(10**11 // 2)} are free; what fits is 2 seeds, or replay.capacity=10416" in message
     with pytest.raises(ConfigError, match="3 seeds with"):
         begin(3)
     assert begin(2).spec.obs_shape == (1,)  # nothing is allocated before the first report is asked for
@@ -834,11 +881,11 @@ def test_a_run_beyond_free_memory_is_refused_before_it_is_allocated(monkeypatch)
 
 def test_the_largest_fit_is_the_free_memory_over_that_of_a_lane(monkeypatch):
     compiled = four().compiled
-    for lanes in (1, 3, 100):
-        for more, fit in ((0, lanes), (-1, lanes - 1)):
-            free = memory_bytes(compiled, 4) * lanes // 4 + more
+    for pairs in (1, 3, 100):  # of lanes, one on each of two devices
+        for more, fit in ((0, pairs), (-2, pairs - 1)):
+            free = 2 * (memory_bytes(compiled, 4) * pairs // 2) + more
             monkeypatch.setattr(device_module, "available_bytes", lambda free=free: free)
-            assert largest_fit(compiled, 4) in (fit, lanes)
+            assert largest_fit(compiled, 4) == 2 * fit
     monkeypatch.setattr(device_module, "available_bytes", lambda: 0)
     assert largest_fit(compiled, 4) == 0
 

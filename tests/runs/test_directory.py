@@ -29,7 +29,7 @@ def used(tmp_path, tmp_path_factory):
 def test_a_new_directory_is_made_with_its_parents(tmp_path):
     run = RunDirectory.create(tmp_path / "a" / "b", "name")
     assert run.path.is_dir()
-    assert run.weights.parent.is_dir()
+    assert not any(run.path.iterdir())
 
 
 def test_an_empty_directory_is_taken(tmp_path):
@@ -98,7 +98,7 @@ def test_text_replaces_a_whole_file_and_leaves_no_part(tmp_path):
     run.write_text(run.config, "a much longer text")
     run.write_text(run.config, "τ")
     assert run.config.read_text(encoding="utf-8") == "τ"
-    assert {path.name for path in tmp_path.iterdir()} == {"config.toml", "checkpoints"}
+    assert {path.name for path in tmp_path.iterdir()} == {"config.toml"}
 
 
 def test_what_cannot_be_written_is_a_storage_error(tmp_path):
