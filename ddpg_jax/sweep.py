@@ -27,6 +27,7 @@ from ddpg_jax.loops.device import (
     largest_fit,
     memory_bytes,
     padded,
+    spread_over_cores,
 )
 from ddpg_jax.loops.schedule import is_due
 from ddpg_jax.memory import human_bytes
@@ -98,6 +99,7 @@ def run_sweep(
                 f"a sweep runs environments written in JAX, as jax:pendulum; env.id={group.config.env.id!r} is not one"
             )
     name = f"{sweep.configs[0].env.id.rpartition(':')[-1]}_sweep"
+    spread_over_cores()
     envs = [_make_env(group.config) for group in sweep.groups]
     directory = RunDirectory.create(run_dir, name, overwrite=overwrite)
     directory.write_text(directory.path / "sweep.toml", tomli_w.dumps(sweep.source))

@@ -1,9 +1,13 @@
 """The default configuration learns its task. Minutes long: `pytest -m slow`."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 import ddpg_jax as dj
+
+CONFIGS = Path(__file__).parents[1] / "configs" / "pendulum"
 
 
 @pytest.mark.slow
@@ -14,3 +18,21 @@ def test_the_defaults_solve_pendulum(tmp_path):
     assert min(final["per_seed"]) >= -300
     assert len(final["per_seed"]) == 5
     assert np.mean(dj.evaluate(run.directory, episodes=20)) >= -250  # other episodes than the run's own
+
+
+@pytest.mark.slow
+def test_the_device_loop_solves_pendulum(tmp_path):
+    run = dj.train(dj.load_config(CONFIGS / "device.toml"), tmp_path / "run")
+    final = run.result["final"]
+    assert len(final["per_seed"]) == 16
+    assert final["interquartile_mean"] >= -200
+    there = dj.evaluate(run.directory, episodes=20, env={"id": "Pendulum-v1"})  # in gymnasium's environment
+    assert np.median(there.mean(1)) >= -200
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["td3", "d4pg"])
+def test_the_family_solves_pendulum(tmp_path, algorithm):
+    config = dj.load_config(CONFIGS / f"{algorithm}.toml", seeds=6, env={"id": "jax:pendulum"})
+    run = dj.train(config, tmp_path / "run")
+    assert run.result["final"]["interquartile_mean"] >= -200

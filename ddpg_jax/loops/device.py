@@ -6,8 +6,10 @@ over the local devices; nothing leaves a device between two reports.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -70,6 +72,20 @@ class Chunk(NamedTuple):
     totals: Totals
     seconds: float
     learner: TrainState
+
+
+def spread_over_cores() -> None:
+    """Makes a device of each core of a CPU, so that lanes run beside each other; call it before jax is used.
+
+    One program's products of small networks do not fill two cores: with 16 seeds at 64-64 this more than doubles the
+    speed. Where the number of devices was set already, or jax is in use, nothing changes.
+    """
+    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+        return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with suppress(RuntimeError):
+        if jax.config.jax_num_cpu_devices < 1:
+            jax.config.update("jax_num_cpu_devices", cores)
 
 
 def lane_mesh(lanes: int, data_parallel: int = 1, devices: Sequence[Any] | None = None) -> Mesh:

@@ -24,6 +24,7 @@ from ddpg_jax.loops.device import (
     memory_bytes,
     padded,
     reports,
+    spread_over_cores,
 )
 from ddpg_jax.loops.evaluate import evaluate_episodes, jit_policy
 from ddpg_jax.loops.host import host_loop
@@ -87,6 +88,7 @@ def _host(config: Config, stack: ExitStack) -> Loop:
 def _device(config: Config, stack: ExitStack) -> Loop:
     """The device loop, compiled already."""
     began = perf_counter()
+    spread_over_cores()
     env = make_device_env(config.env.id, config.env.max_episode_steps, config.env.kwargs)
     seeds = config.seed_list
     mesh = lane_mesh(len(seeds), config.data_parallel)

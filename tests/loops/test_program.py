@@ -432,8 +432,8 @@ built = t.build(t.device_config(data_parallel=2))
 assert dict(built.compiled.mesh.shape) == {"seed": 2, "data": 2}
 text = built.compiled.advance.as_text()
 assert set(re.findall(t.COLLECTIVES, text)) == {"all-reduce"}
-groups = set(re.findall("replica_groups=([^ ]*),", text))
-assert groups <= {"{{0,1},{2,3}}", "[2,2]<=[4]"}, groups
+groups = set(re.findall("replica_groups=(.*?), [a-z_]+=", text))
+assert groups == set(), groups
 ended, single = t.run(built, t.WARMUP + 50), t.run(t.four_on_one(), t.WARMUP + 50)
 t.assert_close(ended.lane, single.lane, 1e-4)
 print("as on one device")
