@@ -135,9 +135,9 @@ def program(config: Config, env: DeviceEnv, place: Callable[[Batch], Batch] = la
     """
     num_envs, algorithm = config.env.num_envs, config.algorithm
     steps, per_call = replays.ring_steps(config.replay.capacity, num_envs), updates_per_call(config)
-    if steps * num_envs >= 2**31:
+    if steps * num_envs >= 2**31 - 1:
         raise ConfigError(
-            f"replay.capacity={config.replay.capacity}: the device loop indexes at most 2147483647, in whole "
+            f"replay.capacity={config.replay.capacity}: the device loop indexes at most 2147483646, in whole "
             f"steps of {num_envs} environments"
         )
     due = calls_per_iteration(config)
