@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ddpg_jax.algorithms import make_agent
     from ddpg_jax.config import Config
     from ddpg_jax.inference import evaluate, load_policy
-    from ddpg_jax.loops.program import make_train
+    from ddpg_jax.loops.pure import make_train
     from ddpg_jax.reading import load_config
     from ddpg_jax.training import Run, train
 
@@ -23,7 +23,7 @@ _HOMES = {
     "Config": "config",
     "load_config": "reading",
     "make_agent": "algorithms",
-    "make_train": "loops.program",
+    "make_train": "loops.pure",
     "Run": "training",
     "train": "training",
     "evaluate": "inference",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial, wraps
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,8 @@ from ddpg_jax.errors import EnvironmentFault
 from ddpg_jax.types import Agent, EnvSpec, Network, Noise, Params
 
 if TYPE_CHECKING:
-    from ddpg_jax.config import AlgorithmConfig, Config, ExplorationConfig
+    from ddpg_jax.config import Config
+    from ddpg_jax.sections import AlgorithmConfig, D4PGConfig, ExplorationConfig, TD3Config
 
 
 def make_agent(config: Config, spec: EnvSpec) -> Agent:
@@ -50,7 +51,7 @@ def in_float32(agent: Agent) -> Agent:
 
 def ddpg(config: Config, exploration: Noise, spec: EnvSpec) -> Agent:
     """Deep deterministic policy gradient (Lillicrap et al., arXiv:1509.02971, Algorithm 1)."""
-    algorithm: Any = config.algorithm
+    algorithm = config.algorithm
     actor, critic = _mlps(config, spec)
     return policy_gradient(
         networks=Params(networks.identity(), actor, networks.ensemble(critic, 1)),
@@ -63,7 +64,7 @@ def ddpg(config: Config, exploration: Noise, spec: EnvSpec) -> Agent:
 
 def td3(config: Config, exploration: Noise, spec: EnvSpec) -> Agent:
     """Twin delayed DDPG (Fujimoto et al., arXiv:1802.09477, Algorithm 1), with any number of critics."""
-    algorithm: Any = config.algorithm
+    algorithm = cast("TD3Config", config.algorithm)
     actor, critic = _mlps(config, spec)
     return policy_gradient(
         networks=Params(networks.identity(), actor, networks.ensemble(critic, algorithm.num_critics)),
@@ -78,7 +79,7 @@ def td3(config: Config, exploration: Noise, spec: EnvSpec) -> Agent:
 
 def d4pg(config: Config, exploration: Noise, spec: EnvSpec) -> Agent:
     """Distributional DDPG of one actor (Barth-Maron et al., arXiv:1804.08617, Algorithm 1); n belongs to the replay."""
-    algorithm: Any = config.algorithm
+    algorithm = cast("D4PGConfig", config.algorithm)
     actor, critic = _mlps(config, spec, outputs=algorithm.num_atoms)
     return policy_gradient(
         networks=Params(networks.identity(), actor, networks.ensemble(critic, 1)),
@@ -94,7 +95,7 @@ _ALGORITHMS = {"ddpg": ddpg, "td3": td3, "d4pg": d4pg}
 _REDUCE: dict[str, heads.ReduceFn] = {"min": jnp.min, "mean": jnp.mean, "first": heads.first}
 
 
-def _chosen(algorithm: Any) -> heads.ChooseFn:
+def _chosen(algorithm: TD3Config) -> heads.ChooseFn:
     return heads.every if algorithm.target_subset is None else heads.random_subset(algorithm.target_subset)
 
 

@@ -133,9 +133,7 @@ def _train_distributed(config: Config, options: argparse.Namespace, shown: dict[
 
 
 def _sweep(options: argparse.Namespace, words: list[str]) -> int:
-    overrides, problems = parse_overrides(words)
-    if problems:
-        raise ConfigError("\n".join(f"{word}: {problem}" for word, problem in problems.items()))
+    overrides = _right_overrides(words)
     from ddpg_jax.grid import load_sweep
 
     sweep = load_sweep(options.sweep, overrides)
@@ -161,9 +159,7 @@ def _ending(result: dict[str, Any]) -> int:
 
 
 def _evaluate(options: argparse.Namespace, words: list[str]) -> int:
-    overrides, problems = parse_overrides(words)
-    if problems:
-        raise ConfigError("\n".join(f"{word}: {problem}" for word, problem in problems.items()))
+    overrides = _right_overrides(words)
     from ddpg_jax.inference import evaluate_run, load_run, record_videos
     from ddpg_jax.runs.progress import SturdyConsole
     from ddpg_jax.runs.tables import evaluation_table
@@ -191,7 +187,7 @@ def parse_config(path: Path | None, arguments: Sequence[str]) -> Config:
     Raises:
       ConfigError: listing every mistake, an environment that is not registered among them.
     """
-    from ddpg_jax.config import Config
+    from ddpg_jax.config import Config, is_device_env
     from ddpg_jax.reading import merge, read_toml, resolve
 
     overrides, problems = parse_overrides(arguments)
@@ -199,7 +195,6 @@ def parse_config(path: Path | None, arguments: Sequence[str]) -> Config:
     env = merge(values, overrides).get("env")
     identifier = env.get("id", Config().env.id) if isinstance(env, dict) else Config().env.id
     if isinstance(identifier, str):
-        from ddpg_jax.config import is_device_env
         from ddpg_jax.envs.catalogue import unknown_device_env
         from ddpg_jax.envs.registry import unknown_id
 
@@ -250,6 +245,14 @@ def parse_overrides(words: Sequence[str]) -> tuple[dict[str, Any], dict[str, str
             node = inner if isinstance(inner, dict) else node
         node[last] = _value(text if equals else rest.pop(0))
     return values, problems
+
+
+def _right_overrides(words: Sequence[str]) -> dict[str, Any]:
+    """As `parse_overrides`, where nothing else is checked beside the words."""
+    overrides, problems = parse_overrides(words)
+    if problems:
+        raise ConfigError("\n".join(f"{word}: {problem}" for word, problem in problems.items()))
+    return overrides
 
 
 def _value(text: str) -> Any:

@@ -114,6 +114,15 @@ def load_sweep(path: str | Path, overrides: Mapping[str, Any] | None = None) -> 
     return _checked(source, combinations, str(path))
 
 
+def short_values(values: Values) -> str:
+    """What a combination sets, by the last parts of the paths: `tau 0.01, sigma 0.2`."""
+    return ", ".join(f"{path.rpartition('.')[2]} {_short(value)}" for path, value in values.items())
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
 def _mistakes(error: ValidationError, path: Path) -> list[str]:
     lines = [f"{path} is not a sweep:"]
     for details in error.errors(include_url=False):

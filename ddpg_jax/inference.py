@@ -15,13 +15,11 @@ import numpy as np
 
 from ddpg_jax.algorithms import make_agent
 from ddpg_jax.config import Config, is_device_env
-from ddpg_jax.envs.catalogue import make_device_env
-from ddpg_jax.envs.factory import evaluation_lanes
+from ddpg_jax.envs.factory import device_env, evaluation_lanes
 from ddpg_jax.envs.lanes import to_units
 from ddpg_jax.envs.video import record_episode
 from ddpg_jax.errors import ConfigError
-from ddpg_jax.loops.evaluate import PolicyFn, evaluate_episodes, jit_policy
-from ddpg_jax.loops.program import evaluate_greedy
+from ddpg_jax.loops.evaluate import PolicyFn, evaluate_episodes, evaluate_greedy, jit_policy
 from ddpg_jax.loops.report import Evaluation
 from ddpg_jax.reading import read_toml, resolve
 from ddpg_jax.rng import run_keys
@@ -100,7 +98,7 @@ def evaluate_run(run: LoadedRun, episodes: int) -> Evaluation:
 
 def _evaluate_on_device(run: LoadedRun, episodes: int) -> Evaluation:
     """As `evaluate_run`, for an environment written in JAX."""
-    env = make_device_env(run.config.env.id, run.config.env.max_episode_steps, run.config.env.kwargs)
+    env = device_env(run.config)
     _check_spec(run, env.spec)
     evaluate = jax.jit(jax.vmap(partial(evaluate_greedy, env, make_agent(run.config, env.spec), episodes=episodes)))
     return Evaluation(*jax.device_get(evaluate(run.state)))

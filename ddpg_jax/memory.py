@@ -1,4 +1,4 @@
-"""How much memory a process may still take, and how to say so."""
+"""What this process may take of the machine, memory and cores, and how to say so."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ def available_bytes() -> int:
     except (OSError, StopIteration):
         free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
     return min(free, _cgroup_bytes(free))
+
+
+def available_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cgroup_bytes(otherwise: int) -> int:

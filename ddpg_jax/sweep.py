@@ -13,7 +13,8 @@ import tomli_w
 from rich.console import Console
 
 from ddpg_jax.config import Config
-from ddpg_jax.envs.catalogue import chosen_loop, make_device_env
+from ddpg_jax.envs.catalogue import chosen_loop
+from ddpg_jax.envs.factory import device_env
 from ddpg_jax.errors import ConfigError, EnvironmentFault
 from ddpg_jax.grid import Group, Sweep
 from ddpg_jax.loops.device import (
@@ -38,7 +39,7 @@ from ddpg_jax.reports.statistics import bootstrap_interval, interquartile_mean
 from ddpg_jax.rng import run_keys
 from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.runs.metrics import JsonLines
-from ddpg_jax.runs.progress import ProgressDisplay, Status
+from ddpg_jax.runs.progress import ProgressDisplay, Status, rates
 from ddpg_jax.runs.signals import StopRequest
 from ddpg_jax.types import Array, DeviceEnv, HostArray
 
@@ -100,7 +101,7 @@ def run_sweep(
             )
     name = f"{sweep.configs[0].env.id.rpartition(':')[-1]}_sweep"
     spread_over_cores()
-    envs = [_make_env(group.config) for group in sweep.groups]
+    envs = [device_env(group.config) for group in sweep.groups]
     directory = RunDirectory.create(run_dir, name, overwrite=overwrite)
     directory.write_text(directory.path / "sweep.toml", tomli_w.dumps(sweep.source))
     board, began = _Board(sweep), time.perf_counter()
@@ -113,8 +114,7 @@ def run_sweep(
                 break
             _run_turn(turn, board, record, console, stop)
     result: dict[str, Any] = {**board.result(), "seconds": time.perf_counter() - began, **environment()}
-    directory.write_result(result)
-    write_ranking(directory, sweep, result)
+    _write(directory, sweep, result)
     if all(entry["faulty_seeds"] for entry in result["combinations"]):
         raise EnvironmentFault(
             f"env.id={sweep.configs[0].env.id!r}: observations or rewards were not finite, in every combination"
@@ -122,7 +122,7 @@ def run_sweep(
     return SweepRun(directory.path, result)
 
 
-def write_ranking(directory: RunDirectory, sweep: Sweep, result: dict[str, Any]) -> None:
+def _write(directory: RunDirectory, sweep: Sweep, result: dict[str, Any]) -> None:
     """Writes the result, its picture, and the configuration of the best combination if all were run to their end."""
     directory.write_result(result)
     ranked = [each for each in result["combinations"] if each["interquartile_mean"] is not None]
@@ -131,10 +131,6 @@ def write_ranking(directory: RunDirectory, sweep: Sweep, result: dict[str, Any])
     if ranked:
         title = f"{sweep.configs[0].env.id}, {len(sweep.combinations)} combinations"
         ranking(directory.path / "ranking.png", ranked, title)
-
-
-def _make_env(config: Config) -> DeviceEnv:
-    return make_device_env(config.env.id, config.env.max_episode_steps, config.env.kwargs)
 
 
 def _turns(group: Group, env: DeviceEnv, console: Console) -> Iterator[Turn]:
@@ -207,11 +203,7 @@ def _run_turn(turn: Turn, board: _Board, record: JsonLines, console: Console, st
 
 def _rates(chunk: Chunk, last: Chunk | None, lanes: int) -> dict[str, float]:
     step, updates, seconds = (0, 0, 0.0) if last is None else (last.step, last.updates, last.seconds)
-    spent = chunk.seconds - seconds
-    return {
-        "env_steps_per_second": (chunk.step - step) * lanes / spent,
-        "updates_per_second": (chunk.updates - updates) * lanes / spent,
-    }
+    return rates(chunk.step - step, chunk.updates - updates, chunk.seconds - seconds, lanes)
 
 
 def _is_finite(row: dict[str, Any]) -> bool:

@@ -21,7 +21,7 @@ from ddpg_jax.reports.result import Evaluated, make_result
 from ddpg_jax.reports.statistics import interquartile_mean
 from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.runs.metrics import JsonLines, Sink, TensorBoard
-from ddpg_jax.runs.progress import ProgressDisplay, Status
+from ddpg_jax.runs.progress import ProgressDisplay, Status, rates
 from ddpg_jax.runs.signals import StopRequest
 from ddpg_jax.runs.weights import save_weights, stored_part
 
@@ -112,19 +112,19 @@ def _drive(
                 rows = rows + _evaluation_rows(config.seed_list, evaluated[-1])
             for sink in sinks:
                 sink.write(rows)
-            rates = _rates(report, before, len(config.seed_list))
+            speed = _rates(report, before, len(config.seed_list))
             seconds = time.perf_counter() - began
             timing.write(
-                [{"step": report.step, "updates": report.updates, "seconds": seconds, **report.seconds, **rates}]
+                [{"step": report.step, "updates": report.updates, "seconds": seconds, **report.seconds, **speed}]
             )
             if board is not None:
                 board.write(
-                    [{"event": "rate", "seed": seed, "step": report.step, **rates} for seed in config.seed_list]
+                    [{"event": "rate", "seed": seed, "step": report.step, **speed} for seed in config.seed_list]
                 )
             before = report
             episode_return = _mean_return(rows, episode_return)
             score = interquartile_mean(evaluated[-1].evaluation.returns.mean(1)).item() if evaluated else None
-            progress.show(Status(report.step, rates, episode_return, score))
+            progress.show(Status(report.step, speed, episode_return, score))
             if stopping:
                 break
     assert report is not None, "a loop makes at least one report"  # noqa: S101
@@ -151,15 +151,12 @@ def _evaluation_rows(seeds: tuple[int, ...], evaluated: Evaluated) -> list[Row]:
 
 
 def _rates(report: Report, before: Report | None, num_seeds: int) -> dict[str, float]:
-    """Steps and updates of all seeds for each second of training since the report before."""
+    """Rates of training, compiling apart, since the report before."""
     spent = sum(report.seconds.values()) - report.seconds["compile"]
     if before is not None:
         spent -= sum(before.seconds.values()) - before.seconds["compile"]
     step, updates = (0, 0) if before is None else (before.step, before.updates)
-    return {
-        "env_steps_per_second": (report.step - step) * num_seeds / spent,
-        "updates_per_second": (report.updates - updates) * num_seeds / spent,
-    }
+    return rates(report.step - step, report.updates - updates, spent, num_seeds)
 
 
 def _mean_return(rows: list[Row], otherwise: float | None) -> float | None:

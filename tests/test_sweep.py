@@ -148,7 +148,7 @@ def test_an_environment_that_breaks_is_named_after_the_results_are_written(swept
 
         return env._replace(step=step)
 
-    monkeypatch.setattr("ddpg_jax.sweep._make_env", breaking)
+    monkeypatch.setattr("ddpg_jax.sweep.device_env", breaking)
     with pytest.raises(EnvironmentFault, match="not finite, in every combination"):
         run_sweep(load(tmp_path), tmp_path / "run")
     result = json.loads((tmp_path / "run" / "result.json").read_text())

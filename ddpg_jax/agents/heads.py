@@ -15,6 +15,9 @@ from ddpg_jax.types import Array, CriticHead
 ReduceFn: TypeAlias = Callable[[Array], Array]
 """Joins the values `[M]` of the critics to one, `[]`."""
 
+JoinFn: TypeAlias = Callable[[Array, Array], Array]
+"""`(atoms [Z], logits [M, Z]) -> probabilities [Z]`: one distribution out of those of the critics."""
+
 ChooseFn: TypeAlias = Callable[[Array, Array], Array]
 """`(outputs [M, Z], key) -> outputs [N, Z]`: the critics that count in a target. The key is consumed."""
 
@@ -68,15 +71,26 @@ def scalar(bootstrap: ReduceFn = jnp.min, ascend: ReduceFn = first, choose: Choo
     return CriticHead(target, loss, value)
 
 
-def categorical(atoms: Array, bootstrap: str = "min", ascend: ReduceFn = first, choose: ChooseFn = every) -> CriticHead:
+def lowest(atoms: Array, logits: Array) -> Array:
+    """The whole distribution of the critic with the lowest mean, `[Z], [M, Z] -> [Z]`."""
+    return jax.nn.softmax(logits[jnp.argmin(jax.vmap(mean, (None, 0))(atoms, logits))])
+
+
+def average(atoms: Array, logits: Array) -> Array:
+    """The average of the critics' distributions, `[Z], [M, Z] -> [Z]`."""
+    return jnp.mean(jax.nn.softmax(logits), 0)
+
+
+def categorical(
+    atoms: Array, bootstrap: JoinFn = lowest, ascend: ReduceFn = first, choose: ChooseFn = every
+) -> CriticHead:
     """Critics that predict the distribution of the return on fixed atoms, by cross-entropy.
 
     The loss of one sample is the sum over critics; its temporal-difference error is that of the means.
 
     Args:
       atoms: equally spaced and rising, `[Z]`.
-      bootstrap: the target's distribution: "min" takes the whole distribution of the critic with the lower mean, "mean"
-        the average of all, "first" that of the first.
+      bootstrap: joins the critics' distributions in the target.
       ascend: joins the means of the critics in the actor's loss.
       choose: the critics that count in the target.
 
@@ -87,17 +101,8 @@ def categorical(atoms: Array, bootstrap: str = "min", ascend: ReduceFn = first, 
       Barth-Maron et al., Algorithm 1 (arXiv:1804.08617); Seo et al., "FastTD3" (arXiv:2505.22642) for the minimum.
     """
 
-    def lowest(logits: Array) -> Array:
-        return jax.nn.softmax(logits[jnp.argmin(jax.vmap(mean, (None, 0))(atoms, logits))])
-
-    joined: dict[str, Callable[[Array], Array]] = {
-        "min": lowest,
-        "mean": lambda logits: jnp.mean(jax.nn.softmax(logits), 0),
-        "first": lambda logits: jax.nn.softmax(logits[0]),
-    }
-
     def target(reward: Array, discount: Array, next_outputs: Array, key: Array) -> Array:
-        return project(atoms, joined[bootstrap](choose(next_outputs, key)), reward, discount)
+        return project(atoms, bootstrap(atoms, choose(next_outputs, key)), reward, discount)
 
     def loss(outputs: Array, y: Array) -> tuple[Array, Array]:
         means = jax.vmap(mean, (None, 0))(atoms, outputs)

@@ -1,16 +1,19 @@
-"""The lanes a configuration asks for."""
+"""The environments a configuration asks for: lanes of gymnasium, or one written in JAX."""
 
 from __future__ import annotations
 
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
+from ddpg_jax.envs.catalogue import make_device_env
 from ddpg_jax.envs.lanes import EpisodeSeedFn, Lanes, evaluation_seeds, training_seeds
 from ddpg_jax.envs.registry import describe, make_env
 from ddpg_jax.envs.workers import WorkerLanes
 
 if TYPE_CHECKING:
-    from ddpg_jax.config import Config, EnvConfig
+    from ddpg_jax.config import Config
+    from ddpg_jax.sections import EnvConfig
+    from ddpg_jax.types import DeviceEnv
 
 AnyLanes: TypeAlias = Lanes | WorkerLanes
 
@@ -32,6 +35,16 @@ def evaluation_lanes(config: Config, episodes: int) -> AnyLanes:
       EnvironmentFault: an environment cannot be made or trained.
     """
     return _lanes(config.env, (len(config.seed_list), episodes), evaluation_seeds(episodes))
+
+
+def device_env(config: Config) -> DeviceEnv:
+    """The environment written in JAX that a configuration names.
+
+    Raises:
+      ConfigError: it is not known, or its package is not installed.
+      EnvironmentFault: it cannot be made or trained.
+    """
+    return make_device_env(config.env.id, config.env.max_episode_steps, config.env.kwargs)
 
 
 def _lanes(env: EnvConfig, shape: tuple[int, int], episode_seed: EpisodeSeedFn) -> AnyLanes:

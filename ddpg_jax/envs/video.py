@@ -16,7 +16,7 @@ from ddpg_jax.errors import EnvironmentFault
 from ddpg_jax.types import HostArray
 
 if TYPE_CHECKING:
-    from ddpg_jax.config import EnvConfig
+    from ddpg_jax.sections import EnvConfig
 
 
 def record_episode(env: EnvConfig, policy: Callable[[HostArray], HostArray], folder: Path, name: str) -> Path:

@@ -23,7 +23,7 @@ from ddpg_jax.errors import ConfigError, EnvironmentFault, NotFiniteError
 from ddpg_jax.loops.program import Clock, Lane, Totals, program, start_clock
 from ddpg_jax.loops.report import METRICS, Evaluation, Report, Row
 from ddpg_jax.loops.schedule import chunks
-from ddpg_jax.memory import available_bytes
+from ddpg_jax.memory import available_bytes, available_cores
 from ddpg_jax.types import Array, Batch, DeviceEnv, HostArray, TrainState, Tree
 
 if TYPE_CHECKING:
@@ -82,10 +82,9 @@ def spread_over_cores() -> None:
     """
     if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
         return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with suppress(RuntimeError):
         if jax.config.jax_num_cpu_devices < 1:  # pyright: ignore[reportAttributeAccessIssue]
-            jax.config.update("jax_num_cpu_devices", cores)
+            jax.config.update("jax_num_cpu_devices", available_cores())
 
 
 def lane_mesh(lanes: int, data_parallel: int = 1, devices: Sequence[Any] | None = None) -> Mesh:

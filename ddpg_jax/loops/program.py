@@ -25,12 +25,12 @@ import numpy as np
 
 from ddpg_jax.algorithms import make_agent
 from ddpg_jax.config import with_values
-from ddpg_jax.envs.catalogue import make_device_env
 from ddpg_jax.errors import ConfigError
+from ddpg_jax.loops.evaluate import evaluate_greedy
 from ddpg_jax.loops.report import METRICS, Evaluation
-from ddpg_jax.loops.schedule import calls_per_iteration, chunks, segments, updates_per_call
+from ddpg_jax.loops.schedule import calls_per_iteration, segments, updates_per_call
 from ddpg_jax.replay import device as replays
-from ddpg_jax.rng import evaluation_keys, stream_key
+from ddpg_jax.rng import stream_key
 from ddpg_jax.types import ActFn, Agent, Array, Batch, DeviceEnv, HostArray, Step, TrainState, Tree
 
 if TYPE_CHECKING:
@@ -274,36 +274,6 @@ def _uniform(action_size: int) -> ActFn:
     return act
 
 
-def evaluate_greedy(env: DeviceEnv, agent: Agent, learner: TrainState, episodes: int) -> Evaluation:
-    """Runs one episode of the greedy policy of one seed from each of the bank of evaluation keys.
-
-    The number of steps is the time limit, whatever ends before: so devices need not tell each other who is done.
-
-    Args:
-      env: the environment.
-      agent: whose policy it is.
-      learner: its state; what `Agent.policy` reads.
-      episodes: N.
-
-    Returns:
-      Returns and lengths `[N]`.
-    """
-    reset_keys, step_keys = evaluation_keys(episodes)
-    env_state, obs = jax.vmap(env.reset)(reset_keys)
-
-    def step(t: Array, carry: tuple[Tree, Array, Array, Array, Array]) -> tuple[Tree, Array, Array, Array, Array]:
-        env_state, obs, active, returns, lengths = carry
-        action = jax.vmap(agent.policy, (None, 0))(learner, obs)
-        env_state, step = jax.vmap(env.step)(env_state, action, jax.vmap(jax.random.fold_in, (0, None))(step_keys, t))
-        returns = returns + jnp.where(active, step.reward, jnp.zeros_like(step.reward))
-        lengths = lengths + active.astype(jnp.int32)
-        return env_state, step.obs, active & ~(step.terminated | step.truncated), returns, lengths
-
-    start = env_state, obs, jnp.ones(episodes, bool), jnp.zeros(episodes), jnp.zeros(episodes, jnp.int32)
-    _, _, _, returns, lengths = jax.lax.fori_loop(0, env.max_episode_steps, step, start)
-    return Evaluation(returns, lengths)
-
-
 def _nothing() -> Totals:
     zero, none = jnp.zeros(()), jnp.zeros((), jnp.int32)
     return Totals(none, jnp.zeros(len(METRICS)), jnp.full((), -jnp.inf), none, zero, none, none)
@@ -322,67 +292,3 @@ def _noted(
         episode_length=totals.episode_length + (episode_length * ended).sum(),
         faults=totals.faults + (sane & ~finite).astype(jnp.int32),
     )
-
-
-class History(NamedTuple):
-    """What `make_train` saw at its N evaluations; the figures of updates and episodes are means since the one before.
-
-    Attributes:
-      step: environment steps of each seed, `[N]`.
-      returns: of the greedy policy, `[N, episodes]`.
-      lengths: of those episodes, `[N, episodes]`.
-      episodes: training episodes that ended, `[N]`.
-      episode_return: their mean return, `[N]`; NaN without any.
-      metrics: the means of `METRICS` over the updates, by name, `[N]`; NaN without any. "max_q" is the largest.
-    """
-
-    step: Array
-    returns: Array
-    lengths: Array
-    episodes: Array
-    episode_return: Array
-    metrics: dict[str, Array]
-
-
-def make_train(config: Config, env: DeviceEnv | None = None) -> Callable[..., tuple[TrainState, History]]:
-    """The whole training of one seed as one pure function, to be used inside anybody's `jit` and `vmap`.
-
-        keys = jax.random.split(jax.random.key(0), 64)
-        states, history = jax.jit(jax.vmap(make_train(config)))(keys)
-
-    Args:
-      config: the run; its seeds are not used, as a key is given.
-      env: the environment; None: the one that `env.id` names.
-
-    Returns:
-      `(key, hyper={}) -> (state, history)`: numbers in `hyper`, by path, replace those of the configuration and may be
-      traced, so `vmap` runs over them as over keys. The policy is evaluated at the multiples of `evaluation.every`, and
-      at the end.
-
-    Raises:
-      ConfigError: the environment is not known, or the steps are too many.
-      EnvironmentFault: the environment cannot be made or trained.
-    """
-    if config.total_steps >= 2**31:
-        raise ConfigError(f"total_steps={config.total_steps}: make_train counts at most 2147483647; train has no limit")
-    chosen = env or make_device_env(config.env.id, config.env.max_episode_steps, config.env.kwargs)
-    one = program(config, chosen)
-    bounds = list(chunks(config, config.evaluation.every))
-    counts = np.stack([one.counts(*bound) for bound in bounds])
-    steps = np.array([stop * config.env.num_envs for _, stop in bounds])
-
-    def train(key: Array, hyper: Hyper | None = None) -> tuple[TrainState, History]:
-        def period(carry: tuple[Lane, Clock], counts: Array) -> tuple[tuple[Lane, Clock], tuple[Totals, Evaluation]]:
-            lane, clock, totals = one.advance(*carry, counts, key, hyper or {})
-            return (lane, clock), (totals, one.evaluate(lane.learner, hyper or {}))
-
-        (lane, _), (totals, evaluation) = jax.lax.scan(
-            period, (one.init(key, hyper or {}), start_clock()), jnp.asarray(counts)
-        )
-        updates, episodes = (x.astype(jnp.float32) for x in (totals.updates, totals.episodes))
-        max_q = jnp.where(updates > 0, totals.max_q, jnp.full_like(totals.max_q, jnp.nan))
-        means = dict(zip(METRICS, (totals.metrics / updates[:, None]).T, strict=True)) | {"max_q": max_q}
-        episode_return = totals.episode_return / episodes
-        return lane.learner, History(jnp.asarray(steps), *evaluation, totals.episodes, episode_return, means)
-
-    return train

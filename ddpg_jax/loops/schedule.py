@@ -44,8 +44,7 @@ def chunks(config: Config, *periods: int) -> Iterator[tuple[int, int]]:
 def updates_owed(config: Config, step: int) -> int:
     """Updates of each seed that are due after `step` environment steps of it."""
     algorithm = config.algorithm
-    starts = algorithm.warmup_steps if algorithm.learning_starts is None else algorithm.learning_starts
-    return int(round(max(0, step - max(starts, 1)) * algorithm.updates_per_step, 6))
+    return int(round(max(0, step - max(algorithm.learning_begins, 1)) * algorithm.updates_per_step, 6))
 
 
 def updates_per_call(config: Config) -> int:
@@ -84,7 +83,6 @@ class Segment(NamedTuple):
 def segments(config: Config) -> tuple[Segment, ...]:
     """The warm-up with uniform actions and the time before learning starts, each without the other's work."""
     algorithm, num_envs = config.algorithm, config.env.num_envs
-    starts = algorithm.warmup_steps if algorithm.learning_starts is None else algorithm.learning_starts
-    warm, learn = -(-algorithm.warmup_steps // num_envs), -(-starts // num_envs)
+    warm, learn = (-(-steps // num_envs) for steps in (algorithm.warmup_steps, algorithm.learning_begins))
     cuts = [0, *sorted({warm, learn} - {0}), None]
     return tuple(Segment(a or 0, b, uniform=(a or 0) < warm, learns=(a or 0) >= learn) for a, b in pairwise(cuts))

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import jax
 
 from ddpg_jax.algorithms import make_agent
-from ddpg_jax.envs.catalogue import chosen_loop, make_device_env
-from ddpg_jax.envs.factory import evaluation_lanes, training_lanes
+from ddpg_jax.envs.catalogue import chosen_loop
+from ddpg_jax.envs.factory import device_env, evaluation_lanes, training_lanes
 from ddpg_jax.errors import ConfigError
 from ddpg_jax.loops.device import (
     Compiled,
@@ -89,7 +89,7 @@ def _device(config: Config, stack: ExitStack) -> Loop:
     """The device loop, compiled already."""
     began = perf_counter()
     spread_over_cores()
-    env = make_device_env(config.env.id, config.env.max_episode_steps, config.env.kwargs)
+    env = device_env(config)
     seeds = config.seed_list
     mesh = lane_mesh(len(seeds), config.data_parallel)
     keys = run_keys([*seeds, *seeds[-1:] * (padded(len(seeds), mesh) - len(seeds))])
@@ -111,9 +111,7 @@ def _check_memory(config: Config, compiled: Compiled) -> None:
     seeds, capacity = len(config.seed_list), config.replay.capacity
     needed, free, fit = memory_bytes(compiled, seeds), free_bytes(compiled.mesh), largest_fit(compiled, seeds)
     if needed > free:
-        beside = (
-            memory_bytes(compiled, seeds) - -(-seeds // compiled.mesh.shape["seed"]) * compiled.lane_bytes["replay"]
-        )
+        beside = needed - -(-seeds // compiled.mesh.shape["seed"]) * compiled.lane_bytes["replay"]
         most = max(0, free - beside) * capacity // max(1, needed - beside)
         raise ConfigError(
             f"{seeds} seeds with replay.capacity={capacity} need {human_bytes(needed)} on each device, "

@@ -1,8 +1,8 @@
 """The replay of the device loop: a ring in device memory, as pure functions for one seed.
 
 It stores what the ring of the host stores, one row a step, and folds n rows by the same `fold_steps`. Its position is
-not part of the rows: all seeds write together, so one `Position` serves them all, stays out of `vmap`, and a row is
-written by a `dynamic_update_slice` in place instead of a scatter.
+not part of the rows: all seeds write together, so one `Position` serves them all and stays out of `vmap`, and what is
+compiled writes a row in place by a `dynamic_update_slice`, not by a scatter.
 """
 
 from __future__ import annotations

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 
+from ddpg_jax.memory import available_cores
 from ddpg_jax.reports.statistics import summarize
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def environment() -> dict[str, Any]:
     return {
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
         "device": {"kind": devices[0].device_kind, "platform": devices[0].platform, "count": len(devices)},
-        "machine": {"system": platform.system(), "processor": platform.machine(), "cores": _cores()},
+        "machine": {"system": platform.system(), "processor": platform.machine(), "cores": available_cores()},
     }
 
 
@@ -74,7 +74,3 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

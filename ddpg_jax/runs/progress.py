@@ -26,6 +26,14 @@ class Status(NamedTuple):
     evaluation: float | None
 
 
+def rates(steps: int, updates: int, seconds: float, num_seeds: int) -> dict[str, float]:
+    """Steps and updates of all seeds each second, of which each seed made so many in that time."""
+    return {
+        "env_steps_per_second": steps * num_seeds / seconds,
+        "updates_per_second": updates * num_seeds / seconds,
+    }
+
+
 class SturdyConsole(Console):
     """A console that falls silent when its output is closed or full; a run is worth more than its display."""
 

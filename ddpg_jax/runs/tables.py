@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from ddpg_jax.reports.plots import short_values
+from ddpg_jax.grid import short_values
 from ddpg_jax.reports.statistics import Summary, summarize
 
 if TYPE_CHECKING:

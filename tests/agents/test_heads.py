@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddpg_jax.agents.heads import categorical, first, random_subset, scalar
+from ddpg_jax.agents.heads import average, categorical, first, lowest, random_subset, scalar
 
 OUTPUTS = jnp.array([[4.0], [1.0], [-2.0]])  # [M, Z]
 NO_KEY = jnp.uint32(0)  # all critics count: nothing is drawn
@@ -56,10 +56,10 @@ def test_a_random_subset_takes_each_critic_alike():
 
 @pytest.mark.parametrize(
     ("bootstrap", "expected"),
-    [("min", [0.5, 0.25, 0.25]), ("mean", [0.8 / 3, 1.25 / 3, 0.95 / 3]), ("first", [0.2, 0.2, 0.6])],
+    [(lowest, [0.5, 0.25, 0.25]), (average, [0.8 / 3, 1.25 / 3, 0.95 / 3])],
 )
 def test_the_target_of_categorical_critics_is_a_whole_distribution(call, bootstrap, expected):
-    """With reward 0 and discount 1 nothing moves; "min" takes all of the critic with the lowest mean."""
+    """With reward 0 and discount 1 nothing moves; the lowest takes all of the critic with the lowest mean."""
     target = categorical(ATOMS, bootstrap).target
     np.testing.assert_allclose(call(target, jnp.float32(0), jnp.float32(1), LOGITS, NO_KEY), expected, rtol=1e-5)
     np.testing.assert_allclose(

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 import ddpg_jax as dj
-from ddpg_jax.envs import lanes
+from ddpg_jax.config import DEVICE_BACKENDS
+from ddpg_jax.envs import catalogue, lanes
 from ddpg_jax.envs.catalogue import NATIVE, chosen_loop, make_device_env, unknown_device_env
 from ddpg_jax.envs.protocol import episodic, select, to_units
 from ddpg_jax.errors import ConfigError, EnvironmentFault
@@ -366,8 +367,6 @@ def test_the_loop_is_chosen_by_the_environment(identifier, native):
 
 
 def test_a_constructor_may_refuse_in_its_own_words(monkeypatch):
-    from ddpg_jax.envs import catalogue
-
     def make(error, *_):
         raise error
 
@@ -375,3 +374,7 @@ def test_a_constructor_may_refuse_in_its_own_words(monkeypatch):
         monkeypatch.setitem(catalogue.BACKENDS, "jax", catalogue.Backend(partial(make, error), None, None))
         with pytest.raises(type(error), match=r"^of the back-end$"):
             make_device_env("jax:pendulum", None, {})
+
+
+def test_the_configuration_knows_the_back_ends_of_the_catalogue():
+    assert tuple(catalogue.BACKENDS) == DEVICE_BACKENDS

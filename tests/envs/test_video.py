@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from gymnasium.envs.classic_control import PendulumEnv
 
-from ddpg_jax.config import EnvConfig
 from ddpg_jax.envs.lanes import evaluation_seeds
 from ddpg_jax.envs.video import record_episode
 from ddpg_jax.errors import EnvironmentFault
+from ddpg_jax.sections import EnvConfig
 
 
 def test_an_episode_of_pendulum_becomes_a_video_that_moves(tmp_path):

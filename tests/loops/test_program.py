@@ -24,7 +24,7 @@ from tiny_run import EPISODE, tiny_config
 
 from ddpg_jax.algorithms import make_agent
 from ddpg_jax.config import Config, hyper_paths
-from ddpg_jax.envs.catalogue import make_device_env
+from ddpg_jax.envs.factory import device_env
 from ddpg_jax.envs.pendulum import pendulum
 from ddpg_jax.errors import ConfigError, EnvironmentFault, NotFiniteError
 from ddpg_jax.loops import device as device_module
@@ -39,7 +39,8 @@ from ddpg_jax.loops.device import (
     padded,
     reports,
 )
-from ddpg_jax.loops.program import make_train, program
+from ddpg_jax.loops.program import program
+from ddpg_jax.loops.pure import make_train
 from ddpg_jax.loops.report import METRICS
 from ddpg_jax.loops.schedule import calls_per_iteration, is_due, updates_per_call
 from ddpg_jax.loops.start import start
@@ -107,7 +108,7 @@ def build(
     config: Config, env: DeviceEnv | None = None, devices: Any = None, hyper: Any = None, keys: Any = None
 ) -> Built:
     """Compiles; the environment counts how often it is traced."""
-    made = env or make_device_env(config.env.id, config.env.max_episode_steps, config.env.kwargs)
+    made = env or device_env(config)
     traces: Counter[str] = Counter()
 
     def counted(name: str) -> Any:

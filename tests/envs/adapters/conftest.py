@@ -117,6 +117,26 @@ def lanes() -> Callable[..., None]:
     return _lanes
 
 
+def _stateful(env: Any) -> Raw:
+    """An environment whose state holds what it reports, as brax's and Playground's, by hand."""
+
+    def reset(key: Array) -> Any:
+        state = env.reset(jax.random.key_data(key))
+        return state, state.obs
+
+    def step(state: Any, action: Array, key: Array) -> Any:
+        state = env.step(state, action)
+        return state, state.obs, state.reward, state.done
+
+    return Raw(reset, step)
+
+
+@pytest.fixture(scope="session")
+def stateful() -> Callable[[Any], Raw]:
+    """`(env) -> Raw`; see `_stateful`."""
+    return _stateful
+
+
 @pytest.fixture(scope="session")
 def raw() -> type[Raw]:
     """`Raw`, since a conftest is not imported."""

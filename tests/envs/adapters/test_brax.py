@@ -22,18 +22,8 @@ ONE = jnp.ones(1)
 
 
 @pytest.fixture(scope="module")
-def by_hand(raw):
-    env = envs.get_environment(NAME)
-
-    def reset(key):
-        state = env.reset(jax.random.key_data(key))
-        return state, state.obs
-
-    def step(state, action, key):
-        state = env.step(state, action)
-        return state, state.obs, state.reward, state.done
-
-    return raw(reset, step)
+def by_hand(stateful):
+    return stateful(envs.get_environment(NAME))
 
 
 def test_a_time_limit_cuts_and_the_next_episode_begins(follow, by_hand):

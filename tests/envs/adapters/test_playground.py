@@ -37,35 +37,19 @@ def swingup():
 
 
 @pytest.fixture(scope="module")
-def by_hand(raw):
-    def make(env):
-        def reset(key):
-            state = env.reset(jax.random.key_data(key))
-            return state, state.obs
-
-        def step(state, action, key):
-            state = env.step(state, action)
-            return state, state.obs, state.reward, state.done
-
-        return raw(reset, step)
-
-    return make
-
-
-@pytest.fixture(scope="module")
 def cut():
     return playground_env(NAME, 3, {})
 
 
-def test_a_time_limit_cuts_and_the_next_episode_begins(follow, by_hand, swingup, cut):
-    seen = follow(cut, by_hand(swingup), -ONE, -ONE, steps=7)
+def test_a_time_limit_cuts_and_the_next_episode_begins(follow, stateful, swingup, cut):
+    seen = follow(cut, stateful(swingup), -ONE, -ONE, steps=7)
     assert seen.truncated.tolist() == [False, False, True, False, False, True, False]
     assert not seen.terminated.any()
     assert not np.allclose(seen.obs[0], seen.obs[3])
 
 
-def test_an_end_is_no_cut(follow, by_hand, swingup):
-    seen = follow(from_playground(Fast(swingup), 100), by_hand(Fast(swingup)), ONE, ONE, steps=20)
+def test_an_end_is_no_cut(follow, stateful, swingup):
+    seen = follow(from_playground(Fast(swingup), 100), stateful(Fast(swingup)), ONE, ONE, steps=20)
     assert seen.terminated.any()
     assert not seen.truncated.any()
 

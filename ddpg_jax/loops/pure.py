@@ -1,0 +1,83 @@
+"""The whole training of one seed as one pure function, for use inside anybody's program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ddpg_jax.envs.factory import device_env
+from ddpg_jax.errors import ConfigError
+from ddpg_jax.loops.program import Clock, Hyper, Lane, Totals, program, start_clock
+from ddpg_jax.loops.report import METRICS, Evaluation
+from ddpg_jax.loops.schedule import chunks
+from ddpg_jax.types import Array, DeviceEnv, TrainState
+
+if TYPE_CHECKING:
+    from ddpg_jax.config import Config
+
+
+class History(NamedTuple):
+    """What `make_train` saw at its N evaluations; the figures of updates and episodes are means since the one before.
+
+    Attributes:
+      step: environment steps of each seed, `[N]`.
+      returns: of the greedy policy, `[N, episodes]`.
+      lengths: of those episodes, `[N, episodes]`.
+      episodes: training episodes that ended, `[N]`.
+      episode_return: their mean return, `[N]`; NaN without any.
+      metrics: the means of `METRICS` over the updates, by name, `[N]`; NaN without any. "max_q" is the largest.
+    """
+
+    step: Array
+    returns: Array
+    lengths: Array
+    episodes: Array
+    episode_return: Array
+    metrics: dict[str, Array]
+
+
+def make_train(config: Config, env: DeviceEnv | None = None) -> Callable[..., tuple[TrainState, History]]:
+    """The whole training of one seed as one pure function, to be used inside anybody's `jit` and `vmap`.
+
+        keys = jax.random.split(jax.random.key(0), 64)
+        states, history = jax.jit(jax.vmap(make_train(config)))(keys)
+
+    Args:
+      config: the run; its seeds are not used, as a key is given.
+      env: the environment; None: the one that `env.id` names.
+
+    Returns:
+      `(key, hyper={}) -> (state, history)`: numbers in `hyper`, by path, replace those of the configuration and may be
+      traced, so `vmap` runs over them as over keys. The policy is evaluated at the multiples of `evaluation.every`, and
+      at the end.
+
+    Raises:
+      ConfigError: the environment is not known, or the steps are too many.
+      EnvironmentFault: the environment cannot be made or trained.
+    """
+    if config.total_steps >= 2**31:
+        raise ConfigError(f"total_steps={config.total_steps}: make_train counts at most 2147483647; train has no limit")
+    one = program(config, env or device_env(config))
+    bounds = list(chunks(config, config.evaluation.every))
+    counts = np.stack([one.counts(*bound) for bound in bounds])
+    steps = np.array([stop * config.env.num_envs for _, stop in bounds])
+
+    def train(key: Array, hyper: Hyper | None = None) -> tuple[TrainState, History]:
+        def period(carry: tuple[Lane, Clock], counts: Array) -> tuple[tuple[Lane, Clock], tuple[Totals, Evaluation]]:
+            lane, clock, totals = one.advance(*carry, counts, key, hyper or {})
+            return (lane, clock), (totals, one.evaluate(lane.learner, hyper or {}))
+
+        (lane, _), (totals, evaluation) = jax.lax.scan(
+            period, (one.init(key, hyper or {}), start_clock()), jnp.asarray(counts)
+        )
+        updates, episodes = (x.astype(jnp.float32) for x in (totals.updates, totals.episodes))
+        max_q = jnp.where(updates > 0, totals.max_q, jnp.full_like(totals.max_q, jnp.nan))
+        means = dict(zip(METRICS, (totals.metrics / updates[:, None]).T, strict=True)) | {"max_q": max_q}
+        episode_return = totals.episode_return / episodes
+        return lane.learner, History(jnp.asarray(steps), *evaluation, totals.episodes, episode_return, means)
+
+    return train

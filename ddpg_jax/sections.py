@@ -1,0 +1,249 @@
+"""The sections of a configuration: frozen records that know their ranges, one for each algorithm and kind of noise."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Rate: TypeAlias = Annotated[float, Field(gt=0, le=1)]
+Fraction: TypeAlias = Annotated[float, Field(ge=0, le=1)]
+Count: TypeAlias = Annotated[int, Field(ge=1, le=2**53)]
+CountOrZero: TypeAlias = Annotated[int, Field(ge=0, le=2**53)]
+Scale: TypeAlias = Annotated[float, Field(ge=0, le=10)]
+Seed: TypeAlias = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class Section(BaseModel):
+    """A table of the configuration: frozen, without unknown keys, NaN or infinity."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+    hyper: ClassVar[tuple[str, ...]] = ()
+    """Fields that are numbers to the learner and never structure: they may be traced, and differ from lane to lane."""
+
+
+class EnvConfig(Section):
+    """`[env]`: where the agent lives."""
+
+    id: str = "Pendulum-v1"
+    """a gymnasium id, or jax:, phys2d:, gymnax:, brax:, playground: and a name; "module:id" on the command line only"""
+    num_envs: Annotated[int, Field(ge=1, le=65536)] = 1
+    """environments of each seed, E"""
+    workers: Annotated[int, Field(ge=0, le=1024)] = 0
+    """processes that run the environments, and as many for evaluation; 0: in this process"""
+    worker_timeout: Annotated[float, Field(gt=0, le=86400)] = 60.0
+    """seconds a worker process may take for one step"""
+    max_episode_steps: Count | None = None
+    """time limit of an episode; left out: the environment's own"""
+    kwargs: dict[str, bool | int | float | str] = Field(default_factory=dict[str, bool | int | float | str])
+    """arguments of the environment's constructor"""
+
+
+class LearnerConfig(Section):
+    """`[algorithm]`: what all algorithms share."""
+
+    hyper: ClassVar = (
+        "actor_learning_rate",
+        "critic_learning_rate",
+        "critic_weight_decay",
+        "max_grad_norm",
+        "gamma",
+        "tau",
+    )
+
+    hidden: Annotated[tuple[Annotated[int, Field(ge=1, le=65536)], ...], Field(min_length=1, max_length=32)] = (64, 64)
+    """widths of the hidden layers of actor and critic"""
+    activation: Literal["relu", "elu", "tanh", "silu"] = "relu"
+    """of the hidden layers"""
+    initializer: Literal["fan_in", "lecun_normal"] = "fan_in"
+    """fan_in: U(+-1/sqrt(fan_in)) for weights and biases"""
+    final_scale: Annotated[float, Field(gt=0, le=10)] | None = None
+    """last layers are drawn from U(+-final_scale); left out: as the others"""
+    action_layer: Annotated[int, Field(ge=0, le=31)] = 0
+    """hidden layer of the critic that the action enters; 0: with the observation"""
+    actor_learning_rate: Rate = 5e-4
+    """of Adam"""
+    critic_learning_rate: Rate = 1e-3
+    """of Adam"""
+    weight_decay: Literal["none", "l2", "decoupled"] = "none"
+    """of the critic: l2 is added to the gradient, decoupled to the step"""
+    critic_weight_decay: Fraction = 0.0
+    """its coefficient"""
+    max_grad_norm: Annotated[float, Field(gt=0)] | None = None
+    """gradients are scaled down to this global norm; left out: never"""
+    gamma: Fraction = 0.99
+    """discount of one step"""
+    n_step: Annotated[int, Field(ge=1, le=1000)] = 1
+    """steps folded into one transition"""
+    tau: Annotated[float, Field(gt=0, le=1)] = 0.005
+    """mixing factor of the targets"""
+    batch_size: Annotated[int, Field(ge=1, le=2**24)] = 64
+    """transitions of one update"""
+    updates_per_step: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    """updates for each environment step of a seed; may be below 1"""
+    updates_per_call: Annotated[int, Field(ge=1, le=65536)] | None = None
+    """updates in one compiled call; left out: those due after one step of all environments"""
+    warmup_steps: CountOrZero = 500
+    """environment steps of each seed with uniformly random actions"""
+    learning_starts: CountOrZero | None = None
+    """environment steps of each seed before the first update; left out: warmup_steps"""
+
+    @property
+    def learning_begins(self) -> int:
+        """Environment steps of each seed before the first update."""
+        return self.warmup_steps if self.learning_starts is None else self.learning_starts
+
+    @property
+    def critic_steps_per_round(self) -> int:
+        """Critic steps for one step of actor and targets; a call of the update makes whole rounds."""
+        return 1
+
+    @property
+    def narrow(self) -> bool:
+        """Whether dispatch, not arithmetic, takes the time: every hidden layer is below 128 wide."""
+        return max(self.hidden) < 128
+
+    @model_validator(mode="after")
+    def _consistent(self) -> LearnerConfig:
+        if self.action_layer >= len(self.hidden):
+            raise ValueError(f"action_layer={self.action_layer} is not one of {len(self.hidden)} hidden layers, from 0")
+        if self.critic_weight_decay > 0 and self.weight_decay == "none":
+            raise ValueError(
+                f'critic_weight_decay={self.critic_weight_decay} has no effect with weight_decay="none"; '
+                'set weight_decay to "l2" or "decoupled"'
+            )
+        call, delay = self.updates_per_call, self.critic_steps_per_round
+        if call is not None and call % delay:
+            raise ValueError(f"updates_per_call={call} is not a multiple of policy_delay={delay}")
+        return self
+
+
+class DDPGConfig(LearnerConfig):
+    """`[algorithm]` with `name = "ddpg"`."""
+
+    name: Literal["ddpg"] = "ddpg"
+    """the algorithm"""
+
+
+class TD3Config(LearnerConfig):
+    """`[algorithm]` with `name = "td3"`."""
+
+    hyper: ClassVar = (*LearnerConfig.hyper, "target_noise", "target_noise_clip")
+
+    name: Literal["td3"]
+    """the algorithm"""
+    num_critics: Annotated[int, Field(ge=1, le=1024)] = 2
+    """critics side by side"""
+    bootstrap: Literal["min", "mean", "first"] = "min"
+    """how the critics are joined in the target"""
+    target_subset: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """critics drawn at random for each target; left out: all"""
+    ascend: Literal["first", "min", "mean"] = "first"
+    """how the critics are joined in what the actor ascends"""
+    target_noise: Scale = 0.2
+    """deviation of the noise on the target's action, in units of half the action range"""
+    target_noise_clip: Scale = 0.5
+    """largest such noise"""
+    policy_delay: Annotated[int, Field(ge=1, le=1000)] = 2
+    """critic steps for one step of actor and targets"""
+
+    @property
+    def critic_steps_per_round(self) -> int:
+        """As in `LearnerConfig`."""
+        return self.policy_delay
+
+    @model_validator(mode="after")
+    def _enough_critics(self) -> TD3Config:
+        if self.target_subset is not None and self.target_subset > self.num_critics:
+            raise ValueError(f"target_subset={self.target_subset} is more than num_critics={self.num_critics}")
+        return self
+
+
+class D4PGConfig(LearnerConfig):
+    """`[algorithm]` with `name = "d4pg"`."""
+
+    name: Literal["d4pg"]
+    """the algorithm"""
+    n_step: Annotated[int, Field(ge=1, le=1000)] = 5
+    """steps folded into one transition"""
+    v_min: Annotated[float, Field(ge=-1e6, le=1e6)]
+    """lowest return that the critic can tell, discounted; below every return of the task"""
+    v_max: Annotated[float, Field(ge=-1e6, le=1e6)]
+    """highest return that the critic can tell"""
+    num_atoms: Annotated[int, Field(ge=2, le=65536)] = 51
+    """returns that the critic gives probabilities to, equally spaced from v_min to v_max"""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> D4PGConfig:
+        if not self.v_min < self.v_max:
+            raise ValueError(f"v_min={self.v_min} is not below v_max={self.v_max}")
+        return self
+
+
+AlgorithmConfig: TypeAlias = DDPGConfig | TD3Config | D4PGConfig
+"""The union of the algorithms' configurations, told apart by `name`."""
+
+
+class NoNoiseConfig(Section):
+    """`[exploration]` with `kind = "none"`: the greedy policy acts."""
+
+    kind: Literal["none"]
+    """none"""
+
+
+class GaussianConfig(Section):
+    """`[exploration]` with `kind = "gaussian"`."""
+
+    hyper: ClassVar = ("sigma",)
+
+    kind: Literal["gaussian"] = "gaussian"
+    """independent normal noise"""
+    sigma: Scale = 0.1
+    """standard deviation, in units of half the action range"""
+
+
+class OUConfig(Section):
+    """`[exploration]` with `kind = "ou"`."""
+
+    hyper: ClassVar = ("theta", "sigma", "dt")
+
+    kind: Literal["ou"]
+    """an Ornstein-Uhlenbeck process"""
+    theta: Annotated[float, Field(ge=0, le=1000)] = 0.15
+    """rate of return to 0"""
+    sigma: Scale = 0.2
+    """diffusion, in units of half the action range"""
+    dt: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """time between two steps"""
+
+
+ExplorationConfig: TypeAlias = NoNoiseConfig | GaussianConfig | OUConfig
+
+
+class ReplayConfig(Section):
+    """`[replay]`."""
+
+    kind: Literal["uniform"] = "uniform"
+    """how transitions are drawn"""
+    capacity: Count = 100_000
+    """transitions of each seed"""
+
+
+class EvaluationConfig(Section):
+    """`[evaluation]`."""
+
+    every: CountOrZero = 2000
+    """environment steps of each seed between evaluations; 0: only at the end"""
+    episodes: Annotated[int, Field(ge=1, le=100_000)] = 10
+    """episodes of each seed in an evaluation"""
+
+
+class LoggingConfig(Section):
+    """`[logging]`."""
+
+    every: Annotated[int, Field(ge=1, le=10**8)] = 1000
+    """environment steps of each seed between two rows of metrics; with many environments, set it to many times their
+    number"""
+    tensorboard: bool = True
+    """write event files"""
