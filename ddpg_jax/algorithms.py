@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial, wraps
+from functools import wraps
 from math import prod
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,14 +11,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ddpg_jax.agents import heads, networks, noise
-from ddpg_jax.agents.policy_gradient import policy_gradient, polyak, smoothed
+from ddpg_jax.agents import heads, networks, noise, normalize
+from ddpg_jax.agents.policy_gradient import policy_gradient, polyak, polyak_critic, smoothed, with_online
 from ddpg_jax.errors import EnvironmentFault
-from ddpg_jax.types import Agent, EnvSpec, Network, Noise, Params
+from ddpg_jax.types import Agent, Array, EnvSpec, Network, Noise, Normalizer, Params
 
 if TYPE_CHECKING:
     from ddpg_jax.config import Config
-    from ddpg_jax.sections import AlgorithmConfig, D4PGConfig, ExplorationConfig, TD3Config
+    from ddpg_jax.sections import D4PGConfig, ExplorationConfig, FastTD3Config, LearnerConfig, TD3Config
 
 
 def make_agent(config: Config, spec: EnvSpec) -> Agent:
@@ -57,7 +57,8 @@ def ddpg(config: Config, exploration: Noise, spec: EnvSpec) -> Agent:
         networks=Params(networks.identity(), actor, networks.ensemble(critic, 1)),
         head=heads.scalar(),
         noise=exploration,
-        optimizers=_optimizers(algorithm),
+        optimizers=_optimizers(config),
+        normalizer=_normalizer(config, spec),
         follow=polyak(algorithm.tau),
     )
 
@@ -70,7 +71,8 @@ def td3(config: Config, exploration: Noise, spec: EnvSpec) -> Agent:
         networks=Params(networks.identity(), actor, networks.ensemble(critic, algorithm.num_critics)),
         head=heads.scalar(_REDUCE[algorithm.bootstrap], _REDUCE[algorithm.ascend], _chosen(algorithm)),
         noise=exploration,
-        optimizers=_optimizers(algorithm),
+        optimizers=_optimizers(config),
+        normalizer=_normalizer(config, spec),
         follow=polyak(algorithm.tau),
         next_action=smoothed(algorithm.target_noise, algorithm.target_noise_clip),
         policy_delay=algorithm.policy_delay,
@@ -85,13 +87,34 @@ def d4pg(config: Config, exploration: Noise, spec: EnvSpec) -> Agent:
         networks=Params(networks.identity(), actor, networks.ensemble(critic, 1)),
         head=heads.categorical(jnp.linspace(algorithm.v_min, algorithm.v_max, algorithm.num_atoms)),
         noise=exploration,
-        optimizers=_optimizers(algorithm),
+        optimizers=_optimizers(config),
+        normalizer=_normalizer(config, spec),
         follow=polyak(algorithm.tau),
     )
 
 
-_ALGORITHMS = {"ddpg": ddpg, "td3": td3, "d4pg": d4pg}
+def fasttd3(config: Config, exploration: Noise, spec: EnvSpec) -> Agent:
+    """FastTD3: two categorical critics, no target actor, target critics that follow every step (arXiv:2505.22642)."""
+    algorithm = cast("FastTD3Config", config.algorithm)
+    final = networks.normal_law(algorithm.actor_final_deviation)
+    actor, critic = _mlps(config, spec, outputs=algorithm.num_atoms, actor_final=final)
+    atoms = jnp.linspace(algorithm.v_min, algorithm.v_max, algorithm.num_atoms)
+    return policy_gradient(
+        networks=Params(networks.identity(), actor, networks.ensemble(critic, 2)),
+        head=heads.categorical(atoms, _JOIN[algorithm.bootstrap], _REDUCE[algorithm.bootstrap]),
+        noise=exploration,
+        optimizers=_optimizers(config),
+        normalizer=_normalizer(config, spec),
+        follow_critic=polyak_critic(algorithm.tau),
+        next_policy=with_online,
+        next_action=smoothed(algorithm.target_noise, algorithm.target_noise_clip),
+        policy_delay=algorithm.policy_delay,
+    )
 
+
+_ALGORITHMS = {"ddpg": ddpg, "td3": td3, "d4pg": d4pg, "fasttd3": fasttd3}
+
+_JOIN: dict[str, heads.JoinFn] = {"min": heads.lowest, "mean": heads.average}
 _REDUCE: dict[str, heads.ReduceFn] = {"min": jnp.min, "mean": jnp.mean, "first": heads.first}
 
 
@@ -111,39 +134,69 @@ _NOISES = {
 }
 
 
-def _mlps(config: Config, spec: EnvSpec, outputs: int = 1) -> tuple[Network, Network]:
+def _mlps(
+    config: Config, spec: EnvSpec, outputs: int = 1, actor_final: networks.Law | None = None
+) -> tuple[Network, Network]:
+    """Actor and critic; `actor_final` overrides how the actor's last layer is drawn."""
     algorithm = config.algorithm
-    actor, critic = (
-        partial(
-            make,
-            activation=algorithm.activation,
-            initializer=algorithm.initializer,
-            final_scale=algorithm.final_scale,
-            precision=config.precision,
-        )
-        for make in (networks.mlp_actor, networks.mlp_critic)
+    shape = networks.Shape(
+        algorithm.hidden,
+        algorithm.activation,
+        algorithm.initializer,
+        None if algorithm.final_scale is None else networks.uniform_law(algorithm.final_scale),
+        config.precision,
+        algorithm.normalization,
+        algorithm.architecture,
     )
-    sizes = prod(spec.obs_shape), spec.action_size, algorithm.hidden
-    return actor(*sizes), critic(*sizes, action_layer=algorithm.action_layer, outputs=outputs)
+    sizes = prod(spec.obs_shape), spec.action_size
+    actor = networks.mlp_actor(*sizes, shape._replace(final=actor_final or shape.final))
+    of_critic = shape._replace(hidden=algorithm.critic_widths)
+    return actor, networks.mlp_critic(*sizes, of_critic, action_layer=algorithm.action_layer, outputs=outputs)
 
 
-def _optimizers(config: AlgorithmConfig) -> Params:
-    """Adam, with the gradient clipped by its global norm first, and weight decay for the critic.
+def _normalizer(config: Config, spec: EnvSpec) -> Normalizer:
+    return normalize.running(spec.obs_shape) if config.algorithm.normalize_observations else normalize.UNCHANGED
+
+
+def _optimizers(config: Config) -> Params:
+    """Adam for each network, over the critic steps of the run, and over the actor's, which are fewer."""
+    algorithm, updates = config.algorithm, config.updates_owed(config.total_steps)
+    rounds = updates // algorithm.critic_steps_per_round
+    return Params(
+        encoder=optax.set_to_zero(),
+        actor=_adam(algorithm, algorithm.actor_learning_rate, algorithm.actor_weight_decay, rounds),
+        critic=_adam(algorithm, algorithm.critic_learning_rate, algorithm.critic_weight_decay, updates),
+    )
+
+
+def _adam(config: LearnerConfig, rate: float, decay: float, steps: int) -> optax.GradientTransformation:
+    """Adam with the gradient clipped by its global norm first, weight decay, and the rate's schedule over `steps`.
 
     Narrow networks are updated as one vector, which saves a tenth of an update at 64-64; wide ones leaf by leaf, as the
     copies would cost a twentieth at 256-256.
     """
     join = optax.flatten if config.narrow else lambda optimizer: optimizer
     clip = optax.identity() if config.max_grad_norm is None else optax.clip_by_global_norm(config.max_grad_norm)
-    decay = optax.add_decayed_weights(config.critic_weight_decay)
-    rate = optax.scale_by_learning_rate(config.critic_learning_rate)
-    critic = {
-        "none": (optax.scale_by_adam(), rate),
-        "l2": (decay, optax.scale_by_adam(), rate),
-        "decoupled": (optax.scale_by_adam(), decay, rate),
+    decayed = optax.add_decayed_weights(decay)
+    scaled = optax.scale_by_learning_rate(_scheduled(config, rate, max(1, steps)))
+    chain = {
+        "none": (optax.scale_by_adam(), scaled),
+        "l2": (decayed, optax.scale_by_adam(), scaled),
+        "decoupled": (optax.scale_by_adam(), decayed, scaled),
     }[config.weight_decay]
-    return Params(
-        encoder=optax.set_to_zero(),
-        actor=join(optax.chain(clip, optax.adam(config.actor_learning_rate))),
-        critic=join(optax.chain(clip, *critic)),
-    )
+    return join(optax.chain(clip, *chain))
+
+
+def _scheduled(config: LearnerConfig, rate: float, steps: int) -> Any:
+    """The rate, a number, or a function of the steps made so far."""
+    if config.learning_rate_schedule == "constant":
+        return rate
+    share, end = _SCHEDULES[config.learning_rate_schedule], config.learning_rate_end
+    return lambda count: rate * share(jnp.minimum(count.astype(jnp.float32) / steps, 1.0), end)
+
+
+_SCHEDULES: dict[str, Callable[[Array, float], Array]] = {
+    "linear": lambda done, end: 1.0 + (end - 1.0) * done,
+    "cosine": lambda done, end: end + (1.0 - end) * 0.5 * (1.0 + jnp.cos(jnp.pi * done)),
+    "exponential": lambda done, end: end**done,
+}

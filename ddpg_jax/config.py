@@ -20,6 +20,7 @@ from ddpg_jax.sections import (
     EnvConfig,
     EvaluationConfig,
     ExplorationConfig,
+    FastTD3Config,
     GaussianConfig,
     LoggingConfig,
     NoNoiseConfig,
@@ -65,6 +66,11 @@ class Config(Section):
         """The seeds of the run, S of them."""
         return tuple(range(self.seeds)) if isinstance(self.seeds, int) else self.seeds
 
+    def updates_owed(self, step: int) -> int:
+        """Updates of each seed that are due after `step` environment steps of it."""
+        algorithm = self.algorithm
+        return int(round(max(0, step - max(algorithm.learning_begins, 1)) * algorithm.updates_per_step, 6))
+
     @field_validator("seeds")
     @classmethod
     def _sensible(cls, seeds: int | tuple[int, ...]) -> int | tuple[int, ...]:
@@ -92,7 +98,7 @@ def sections() -> dict[str, tuple[type[BaseModel], ...]]:
     """The sections of the configuration, each with the models it may hold."""
     return {
         "env": (EnvConfig,),
-        "algorithm": (DDPGConfig, TD3Config, D4PGConfig),
+        "algorithm": (DDPGConfig, TD3Config, D4PGConfig, FastTD3Config),
         "exploration": (NoNoiseConfig, GaussianConfig, OUConfig),
         "replay": (ReplayConfig,),
         "evaluation": (EvaluationConfig,),
@@ -109,7 +115,8 @@ def is_device_env(identifier: str) -> bool:
 def hyper_paths(config: Config) -> tuple[str, ...]:
     """The fields of a configuration that may be traced, as `section.field`."""
     paths = [f"{name}.{field}" for name in ("algorithm", "exploration") for field in getattr(config, name).hyper]
-    unused = {"algorithm.critic_weight_decay"} if config.algorithm.weight_decay == "none" else set[str]()
+    decays = {"algorithm.critic_weight_decay", "algorithm.actor_weight_decay"}
+    unused = decays if config.algorithm.weight_decay == "none" else set[str]()
     return tuple(path for path in paths if path not in unused)
 
 

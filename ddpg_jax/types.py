@@ -25,6 +25,9 @@ HostArray: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 Tree: TypeAlias = Any
 """Any pytree of arrays."""
 
+BATCH = "batch"
+"""Name of the axis over the samples of an update; it is opened and closed inside the assembly."""
+
 Metrics: TypeAlias = "dict[str, Array]"
 """Diagnostics by name: `[]` of one update, `[U]` of a call."""
 
@@ -89,6 +92,18 @@ class Params(NamedTuple):
     critic: Any
 
 
+class Stats(NamedTuple):
+    """Running moments, which no gradient reaches.
+
+    Attributes:
+      obs: of the observations acted on; `()` where they are not normalised.
+      networks: of the activations that batch normalisation needs; `()` for each network without.
+    """
+
+    obs: Tree
+    networks: Params
+
+
 class TrainState(NamedTuple):
     """All that learning changes; arrays only.
 
@@ -97,14 +112,14 @@ class TrainState(NamedTuple):
       params: online parameters.
       target_params: target parameters, copies at the start.
       opt_state: optimiser states.
-      stats: running moments of observations or batches; `()` if none.
+      stats: running moments of observations and batches; without leaves if there are none.
     """
 
     step: Any
     params: Params
     target_params: Params
     opt_state: Params
-    stats: Tree = ()
+    stats: Stats
 
 
 class EnvSpec(NamedTuple):
@@ -148,16 +163,47 @@ class DeviceEnv(NamedTuple):
     max_episode_steps: int
 
 
+class Trace(NamedTuple):
+    """What a network leaves behind while it learns.
+
+    Attributes:
+      moments: its running moments, moved toward those of the batch.
+      active: which hidden units answer to the sample, bool `[H]`.
+    """
+
+    moments: Tree
+    active: Any
+
+
 class Network(NamedTuple):
     """A parametric function of one sample.
 
     Attributes:
       init: `key -> params`.
-      apply: `(params, *inputs) -> output`, inputs without batch axis.
+      moments: `() -> moments`, those that batch normalisation starts from; `()` without.
+      apply: `(params, moments, *inputs) -> output`, inputs without batch axis: as it acts, by running moments.
+      learn: `(params, moments, *inputs) -> (output, Trace)`: as it learns, inside a `vmap` whose axis is `BATCH`, by
+        the moments of that batch.
     """
 
     init: Callable[[Array], Tree]
+    moments: Callable[[], Tree]
     apply: Callable[..., Any]
+    learn: Callable[..., tuple[Any, Trace]]
+
+
+class Normalizer(NamedTuple):
+    """How observations are brought to one scale before a network sees them.
+
+    Attributes:
+      init: `() -> moments`.
+      observe: `(moments, obs [E, *O]) -> moments`, of the observations acted on.
+      apply: `(moments, obs [*O]) -> obs`.
+    """
+
+    init: Callable[[], Tree]
+    observe: Callable[[Tree, Array], Tree]
+    apply: Callable[[Tree, Array], Array]
 
 
 class CriticHead(NamedTuple):
@@ -211,15 +257,20 @@ class Agent(NamedTuple):
 
     Attributes:
       init: `run_key -> TrainState`.
+      observe: `(state, obs [E, *O]) -> state`: takes note of the observations about to be acted on, in `stats.obs`
+        alone.
       init_act: `num_envs -> act_state`, the noise states of the seed's environments.
       act: `(state, act_state, obs [E, *O], first [E], keys [E]) -> (action [E, A], act_state)`, with exploration; the
         keys are consumed. It reads encoder, actor and `state.stats` only. Actions lie in [-1, 1].
       policy: `(state, obs [*O]) -> action [A]`, greedy; reads what `act` reads.
       update: `(state, batches [U, B, ...], run_key) -> (state, metrics [U], td_error [U, B])`.
+      reset: `(state, run_key) -> state`: networks, their targets and optimisers begin anew; what was seen stays.
     """
 
     init: Callable[[Array], TrainState]
+    observe: Callable[[TrainState, Array], TrainState]
     init_act: Callable[[int], Tree]
     act: ActFn
     policy: Callable[[TrainState, Array], Array]
     update: UpdateFn
+    reset: Callable[[TrainState, Array], TrainState]

@@ -18,7 +18,7 @@ from ddpg_jax.reading import dump_toml, load_config, resolve
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 FILES = sorted(path for path in CONFIGS.rglob("*.toml") if path.parent.name != "sweeps")
-CHOSEN_BY = {"algorithm": ["ddpg", "td3", "d4pg"], "exploration": ["none", "gaussian", "ou"]}
+CHOSEN_BY = {"algorithm": ["ddpg", "td3", "d4pg", "fasttd3"], "exploration": ["none", "gaussian", "ou"]}
 SCHEMA = Config.model_json_schema()
 
 
@@ -92,7 +92,8 @@ def _wrong_values(node: dict[str, Any]) -> dict[str, Any]:
         return {"type": "many", "table": {"a": 1}} | limits | no_numbers | fraction
     if "enum" in node or "const" in node:
         return {"type": 5, "name": "nonsense"}
-    if node.get("type") == "array":
+    (node,) = (form for form in node.get("anyOf", [node]) if form.get("type") != "null")
+    if node["type"] == "array":
         return {"type": "many", "number": 8, "empty": [], "too long": [8] * (node["maxItems"] + 1)}
     return {"string": {"type": 5}, "boolean": {"type": "maybe"}, "object": {"type": 5}}[node["type"]]
 
@@ -108,7 +109,8 @@ WRONG = [
 ]
 
 
-NEEDED = {"d4pg": {"v_min": -2.0, "v_max": 2.0}, "td3": {"policy_delay": 1}}
+SUPPORT = {"v_min": -2.0, "v_max": 2.0}
+NEEDED = {"d4pg": SUPPORT, "td3": {"policy_delay": 1}, "fasttd3": SUPPORT | {"policy_delay": 1}}
 """What an algorithm cannot do without, or what other fields are judged by."""
 
 
@@ -166,6 +168,7 @@ def test_the_ends_of_a_range_are_inside(section, name, tags, node):
     inside = {
         "action_layer": 1,
         "critic_weight_decay": 0,
+        "actor_weight_decay": 0,
         "seeds": 65536,
         "target_subset": 2,
     }  # other rules are narrower
@@ -196,6 +199,11 @@ def test_elements_of_lists_are_checked():
 def test_fields_that_contradict_each_other_are_refused():
     assert "action_layer=2" in message({"algorithm": {"action_layer": 2}})
     assert "critic_weight_decay=0.1" in message({"algorithm": {"critic_weight_decay": 0.1}})
+    assert "actor_weight_decay=0.1" in message({"algorithm": {"actor_weight_decay": 0.1}})
+    assert "action_layer=1 is not one of 1" in message({"algorithm": {"action_layer": 1, "critic_hidden": [64]}})
+    assert "learning_rate_end=0.0" in message({"algorithm": {"learning_rate_schedule": "exponential"}})
+    for name, value in (("hidden", [64, 32]), ("normalization", "layer"), ("action_layer", 1)):
+        assert f"{name}={value!r}" in message({"algorithm": {"architecture": "simba", name: value}})
     assert "target_subset=3 is more than num_critics=2" in message({"algorithm": {"name": "td3", "target_subset": 3}})
     assert "updates_per_call=3 is not a multiple of" in message({"algorithm": {"name": "td3", "updates_per_call": 3}})
     assert "v_min=1.0 is not below" in message({"algorithm": {"name": "d4pg", "v_min": 1, "v_max": 1}})
@@ -353,13 +361,18 @@ def configs(draw: st.DrawFn) -> Config:
     values = draw(_strategy(SCHEMA))
     algorithm = values.get("algorithm", {})
     algorithm["action_layer"] = algorithm.get("action_layer", 0) % len(algorithm.get("hidden", (64, 64)))
+    if algorithm.get("critic_hidden") is not None:
+        algorithm["action_layer"] %= len(algorithm["critic_hidden"])
+    algorithm.pop("architecture", None)
+    if algorithm.get("learning_rate_schedule") == "exponential":
+        algorithm["learning_rate_end"] = 0.1
     if algorithm.get("weight_decay", "none") == "none":
-        algorithm.pop("critic_weight_decay", None)
+        algorithm |= {"critic_weight_decay": 0.0, "actor_weight_decay": 0.0}
     if "v_min" in algorithm:
         algorithm["v_min"], algorithm["v_max"] = sorted((algorithm["v_min"], algorithm["v_max"] + 2e6))
         algorithm["v_max"] = min(algorithm["v_max"], 1e6)
         assume(algorithm["v_min"] < algorithm["v_max"])
-    if algorithm.get("name") == "td3":
+    if algorithm.get("name") in ("td3", "fasttd3"):
         algorithm.pop("updates_per_call", None)
         algorithm.pop("target_subset", None)
     if isinstance(values.get("seeds"), int):

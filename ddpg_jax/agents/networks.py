@@ -1,4 +1,4 @@
-"""Networks as pairs of pure functions of one sample. The only module that imports flax.linen.
+"""Networks as small bundles of pure functions of one sample. The only module that imports flax.linen.
 
 A critic returns `[Z]` outputs; `ensemble` turns one critic into M of them, `[M, Z]`, with parameters of their own.
 """
@@ -7,17 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ddpg_jax.types import Array, Network, Tree
+from ddpg_jax.types import BATCH, Array, Network, Trace, Tree
 
 Initializer: TypeAlias = Literal["fan_in", "lecun_normal"]
 Activation: TypeAlias = Literal["relu", "elu", "tanh", "silu"]
 Precision: TypeAlias = Literal["float32", "bfloat16"]
+Normalization: TypeAlias = Literal["none", "layer", "batch"]
+Architecture: TypeAlias = Literal["mlp", "simba"]
 
 _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": nn.relu,
@@ -64,138 +66,252 @@ def _bfloat16_dot_general(x: Array, kernel: Array, dimensions: Any, precision: A
 _PRODUCTS: dict[str, Callable[..., Array]] = {"float32": jax.lax.dot_general, "bfloat16": _bfloat16_dot_general}
 
 
-def _dense(
-    size: int, fan_in: int, initializer: Initializer, precision: Precision, scale: float | None = None
-) -> nn.Dense:
-    """A dense layer; `scale` overrides the initialiser by U(−scale, scale) for weights and biases."""
-    product = _PRODUCTS[precision]
-    if scale is None and initializer == "lecun_normal":
-        return nn.Dense(size, dot_general=product)
-    uniform = symmetric_uniform(fan_in**-0.5 if scale is None else scale)
-    return nn.Dense(size, kernel_init=uniform, bias_init=uniform, dot_general=product)
+class Law(NamedTuple):
+    """How a dense layer is drawn.
+
+    Attributes:
+      kernel: initialiser of the weights.
+      bias: initialiser of the biases.
+    """
+
+    kernel: Callable[..., Array]
+    bias: Callable[..., Array]
+
+
+def uniform_law(limit: float) -> Law:
+    """Weights and biases from U(−limit, limit)."""
+    return Law(symmetric_uniform(limit), symmetric_uniform(limit))
+
+
+def normal_law(deviation: float) -> Law:
+    """Weights from N(0, deviation²), biases 0."""
+    return Law(nn.initializers.normal(deviation), nn.initializers.zeros)
+
+
+_LAWS: dict[str, Callable[[int], Law]] = {
+    "fan_in": lambda fan_in: uniform_law(fan_in**-0.5),
+    "lecun_normal": lambda fan_in: Law(nn.initializers.lecun_normal(), nn.initializers.zeros),
+}
+
+
+class Shape(NamedTuple):
+    """What a network is made of, its inputs and outputs aside.
+
+    Attributes:
+      hidden: widths of the hidden layers, or of the residual blocks, which are equal.
+      activation: of the hidden layers.
+      initializer: of the hidden layers, and of the last where `final` is None. "fan_in" is U(±1/sqrt(fan_in)) for
+        weights and biases (Lillicrap et al., section 7); "lecun_normal" is that of flax, with zero biases.
+      final: how the last layer is drawn; `uniform_law(3e-3)` in Lillicrap et al.
+      precision: of the factors of the hidden layers' matrix products; all else is float32, the last layer included: it
+        costs little, and actions and predicted returns are not rounded.
+      normalization: between a hidden layer's product and its activation: "layer" (Ba et al., arXiv:1607.06450), or
+        "batch" as in Lillicrap et al., section 3: of the observation too, and in a critic only where no action has
+        entered.
+      architecture: "mlp", or "simba": pre-normalised residual blocks (Lee et al., arXiv:2410.09754).
+    """
+
+    hidden: tuple[int, ...]
+    activation: Activation = "relu"
+    initializer: Initializer = "fan_in"
+    final: Law | None = None
+    precision: Precision = "float32"
+    normalization: Normalization = "none"
+    architecture: Architecture = "mlp"
+
+    def dense(self, size: int, fan_in: int) -> nn.Dense:
+        """A hidden layer."""
+        law = _LAWS[self.initializer](fan_in)
+        return nn.Dense(size, kernel_init=law.kernel, bias_init=law.bias, dot_general=_PRODUCTS[self.precision])
+
+    def last(self, size: int, fan_in: int) -> nn.Dense:
+        """The last layer."""
+        law = self.final or _LAWS[self.initializer](fan_in)
+        return nn.Dense(size, kernel_init=law.kernel, bias_init=law.bias)
+
+
+NormFn: TypeAlias = Callable[[Array, bool], Array]
+"""`(x [H], learning) -> [H]`, inside a module."""
+
+
+def _as_it_is(x: Array, learning: bool) -> Array:
+    return x
+
+
+def _layer_norm(x: Array, learning: bool) -> Array:
+    return nn.LayerNorm()(x)
+
+
+def _batch_norm(x: Array, learning: bool) -> Array:
+    """By the moments of the batch while it learns, of which the running moments keep a hundredth."""
+    norm = nn.BatchNorm(use_running_average=not learning, axis_name=BATCH, use_fast_variance=False)
+    return norm(x)
+
+
+class _Norms(NamedTuple):
+    """What normalises the observation, hidden layers before the action enters, and those after."""
+
+    observed: NormFn
+    before: NormFn
+    after: NormFn
+
+
+_NORMS = {
+    "none": _Norms(_as_it_is, _as_it_is, _as_it_is),
+    "layer": _Norms(_as_it_is, _layer_norm, _layer_norm),
+    "batch": _Norms(_batch_norm, _batch_norm, _as_it_is),
+}
 
 
 class _MLP(nn.Module):
     """Dense layers; `late`, if any, is concatenated to the input of hidden layer `late_layer`."""
 
-    hidden: tuple[int, ...]
+    shape: Shape
     outputs: int
-    activation: Activation
-    initializer: Initializer
-    final_scale: float | None
-    precision: Precision
     late_layer: int = 0
 
     @nn.compact
-    def __call__(self, x: Array, late: Array | None = None) -> Array:
-        for i, width in enumerate(self.hidden):
+    def __call__(self, x: Array, late: Array | None = None, learning: bool = False) -> tuple[Array, Array]:
+        norms, active = _NORMS[self.shape.normalization], list[Array]()
+        norm, x = norms.before, norms.observed(x, learning)
+        for i, width in enumerate(self.shape.hidden):
             if late is not None and i == self.late_layer:
-                x = jnp.concatenate([x, late])
-            x = _ACTIVATIONS[self.activation](_dense(width, x.shape[-1], self.initializer, self.precision)(x))
-        return _dense(self.outputs, x.shape[-1], self.initializer, "float32", self.final_scale)(x)
+                x, norm = jnp.concatenate([x, late]), norms.after
+            x = norm(self.shape.dense(width, x.shape[-1])(x), learning)
+            x = _ACTIVATIONS[self.shape.activation](x)
+            active.append(x)
+        return self.shape.last(self.outputs, x.shape[-1])(x), _answering(active)
+
+
+class _SimBa(nn.Module):
+    """A linear embedding, residual blocks of LayerNorm, four times the width and back, and a last LayerNorm."""
+
+    shape: Shape
+    outputs: int
+
+    @nn.compact
+    def __call__(self, x: Array, late: Array | None = None, learning: bool = False) -> tuple[Array, Array]:
+        width, active = self.shape.hidden[0], list[Array]()
+        x = self.shape.dense(width, x.shape[-1])(x if late is None else jnp.concatenate([x, late]))
+        for _ in self.shape.hidden:
+            wide = self.shape.dense(4 * width, width)(nn.LayerNorm()(x))
+            active.append(_ACTIVATIONS[self.shape.activation](wide))
+            x = x + self.shape.dense(width, 4 * width)(active[-1])
+        return self.shape.last(self.outputs, width)(nn.LayerNorm()(x)), _answering(active)
+
+
+def _answering(layers: list[Array]) -> Array:
+    """Which hidden units do not stand still at 0, bool `[H]`."""
+    return jnp.concatenate(layers) != 0
+
+
+def _module(shape: Shape, outputs: int, late_layer: int = 0) -> nn.Module:
+    if shape.architecture == "simba":
+        return _SimBa(shape, outputs)
+    return _MLP(shape, outputs, late_layer)
+
+
+def stateless(init: Callable[[Array], Tree], apply: Callable[..., Any]) -> Network:
+    """A network without moments and hidden units, from `key -> params` and `(params, *inputs) -> output`."""
+    return Network(
+        init=init,
+        moments=lambda: (),
+        apply=lambda params, moments, *inputs: apply(params, *inputs),
+        learn=lambda params, moments, *inputs: (apply(params, *inputs), Trace((), jnp.ones(1, bool))),
+    )
 
 
 def identity() -> Network:
     """The encoder of agents that see the state: no parameters, returns the observation."""
-    return Network(init=lambda key: (), apply=lambda params, obs: obs)
+    return stateless(lambda key: (), lambda params, obs: obs)
 
 
-def mlp_actor(
-    obs_size: int,
-    action_size: int,
-    hidden: Sequence[int],
-    *,
-    activation: Activation = "relu",
-    initializer: Initializer = "fan_in",
-    final_scale: float | None = None,
-    precision: Precision = "float32",
-) -> Network:
-    """A deterministic policy, mu(s) = tanh(MLP(s)).
+def mlp_actor(obs_size: int, action_size: int, shape: Shape) -> Network:
+    """A deterministic policy, mu(s) = tanh(network(s)).
 
     Args:
       obs_size: O, size of the encoded observation `[O]`.
       action_size: A.
-      hidden: widths of the hidden layers.
-      activation: of the hidden layers.
-      initializer: of the hidden layers, and of the last where `final_scale` is None. "fan_in" is U(±1/sqrt(fan_in))
-        for weights and biases (Lillicrap et al., section 7); "lecun_normal" is that of flax, with zero biases.
-      final_scale: the last layer is drawn from U(±final_scale); 3e-3 in Lillicrap et al.
-      precision: of the factors of the hidden layers' matrix products; all else is float32, the last layer included: it
-        costs little, and actions and predicted returns are not rounded.
+      shape: of the network.
 
     Returns:
-      A network `(params, obs [O]) -> action [A]` in [-1, 1].
+      A network `(obs [O]) -> action [A]` in [-1, 1].
     """
-    module = _MLP(tuple(hidden), action_size, activation, initializer, final_scale, precision)
-
-    def init(key: Array) -> Tree:
-        return module.init(key, jnp.zeros(obs_size))
-
-    def apply(params: Tree, obs: Array) -> Array:
-        return jnp.tanh(module.apply(params, obs))  # pyright: ignore[reportArgumentType]
-
-    return Network(init, apply)
+    return _network(_module(shape, action_size), (obs_size,), jnp.tanh)
 
 
-def mlp_critic(
-    obs_size: int,
-    action_size: int,
-    hidden: Sequence[int],
-    *,
-    action_layer: int = 0,
-    activation: Activation = "relu",
-    initializer: Initializer = "fan_in",
-    final_scale: float | None = None,
-    precision: Precision = "float32",
-    outputs: int = 1,
-) -> Network:
+def mlp_critic(obs_size: int, action_size: int, shape: Shape, *, action_layer: int = 0, outputs: int = 1) -> Network:
     """An action-value network Q(s, a).
 
     Args:
       obs_size: O, size of the encoded observation `[O]`.
       action_size: A.
-      hidden: widths of the hidden layers.
+      shape: of the network.
       action_layer: the hidden layer that the action enters: 0 with the observation, 1 the second (Lillicrap et al.).
-      activation: as in `mlp_actor`.
-      initializer: as in `mlp_actor`.
-      final_scale: as in `mlp_actor`.
-      precision: as in `mlp_actor`.
       outputs: Z, 1 for a scalar critic.
 
     Returns:
-      A network `(params, obs [O], action [A]) -> [Z]`.
+      A network `(obs [O], action [A]) -> [Z]`.
 
     Raises:
       ValueError: `action_layer` is not a hidden layer.
     """
-    if not 0 <= action_layer < len(hidden):
-        raise ValueError(f"action_layer={action_layer} is not one of the {len(hidden)} hidden layers, counted from 0")
-    module = _MLP(tuple(hidden), outputs, activation, initializer, final_scale, precision, action_layer)
+    if not 0 <= action_layer < len(shape.hidden):
+        raise ValueError(f"action_layer={action_layer} is not one of the {len(shape.hidden)} hidden layers, from 0")
+    return _network(_module(shape, outputs, action_layer), (obs_size, action_size), lambda x: x)
+
+
+def _network(module: nn.Module, sizes: tuple[int, ...], last: Callable[[Array], Array]) -> Network:
+    """The pure functions of a module with inputs of the given sizes; `last` is applied to its output."""
+    zeros = [jnp.zeros(size) for size in sizes]
+
+    def variables(key: Array) -> dict[str, Tree]:
+        return dict(module.init(key, *zeros))
 
     def init(key: Array) -> Tree:
-        return module.init(key, jnp.zeros(obs_size), jnp.zeros(action_size))
+        return {"params": variables(key)["params"]}
 
-    def apply(params: Tree, obs: Array, action: Array) -> Array:
-        return module.apply(params, obs, action)  # pyright: ignore[reportReturnType]
+    def moments() -> Tree:
+        shapes = jax.eval_shape(variables, jax.random.key(0)).get("batch_stats", ())
+        fill = {"mean": jnp.zeros, "var": jnp.ones}
+        return jax.tree_util.tree_map_with_path(lambda path, leaf: fill[path[-1].key](leaf.shape), shapes)
 
-    return Network(init, apply)
+    def joined(params: Tree, moments: Tree) -> Tree:
+        return params | {"batch_stats": moments} if moments else params
+
+    def apply(params: Tree, moments: Tree, *inputs: Array) -> Array:
+        output: Any = module.apply(joined(params, moments), *inputs)
+        return last(output[0])
+
+    def learn(params: Tree, moments: Tree, *inputs: Array) -> tuple[Array, Trace]:
+        outputs: Any = module.apply(joined(params, moments), *inputs, learning=True, mutable=["batch_stats"])
+        (output, active), changed = outputs
+        return last(output), Trace(changed.get("batch_stats", ()), active)
+
+    return Network(init, moments, apply, learn)
 
 
 def ensemble(network: Network, size: int) -> Network:
     """M networks of one form, with independent parameters, on the same inputs.
 
     Args:
-      network: `(params, *inputs) -> [Z]`.
+      network: `(*inputs) -> [Z]`.
       size: M, at least 1.
 
     Returns:
-      A network `(params, *inputs) -> [M, Z]`; every leaf of its parameters has a leading `[M]`.
+      A network `(*inputs) -> [M, Z]`; every leaf of its parameters, moments and traces has a leading `[M]`.
     """
 
     def init(key: Array) -> Tree:
         return jax.vmap(network.init)(jax.random.split(key, size))
 
-    def apply(params: Tree, *inputs: Array) -> Array:
-        return jax.vmap(lambda p: network.apply(p, *inputs))(params)
+    def moments() -> Tree:
+        return jax.tree.map(lambda x: jnp.broadcast_to(x, (size, *x.shape)), network.moments())
 
-    return Network(init, apply)
+    def apply(params: Tree, moments: Tree, *inputs: Array) -> Array:
+        return jax.vmap(lambda p, m: network.apply(p, m, *inputs))(params, moments)
+
+    def learn(params: Tree, moments: Tree, *inputs: Array) -> tuple[Array, Trace]:
+        return jax.vmap(lambda p, m: network.learn(p, m, *inputs))(params, moments)
+
+    return Network(init, moments, apply, learn)

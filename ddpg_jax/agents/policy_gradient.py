@@ -9,6 +9,7 @@ The nesting of an update call, d = policy_delay:
     scan over rounds [U/d]:
         scan over batches [d]:
             critic step                      one gradient step of critic and encoder
+            targets follow                   where `follow_critic` says so
         actor step                           on the last batch of the round, with the new critic
         targets follow
 """
@@ -23,9 +24,11 @@ import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
+from ddpg_jax.agents import normalize
 from ddpg_jax.equations.targets import soft_update
 from ddpg_jax.rng import stream_key
 from ddpg_jax.types import (
+    BATCH,
     ActFn,
     Agent,
     Array,
@@ -34,7 +37,10 @@ from ddpg_jax.types import (
     Metrics,
     Network,
     Noise,
+    Normalizer,
     Params,
+    Stats,
+    Trace,
     TrainState,
     Transition,
     Tree,
@@ -83,6 +89,11 @@ def with_target(params: Params, target_params: Params) -> Params:
     return target_params
 
 
+def with_online(params: Params, target_params: Params) -> Params:
+    """The online actor chooses the next action (DrQ-v2, FastTD3)."""
+    return params
+
+
 def unchanged(transition: Transition, key: Array) -> Transition:
     """No augmentation."""
     return transition
@@ -93,13 +104,27 @@ def polyak(tau: Array | float) -> FollowFn:
     return lambda params, target_params, step: soft_update(params, target_params, tau)
 
 
+def follow_not(params: Params, target_params: Params, step: Array) -> Params:
+    """Targets stay."""
+    return target_params
+
+
+def polyak_critic(tau: Array | float) -> FollowFn:
+    """The target critic alone follows by `soft_update`."""
+    return lambda params, target_params, step: target_params._replace(
+        critic=soft_update(params.critic, target_params.critic, tau)
+    )
+
+
 def policy_gradient(
     *,
     networks: Params,
     head: CriticHead,
     noise: Noise,
     optimizers: Params,
-    follow: FollowFn,
+    follow: FollowFn = follow_not,
+    follow_critic: FollowFn = follow_not,
+    normalizer: Normalizer = normalize.UNCHANGED,
     next_policy: SelectFn = with_target,
     next_action: ActionFn = greedy,
     actor_action: ActionFn = greedy,
@@ -109,12 +134,13 @@ def policy_gradient(
     """Assembles an agent of one seed.
 
     Args:
-      networks: encoder `(params, obs [*O]) -> h`, actor `(params, h) -> action [A]` in [-1, 1], critic
-        `(params, h, action [A]) -> [M, Z]`.
+      networks: encoder `obs [*O] -> h`, actor `h -> action [A]` in [-1, 1], critic `(h, action [A]) -> [M, Z]`.
       head: what the critics' outputs mean.
       noise: exploration noise of one environment.
       optimizers: an `optax.GradientTransformation` for each network.
-      follow: how the targets follow.
+      follow: how the targets follow after a round.
+      follow_critic: how they follow after each critic step.
+      normalizer: of the observations.
       next_policy: whose actor and encoder choose the action in the target.
       next_action: what becomes of that action (target smoothing).
       actor_action: what becomes of the action in the actor's loss.
@@ -132,55 +158,74 @@ def policy_gradient(
     def init(run_key: Array) -> TrainState:
         params = Params(*(net.init(stream_key(run_key, f"init/{name}")) for name, net in _named(networks)))
         opt_state = Params(*(opt.init(p) for opt, p in zip(optimizers, params, strict=True)))
-        return TrainState(jnp.zeros((), jnp.int32), params, jax.tree.map(jnp.copy, params), opt_state)
+        stats = Stats(normalizer.init(), Params(*(net.moments() for net in networks)))
+        return TrainState(jnp.zeros((), jnp.int32), params, jax.tree.map(jnp.copy, params), opt_state, stats)
+
+    def observe(state: TrainState, obs: Array) -> TrainState:
+        return state._replace(stats=state.stats._replace(obs=normalizer.observe(state.stats.obs, obs)))
+
+    def reset(state: TrainState, run_key: Array) -> TrainState:
+        new = init(stream_key(run_key, "reset networks", state.step))
+        return new._replace(step=state.step, stats=new.stats._replace(obs=state.stats.obs))
 
     def init_act(num_envs: int) -> Tree:
         return jax.vmap(lambda _: noise.init())(jnp.arange(num_envs))
 
-    def mu(params: Params, obs: Array) -> Array:
-        return networks.actor.apply(params.actor, networks.encoder.apply(params.encoder, obs))
+    def encode(params: Params, stats: Stats, obs: Array) -> Array:
+        return networks.encoder.apply(params.encoder, stats.networks.encoder, normalizer.apply(stats.obs, obs))
 
-    def q(params: Params, obs: Array, action: Array) -> Array:
-        return networks.critic.apply(params.critic, networks.encoder.apply(params.encoder, obs), action)
+    def mu(params: Params, stats: Stats, obs: Array) -> tuple[Array, Trace]:
+        return networks.actor.learn(params.actor, stats.networks.actor, encode(params, stats, obs))
+
+    def q(params: Params, stats: Stats, obs: Array, action: Array) -> tuple[Array, Trace]:
+        return networks.critic.learn(params.critic, stats.networks.critic, encode(params, stats, obs), action)
 
     def critic_loss(
-        params: Params, target: Params, data: Transition, key: Array, head_key: Array, step: Array
-    ) -> tuple[Array, ...]:
-        """Loss, temporal-difference error and value of one transition, each `[]`."""
-        a_t = next_action(mu(next_policy(params, target), data.next_obs), key, step)
-        y = head.target(data.reward, data.discount, q(target, data.next_obs, a_t), head_key)
-        outputs = q(params, data.obs, data.action)
-        return *head.loss(outputs, jax.lax.stop_gradient(y)), head.value(outputs)
+        params: Params, target: Params, stats: Stats, data: Transition, key: Array, head_key: Array, step: Array
+    ) -> tuple[Array, Array, Array, Trace]:
+        """Loss, temporal-difference error and value of one transition, each `[]`, and the critics' trace."""
+        a_t = next_action(mu(next_policy(params, target), stats, data.next_obs)[0], key, step)
+        y = head.target(data.reward, data.discount, q(target, stats, data.next_obs, a_t)[0], head_key)
+        outputs, trace = q(params, stats, data.obs, data.action)
+        return *head.loss(outputs, jax.lax.stop_gradient(y)), head.value(outputs), trace
 
-    def actor_loss(params: Params, data: Transition, key: Array, step: Array) -> tuple[Array, Array]:
-        """Minus the value of the policy's action, and that action `[A]`, for one transition."""
-        action = mu(params, data.obs)
-        return -head.value(q(params, data.obs, actor_action(action, key, step))), action
+    def actor_loss(
+        params: Params, stats: Stats, data: Transition, key: Array, step: Array
+    ) -> tuple[Array, Array, Trace]:
+        """Minus the value of the policy's action, that action `[A]`, and the actor's trace, for one transition."""
+        action, trace = mu(params, stats, data.obs)
+        outputs, _ = q(params, stats, data.obs, actor_action(action, key, step))
+        return -head.value(outputs), action, trace
 
     def critic_step(state: TrainState, batch: Batch, run_key: Array) -> tuple[TrainState, tuple[Metrics, Array]]:
         keys = jax.random.split(stream_key(run_key, "critic", state.step), batch.weight.shape)
         head_key = stream_key(run_key, "head", state.step)
 
-        def loss(learned: tuple[Tree, Tree]) -> tuple[Array, tuple[Array, Array]]:
+        def loss(learned: tuple[Tree, Tree]) -> tuple[Array, tuple[Array, Array, Trace]]:
             params = state.params._replace(encoder=learned[0], critic=learned[1])
-            losses, td_error, values = jax.vmap(critic_loss, (None, None, 0, 0, None, None))(
-                params, state.target_params, batch.data, keys, head_key, state.step
+            each = jax.vmap(critic_loss, (None, None, None, 0, 0, None, None), (0, 0, 0, _TRACE), axis_name=BATCH)
+            losses, td_error, values, trace = each(
+                params, state.target_params, state.stats, batch.data, keys, head_key, state.step
             )
-            return jnp.mean(batch.weight * losses), (td_error, values)
+            return jnp.mean(batch.weight * losses), (td_error, values, trace)
 
-        (value, (td_error, values)), (d_encoder, d_critic) = jax.value_and_grad(loss, has_aux=True)(
+        (value, (td_error, values, trace)), (d_encoder, d_critic) = jax.value_and_grad(loss, has_aux=True)(
             (state.params.encoder, state.params.critic)
         )
         encoder, encoder_opt = _descend(optimizers.encoder, d_encoder, state.opt_state.encoder, state.params.encoder)
         critic, critic_opt = _descend(optimizers.critic, d_critic, state.opt_state.critic, state.params.critic)
+        params = state.params._replace(encoder=encoder, critic=critic)
         state = state._replace(
             step=state.step + 1,
-            params=state.params._replace(encoder=encoder, critic=critic),
+            params=params,
+            target_params=follow_critic(params, state.target_params, state.step + 1),
             opt_state=state.opt_state._replace(encoder=encoder_opt, critic=critic_opt),
+            stats=_moved(state.stats, critic=trace.moments),
         )
         metrics = {
             "critic_loss": value,
             "critic_grad_norm": _norm(d_critic),
+            "critic_dead": _silent(trace),
             "mean_q": jnp.mean(values),
             "max_q": jnp.max(values),
         }
@@ -189,23 +234,25 @@ def policy_gradient(
     def actor_step(state: TrainState, data: Transition, run_key: Array) -> tuple[TrainState, Metrics]:
         keys = jax.random.split(stream_key(run_key, "actor", state.step), data.reward.shape)
 
-        def loss(actor: Tree) -> tuple[Array, Array]:
-            losses, actions = jax.vmap(actor_loss, (None, 0, 0, None))(
-                state.params._replace(actor=actor), data, keys, state.step
-            )
-            return jnp.mean(losses), actions
+        def loss(actor: Tree) -> tuple[Array, tuple[Array, Trace]]:
+            each = jax.vmap(actor_loss, (None, None, 0, 0, None), (0, 0, _TRACE), axis_name=BATCH)
+            losses, actions, trace = each(state.params._replace(actor=actor), state.stats, data, keys, state.step)
+            return jnp.mean(losses), (actions, trace)
 
-        (value, actions), d_actor = jax.value_and_grad(loss, has_aux=True)(state.params.actor)
+        (value, (actions, trace)), d_actor = jax.value_and_grad(loss, has_aux=True)(state.params.actor)
         actor, actor_opt = _descend(optimizers.actor, d_actor, state.opt_state.actor, state.params.actor)
         params = state.params._replace(actor=actor)
         state = state._replace(
             params=params,
             target_params=follow(params, state.target_params, state.step),
             opt_state=state.opt_state._replace(actor=actor_opt),
+            stats=_moved(state.stats, actor=trace.moments),
         )
         metrics = {
             "actor_loss": value,
             "actor_grad_norm": _norm(d_actor),
+            "actor_dead": _silent(trace),
+            "target_distance": _distance(params.critic, state.target_params.critic),
             "saturated": jnp.mean(jnp.abs(actions) > SATURATED, dtype=jnp.float32),
         }
         return state, metrics
@@ -230,9 +277,10 @@ def policy_gradient(
         return state, {name: m.reshape(-1) for name, m in metrics.items()}, td_error.reshape(batches.weight.shape)
 
     def policy(state: TrainState, obs: Array) -> Array:
-        return mu(state.params, obs)
+        encoded = encode(state.params, state.stats, obs)
+        return networks.actor.apply(state.params.actor, state.stats.networks.actor, encoded)
 
-    return Agent(init, init_act, _explorer(policy, noise), policy, update)
+    return Agent(init, observe, init_act, _explorer(policy, noise), policy, update, reset)
 
 
 def _explorer(policy: Callable[[TrainState, Array], Array], noise: Noise) -> ActFn:
@@ -243,6 +291,25 @@ def _explorer(policy: Callable[[TrainState, Array], Array], noise: Noise) -> Act
         return jnp.clip(jax.vmap(policy, (None, 0))(state, obs) + noises, -1.0, 1.0), act_state
 
     return act
+
+
+_TRACE = Trace(moments=None, active=0)  # pyright: ignore[reportArgumentType]  # axes: a batch has one set of moments
+
+
+def _moved(stats: Stats, **moments: Tree) -> Stats:
+    return stats._replace(networks=stats.networks._replace(**moments))
+
+
+def _silent(trace: Trace) -> Array:
+    """The share of hidden units that answer to no sample of the batch."""
+    return jnp.mean(~jnp.any(trace.active, 0), dtype=jnp.float32)
+
+
+def _distance(params: Tree, target_params: Tree) -> Array:
+    """How far the targets are behind, relative to the size of the parameters."""
+    vector = ravel_pytree(params)[0]
+    size = jnp.maximum(jnp.linalg.norm(vector), jnp.finfo(vector.dtype).tiny)
+    return jnp.linalg.norm(vector - ravel_pytree(target_params)[0]) / size
 
 
 def _norm(gradient: Tree) -> Array:

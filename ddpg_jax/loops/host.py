@@ -28,7 +28,7 @@ from ddpg_jax import rng
 from ddpg_jax.errors import NotFiniteError
 from ddpg_jax.loops.meter import Meter
 from ddpg_jax.loops.report import METRICS, Report
-from ddpg_jax.loops.schedule import is_boundary, updates_owed, updates_per_call
+from ddpg_jax.loops.schedule import is_boundary, reset_period, updates_per_call
 from ddpg_jax.loops.transport import acting, pack_seen, transport_of, unpack_seen
 from ddpg_jax.types import Agent, Array, Batch, HostArray, TrainState, Tree
 
@@ -43,8 +43,9 @@ KEY_BLOCK = 256
 PHASES = ("compile", "act", "environment", "replay", "update")
 
 
-ActFn: TypeAlias = Callable[..., tuple[Array, Tree]]
-ChooseFn: TypeAlias = Callable[[int, TrainState, Tree, HostArray, HostArray], tuple[Any, Tree]]
+ActFn: TypeAlias = Callable[..., tuple[Array, Tree, Tree]]
+ChooseFn: TypeAlias = Callable[[int, TrainState, Tree, HostArray, HostArray], tuple[Any, Tree, Tree]]
+ObserveFn: TypeAlias = Callable[[TrainState, HostArray, HostArray], Tree]
 UpdateFn: TypeAlias = Callable[[TrainState, Any, Array], tuple[TrainState, Array]]
 
 
@@ -68,17 +69,36 @@ def jit_update(agent: Agent, unpack: Callable[[Any], Batch]) -> UpdateFn:
 
 
 def jit_act(agent: Agent) -> ActFn:
-    """Exploring actions of all seeds: `(state, act_state, seen, words [S, E, 2]) -> (action [S, E, A], act_state)`.
+    """Exploring actions of all seeds: `(state, act_state, seen, words) -> (action [S, E, A], act_state, moments)`.
 
-    What is seen is `pack_seen(obs, first)`; the words are the data of the keys of exploration.
+    What is seen is `pack_seen(obs, first)`; the words, `[S, E, 2]`, are the data of the keys of exploration; the
+    moments are those of the observations, these included.
     """
 
     @jax.jit
-    def act(state: TrainState, act_state: Tree, seen: tuple[Array, ...], words: Array) -> tuple[Array, Tree]:
+    def act(state: TrainState, act_state: Tree, seen: tuple[Array, ...], words: Array) -> tuple[Array, Tree, Tree]:
         obs, first = unpack_seen(seen)
-        return jax.vmap(agent.act)(state, act_state, obs, first, jax.random.wrap_key_data(words))
+        state = jax.vmap(agent.observe)(state, obs)
+        return *jax.vmap(agent.act)(state, act_state, obs, first, jax.random.wrap_key_data(words)), state.stats.obs
 
     return act
+
+
+def jit_observe(agent: Agent, state: TrainState) -> ObserveFn:
+    """The moments of the observations with those about to be acted on: `(state, obs, first) -> moments`.
+
+    Args:
+      agent: a learner of one seed.
+      state: any of its states; where it has no such moments nothing is compiled.
+    """
+    if not jax.tree.leaves(state.stats.obs):
+        return lambda state, obs, first: state.stats.obs
+
+    @jax.jit
+    def observe(state: TrainState, seen: tuple[Array, ...]) -> Tree:
+        return jax.vmap(agent.observe)(state, unpack_seen(seen)[0]).stats.obs
+
+    return lambda state, obs, first: observe(acting(state), pack_seen(obs, first))
 
 
 def host_loop(config: Config, agent: Agent, lanes: AnyLanes, ring: Ring) -> Iterator[Report]:
@@ -105,15 +125,20 @@ def host_loop(config: Config, agent: Agent, lanes: AnyLanes, ring: Ring) -> Iter
     empty = transport.take(np.zeros((len(seeds), per_call, batch_size), np.int64))
     state, act_state = _initialised(agent, act, update, keys, num_envs, ring, empty)
     first_block = config.algorithm.warmup_steps // num_envs // KEY_BLOCK
-    explore, uniform = _explorer(act, keys, num_envs, first_block), _uniform(seeds, num_envs, lanes.spec.action_size)
+    explore = _explorer(act, keys, num_envs, first_block)
+    uniform = _uniform(seeds, num_envs, lanes.spec.action_size, jit_observe(agent, state))
+    reset, period = jax.jit(jax.vmap(agent.reset), donate_argnums=0), reset_period(config)
     meter, drawn = Meter(seeds, num_envs, METRICS), list[Any]()
     lap("compile")
 
     obs, first = lanes.reset(), np.ones((len(seeds), num_envs), bool)
     lap("environment")
     for i in range(-(-config.total_steps // num_envs)):
+        if period and i % period == 0 and i * num_envs >= max(1, config.algorithm.learning_begins):
+            state = reset(state, keys)
         choose = uniform if i * num_envs < config.algorithm.warmup_steps else explore
-        pending, act_state = choose(i, state, act_state, obs, first)
+        pending, act_state, moments = choose(i, state, act_state, obs, first)
+        state = state._replace(stats=state.stats._replace(obs=moments))
         lap("act")
         for packed in drawn:
             state, metrics = update(state, packed, keys)
@@ -129,7 +154,7 @@ def host_loop(config: Config, agent: Agent, lanes: AnyLanes, ring: Ring) -> Iter
         step = (i + 1) * num_envs
         ring.add(obs, action, result)
         obs, first = result.obs, meter.stepped(result, step)
-        calls = (updates_owed(config, step) - meter.updates) // per_call
+        calls = (config.updates_owed(step) - meter.updates) // per_call
         numbers = range(meter.updates // per_call, meter.updates // per_call + calls)
         drawn = [transport.take(ring.draw(per_call, batch_size, number)) for number in numbers]
         lap("replay")
@@ -175,7 +200,7 @@ def _explorer(act: ActFn, keys: Array, num_envs: int, block: int) -> ChooseFn:
 
     words = derive(block)
 
-    def choose(i: int, state: TrainState, act_state: Tree, obs: HostArray, first: HostArray) -> tuple[Any, Tree]:
+    def choose(i: int, state: TrainState, act_state: Tree, obs: HostArray, first: HostArray) -> tuple[Any, Tree, Tree]:
         nonlocal block, words
         if i // KEY_BLOCK != block:
             block = i // KEY_BLOCK
@@ -185,13 +210,13 @@ def _explorer(act: ActFn, keys: Array, num_envs: int, block: int) -> ChooseFn:
     return choose
 
 
-def _uniform(seeds: tuple[int, ...], num_envs: int, action_size: int) -> ChooseFn:
+def _uniform(seeds: tuple[int, ...], num_envs: int, action_size: int, observe: ObserveFn) -> ChooseFn:
     """Uniformly random actions, for the warm-up."""
     streams = [rng.HostStream(seed, "warmup") for seed in seeds]
 
-    def choose(i: int, state: TrainState, act_state: Tree, obs: HostArray, first: HostArray) -> tuple[Any, Tree]:
+    def choose(i: int, state: TrainState, act_state: Tree, obs: HostArray, first: HostArray) -> tuple[Any, Tree, Tree]:
         draws = [stream.at(i).uniform(-1.0, 1.0, (num_envs, action_size)) for stream in streams]
-        return np.stack(draws).astype(np.float32), act_state
+        return np.stack(draws).astype(np.float32), act_state, observe(state, obs, first)
 
     return choose
 

@@ -5,7 +5,8 @@ Seeds, and numbers of the configuration, are added outside by `vmap`. The nestin
     advance                                 a chunk of iterations, their number not part of the program
         segments                            warm-up, learning: loops of their own, no branch inside
             iterate                         one step of the seed's E environments
-                act, env.step, replay.add
+                reset                       of the networks, where it is due
+                observe, act, env.step, replay.add
                 calls                       as many as are due after this step
                     replay.sample [U, B], agent.update, replay.write_back
 
@@ -28,7 +29,7 @@ from ddpg_jax.config import with_values
 from ddpg_jax.errors import ConfigError
 from ddpg_jax.loops.evaluate import evaluate_greedy
 from ddpg_jax.loops.report import METRICS, Evaluation
-from ddpg_jax.loops.schedule import calls_per_iteration, segments, updates_per_call
+from ddpg_jax.loops.schedule import calls_per_iteration, reset_period, segments, updates_per_call
 from ddpg_jax.replay import device as replays
 from ddpg_jax.rng import stream_key
 from ddpg_jax.types import ActFn, Agent, Array, Batch, DeviceEnv, HostArray, Step, TrainState, Tree
@@ -167,7 +168,9 @@ def program(config: Config, env: DeviceEnv, place: Callable[[Batch], Batch] = la
         carry = lane, clock, _nothing()
         for i, part in enumerate(parts):
             choose = _uniform(env.spec.action_size) if part.uniform else agent.act
-            iterate = partial(_iterate, env, choose, replay, steps, learn if part.learns else None, key)
+            renew = _renewed(agent, reset_period(config) if part.learns else 0, key)
+            ready = partial(_observed, agent, renew)
+            iterate = partial(_iterate, env, ready, choose, replay, steps, learn if part.learns else None, key)
             carry = jax.lax.fori_loop(0, counts[i], iterate, carry)
         return carry
 
@@ -185,8 +188,26 @@ _Learn: TypeAlias = Callable[[Lane, Clock, Totals], tuple[Lane, Clock, Totals]]
 _Carry: TypeAlias = tuple[Lane, Clock, Totals]
 
 
+def _renewed(agent: Agent, period: int, key: Array) -> Callable[[TrainState, Array], TrainState]:
+    """Resets the networks at every multiple of the period but the first; the iteration is the same for all seeds."""
+    if not period:
+        return lambda learner, iteration: learner
+
+    def renew(learner: TrainState, iteration: Array) -> TrainState:
+        due = (iteration > 0) & (iteration % period == 0)
+        return jax.lax.cond(due, lambda state: agent.reset(state, key), lambda state: state, learner)
+
+    return renew
+
+
+def _observed(agent: Agent, renew: Callable[[TrainState, Array], TrainState], lane: Lane, clock: Clock) -> TrainState:
+    """The learner that is about to act."""
+    return agent.observe(renew(lane.learner, clock.iteration), lane.obs)
+
+
 def _iterate(
     env: DeviceEnv,
+    ready: Callable[[Lane, Clock], TrainState],
     choose: ActFn,
     replay: replays.DeviceReplay,
     steps: int,
@@ -201,7 +222,8 @@ def _iterate(
     act_keys, env_keys = (
         jax.random.split(stream_key(key, name, clock.iteration), num_envs) for name in ("explore", "environment")
     )
-    action, act_state = choose(lane.learner, lane.act_state, lane.obs, lane.first, act_keys)
+    learner = ready(lane, clock)
+    action, act_state = choose(learner, lane.act_state, lane.obs, lane.first, act_keys)
     env_state, step = jax.vmap(env.step)(lane.env_state, action, env_keys)
     store = replay.add(lane.store, clock.position, lane.obs, action, step)
     clock = clock._replace(iteration=clock.iteration + 1, position=replays.advance(clock.position, steps))
@@ -210,7 +232,7 @@ def _iterate(
     sane = jnp.isfinite(action).all()  # what an environment makes of other actions is not its fault
     totals = _noted(totals, step, done, episode_return, episode_length, sane)
     lane = Lane(
-        lane.learner,
+        learner,
         act_state,
         env_state,
         step.obs,

@@ -10,7 +10,18 @@ Row: TypeAlias = dict[str, Any]
 """One line of the record: event, seed, step, and numbers; only what the configuration determines."""
 
 
-METRICS = ("critic_loss", "actor_loss", "mean_q", "max_q", "critic_grad_norm", "actor_grad_norm", "saturated")
+METRICS = (
+    "critic_loss",
+    "actor_loss",
+    "mean_q",
+    "max_q",
+    "critic_grad_norm",
+    "actor_grad_norm",
+    "saturated",
+    "critic_dead",
+    "actor_dead",
+    "target_distance",
+)
 """What is logged of an update, in the order of the arrays."""
 
 

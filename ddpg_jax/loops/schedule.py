@@ -41,17 +41,16 @@ def chunks(config: Config, *periods: int) -> Iterator[tuple[int, int]]:
         start = stop
 
 
-def updates_owed(config: Config, step: int) -> int:
-    """Updates of each seed that are due after `step` environment steps of it."""
-    algorithm = config.algorithm
-    return int(round(max(0, step - max(algorithm.learning_begins, 1)) * algorithm.updates_per_step, 6))
-
-
 def updates_per_call(config: Config) -> int:
     """U: what is configured, or the updates due after one step of all environments, in whole rounds, at least one."""
     algorithm = config.algorithm
     rounds = max(1, round(algorithm.updates_per_step * config.env.num_envs / algorithm.critic_steps_per_round))
     return algorithm.updates_per_call or rounds * algorithm.critic_steps_per_round
+
+
+def reset_period(config: Config) -> int:
+    """Iterations between two resets of the networks; 0: never. A reset comes before the iteration it falls on."""
+    return -(-config.algorithm.reset_every // config.env.num_envs)
 
 
 def calls_per_iteration(config: Config) -> Fraction:

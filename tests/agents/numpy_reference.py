@@ -85,6 +85,7 @@ def algorithm_1(online, target, batch, adams, tau, late):
 
     new = Learned(actor, critic)
     mixed = [[tau * p + (1 - tau) * t for p, t in zip(*pair, strict=True)] for pair in zip(new, target, strict=True)]
+    new_target = Learned(*mixed)
     metrics = {
         "critic_loss": (td_error**2).mean(),
         "critic_grad_norm": norm(d_critic),
@@ -93,8 +94,18 @@ def algorithm_1(online, target, batch, adams, tau, late):
         "actor_loss": -pi_q.mean(),
         "actor_grad_norm": norm(d_actor),
         "saturated": (np.abs(np.tanh(mu)) > 0.99).mean(),
+        "critic_dead": dead(online.critic, obs, action, late),
+        "actor_dead": dead(online.actor, obs),
+        "target_distance": norm([p - t for p, t in zip(critic, new_target.critic, strict=True)]) / norm(critic),
     }
-    return new, Learned(*mixed), metrics, td_error
+    return new, new_target, metrics, td_error
+
+
+def dead(net, x, late=None, late_layer=0):
+    """The share of hidden units that are 0 for every sample."""
+    _, tape = forward(net, x, late, late_layer)
+    sizes = [len(bias) for bias in net[1:-1:2]]
+    return np.mean(np.concatenate([(h[:, :size] == 0).all(0) for h, size in zip(tape[1:], sizes, strict=True)]))
 
 
 def td3_round(actor, critics, target_actor, target_critics, batches, noises, adams, tau):

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddpg_jax.agents.networks import bfloat16_dot, ensemble, identity, mlp_actor, mlp_critic
+from ddpg_jax.agents.networks import Shape, bfloat16_dot, ensemble, identity, mlp_actor, mlp_critic, uniform_law
 
-OBS, ACTION, HIDDEN = 5, 3, (12, 10)
+OBS, ACTION, HIDDEN = 5, 3, Shape((12, 10))
 S = np.linspace(-1.0, 1.0, OBS, dtype=np.float32)
 A = np.array([0.5, -0.25, 1.0], np.float32)
 
@@ -43,10 +43,10 @@ def _assert_uniform(leaf, limit):
 @pytest.mark.parametrize("action_layer", [0, 1])
 def test_fan_in_bounds_weights_and_biases(final_scale, action_layer):
     """U(±1/sqrt(fan_in)), and U(±final_scale) for the last layer where it is given."""
-    style = {"final_scale": final_scale}
-    critic = mlp_critic(OBS, ACTION, (40, 30), action_layer=action_layer, outputs=4, **style)
+    shape = Shape((40, 30), final=None if final_scale is None else uniform_law(final_scale))
+    critic = mlp_critic(OBS, ACTION, shape, action_layer=action_layer, outputs=4)
     for network, fan_ins in [
-        (mlp_actor(OBS, 4, (40, 30), **style), (OBS, 40, 30)),
+        (mlp_actor(OBS, 4, shape), (OBS, 40, 30)),
         (critic, (OBS + ACTION, 40, 30) if action_layer == 0 else (OBS, 40 + ACTION, 30)),
     ]:
         layers = _layers(network.init(jax.random.key(3)))
@@ -58,7 +58,7 @@ def test_fan_in_bounds_weights_and_biases(final_scale, action_layer):
 
 
 def test_lecun_normal_has_zero_biases_and_keeps_the_final_scale():
-    network = mlp_actor(200, 4, (100,), initializer="lecun_normal", final_scale=3e-3)
+    network = mlp_actor(200, 4, Shape((100,), initializer="lecun_normal", final=uniform_law(3e-3)))
     (kernel, bias), (last_kernel, last_bias) = _layers(network.init(jax.random.key(0)))
     np.testing.assert_allclose(np.std(kernel), 200**-0.5, rtol=0.05)
     assert np.abs(kernel).max() > 200**-0.5  # not uniform
@@ -70,7 +70,7 @@ def test_lecun_normal_has_zero_biases_and_keeps_the_final_scale():
 def test_identity_encoder_has_no_parameters():
     encoder = identity()
     assert encoder.init(jax.random.key(0)) == ()
-    assert encoder.apply((), S) is S
+    assert encoder.apply((), (), S) is S
 
 
 @pytest.mark.parametrize(
@@ -83,10 +83,10 @@ def test_identity_encoder_has_no_parameters():
     ],
 )
 def test_actor_is_tanh_of_the_layers(call, activation, reference):
-    network = mlp_actor(OBS, ACTION, HIDDEN, activation=activation)
+    network = mlp_actor(OBS, ACTION, HIDDEN._replace(activation=activation))
     params = network.init(jax.random.key(1))
     expected = np.tanh(_forward(params, S, activation=reference))
-    np.testing.assert_allclose(call(network.apply, params, jnp.asarray(S)), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(call(network.apply, params, (), jnp.asarray(S)), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_action_enters_the_critic_at_its_layer(call, action_layer, shapes):
     params = network.init(jax.random.key(2))
     assert _shapes(params) == shapes
     expected = _forward(params, S, late=A, late_layer=action_layer)
-    np.testing.assert_allclose(call(network.apply, params, S, A), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(call(network.apply, params, (), S, A), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("action_layer", [0, 1])
@@ -110,9 +110,9 @@ def test_action_enters_the_critic_nowhere_else(action_layer):
     network = mlp_critic(OBS, ACTION, HIDDEN, action_layer=action_layer)
     params = network.init(jax.random.key(2))
     kernel = params["params"][f"Dense_{action_layer}"]["kernel"]
-    assert (network.apply(params, S, A) != network.apply(params, S, -A)).all()
+    assert (network.apply(params, (), S, A) != network.apply(params, (), S, -A)).all()
     params["params"][f"Dense_{action_layer}"]["kernel"] = kernel.at[-ACTION:].set(0.0)
-    np.testing.assert_array_equal(network.apply(params, S, A), network.apply(params, S, -A))
+    np.testing.assert_array_equal(network.apply(params, (), S, A), network.apply(params, (), S, -A))
 
 
 @pytest.mark.parametrize("action_layer", [-1, 2])
@@ -125,11 +125,11 @@ def test_ensemble_members_differ_and_equal_the_single_network():
     single = mlp_critic(OBS, ACTION, HIDDEN, outputs=2)
     network = ensemble(single, 3)
     params = network.init(jax.random.key(4))
-    outputs = network.apply(params, S, A)
+    outputs = network.apply(params, (), S, A)
     assert outputs.shape == (3, 2)
     for m in range(3):
         member = jax.tree.map(lambda leaf, m=m: leaf[m], params)
-        np.testing.assert_allclose(outputs[m], single.apply(member, S, A), rtol=1e-6)
+        np.testing.assert_allclose(outputs[m], single.apply(member, (), S, A), rtol=1e-6)
         np.testing.assert_allclose(outputs[m], _forward(member, S, late=A), rtol=1e-5, atol=1e-6)
     for leaf in jax.tree.leaves(params):
         assert len({np.asarray(leaf[m]).tobytes() for m in range(3)}) == 3
@@ -163,21 +163,23 @@ def test_bfloat16_products_and_their_gradients_equal_those_of_rounded_factors(la
 
 
 def test_a_bfloat16_network_keeps_its_parameters_in_float32_and_differs_by_rounding_only():
-    full, half = (mlp_critic(OBS, ACTION, HIDDEN, precision=precision) for precision in ("float32", "bfloat16"))
+    full, half = (
+        mlp_critic(OBS, ACTION, HIDDEN._replace(precision=precision)) for precision in ("float32", "bfloat16")
+    )
     params = half.init(jax.random.key(5))
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
-    exact, rounded = full.apply(params, S, A), half.apply(params, S, A)
+    exact, rounded = full.apply(params, (), S, A), half.apply(params, (), S, A)
     assert rounded.dtype == jnp.float32
     assert 0 < abs(float(exact[0] - rounded[0])) < 0.02
 
 
 def test_gradients_of_a_bfloat16_network_need_no_outer_products():
     """The gradient of a kernel is one product over the batch, not a kernel for each sample that is then summed."""
-    network = mlp_actor(OBS, ACTION, (64,), precision="bfloat16")
+    network = mlp_actor(OBS, ACTION, Shape((64,), precision="bfloat16"))
     params, batch = network.init(jax.random.key(6)), jnp.ones((32, OBS))
 
     def loss(params):
-        return jnp.mean(jax.vmap(network.apply, (None, 0))(params, batch))
+        return jnp.mean(jax.vmap(network.apply, (None, None, 0))(params, (), batch))
 
     shapes = {v.aval.shape for eqn in jax.make_jaxpr(jax.grad(loss))(params).eqns for v in eqn.outvars}
     assert (32, 64) in shapes

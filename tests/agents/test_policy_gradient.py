@@ -12,12 +12,14 @@ from numpy_reference import Adam, Learned, algorithm_1, forward, in_numpy
 
 from ddpg_jax.agents import networks, noise
 from ddpg_jax.agents.heads import scalar
+from ddpg_jax.agents.networks import stateless
 from ddpg_jax.agents.policy_gradient import policy_gradient, polyak
 from ddpg_jax.rng import explore_keys, run_keys
-from ddpg_jax.types import Batch, Network, Params, Transition
+from ddpg_jax.types import Batch, Params, Transition
 
 FROZEN = optax.set_to_zero()
 STAY = polyak(0.0)
+SHAPE = networks.Shape((8,))
 
 
 def run_key(seed):
@@ -29,8 +31,8 @@ def assemble(*, actor=FROZEN, critic=FROZEN, exploration=None, follow=STAY, **sl
     return policy_gradient(
         networks=Params(
             networks.identity(),
-            networks.mlp_actor(3, 2, (8,)),
-            networks.ensemble(networks.mlp_critic(3, 2, (8,)), 1),
+            networks.mlp_actor(3, 2, SHAPE),
+            networks.ensemble(networks.mlp_critic(3, 2, SHAPE), 1),
         ),
         head=scalar(),
         noise=exploration or noise.zero(2),
@@ -44,9 +46,9 @@ def transparent(init=lambda key: jnp.zeros(()), **slots):
     """An agent that learns nothing, with mu(s) = p·s and Q(s, a) = p + s[0] + a[0], the parameters p by `init`."""
     return policy_gradient(
         networks=Params(
-            Network(init, lambda p, obs: obs),
-            Network(init, lambda p, obs: p * obs),
-            Network(init, lambda p, obs, action: (p + obs[0] + action[0])[None, None]),
+            stateless(init, lambda p, obs: obs),
+            stateless(init, lambda p, obs: p * obs),
+            stateless(init, lambda p, obs, action: (p + obs[0] + action[0])[None, None]),
         ),
         head=scalar(),
         noise=noise.zero(2),
@@ -122,13 +124,13 @@ def test_the_actors_gradient_is_the_deterministic_policy_gradient(make_batches):
     agent = assemble(actor=optax.sgd(1.0), critic=optax.sgd(0.1))
     before, batch = jax.jit(agent.init)(run_key(1)), make_batches(1)
     after, _, _ = jax.jit(agent.update)(before, batch, run_key(1))
-    mu, q = networks.mlp_actor(3, 2, (8,)), networks.mlp_critic(3, 2, (8,))
+    mu, q = networks.mlp_actor(3, 2, SHAPE), networks.mlp_critic(3, 2, SHAPE)
     critic = jax.tree.map(lambda leaf: leaf[0], after.params.critic)
-    jacobian, grad_a = jax.jit(jax.jacobian(mu.apply)), jax.jit(jax.jacobian(q.apply, argnums=2))
+    jacobian, grad_a = jax.jit(jax.jacobian(mu.apply)), jax.jit(jax.jacobian(q.apply, argnums=3))
     samples = []
     for obs in batch.data.obs[0]:
-        d_q = grad_a(critic, obs, mu.apply(before.params.actor, obs))[0]  # [A]
-        samples.append(jax.tree.map(lambda j, d=d_q: np.tensordot(d, j, 1), jacobian(before.params.actor, obs)))
+        d_q = grad_a(critic, (), obs, mu.apply(before.params.actor, (), obs))[0]  # [A]
+        samples.append(jax.tree.map(lambda j, d=d_q: np.tensordot(d, j, 1), jacobian(before.params.actor, (), obs)))
     expected = jax.tree.map(lambda *each: np.mean(each, axis=0), *samples)
     ascended = jax.tree.map(lambda new, old: new - old, after.params.actor, before.params.actor)
     chex.assert_trees_all_close(ascended, expected, atol=1e-6, rtol=1e-4)
@@ -164,11 +166,11 @@ def test_the_successor_of_a_terminal_transition_is_not_read(tiny, make_batches):
 def test_weights_scale_the_loss_and_td_error_is_target_minus_value(make_batches):
     agent = assemble(critic=optax.sgd(1.0))
     state, batches, update = agent.init(run_key(0)), make_batches(1), jax.jit(agent.update)
-    q = jax.vmap(networks.ensemble(networks.mlp_critic(3, 2, (8,)), 1).apply, (None, 0, 0))
+    q = jax.vmap(networks.ensemble(networks.mlp_critic(3, 2, SHAPE), 1).apply, (None, None, 0, 0))
     data = jax.tree.map(lambda x: x[0], batches.data)
     next_action = jax.vmap(agent.policy, (None, 0))(state, data.next_obs)
-    y = data.reward + data.discount * q(state.params.critic, data.next_obs, next_action)[:, 0, 0]
-    expected = y - q(state.params.critic, data.obs, data.action)[:, 0, 0]
+    y = data.reward + data.discount * q(state.params.critic, (), data.next_obs, next_action)[:, 0, 0]
+    expected = y - q(state.params.critic, (), data.obs, data.action)[:, 0, 0]
 
     def step(weight):
         after, metrics, td_error = update(state, batches._replace(weight=weight[None]), run_key(0))

@@ -18,6 +18,7 @@ from ddpg_jax.envs.factory import training_lanes
 from ddpg_jax.envs.lanes import training_seeds
 from ddpg_jax.errors import NotFiniteError
 from ddpg_jax.loops.host import host_loop
+from ddpg_jax.loops.report import METRICS
 from ddpg_jax.loops.transport import by_batch, by_words, pack_batch, pack_seen, unpack_batch, unpack_seen
 from ddpg_jax.rng import explore_keys, run_keys
 from ddpg_jax.types import Batch, Step, Transition
@@ -31,9 +32,8 @@ def idle(agent):
 
     def update(state, batches, run_key):
         shape = batches.weight.shape
-        zeros = {name: jnp.zeros(shape[0]) for name in ("critic_loss", "actor_loss", "mean_q", "max_q")}
-        more = {name: jnp.zeros(shape[0]) for name in ("critic_grad_norm", "actor_grad_norm", "saturated")}
-        return state._replace(step=state.step + shape[0]), zeros | more, jnp.zeros(shape)
+        zeros = {name: jnp.zeros(shape[0]) for name in METRICS}
+        return state._replace(step=state.step + shape[0]), zeros, jnp.zeros(shape)
 
     return agent._replace(update=update)
 

@@ -16,7 +16,6 @@ from ddpg_jax.loops.schedule import (
     is_boundary,
     is_due,
     segments,
-    updates_owed,
     updates_per_call,
 )
 
@@ -153,7 +152,7 @@ def test_all_updates_that_are_owed_are_made_in_whole_calls(ratio, num_envs, per_
         for starts in (0, 1, 32, 37, 1000):
             run = config(num_envs, total, updates_per_step=ratio, updates_per_call=per_call, learning_starts=starts)
             reached, whole = -(-total // num_envs) * num_envs, updates_per_call(run)
-            owed, count = updates_owed(run, reached), made(run)
+            owed, count = run.updates_owed(reached), made(run)
             assert count % whole == 0
             if starts % num_envs == 0 and starts > 0:
                 assert count == owed - owed % whole
@@ -164,15 +163,15 @@ def test_all_updates_that_are_owed_are_made_in_whole_calls(ratio, num_envs, per_
 @given(st.sampled_from(RATIOS), st.sampled_from(SIZES), st.integers(0, 50), st.integers(0, 300))
 def test_updates_owed_are_the_ratio_of_the_steps_since_learning_started(ratio, num_envs, starts, step):
     run = config(num_envs, updates_per_step=ratio, learning_starts=starts)
-    assert updates_owed(run, step) == int(max(0, step - max(starts, 1)) * Fraction(ratio))
-    assert updates_owed(config(updates_per_step=ratio, warmup_steps=starts), step) == updates_owed(run, step)
+    assert run.updates_owed(step) == int(max(0, step - max(starts, 1)) * Fraction(ratio))
+    assert config(updates_per_step=ratio, warmup_steps=starts).updates_owed(step) == run.updates_owed(step)
 
 
 def test_owed_updates_do_not_suffer_from_rounding():
-    assert updates_owed(config(updates_per_step=0.1, learning_starts=1), 31) == 3  # 30 times 0.1 is 3.0000000000000004
-    assert updates_owed(config(updates_per_step=0.7, learning_starts=1), 11) == 7  # 10 times 0.7 is 7.000000000000001
-    assert updates_owed(config(updates_per_step=1.1, learning_starts=1), 11) == 11
-    assert updates_owed(config(updates_per_step=0.29, learning_starts=1), 101) == 29  # 28.999999999999996
+    assert config(updates_per_step=0.1, learning_starts=1).updates_owed(31) == 3  # 30 times 0.1 is 3.0000000000000004
+    assert config(updates_per_step=0.7, learning_starts=1).updates_owed(11) == 7  # 10 times 0.7 is 7.000000000000001
+    assert config(updates_per_step=1.1, learning_starts=1).updates_owed(11) == 11
+    assert config(updates_per_step=0.29, learning_starts=1).updates_owed(101) == 29  # 28.999999999999996
 
 
 @pytest.mark.parametrize(
