@@ -37,13 +37,14 @@ class Tiny(NamedTuple):
 
     agent: Agent
     init: Callable[..., Any]
+    observe: Callable[..., Any]
     act: Callable[..., Any]
     policy: Callable[..., Any]
     update: Callable[..., Any]
 
 
 def _tiny(agent: Agent) -> Tiny:
-    return Tiny(agent, *(jax.jit(f) for f in (agent.init, agent.act, agent.policy, agent.update)))
+    return Tiny(agent, *(jax.jit(f) for f in (agent.init, agent.observe, agent.act, agent.policy, agent.update)))
 
 
 @pytest.fixture(scope="session")

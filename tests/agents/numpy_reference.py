@@ -1,4 +1,4 @@
-"""DDPG, TD3 and D4PG in NumPy, float64: networks are lists [W0, b0, W1, b1, ...], gradients are written by hand."""
+"""DDPG, TD3, D4PG and FastTD3 in NumPy, float64: networks are lists [W0, b0, W1, b1, ...], gradients made by hand."""
 
 from typing import NamedTuple
 
@@ -63,7 +63,8 @@ class Adam:
             (m / (1 - 0.9**self.t)) / (np.sqrt(v / (1 - 0.999**self.t)) + 1e-8)
             for m, v in zip(self.m, self.v, strict=True)
         ]
-        return [p - self.rate * (h + self.decoupled * p) for p, h in zip(net, hat, strict=True)]
+        rate = self.rate(self.t - 1) if callable(self.rate) else self.rate
+        return [p - rate * (h + self.decoupled * p) for p, h in zip(net, hat, strict=True)]
 
 
 def algorithm_1(online, target, batch, adams, tau, late):
@@ -145,13 +146,7 @@ def d4pg_step(online, target, batch, atoms, adams, tau):
     obs, action, reward, discount, next_obs = (np.asarray(x, np.float64) for x in batch)
     size = len(reward)
     next_logits, _ = forward(target.critic, next_obs, np.tanh(forward(target.actor, next_obs)[0]))
-    y = np.zeros((size, len(atoms)))
-    for b in range(size):
-        for probability, atom in zip(softmax(next_logits)[b], atoms, strict=True):
-            place = (np.clip(reward[b] + discount[b] * atom, atoms[0], atoms[-1]) - atoms[0]) / (atoms[1] - atoms[0])
-            low = min(int(place), len(atoms) - 2)
-            y[b, low] += probability * (low + 1 - place)
-            y[b, low + 1] += probability * (place - low)
+    y = projected(atoms, softmax(next_logits), reward, discount)
     logits, tape = forward(online.critic, obs, action)
     cross_entropy = -(y * np.log(softmax(logits))).sum(1)
     grads, _ = backward(online.critic, tape, (softmax(logits) - y) / size)
@@ -159,13 +154,62 @@ def d4pg_step(online, target, batch, atoms, adams, tau):
 
     mu, mu_tape = forward(online.actor, obs)
     logits, tape = forward(critic, obs, np.tanh(mu))
-    shares = softmax(logits)
-    d_logits = -shares * (atoms - (shares * atoms).sum(1, keepdims=True)) / size
-    _, d_action = backward(critic, tape, d_logits, 0)
+    _, d_action = backward(critic, tape, -d_mean(atoms, logits) / size, 0)
     d_actor, _ = backward(online.actor, mu_tape, d_action * (1 - np.tanh(mu) ** 2))
     actor = adams.actor.descend(online.actor, d_actor)
     new = Learned(actor, critic)
     return new, Learned(*(mixed(*pair, tau) for pair in zip(new, target, strict=True))), cross_entropy
+
+
+def projected(atoms, shares, reward, discount):
+    """The distributions [B, Z] of r + d·Z on the atoms, atom by atom."""
+    y = np.zeros(shares.shape)
+    for b in range(len(y)):
+        for probability, atom in zip(shares[b], atoms, strict=True):
+            place = (np.clip(reward[b] + discount[b] * atom, atoms[0], atoms[-1]) - atoms[0]) / (atoms[1] - atoms[0])
+            low = min(int(place), len(atoms) - 2)
+            y[b, low] += probability * (low + 1 - place)
+            y[b, low + 1] += probability * (place - low)
+    return y
+
+
+def d_mean(atoms, logits):
+    """The gradient of the mean of a distribution by its logits."""
+    shares = softmax(logits)
+    return shares * (atoms - (shares * atoms).sum(1, keepdims=True))
+
+
+def fasttd3_round(actor, critics, targets, batches, noises, atoms, adams, tau, *, join):
+    """One round of FastTD3: after each critic step its targets follow; then the actor, which has no target.
+
+    The two critics are joined by "min" (the whole distribution of the one with the lower mean) or "mean".
+    """
+    losses = []
+    for batch, noise in zip(batches, noises, strict=True):
+        obs, action, reward, discount, next_obs = (np.asarray(x, np.float64) for x in batch)
+        next_action = np.clip(np.tanh(forward(actor, next_obs)[0]) + noise, -1, 1)
+        shares = np.stack([softmax(forward(target, next_obs, next_action)[0]) for target in targets])
+        lower = np.argmin((shares * atoms).sum(-1), 0)
+        chosen = shares.mean(0) if join == "mean" else shares[lower, np.arange(len(obs))]
+        y, each = projected(atoms, chosen, reward, discount), []
+        for m, critic in enumerate(critics):
+            logits, tape = forward(critic, obs, action)
+            each.append(-(y * np.log(softmax(logits))).sum(1))
+            grads, _ = backward(critic, tape, (softmax(logits) - y) / len(y))
+            critics[m] = adams.critic[m].descend(critic, grads)
+            targets[m] = mixed(critics[m], targets[m], tau)
+        losses.append(np.sum(each, 0).mean())
+    obs = np.asarray(batches[-1][0], np.float64)
+    mu, mu_tape = forward(actor, obs)
+    parts = [forward(critic, obs, np.tanh(mu)) for critic in critics]
+    means = np.stack([(softmax(logits) * atoms).sum(1) for logits, _ in parts])
+    weights = np.full(means.shape, 0.5) if join == "mean" else 1.0 * (means.argmin(0) == np.arange(2)[:, None])
+    d_action = sum(
+        backward(critic, tape, -weight[:, None] * d_mean(atoms, logits) / len(obs), 0)[1]
+        for critic, (logits, tape), weight in zip(critics, parts, weights, strict=True)
+    )
+    d_actor, _ = backward(actor, mu_tape, d_action * (1 - np.tanh(mu) ** 2))
+    return adams.actor.descend(actor, d_actor), losses
 
 
 def mixed(net, target, tau):

@@ -20,7 +20,7 @@ from ddpg_jax.errors import NotFiniteError
 from ddpg_jax.loops.host import host_loop
 from ddpg_jax.loops.report import METRICS
 from ddpg_jax.loops.transport import by_batch, by_words, pack_batch, pack_seen, unpack_batch, unpack_seen
-from ddpg_jax.rng import explore_keys, run_keys
+from ddpg_jax.rng import explore_keys, run_keys, stream_key
 from ddpg_jax.types import Batch, Step, Transition
 
 UNIFORM_ONLY = {"warmup_steps": 10**6}
@@ -204,6 +204,24 @@ def test_nothing_is_traced_twice():
     looped = loop(tiny_config(env={"num_envs": 2}, exploration={"kind": "ou"}), counting)
     assert looped.reports[-1].updates > 30
     assert traces == {"init": 1, "act": 1, "update": 1}
+
+
+def test_networks_begin_anew_at_the_multiples_and_not_before_they_have_learned():
+    """Of an agent that only counts, at steps 32 and 48 of 60; at 16 nothing has been learned."""
+    looped = loop(tiny_config(algorithm={"reset_every": 16}, logging={"every": 48}), idle)
+    keys, updates = run_keys([4, 9]), looped.reports[[r.step for r in looped.reports].index(48)].updates
+    renewed = jax.vmap(lambda key: looped.agent.init(stream_key(key, "reset networks", updates)))(keys)
+    assert_bit_equal(looped.reports[-1].state.params, renewed.params)
+    last = loop(tiny_config(algorithm={"reset_every": 60}), idle).reports[-1].state  # the end is judged before
+    assert_bit_equal(last.params, jax.vmap(looped.agent.init)(keys).params)
+
+
+def test_moments_are_those_of_the_observations_acted_on_by_the_seed():
+    looped = loop(tiny_config(env={"num_envs": 2}, algorithm={"normalize_observations": True}))
+    seen, moments = stored(looped, 60).obs.astype(np.float64), looped.reports[-1].state.stats.obs
+    np.testing.assert_array_equal(moments.size, [60, 60])
+    np.testing.assert_allclose(moments.mean, seen.mean(1), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(moments.variance, seen.var(1), rtol=1e-4, atol=1e-5)
 
 
 # --- The data.

@@ -209,6 +209,7 @@ def by_hand(config: Config, env: DeviceEnv, key: Any, iterations: int) -> tuple[
     num_envs, algorithm = config.env.num_envs, config.algorithm
     agent = make_agent(config, env.spec)
     act, update, step = jax.jit(agent.act), jax.jit(agent.update), jax.jit(jax.vmap(env.step))
+    observe, reset = jax.jit(agent.observe), jax.jit(agent.reset)
     ring = Ring(
         env.spec, [0], num_envs=num_envs, capacity=CAPACITY, n_step=algorithm.n_step, gamma=algorithm.gamma
     )  # fmt: skip
@@ -218,6 +219,9 @@ def by_hand(config: Config, env: DeviceEnv, key: Any, iterations: int) -> tuple[
     running = np.zeros(num_envs)
     for i in range(iterations):
         keys, env_keys = (jax.random.split(stream_key(key, name, i), num_envs) for name in ("explore", "environment"))
+        if algorithm.reset_every and int(state.step) and i * num_envs % algorithm.reset_every == 0:
+            state = reset(state, key)
+        state = observe(state, obs)
         if i * num_envs < algorithm.warmup_steps:
             action = jnp.stack([jax.random.uniform(k, (env.spec.action_size,), minval=-1, maxval=1) for k in keys])
         else:
@@ -240,9 +244,13 @@ def by_hand(config: Config, env: DeviceEnv, key: Any, iterations: int) -> tuple[
     return state, act_state, env_state, obs, first, running, ring, sums, finished
 
 
-def test_the_program_equals_a_plain_python_loop():
+STATEFUL = {"normalize_observations": True, "normalization": "batch", "reset_every": 40}
+
+
+@pytest.mark.parametrize("settings", [{}, STATEFUL], ids=["plain", "stateful"])
+def test_the_program_equals_a_plain_python_loop(settings):
     """Warm-up, learning before its end, batches left over for the next iteration, n steps, ends, noise that begins
-    anew with them, and a ring that goes round.
+    anew with them, and a ring that goes round; then with moments, and networks that begin anew at two iterations.
     """
     config = device_config(
         seeds=[4],
@@ -253,6 +261,7 @@ def test_the_program_equals_a_plain_python_loop():
             "updates_per_step": 1.5,
             "updates_per_call": 2,
             "n_step": 2,
+            **settings,
         },
         exploration={"kind": "ou", "sigma": 0.5, "theta": 0.01},
     )
@@ -528,6 +537,7 @@ CHANGED = {
     "algorithm.actor_learning_rate": 4e-3,
     "algorithm.critic_learning_rate": 3e-3,
     "algorithm.critic_weight_decay": 0.5,
+    "algorithm.actor_weight_decay": 0.5,
     "algorithm.max_grad_norm": 0.05,
     "algorithm.gamma": 0.8,
     "algorithm.tau": 0.2,
