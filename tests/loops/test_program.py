@@ -546,7 +546,7 @@ CHANGED = {
     "exploration.dt": 0.3,
 }
 DIVERGING = len(CHANGED) + 2
-"""The last lane; before it one lane with the numbers of the file, one for each that changes, one with all changed."""
+"""The last lane that differs; before it one lane with the numbers of the file, one for each that changes, one with all changed."""
 
 
 def varied_config(**changes: Any) -> Config:
@@ -574,6 +574,7 @@ def value_at(config: Config, path: str) -> float:
 def varied() -> Built:
     """Equal seeds with other numbers: seed number i of the list only names the lane i."""
     count = len(CHANGED) + 3
+    count += count % 2  # two devices share them
     config = varied_config(seeds=list(range(100, 100 + count)))
     hyper = {path: np.full(count, value_at(config, path), np.float32) for path in CHANGED}
     for i, (path, value) in enumerate(CHANGED.items()):
