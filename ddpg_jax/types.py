@@ -216,6 +216,7 @@ class Agent(NamedTuple):
         keys are consumed. It reads encoder, actor and `state.stats` only. Actions lie in [-1, 1].
       policy: `(state, obs [*O]) -> action [A]`, greedy; reads what `act` reads.
       update: `(state, batches [U, B, ...], run_key) -> (state, metrics [U], td_error [U, B])`.
+      value: `(state, obs [*O]) -> []`, what the critics predict of the greedy policy from there on, discounted.
     """
 
     init: Callable[[Array], TrainState]
@@ -223,3 +224,4 @@ class Agent(NamedTuple):
     act: ActFn
     policy: Callable[[TrainState, Array], Array]
     update: UpdateFn
+    value: Callable[[TrainState, Array], Array]

@@ -232,7 +232,10 @@ def policy_gradient(
     def policy(state: TrainState, obs: Array) -> Array:
         return mu(state.params, obs)
 
-    return Agent(init, init_act, _explorer(policy, noise), policy, update)
+    def value(state: TrainState, obs: Array) -> Array:
+        return head.value(q(state.params, obs, mu(state.params, obs)))
+
+    return Agent(init, init_act, _explorer(policy, noise), policy, update, value)
 
 
 def _explorer(policy: Callable[[TrainState, Array], Array], noise: Noise) -> ActFn:
