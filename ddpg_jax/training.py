@@ -126,6 +126,7 @@ def _drive(
             episode_return = _mean_return(rows, episode_return)
             score = interquartile_mean(evaluated[-1].evaluation.returns.mean(1)).item() if evaluated else None
             progress.show(Status(report.step, speed, episode_return, score))
+            progress.warn(rows)
             if stopping:
                 break
     assert report is not None, "a loop makes at least one report"  # noqa: S101
