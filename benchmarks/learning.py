@@ -1,9 +1,11 @@
 """Learning beside peers: the same task, settings, seeds and evaluation episodes; returns and intervals as JSON.
 
-    python benchmarks/learning.py configs/mujoco/half_cheetah/ddpg.toml --peers sb3 --seeds 3 --total-steps 50000
+    python benchmarks/learning.py configs/pendulum/td3.toml --peers sb3,sbx --seeds 8 --jobs 2
 
-Peers run one seed after another, and a peer that is not installed is said to be missing. Each is evaluated by its
-greedy policy on our bank of evaluation seeds, at the same steps. Nothing here is timed.
+Ours trains all seeds in one process. A seed of a peer is a process of its own with one thread, `--jobs` of them side by
+side, and its evaluations are stored as soon as it is done: a comparison that was cut off goes on where it was. A peer
+that is not installed is said to be missing. Each is evaluated by its greedy policy on our bank of evaluation seeds, at
+the same steps. Nothing here is timed.
 """
 
 from __future__ import annotations
@@ -11,104 +13,157 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from importlib.metadata import version
+from multiprocessing import current_process, get_context
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+sys.path.insert(0, str(Path(__file__).parent))
+from peers import MODULES, PACKAGES, check_settings, train_peer
+
 from ddpg_jax.cli import parse_config, split_overrides
 from ddpg_jax.config import Config
-from ddpg_jax.envs.lanes import evaluation_seeds
+from ddpg_jax.memory import available_cores
 from ddpg_jax.reports.result import environment
 from ddpg_jax.reports.statistics import summarize
 from ddpg_jax.training import train
 
-MODULES = {"sb3": "stable_baselines3", "sbx": "sbx"}
+ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
+    "JAX_PLATFORMS": "cpu",
+}
 
 
-def make_peer(name: str, config: Config, env: gymnasium.Env[Any, Any], seed: int) -> Any:
-    """A peer's DDPG at the settings of the configuration."""
-    from stable_baselines3.common.noise import NormalActionNoise
+class Store:
+    """Evaluations of trained seeds, a line of JSON for each, found again by what they depend on.
 
-    algorithm, size = config.algorithm, env.action_space.shape[0]
-    assert config.exploration.kind == "gaussian", "peers are compared under Gaussian noise"
-    assert algorithm.actor_learning_rate == algorithm.critic_learning_rate, "peers have one learning rate"
-    plain = (algorithm.n_step, algorithm.updates_per_step, algorithm.action_layer, config.env.num_envs) == (1, 1, 0, 1)
-    unset = (algorithm.learning_starts, algorithm.max_grad_norm, algorithm.final_scale, config.env.max_episode_steps)
-    assert plain, "peers know no such settings"
-    assert unset == (None,) * 4, "peers know no such settings"
-    assert not config.env.kwargs, "peers are given none"
-    assert (algorithm.weight_decay, algorithm.activation, algorithm.initializer) == ("none", "relu", "fan_in")
-    module = importlib.import_module(MODULES[name])
-    return module.DDPG(
-        "MlpPolicy",
-        env,
-        policy_kwargs={"net_arch": list(algorithm.hidden)},
-        learning_rate=algorithm.actor_learning_rate,
-        batch_size=algorithm.batch_size,
-        buffer_size=config.replay.capacity,
-        learning_starts=algorithm.warmup_steps,
-        tau=algorithm.tau,
-        gamma=algorithm.gamma,
-        train_freq=1,
-        gradient_steps=1,
-        action_noise=NormalActionNoise(np.zeros(size), config.exploration.sigma * np.ones(size)),
-        seed=seed,
-    )
+    Args:
+      path: the file; it is made with the first line.
+      config: the settings that all lines asked for have in common.
+    """
 
+    def __init__(self, path: Path, config: Config) -> None:
+        self._path = path
+        self._settings = config.model_dump(mode="json", exclude={"seeds", "logging", "loop"})
+        lines = path.read_text().splitlines() if path.exists() else []
+        self._known = {self._key(each): each["evaluations"] for each in map(json.loads, lines)}
 
-def peer_returns(name: str, config: Config, seed: int) -> list[dict[str, Any]]:
-    """Trains one seed of a peer; returns its evaluations."""
-    from stable_baselines3.common.callbacks import BaseCallback, EveryNTimesteps
+    def find(self, code: str, what: str, seeds: list[int]) -> list[dict[str, Any]] | None:
+        """The evaluations of a code (its version is `what`) with these seeds, if they are stored."""
+        return self._known.get(self._key(self._line(code, what, seeds)))
 
-    evaluations: list[dict[str, Any]] = []
-    bank = evaluation_seeds(config.evaluation.episodes)
+    def keep(self, code: str, what: str, seeds: list[int], evaluations: list[dict[str, Any]]) -> None:
+        """Stores evaluations."""
+        line = self._line(code, what, seeds)
+        with self._path.open("a") as file:
+            file.write(json.dumps(line | {"evaluations": evaluations}) + "\n")
+        self._known[self._key(line)] = evaluations
 
-    class Evaluate(BaseCallback):
-        def _on_step(self) -> bool:
-            env = gymnasium.make(config.env.id)
-            returns = [episode(env, self.model, bank(j, 0)) for j in range(config.evaluation.episodes)]
-            evaluations.append({"step": self.num_timesteps, "returns": returns})
-            print(f"  {name} seed {seed} step {self.num_timesteps}: {np.mean(returns):.1f}", flush=True)
-            return True
+    def _line(self, code: str, what: str, seeds: list[int]) -> dict[str, Any]:
+        return {"code": code, "version": what, "seeds": seeds, "settings": self._settings}
 
-    model = make_peer(name, config, gymnasium.make(config.env.id), seed)
-    every = config.evaluation.every or config.total_steps
-    model.learn(config.total_steps, callback=EveryNTimesteps(every, Evaluate()))
-    return evaluations
+    def _key(self, line: dict[str, Any]) -> str:
+        return json.dumps([line[name] for name in ("code", "version", "seeds", "settings")], sort_keys=True)
 
 
-def episode(env: gymnasium.Env[Any, Any], model: Any, seed: int) -> float:
-    """The return of one episode of a peer's greedy policy."""
-    obs, _ = env.reset(seed=seed)
-    total, done = 0.0, False
-    while not done:
-        obs, reward, terminated, truncated, _ = env.step(model.predict(obs, deterministic=True)[0])
-        total, done = total + float(reward), terminated or truncated
-    return total
-
-
-def ours(config: Config) -> list[dict[str, Any]]:
-    """Trains all seeds of ours; returns the summaries of the evaluations."""
+def ours(config: Config, store: Store) -> list[dict[str, Any]]:
+    """Trains all seeds of ours; returns their evaluations, `{"step", "returns" [S, episodes]}` of each."""
+    what, seeds = _git("rev-parse", "HEAD:ddpg_jax"), list(config.seed_list)
+    if (known := store.find("ours", what, seeds)) is not None:
+        return known
     with tempfile.TemporaryDirectory() as folder:
         run = train(config, Path(folder) / "run", console=Console())
         rows = [json.loads(line) for line in (run.directory / "metrics.jsonl").read_text().splitlines()]
-    steps = sorted({row["step"] for row in rows if row["event"] == "evaluation"})
-    by_step = {s: [r["returns"] for r in rows if r["event"] == "evaluation" and r["step"] == s] for s in steps}
-    return [{"step": s, **summarize(np.array(by_step[s]))} for s in steps]
+    rows = [row for row in rows if row["event"] == "evaluation"]
+    steps = sorted({row["step"] for row in rows})
+    evaluations = [{"step": s, "returns": [row["returns"] for row in rows if row["step"] == s]} for s in steps]
+    store.keep("ours", what, seeds, evaluations)
+    return evaluations
+
+
+def peer(name: str, config: Config, store: Store, jobs: int) -> list[dict[str, Any]]:
+    """Trains the seeds of a peer that are not stored; returns the evaluations of all, as `ours`."""
+    what = f"{PACKAGES[name]} {version(PACKAGES[name])}"
+    missing = [seed for seed in config.seed_list if store.find(name, what, [seed]) is None]
+    for seed, evaluations in _trained(name, config, missing, jobs):
+        store.keep(name, what, [seed], evaluations)
+    seeds = [store.find(name, what, [seed]) or [] for seed in config.seed_list]
+    return [{"step": each[0]["step"], "returns": [e["returns"] for e in each]} for each in zip(*seeds, strict=True)]
+
+
+def _trained(name: str, config: Config, seeds: list[int], jobs: int) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    """Seeds and their evaluations in the order in which they are done, each by a fresh process."""
+    context = get_context("spawn")
+    with ProcessPoolExecutor(jobs, context, _one_thread, max_tasks_per_child=1) as pool:
+        pending = {pool.submit(train_peer, name, config, seed): seed for seed in seeds}
+        for done in as_completed(pending):
+            yield pending[done], done.result()
+
+
+def _one_thread() -> None:
+    """Keeps a process to one thread, and on a core of its own as far as there are enough."""
+    os.environ.update(ONE_THREAD)
+    warnings.filterwarnings("ignore", category=UserWarning)
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[current_process()._identity[-1] % len(cores)]})
+    if importlib.util.find_spec("torch") is not None:
+        import torch
+
+        torch.set_num_threads(1)
+
+
+def summaries(evaluations: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each evaluation with its statistics over seeds."""
+    return [{"step": e["step"], **summarize(np.array(e["returns"]))} for e in evaluations]
 
 
 def main() -> None:
     """Runs the comparison."""
+    options, config = _arguments()
+    names = [] if options.peers == "none" else options.peers.split(",")
+    if names:
+        check_settings(config)
+    store = Store(options.store, config)
+    results: dict[str, Any] = {"ours": summaries(ours(config, store))}
+    versions: dict[str, str] = {}
+    for name in names:
+        if importlib.util.find_spec(MODULES[name]) is None:
+            results[name] = "not installed"
+            continue
+        results[name] = summaries(peer(name, config, store, options.jobs))
+        versions[PACKAGES[name]] = version(PACKAGES[name])
+    record = {
+        "command": " ".join(["python", *sys.argv]),
+        "commit": _git("rev-parse", "HEAD"),
+        "date": time.strftime("%Y-%m-%d"),
+        "config": config.model_dump(mode="json"),
+        "evaluations": results,
+        "peers": versions,
+        **environment(),
+    }
+    path = options.out / f"learning_{config.env.id.lower()}_{config.algorithm.name}_{config.total_steps}.json"
+    path.write_text(json.dumps(record, indent=1) + "\n")
+    show(results)
+    print(path)
+
+
+def _arguments() -> tuple[argparse.Namespace, Config]:
     words, overrides = [], []
-    known, rest = ["--peers", "--out"], sys.argv[1:]
+    known, rest = ["--peers", "--out", "--jobs", "--store"], sys.argv[1:]
     while rest:
         word = rest.pop(0)
         if word in known:
@@ -120,31 +175,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", type=Path)
     parser.add_argument("--peers", default="sb3", help="comma-separated: sb3, sbx, or none")
+    parser.add_argument("--jobs", type=int, default=available_cores(), help="seeds of a peer side by side")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--store", type=Path, default=Path("runs/learning.jsonl"), help="seeds that are done")
     options = parser.parse_args(words)
-    config = parse_config(options.config, overrides)
-    results: dict[str, Any] = {"ours": ours(config)}
-    for name in [] if options.peers == "none" else options.peers.split(","):
-        if importlib.util.find_spec(MODULES[name]) is None:
-            results[name] = "not installed"
-            continue
-        seeds = [peer_returns(name, config, seed) for seed in config.seed_list]
-        results[name] = [
-            {"step": e[0]["step"], **summarize(np.array([x["returns"] for x in e]))} for e in zip(*seeds, strict=True)
-        ]
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    record = {
-        "command": " ".join(["python", *sys.argv]),
-        "commit": commit,
-        "date": time.strftime("%Y-%m-%d"),
-        "config": config.model_dump(mode="json"),
-        "evaluations": results,
-        **environment(),
-    }
-    path = options.out / f"learning_{config.env.id.lower()}_{config.algorithm.name}_{config.total_steps}.json"
-    path.write_text(json.dumps(record, indent=1) + "\n")
-    show(results)
-    print(path)
+    options.store.parent.mkdir(parents=True, exist_ok=True)
+    return options, parse_config(options.config, overrides)
+
+
+def _git(*words: str) -> str:
+    return subprocess.run(["git", *words], capture_output=True, text=True, check=False).stdout.strip()
 
 
 def show(results: dict[str, Any]) -> None:

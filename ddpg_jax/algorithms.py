@@ -46,7 +46,8 @@ def in_float32(agent: Agent) -> Agent:
 
         return call
 
-    return agent._replace(act=under(agent.act), policy=under(agent.policy), update=under(agent.update))
+    acting = {"act": under(agent.act), "policy": under(agent.policy)}
+    return agent._replace(**acting, update=under(agent.update), value=under(agent.value))
 
 
 def ddpg(config: Config, exploration: Noise, spec: EnvSpec) -> Agent:

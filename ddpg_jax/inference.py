@@ -19,7 +19,7 @@ from ddpg_jax.envs.factory import device_env, evaluation_lanes
 from ddpg_jax.envs.lanes import to_units
 from ddpg_jax.envs.video import record_episode
 from ddpg_jax.errors import ConfigError
-from ddpg_jax.loops.evaluate import PolicyFn, evaluate_episodes, evaluate_greedy, jit_policy
+from ddpg_jax.loops.evaluate import PolicyFn, ValueFn, evaluate_episodes, evaluate_greedy, jit_policy, jit_value
 from ddpg_jax.loops.report import Evaluation
 from ddpg_jax.reading import read_toml, resolve
 from ddpg_jax.rng import run_keys
@@ -38,12 +38,14 @@ class LoadedRun(NamedTuple):
       config: what it was.
       state: its final parameters, leaves `[S, ...]`.
       policy: greedy actions of all seeds, in [-1, 1].
+      value: what the critics predict of the policy, discounted.
       spec: the environment it was trained in.
     """
 
     config: Config
     state: TrainState
     policy: PolicyFn
+    value: ValueFn
     spec: EnvSpec
 
 
@@ -66,7 +68,7 @@ def load_run(run_dir: str | Path, **overrides: Any) -> LoadedRun:
     expected = jax.eval_shape(jax.vmap(agent.init), run_keys(config.seed_list))
     stored = load_weights(directory.weights, stored_part(expected))
     state = expected._replace(step=(), target_params=(), opt_state=(), **jax.tree.map(jnp.asarray, stored))
-    return LoadedRun(config, state, jit_policy(agent), spec)
+    return LoadedRun(config, state, jit_policy(agent), jit_value(agent), spec)
 
 
 def evaluate(run_dir: str | Path, episodes: int = 100, **overrides: Any) -> HostArray:
@@ -93,14 +95,15 @@ def evaluate_run(run: LoadedRun, episodes: int) -> Evaluation:
         return _evaluate_on_device(run, episodes)
     with closing(evaluation_lanes(run.config, episodes)) as lanes:
         _check_spec(run, lanes.spec)
-        return evaluate_episodes(run.policy, run.state, lanes)
+        return evaluate_episodes(run.policy, run.value, run.state, lanes, run.config.algorithm.gamma)
 
 
 def _evaluate_on_device(run: LoadedRun, episodes: int) -> Evaluation:
     """As `evaluate_run`, for an environment written in JAX."""
     env = device_env(run.config)
     _check_spec(run, env.spec)
-    evaluate = jax.jit(jax.vmap(partial(evaluate_greedy, env, make_agent(run.config, env.spec), episodes=episodes)))
+    agent, gamma = make_agent(run.config, env.spec), run.config.algorithm.gamma
+    evaluate = jax.jit(jax.vmap(partial(evaluate_greedy, env, agent, episodes=episodes, gamma=gamma)))
     return Evaluation(*jax.device_get(evaluate(run.state)))
 
 

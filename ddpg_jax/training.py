@@ -11,6 +11,7 @@ import numpy as np
 from rich.console import Console
 
 from ddpg_jax.config import Config
+from ddpg_jax.errors import NotFiniteError
 from ddpg_jax.loops.device import first_lanes
 from ddpg_jax.loops.report import Report, Row
 from ddpg_jax.loops.schedule import is_due
@@ -125,6 +126,7 @@ def _drive(
             episode_return = _mean_return(rows, episode_return)
             score = interquartile_mean(evaluated[-1].evaluation.returns.mean(1)).item() if evaluated else None
             progress.show(Status(report.step, speed, episode_return, score))
+            progress.warn(rows)
             if stopping:
                 break
     assert report is not None, "a loop makes at least one report"  # noqa: S101
@@ -136,7 +138,9 @@ def _evaluation_due(config: Config, step: int) -> bool:
 
 
 def _evaluation_rows(seeds: tuple[int, ...], evaluated: Evaluated) -> list[Row]:
-    returns, lengths = evaluated.evaluation
+    returns, lengths, q_bias = evaluated.evaluation.returns, evaluated.evaluation.lengths, evaluated.evaluation.q_bias
+    if not np.isfinite(q_bias).all():
+        raise NotFiniteError(f"the critics' value is not finite after {evaluated.step} steps: they have diverged")
     return [
         {
             "event": "evaluation",
@@ -144,6 +148,7 @@ def _evaluation_rows(seeds: tuple[int, ...], evaluated: Evaluated) -> list[Row]:
             "step": evaluated.step,
             "mean_return": float(returns[i].mean()),
             "mean_length": float(lengths[i].mean()),
+            "q_bias": float(q_bias[i]),
             "returns": returns[i].tolist(),
         }
         for i, seed in enumerate(seeds)

@@ -265,6 +265,7 @@ class Agent(NamedTuple):
       policy: `(state, obs [*O]) -> action [A]`, greedy; reads what `act` reads.
       update: `(state, batches [U, B, ...], run_key) -> (state, metrics [U], td_error [U, B])`.
       reset: `(state, run_key) -> state`: networks, their targets and optimisers begin anew; what was seen stays.
+      value: `(state, obs [*O]) -> []`, what the critics predict of the greedy policy from there on, discounted.
     """
 
     init: Callable[[Array], TrainState]
@@ -274,3 +275,4 @@ class Agent(NamedTuple):
     policy: Callable[[TrainState, Array], Array]
     update: UpdateFn
     reset: Callable[[TrainState, Array], TrainState]
+    value: Callable[[TrainState, Array], Array]

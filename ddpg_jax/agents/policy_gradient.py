@@ -280,7 +280,12 @@ def policy_gradient(
         encoded = encode(state.params, state.stats, obs)
         return networks.actor.apply(state.params.actor, state.stats.networks.actor, encoded)
 
-    return Agent(init, observe, init_act, _explorer(policy, noise), policy, update, reset)
+    def value(state: TrainState, obs: Array) -> Array:
+        encoded = encode(state.params, state.stats, obs)
+        outputs = networks.critic.apply(state.params.critic, state.stats.networks.critic, encoded, policy(state, obs))
+        return head.value(outputs)
+
+    return Agent(init, observe, init_act, _explorer(policy, noise), policy, update, reset, value)
 
 
 def _explorer(policy: Callable[[TrainState, Array], Array], noise: Noise) -> ActFn:

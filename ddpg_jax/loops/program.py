@@ -175,7 +175,8 @@ def program(config: Config, env: DeviceEnv, place: Callable[[Batch], Batch] = la
         return carry
 
     def evaluate(learner: TrainState, hyper: Hyper) -> Evaluation:
-        return evaluate_greedy(env, built(hyper)[0], learner, config.evaluation.episodes)
+        gamma = with_values(config, hyper).algorithm.gamma
+        return evaluate_greedy(env, built(hyper)[0], learner, config.evaluation.episodes, gamma)
 
     def counts(start: int, stop: int) -> HostArray:
         bounds = [(max(start, part.begin), stop if part.end is None else min(stop, part.end)) for part in parts]

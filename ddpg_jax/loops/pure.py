@@ -27,6 +27,8 @@ class History(NamedTuple):
       step: environment steps of each seed, `[N]`.
       returns: of the greedy policy, `[N, episodes]`.
       lengths: of those episodes, `[N, episodes]`.
+      discounted: their returns, discounted, as in `Evaluation`, `[N, episodes]`.
+      predicted: what the critics predicted of them, `[N, episodes]`.
       episodes: training episodes that ended, `[N]`.
       episode_return: their mean return, `[N]`; NaN without any.
       metrics: the means of `METRICS` over the updates, by name, `[N]`; NaN without any. "max_q" is the largest.
@@ -35,6 +37,8 @@ class History(NamedTuple):
     step: Array
     returns: Array
     lengths: Array
+    discounted: Array
+    predicted: Array
     episodes: Array
     episode_return: Array
     metrics: dict[str, Array]

@@ -31,10 +31,24 @@ class Evaluation(NamedTuple):
     Attributes:
       returns: sum of rewards, `[S, episodes]`.
       lengths: steps, `[S, episodes]`.
+      discounted: sum of gamma^t r_t; where a time limit cut the episode after T steps, with gamma^T times what the
+        critics predict of its last observation, as the return of a policy goes on there. `[S, episodes]`.
+      predicted: what the critics predicted of the first observation, `[S, episodes]`.
     """
 
     returns: Any
     lengths: Any
+    discounted: Any
+    predicted: Any
+
+    @property
+    def q_bias(self) -> Any:
+        """By how much the critics promise more than the policy gets: mean of predicted − discounted, `[S]`.
+
+        References:
+          Fujimoto et al., figure 1 (arXiv:1802.09477).
+        """
+        return (self.predicted - self.discounted).mean(-1)
 
 
 class Report(NamedTuple):

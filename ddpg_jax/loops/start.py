@@ -26,7 +26,7 @@ from ddpg_jax.loops.device import (
     reports,
     spread_over_cores,
 )
-from ddpg_jax.loops.evaluate import evaluate_episodes, jit_policy
+from ddpg_jax.loops.evaluate import evaluate_episodes, jit_policy, jit_value
 from ddpg_jax.loops.host import host_loop
 from ddpg_jax.loops.report import Evaluation, Report
 from ddpg_jax.memory import human_bytes
@@ -79,9 +79,11 @@ def _host(config: Config, stack: ExitStack) -> Loop:
         n_step=config.algorithm.n_step,
         gamma=config.algorithm.gamma,
     )
-    policy = jit_policy(agent)
+    policy, value, gamma = jit_policy(agent), jit_value(agent), config.algorithm.gamma
     return Loop(
-        lanes.spec, host_loop(config, agent, lanes, ring), lambda state: evaluate_episodes(policy, state, trials)
+        lanes.spec,
+        host_loop(config, agent, lanes, ring),
+        lambda state: evaluate_episodes(policy, value, state, trials, gamma),
     )
 
 

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from ddpg_jax.reports.advice import Seen, advise
+
+if TYPE_CHECKING:
+    from ddpg_jax.loops.report import Row
 
 
 class Status(NamedTuple):
@@ -66,6 +72,7 @@ class ProgressDisplay:
 
     def __init__(self, console: Console, total_steps: int, num_seeds: int) -> None:
         self._console, self._total, self._num_seeds = console, total_steps, num_seeds
+        self._seen = Seen()
         self._bar: Progress | None = None
         if console.is_terminal:
             columns = (
@@ -94,6 +101,12 @@ class ProgressDisplay:
             return
         left = (self._total - status.step) * self._num_seeds / status.rates["env_steps_per_second"]
         self.print(f"step {status.step}/{self._total}  {figures}  {_duration(left)} left")
+
+    def warn(self, rows: Iterable[Row]) -> None:
+        """Prints what the rows of a report say against the run's health, each metric once."""
+        lines, self._seen = advise(rows, self._seen)
+        for line in lines:
+            self.print(line)
 
     def print(self, line: str) -> None:
         """Prints a line above the bar."""

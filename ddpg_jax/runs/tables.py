@@ -42,7 +42,7 @@ def evaluation_table(config: Config, evaluation: Evaluation) -> Table:
     table = Table(title=f"{config.algorithm.name} on {config.env.id}, {episodes} episodes each", title_justify="left")
     for name in ("seed", "mean return", "deviation", "lowest", "highest", "mean length"):
         table.add_column(name, justify="right")
-    for seed, returns, lengths in zip(config.seed_list, *evaluation, strict=True):
+    for seed, returns, lengths in zip(config.seed_list, evaluation.returns, evaluation.lengths, strict=True):
         figures = (returns.mean(), returns.std(), returns.min(), returns.max(), lengths.mean())
         table.add_row(str(seed), *(f"{figure:.1f}" for figure in figures))
     table.caption, table.caption_justify = _score(summary), "left"

@@ -12,7 +12,7 @@ from ddpg_jax.envs.factory import evaluation_lanes, training_lanes
 from ddpg_jax.envs.lanes import Lanes, evaluation_seeds
 from ddpg_jax.errors import NotFiniteError
 from ddpg_jax.inference import evaluate_run, load_policy, load_run
-from ddpg_jax.loops.evaluate import evaluate_episodes, jit_policy
+from ddpg_jax.loops.evaluate import evaluate_episodes, jit_policy, jit_value
 from ddpg_jax.types import Params, TrainState
 
 NOTHING = TrainState((), Params((), (), ()), (), (), ())
@@ -41,9 +41,14 @@ def still(state, obs):
     return np.zeros((*obs.shape[:2], 1), np.float32)
 
 
+def nothing(state, obs):
+    """Critics that expect nothing."""
+    return np.zeros(obs.shape[:2], np.float32)
+
+
 def test_returns_equal_a_bare_gymnasium_loop(run):
     loaded, episodes = load_run(run.directory), 3
-    returns, lengths = evaluate_run(loaded, episodes)
+    returns, lengths, *_ = evaluate_run(loaded, episodes)
     assert returns.shape == lengths.shape == (2, episodes)
     assert (lengths == EPISODE).all()
     for i in range(2):
@@ -81,14 +86,14 @@ def test_the_bank_is_not_trained_on():
 
 def test_episodes_are_summed_to_their_own_end():
     lanes = Lanes(Countdown, (2, 3), lambda lane, episode: 1 + lane if episode == 0 else 99)
-    returns, lengths = evaluate_episodes(still, NOTHING, lanes)
+    returns, lengths, *_ = evaluate_episodes(still, nothing, NOTHING, lanes, 0.9)
     np.testing.assert_array_equal(lengths, [[1, 2, 3], [4, 5, 6]])
     np.testing.assert_array_equal(returns, [[1, 11, 111], [1111, 11111, 111111]])
 
 
 def test_evaluating_again_gives_the_same():
     lanes = Lanes(Countdown, (1, 4), lambda lane, episode: 4 - lane + episode)
-    first, second = (evaluate_episodes(still, NOTHING, lanes) for _ in range(2))
+    first, second = (evaluate_episodes(still, nothing, NOTHING, lanes, 0.9) for _ in range(2))
     np.testing.assert_array_equal(first.returns, second.returns)
     np.testing.assert_array_equal(first.lengths, [[4, 3, 2, 1]])
 
@@ -96,22 +101,28 @@ def test_evaluating_again_gives_the_same():
 def test_an_action_that_is_not_finite_is_a_fault():
     lanes = Lanes(Countdown, (1, 1), lambda lane, episode: 3)
     with pytest.raises(NotFiniteError, match="diverged"):
-        evaluate_episodes(lambda state, obs: np.full((1, 1, 1), np.nan, np.float32), NOTHING, lanes)
+        evaluate_episodes(lambda state, obs: np.full((1, 1, 1), np.nan, np.float32), nothing, NOTHING, lanes, 0.9)
 
 
-def test_the_policy_is_traced_once(run):
+def test_policy_and_value_are_traced_once(run):
     loaded, traces = load_run(run.directory), []
     lanes = evaluation_lanes(run.config, 2)
     agent = make_agent(run.config, lanes.spec)
 
-    def counted(state, obs):
-        traces.append(obs.shape)
-        return agent.policy(state, obs)
+    def counted(name):
+        def call(state, obs):
+            traces.append((name, obs.shape))
+            return getattr(agent, name)(state, obs)
 
-    policy = jit_policy(agent._replace(policy=counted))
+        return call
+
+    policy, value = (
+        jit_policy(agent._replace(policy=counted("policy"))),
+        jit_value(agent._replace(value=counted("value"))),
+    )
     for _ in range(2):
-        evaluate_episodes(policy, loaded.state, lanes)
-    assert traces == [(3,)]
+        evaluate_episodes(policy, value, loaded.state, lanes, 0.9)
+    assert traces == [("value", (3,)), ("policy", (3,))]
 
 
 def test_a_policy_sees_each_lane_apart(run):

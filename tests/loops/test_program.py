@@ -546,7 +546,7 @@ CHANGED = {
     "exploration.dt": 0.3,
 }
 DIVERGING = len(CHANGED) + 2
-"""The last lane that differs; before it one lane with the numbers of the file, one for each that changes, one with all changed."""
+"""The last lane that differs; before it the file's numbers, a lane for each that changes, and one with all changed."""
 
 
 def varied_config(**changes: Any) -> Config:
