@@ -28,16 +28,16 @@ from ddpg_jax.loops.report import Evaluation
 from ddpg_jax.reports.result import Evaluated
 from ddpg_jax.rng import evaluation_keys, run_keys
 from ddpg_jax.training import _evaluation_rows
-from ddpg_jax.types import Agent, DeviceEnv, EnvSpec, Network, Params
+from ddpg_jax.types import Agent, DeviceEnv, EnvSpec, Params
 
 SPEC = EnvSpec((1,), "float32", (-1.0,), (1.0,))
 
 
 def linear_agent(ascend: heads.ReduceFn = heads.first) -> Agent:
     """Its policy is a = 0.25; its critics are 2·o + 3 + 4·a, which is 2·o + 4, and 5 − o."""
-    actor = Network(lambda key: jnp.full(1, 0.25), lambda params, obs: params)
+    actor = networks.stateless(lambda key: jnp.full(1, 0.25), lambda params, obs: params)
     weights = jnp.array([[2.0, 3.0, 4.0], [-1.0, 5.0, 0.0]])
-    critic = Network(
+    critic = networks.stateless(
         lambda key: weights, lambda params, obs, a: (params @ jnp.concatenate([obs, jnp.ones(1), a]))[:, None]
     )
     return policy_gradient(
@@ -110,7 +110,7 @@ def test_the_value_is_the_heads_of_the_policys_action(call, ascend, at_0, at_2):
 
 def test_the_value_of_a_distribution_is_its_mean(call):
     """Logits 0 and log 3 on the atoms 0 and 10."""
-    critic = Network(lambda key: jnp.log(jnp.array([[1.0, 3.0]])), lambda params, obs, action: params)
+    critic = networks.stateless(lambda key: jnp.log(jnp.array([[1.0, 3.0]])), lambda params, obs, action: params)
     agent = policy_gradient(
         networks=Params(networks.identity(), networks.mlp_actor(1, 1, (2,)), critic),
         head=heads.categorical(jnp.array([0.0, 10.0])),
