@@ -32,10 +32,13 @@ from ddpg_jax.loops.report import METRICS, Evaluation
 from ddpg_jax.loops.schedule import calls_per_iteration, reset_period, segments, updates_per_call
 from ddpg_jax.replay import device as replays
 from ddpg_jax.rng import stream_key
-from ddpg_jax.types import ActFn, Agent, Array, Batch, DeviceEnv, HostArray, Step, TrainState, Tree
+from ddpg_jax.types import ActFn, Agent, Array, Batch, DeviceEnv, EnvSpec, HostArray, Step, TrainState, Tree
 
 if TYPE_CHECKING:
     from ddpg_jax.config import Config
+
+MakeAgentFn: TypeAlias = Callable[["Config", EnvSpec], Agent]
+"""`(config, spec) -> agent`; numbers of the configuration may be traced."""
 
 Hyper: TypeAlias = Mapping[str, Any]
 """Numbers that replace those of the configuration, `[]` by path, as in `{"algorithm.tau": 0.01}`; see `hyper_paths`."""
@@ -123,13 +126,19 @@ def start_clock() -> Clock:
     return Clock(jnp.zeros((), jnp.uint32), replays.start(), jnp.zeros((), jnp.int32))
 
 
-def program(config: Config, env: DeviceEnv, place: Callable[[Batch], Batch] = lambda batch: batch) -> Program:
+def program(
+    config: Config,
+    env: DeviceEnv,
+    place: Callable[[Batch], Batch] = lambda batch: batch,
+    make: MakeAgentFn | None = None,
+) -> Program:
     """The training of one seed of a configuration.
 
     Args:
       config: the run.
       env: the environment.
       place: where the batches `[U, B, ...]` of an update belong, for batches that several devices share.
+      make: what builds the agent; None: `make_agent`.
 
     Raises:
       ConfigError: the replay is too long for its index.
@@ -153,7 +162,7 @@ def program(config: Config, env: DeviceEnv, place: Callable[[Batch], Batch] = la
             n_step=algorithm.n_step,
             gamma=changed.algorithm.gamma,
         )
-        return make_agent(changed, env.spec), replay
+        return (make or make_agent)(changed, env.spec), replay
 
     def init(key: Array, hyper: Hyper) -> Lane:
         agent, replay = built(hyper)

@@ -11,7 +11,7 @@ import numpy as np
 
 from ddpg_jax.envs.factory import device_env
 from ddpg_jax.errors import ConfigError
-from ddpg_jax.loops.program import Clock, Hyper, Lane, Totals, program, start_clock
+from ddpg_jax.loops.program import Clock, Hyper, Lane, MakeAgentFn, Totals, program, start_clock
 from ddpg_jax.loops.report import METRICS, Evaluation
 from ddpg_jax.loops.schedule import chunks
 from ddpg_jax.types import Array, DeviceEnv, TrainState
@@ -44,7 +44,9 @@ class History(NamedTuple):
     metrics: dict[str, Array]
 
 
-def make_train(config: Config, env: DeviceEnv | None = None) -> Callable[..., tuple[TrainState, History]]:
+def make_train(
+    config: Config, env: DeviceEnv | None = None, make: MakeAgentFn | None = None
+) -> Callable[..., tuple[TrainState, History]]:
     """The whole training of one seed as one pure function, to be used inside anybody's `jit` and `vmap`.
 
         keys = jax.random.split(jax.random.key(0), 64)
@@ -53,6 +55,8 @@ def make_train(config: Config, env: DeviceEnv | None = None) -> Callable[..., tu
     Args:
       config: the run; its seeds are not used, as a key is given.
       env: the environment; None: the one that `env.id` names.
+      make: what builds the agent, for variants of one's own (docs/adding_a_variant.md); None: what the configuration
+        names.
 
     Returns:
       `(key, hyper={}) -> (state, history)`: numbers in `hyper`, by path, replace those of the configuration and may be
@@ -65,7 +69,7 @@ def make_train(config: Config, env: DeviceEnv | None = None) -> Callable[..., tu
     """
     if config.total_steps >= 2**31:
         raise ConfigError(f"total_steps={config.total_steps}: make_train counts at most 2147483647; train has no limit")
-    one = program(config, env or device_env(config))
+    one = program(config, env or device_env(config), make=make)
     bounds = list(chunks(config, config.evaluation.every))
     counts = np.stack([one.counts(*bound) for bound in bounds])
     steps = np.array([stop * config.env.num_envs for _, stop in bounds])
