@@ -1,0 +1,141 @@
+"""Prioritised replay of the host loop: the ring, and a sum tree of the priorities of its rows.
+
+Proportional prioritisation of Schaul et al., "Prioritized experience replay" (arXiv:1511.05952): a transition is drawn
+with probability P = p / Σp, p = (|TD error| + epsilon)^alpha, and weighted by (N·P)^-beta over the largest such weight
+of its batch. Draws are independent, not stratified: so alpha = 0 is uniform replay, number by number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from ddpg_jax.replay.ring import Ring
+from ddpg_jax.replay.sum_tree import BYTES_PER_SLOT, SumTree
+from ddpg_jax.types import Batch, EnvSpec, HostArray, Step
+
+LARGEST_ERROR = 1e30
+"""Errors count as no larger than this, and as this where they are NaN; that a learner diverges is told elsewhere."""
+
+
+class PrioritizedRing(Ring):
+    """A ring whose transitions are drawn in proportion to their priorities.
+
+    An index is the number of a row since the run began, step·E + environment, so that an error that comes back late is
+    still told whose it is. Until the ring has gone round, it is that of `Ring`.
+
+    Args:
+      spec: as in `Ring`, and so are `seeds`, `num_envs`, `capacity`, `n_step` and `gamma`.
+      seeds: S of them.
+      num_envs: E.
+      capacity: transitions of each seed.
+      n_step: rows folded into a transition at most.
+      gamma: discount of one step.
+      alpha: exponent of the priorities, in [0, 1]; 0 draws uniformly.
+      beta: exponent of the weights at the first update, in [0, 1].
+      beta_end: that at the last update; between them it is linear in the number of updates.
+      epsilon: added to the absolute error, positive.
+      updates: updates of the run.
+
+    Raises:
+      ConfigError: it would not fit into free memory. Nothing has been allocated then.
+    """
+
+    weighted: ClassVar[bool] = True
+    _bytes_beside: ClassVar[int] = BYTES_PER_SLOT
+
+    def __init__(
+        self,
+        spec: EnvSpec,
+        seeds: Sequence[int],
+        *,
+        num_envs: int,
+        capacity: int,
+        n_step: int,
+        gamma: float,
+        alpha: float,
+        beta: float,
+        beta_end: float,
+        epsilon: float,
+        updates: int,
+    ) -> None:
+        super().__init__(spec, seeds, num_envs=num_envs, capacity=capacity, n_step=n_step, gamma=gamma)
+        self.tree = SumTree(len(seeds), self._shape[0] * num_envs)
+        self._alpha, self._epsilon = alpha, epsilon
+        self._betas, self._updates = (beta, beta_end), updates
+        self._beta = beta  # of the last draw
+        self._steps = 0  # added since the run began
+        self._largest = np.ones(len(seeds))  # priority so far
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the rows and the tree, in bytes."""
+        return super().nbytes + self.tree.nbytes
+
+    @property
+    def oldest(self) -> int:
+        """The smallest index that is still stored."""
+        return (self._steps - self._length) * self._shape[2]
+
+    def add(self, obs: HostArray, action: HostArray, step: Step) -> None:
+        """As `Ring.add`; the new rows get the largest priority that any row has had so far."""
+        first = self._head * self._shape[2]
+        super().add(obs, action, step)
+        self._steps += 1
+        self.tree.fill(first, first + self._shape[2], self._largest)
+
+    def draw(self, updates: int, batch_size: int, call: int) -> HostArray:
+        """Indices `[S, U, B]` for one call of the update, in proportion to the priorities, with replacement."""
+        mass = self._random(updates, batch_size, call).reshape(len(self._largest), -1)
+        mass *= self.tree.total[:, None]
+        slots = self.tree.find(mass).reshape(-1, updates, batch_size)
+        begin, end = self._betas
+        self._beta = begin + (end - begin) * min(1.0, call * updates / max(1, self._updates))
+        return (slots - self.oldest) % self._slots + self.oldest
+
+    def weights(self, index: HostArray) -> HostArray:
+        """Importance weights of rows that were drawn just now.
+
+        The weight over the largest of its batch, (N·P)^-beta / max (N·P)^-beta, is (p / min p)^-beta: N and the sum of
+        all priorities cancel, and equal priorities have weights of exactly 1.
+
+        Args:
+          index: `[S, ..., B]`; the last axis is a batch.
+
+        Returns:
+          float32, of the same shape.
+        """
+        priority = self.tree.get(self._slot(index)).reshape(index.shape)
+        return ((priority.min(-1, keepdims=True) / priority) ** self._beta).astype(np.float32)
+
+    def gather(self, index: HostArray) -> Batch:
+        """The transitions that begin at given rows, with the weights of what was drawn last; see `Ring.gather`."""
+        return super().gather(index)._replace(weight=self.weights(index))
+
+    def write_back(self, index: HostArray, td_error: HostArray) -> None:
+        """Sets the priorities of transitions that were learned from.
+
+        A row that has been overwritten since is left alone; of several errors of one row the largest counts.
+
+        Args:
+          index: as it was drawn, `[S, U, B]`.
+          td_error: `[S, U, B]`.
+        """
+        index = index.reshape(len(index), -1)
+        error = np.fmin(np.abs(td_error, dtype=np.float64), LARGEST_ERROR).reshape(index.shape)
+        priority, keep = (error + self._epsilon) ** self._alpha, index >= self.oldest
+        self.tree.set(self._slot(index), priority, keep)
+        np.maximum(self._largest, priority.max(1, initial=0.0, where=keep), out=self._largest)
+
+    @property
+    def _slots(self) -> int:
+        return self._shape[0] * self._shape[2]
+
+    def _slot(self, index: HostArray) -> HostArray:
+        """Where rows stand in the tree, `[S, n]`."""
+        return index.reshape(len(index), -1) % self._slots
+
+    def _place(self, index: HostArray) -> tuple[HostArray, HostArray]:
+        return super()._place(index - self.oldest)
