@@ -1,23 +1,24 @@
 """Prioritised replay of the host loop: the ring, and a sum tree of the priorities of its rows.
 
 Proportional prioritisation of Schaul et al., "Prioritized experience replay" (arXiv:1511.05952): a transition is drawn
-with probability P = p / Σp, p = (|TD error| + epsilon)^alpha, and weighted by (N·P)^-beta over the largest such weight
-of its batch. Draws are independent, not stratified: so alpha = 0 is uniform replay, number by number.
+with probability P = p / Σp and weighted as `equations.priorities` has it. Draws are independent, not stratified: so
+alpha = 0 is uniform replay, number by number.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
+from ddpg_jax.equations.priorities import Prioritization, annealed_beta, importance_weight, priority
 from ddpg_jax.replay.ring import Ring
 from ddpg_jax.replay.sum_tree import BYTES_PER_SLOT, SumTree
-from ddpg_jax.types import Batch, EnvSpec, HostArray, Step
+from ddpg_jax.types import EnvSpec, HostArray, Step
 
-LARGEST_ERROR = 1e30
-"""Errors count as no larger than this, and as this where they are NaN; that a learner diverges is told elsewhere."""
+_NONE = np.finfo(np.float64).tiny
+"""The priority of a row that is not there, which is asked for while the loop compiles."""
 
 
 class PrioritizedRing(Ring):
@@ -33,11 +34,7 @@ class PrioritizedRing(Ring):
       capacity: transitions of each seed.
       n_step: rows folded into a transition at most.
       gamma: discount of one step.
-      alpha: exponent of the priorities, in [0, 1]; 0 draws uniformly.
-      beta: exponent of the weights at the first update, in [0, 1].
-      beta_end: that at the last update; between them it is linear in the number of updates.
-      epsilon: added to the absolute error, positive.
-      updates: updates of the run.
+      rule: how priorities and weights come about.
 
     Raises:
       ConfigError: it would not fit into free memory. Nothing has been allocated then.
@@ -55,17 +52,12 @@ class PrioritizedRing(Ring):
         capacity: int,
         n_step: int,
         gamma: float,
-        alpha: float,
-        beta: float,
-        beta_end: float,
-        epsilon: float,
-        updates: int,
+        rule: Prioritization,
     ) -> None:
         super().__init__(spec, seeds, num_envs=num_envs, capacity=capacity, n_step=n_step, gamma=gamma)
         self.tree = SumTree(len(seeds), self._shape[0] * num_envs)
-        self._alpha, self._epsilon = alpha, epsilon
-        self._betas, self._updates = (beta, beta_end), updates
-        self._beta = beta  # of the last draw
+        self._rule = rule
+        self._beta = rule.beta  # of the last draw
         self._steps = 0  # added since the run began
         self._largest = np.ones(len(seeds))  # priority so far
 
@@ -91,43 +83,35 @@ class PrioritizedRing(Ring):
         mass = self._random(updates, batch_size, call).reshape(len(self._largest), -1)
         mass *= self.tree.total[:, None]
         slots = self.tree.find(mass).reshape(-1, updates, batch_size)
-        begin, end = self._betas
-        self._beta = begin + (end - begin) * min(1.0, call * updates / max(1, self._updates))
+        self._beta = annealed_beta(np.asarray(call * updates), self._rule)
         return (slots - self.oldest) % self._slots + self.oldest
 
     def weights(self, index: HostArray) -> HostArray:
-        """Importance weights of rows that were drawn just now.
-
-        The weight over the largest of its batch, (N·P)^-beta / max (N·P)^-beta, is (p / min p)^-beta: N and the sum of
-        all priorities cancel, and equal priorities have weights of exactly 1.
+        """Importance weights of rows, at their priorities of now and with the beta of the last draw.
 
         Args:
           index: `[S, ..., B]`; the last axis is a batch.
 
         Returns:
-          float32, of the same shape.
+          float32, of the same shape, the largest of each batch 1.
         """
-        priority = self.tree.get(self._slot(index)).reshape(index.shape)
-        return ((priority.min(-1, keepdims=True) / priority) ** self._beta).astype(np.float32)
+        priorities = np.maximum(self.tree.get(self._slot(index)), _NONE).reshape(index.shape)
+        return importance_weight(priorities, self._beta).astype(np.float32)
 
-    def gather(self, index: HostArray) -> Batch:
-        """The transitions that begin at given rows, with the weights of what was drawn last; see `Ring.gather`."""
-        return super().gather(index)._replace(weight=self.weights(index))
-
-    def write_back(self, index: HostArray, td_error: HostArray) -> None:
+    def write_back(self, index: HostArray, td_error: Any) -> None:
         """Sets the priorities of transitions that were learned from.
 
         A row that has been overwritten since is left alone; of several errors of one row the largest counts.
 
         Args:
           index: as it was drawn, `[S, U, B]`.
-          td_error: `[S, U, B]`.
+          td_error: `[S, U, B]`, an array of the host or of the device.
         """
         index = index.reshape(len(index), -1)
-        error = np.fmin(np.abs(td_error, dtype=np.float64), LARGEST_ERROR).reshape(index.shape)
-        priority, keep = (error + self._epsilon) ** self._alpha, index >= self.oldest
-        self.tree.set(self._slot(index), priority, keep)
-        np.maximum(self._largest, priority.max(1, initial=0.0, where=keep), out=self._largest)
+        values = priority(np.asarray(td_error, np.float64).reshape(index.shape), self._rule)
+        keep = index >= self.oldest
+        self.tree.set(self._slot(index), values, keep)
+        np.maximum(self._largest, values.max(1, initial=0.0, where=keep), out=self._largest)
 
     @property
     def _slots(self) -> int:

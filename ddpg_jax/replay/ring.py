@@ -10,7 +10,7 @@ transitions is one gather of whole records.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -122,12 +122,12 @@ class Ring:
         draws *= len(self)
         return draws.astype(np.int64)
 
-    def write_back(self, index: HostArray, td_error: HostArray) -> None:
-        """Hands back what an update said of its transitions; nothing is made of it here.
+    def write_back(self, index: HostArray, td_error: Any) -> None:
+        """Hands back what an update said of its transitions; uniform replay asks for nothing, and gets nothing.
 
         Args:
           index: as it was drawn, `[S, U, B]`.
-          td_error: `[S, U, B]`.
+          td_error: `()`; `[S, U, B]` where `weighted`.
         """
 
     def words(self, index: HostArray) -> HostArray:
@@ -158,7 +158,11 @@ class Ring:
         reward, discount, last = fold_steps(**columns, available=self._length - age, gamma=self.gamma)
         end = first if self.n_step == 1 else self._take(age + last, lane)
         data = Transition(first["obs"], first["action"], reward, discount, end["next_obs"])
-        return Batch(data, np.ones(index.shape, np.float32), index)
+        return Batch(data, self.weights(index), index)
+
+    def weights(self, index: HostArray) -> HostArray:
+        """Importance weights of the transitions that begin at given rows, float32, of the shape of `index`: 1 here."""
+        return np.ones(index.shape, np.float32)
 
     def _random(self, updates: int, batch_size: int, call: int) -> HostArray:
         """Numbers in [0, 1), `[S, U, B]`, each seed's from its own stream."""

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import chi2
 
+from ddpg_jax.equations.priorities import Prioritization
 from ddpg_jax.errors import ConfigError
 from ddpg_jax.replay import ring as ring_module
 from ddpg_jax.replay.prioritized import PrioritizedRing
@@ -25,8 +26,8 @@ def add(ring, seeds, num_envs, steps, rng=None):
 
 
 def make(seeds=(0,), num_envs=1, steps=8, *, capacity=100, n_step=1, **priorities):
-    numbers = {"alpha": 1.0, "beta": 1.0, "beta_end": 1.0, "epsilon": 1e-12, "updates": 100} | priorities
-    ring = PrioritizedRing(SPEC, seeds, num_envs=num_envs, capacity=capacity, n_step=n_step, gamma=0.5, **numbers)
+    rule = Prioritization(**{"alpha": 1.0, "beta": 1.0, "beta_end": 1.0, "epsilon": 1e-12, "updates": 100} | priorities)
+    ring = PrioritizedRing(SPEC, seeds, num_envs=num_envs, capacity=capacity, n_step=n_step, gamma=0.5, rule=rule)
     add(ring, len(seeds), num_envs, steps)
     return ring
 
