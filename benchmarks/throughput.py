@@ -199,7 +199,7 @@ def ours(case: Case) -> Racer:
 
         def one_update() -> None:
             nonlocal state
-            state, _ = update(state, packed, keys)
+            state, *_ = update(state, packed, keys)
             jax.block_until_ready(state)
 
         packed = replay()

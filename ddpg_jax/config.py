@@ -25,10 +25,12 @@ from ddpg_jax.sections import (
     LoggingConfig,
     NoNoiseConfig,
     OUConfig,
+    PrioritizedReplayConfig,
     ReplayConfig,
     Section,
     Seed,
     TD3Config,
+    UniformReplayConfig,
 )
 
 DEVICE_BACKENDS = ("jax", "phys2d", "gymnax", "brax", "playground")
@@ -54,7 +56,7 @@ class Config(Section):
     """[algorithm]"""
     exploration: Annotated[ExplorationConfig, Field(discriminator="kind")] = GaussianConfig()
     """[exploration]"""
-    replay: ReplayConfig = ReplayConfig()
+    replay: Annotated[ReplayConfig, Field(discriminator="kind")] = UniformReplayConfig()
     """[replay]"""
     evaluation: EvaluationConfig = EvaluationConfig()
     """[evaluation]"""
@@ -83,14 +85,15 @@ class Config(Section):
             raise ValueError("a seed stands twice in the list; equal seeds give equal runs")
         return seeds
 
-    @field_validator("algorithm", "exploration", mode="before")
+    @field_validator("algorithm", "exploration", "replay", mode="before")
     @classmethod
     def _default_tag(cls, value: object, info: ValidationInfo) -> object:
-        tag = {"algorithm": {"name": "ddpg"}, "exploration": {"kind": "gaussian"}}[str(info.field_name)]
+        defaults = {"algorithm": "ddpg", "exploration": "gaussian", "replay": "uniform"}
+        tag = {TAGS[str(info.field_name)]: defaults[str(info.field_name)]}
         return tag | cast("dict[str, object]", value) if isinstance(value, dict) else value
 
 
-TAGS = {"algorithm": "name", "exploration": "kind"}
+TAGS = {"algorithm": "name", "exploration": "kind", "replay": "kind"}
 """The field that tells the models of a section apart."""
 
 
@@ -100,7 +103,7 @@ def sections() -> dict[str, tuple[type[BaseModel], ...]]:
         "env": (EnvConfig,),
         "algorithm": (DDPGConfig, TD3Config, D4PGConfig, FastTD3Config),
         "exploration": (NoNoiseConfig, GaussianConfig, OUConfig),
-        "replay": (ReplayConfig,),
+        "replay": (UniformReplayConfig, PrioritizedReplayConfig),
         "evaluation": (EvaluationConfig,),
         "logging": (LoggingConfig,),
     }
@@ -114,7 +117,7 @@ def is_device_env(identifier: str) -> bool:
 
 def hyper_paths(config: Config) -> tuple[str, ...]:
     """The fields of a configuration that may be traced, as `section.field`."""
-    paths = [f"{name}.{field}" for name in ("algorithm", "exploration") for field in getattr(config, name).hyper]
+    paths = [f"{name}.{field}" for name in TAGS for field in getattr(config, name).hyper]
     decays = {"algorithm.critic_weight_decay", "algorithm.actor_weight_decay"}
     unused = decays if config.algorithm.weight_decay == "none" else set[str]()
     return tuple(path for path in paths if path not in unused)

@@ -112,19 +112,21 @@ def nearest(word: str, words: list[str]) -> str:
 
 
 def _without_other_kind(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The values without what another kind of noise or another algorithm, asked for by the overrides, does not share.
+    """The values without what another kind of noise, algorithm or replay, asked for by the overrides, does not share.
 
-    Kinds of noise share nothing, as their fields mean different things; algorithms share what both of them know.
+    Kinds of noise share nothing, as their fields mean different things; the others share what both of them know.
     """
     kept = dict(values)
     kind, other = (_lookup(each, ("exploration", "kind")) for each in (values, overrides))
     if other is not None and other != kind:
         kept.pop("exploration", None)
-    name, other = (_lookup(each, ("algorithm", "name")) for each in (values, overrides))
-    models = {_only_kind(model, "name"): model for model in sections()["algorithm"]}
-    if other is not None and other != name and other in models and isinstance(values.get("algorithm"), Mapping):
-        known = models[other].model_fields
-        kept["algorithm"] = {field: value for field, value in values["algorithm"].items() if field in known}
+    for section in ("algorithm", "replay"):
+        tag = TAGS[section]
+        name, other = (_lookup(each, (section, tag)) for each in (values, overrides))
+        models = {_only_kind(model, tag): model for model in sections()[section]}
+        if other is not None and other != name and other in models and isinstance(values.get(section), Mapping):
+            known = models[other].model_fields
+            kept[section] = {field: value for field, value in values[section].items() if field in known}
     return kept
 
 

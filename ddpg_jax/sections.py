@@ -315,13 +315,40 @@ class OUConfig(Section):
 ExplorationConfig: TypeAlias = NoNoiseConfig | GaussianConfig | OUConfig
 
 
-class ReplayConfig(Section):
-    """`[replay]`."""
+class UniformReplayConfig(Section):
+    """`[replay]` with `kind = "uniform"`."""
 
     kind: Literal["uniform"] = "uniform"
-    """how transitions are drawn"""
+    """transitions are drawn alike"""
     capacity: Count = 100_000
     """transitions of each seed"""
+
+
+class PrioritizedReplayConfig(Section):
+    """`[replay]` with `kind = "prioritized"`: in proportion to (|TD error| + epsilon)^alpha.
+
+    The error is that of the critics' values. For D4PG too it is the error of the means, not the cross-entropy of the
+    distributions by which Barth-Maron et al. (arXiv:1804.08617) set priorities.
+    """
+
+    hyper: ClassVar = ("alpha", "beta", "beta_end", "epsilon")
+
+    kind: Literal["prioritized"]
+    """transitions are drawn in proportion to their last error"""
+    capacity: Count = 100_000
+    """transitions of each seed"""
+    alpha: Fraction = 0.6
+    """how far the error decides; 0: not at all"""
+    beta: Fraction = 0.4
+    """how far weights make up for it, at the first update"""
+    beta_end: Fraction = 1.0
+    """likewise at the last update; linear between them"""
+    epsilon: Annotated[float, Field(gt=0, le=1)] = 1e-6
+    """added to the error, so that nothing is lost for ever"""
+
+
+ReplayConfig: TypeAlias = UniformReplayConfig | PrioritizedReplayConfig
+"""The union of the replays' configurations, told apart by `kind`."""
 
 
 class EvaluationConfig(Section):

@@ -18,7 +18,11 @@ from ddpg_jax.reading import dump_toml, load_config, resolve
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 FILES = sorted(path for path in CONFIGS.rglob("*.toml") if path.parent.name != "sweeps")
-CHOSEN_BY = {"algorithm": ["ddpg", "td3", "d4pg", "fasttd3"], "exploration": ["none", "gaussian", "ou"]}
+CHOSEN_BY = {
+    "algorithm": ["ddpg", "td3", "d4pg", "fasttd3"],
+    "exploration": ["none", "gaussian", "ou"],
+    "replay": ["uniform", "prioritized"],
+}
 SCHEMA = Config.model_json_schema()
 
 
@@ -224,6 +228,15 @@ def test_another_algorithm_on_the_command_line_keeps_what_it_shares():
     assert (config.algorithm.name, config.algorithm.tau) == ("td3", 0.02)
 
 
+def test_another_replay_on_the_command_line_keeps_what_it_shares():
+    values = {"replay": {"kind": "prioritized", "capacity": 70, "alpha": 0.5}}
+    config = resolve(values, {"replay": {"kind": "uniform"}}, source="")
+    assert config.replay.model_dump() == {"kind": "uniform", "capacity": 70}
+    config = resolve({"replay": {"capacity": 70}}, {"replay": {"kind": "prioritized"}}, source="")
+    assert (config.replay.kind, config.replay.capacity) == ("prioritized", 70)
+    assert "alpha" in message({"replay": {"alpha": 0.5}})  # uniform, unless said otherwise
+
+
 def test_all_mistakes_are_reported_at_once():
     values = {
         "total_stepz": 1,
@@ -379,6 +392,8 @@ def configs(draw: st.DrawFn) -> Config:
         values["seeds"] = values["seeds"] % 65536 + 1
     if values.get("exploration", {}).keys() - {"kind", "sigma"}:
         values["exploration"]["kind"] = "ou"
+    if values.get("replay", {}).keys() - {"kind", "capacity"}:
+        values["replay"]["kind"] = "prioritized"
     return resolve(values, {}, source="drawn")
 
 

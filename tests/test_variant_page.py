@@ -19,7 +19,7 @@ def test_the_variant_on_the_page_runs(capsys):
     short = CODE.replace("total_steps=12_000", 'total_steps=600, algorithm={"hidden": [8]}')
     assert short != CODE
     names = {}
-    exec(compile(short, "adding_a_variant.md", "exec"), names)
+    exec(compile(short, "adding_a_variant.md", "exec"), names)  # noqa: S102
     assert names["history"].returns.shape == (4, 1, 10)
     assert np.isfinite(names["history"].metrics["critic_loss"]).all()
     assert names["states"].step.tolist() == [100] * 4
@@ -31,7 +31,7 @@ def test_the_variant_on_the_page_runs(capsys):
 def test_the_variant_on_the_page_learns():
     """At least three of its four seeds solve Pendulum."""
     names = {}
-    exec(compile(CODE, "adding_a_variant.md", "exec"), names)
+    exec(compile(CODE, "adding_a_variant.md", "exec"), names)  # noqa: S102
     final = names["history"].returns[:, -1].mean(-1)
     assert np.median(final) > -200
     assert (final > -250).sum() >= 3

@@ -11,6 +11,7 @@ from ddpg_jax.config import Config
 from ddpg_jax.envs.factory import training_lanes
 from ddpg_jax.loops.host import host_loop
 from ddpg_jax.loops.report import Report
+from ddpg_jax.loops.start import make_ring
 from ddpg_jax.reading import merge
 from ddpg_jax.replay.ring import Ring
 from ddpg_jax.types import Agent
@@ -45,18 +46,6 @@ class Looped(NamedTuple):
 def tiny_config(**changes: Any) -> Config:
     """The tiny run, with changes by section."""
     return dj.load_config(**merge(TINY, changes))
-
-
-def make_ring(config: Config, spec: Any) -> Ring:
-    """An empty replay for a configuration."""
-    return Ring(
-        spec,
-        config.seed_list,
-        num_envs=config.env.num_envs,
-        capacity=config.replay.capacity,
-        n_step=config.algorithm.n_step,
-        gamma=config.algorithm.gamma,
-    )
 
 
 def loop(config: Config, change_agent: Any = lambda agent: agent) -> Looped:

@@ -6,11 +6,12 @@ An iteration, E environment steps of each seed:
     update              dispatched on batches that were drawn already
     actions             the host waits for them, not for the update
         environments    step meanwhile
-        ring            stores the step, and draws the batches of the next iteration, meanwhile
+        ring            stores the step, takes back the errors of the iteration before, which are there since the
+                        actions are, and draws the batches of the next iteration, meanwhile
 
 The order is fixed, so a run is deterministic. A minibatch is drawn before the transition of its own iteration is
 stored, and the updates that the last iteration brings are not made. Nothing is read back from the device but the
-actions, the keys of exploration a block at a time, and the metrics at a report.
+actions, the keys of exploration a block at a time, the metrics at a report, and the errors where priorities want them.
 """
 
 from __future__ import annotations
@@ -46,24 +47,27 @@ PHASES = ("compile", "act", "environment", "replay", "update")
 ActFn: TypeAlias = Callable[..., tuple[Array, Tree, Tree]]
 ChooseFn: TypeAlias = Callable[[int, TrainState, Tree, HostArray, HostArray], tuple[Any, Tree, Tree]]
 ObserveFn: TypeAlias = Callable[[TrainState, HostArray, HostArray], Tree]
-UpdateFn: TypeAlias = Callable[[TrainState, Any, Array], tuple[TrainState, Array]]
+UpdateFn: TypeAlias = Callable[[TrainState, Any, Array], tuple[TrainState, Array, Any]]
 
 
-def jit_update(agent: Agent, unpack: Callable[[Any], Batch]) -> UpdateFn:
-    """The update of all seeds as one donated call, `(state, packed, run_keys [S]) -> (state, metrics [S, U, K])`.
+def jit_update(agent: Agent, unpack: Callable[[Any], Batch], *, errors: bool = False) -> UpdateFn:
+    """The update of all seeds as one donated call.
+
+    `(state, packed, run_keys [S]) -> (state, metrics [S, U, K], td_error [S, U, B] or ())`
 
     Args:
       agent: a learner of one seed.
       unpack: takes apart what a `Transport` has taken.
+      errors: whether temporal-difference errors are wanted.
 
     Returns:
       The call; its K metrics are in the order of `METRICS`.
     """
 
     @partial(jax.jit, donate_argnums=0)
-    def update(state: TrainState, packed: Any, run_keys: Array) -> tuple[TrainState, Array]:
-        state, metrics, _ = jax.vmap(agent.update)(state, unpack(packed), run_keys)
-        return state, jnp.stack([metrics[name] for name in METRICS], -1)
+    def update(state: TrainState, packed: Any, run_keys: Array) -> tuple[TrainState, Array, Any]:
+        state, metrics, td_error = jax.vmap(agent.update)(state, unpack(packed), run_keys)
+        return state, jnp.stack([metrics[name] for name in METRICS], -1), td_error if errors else ()
 
     return update
 
@@ -120,7 +124,7 @@ def host_loop(config: Config, agent: Agent, lanes: AnyLanes, ring: Ring) -> Iter
     seeds, num_envs, batch_size = config.seed_list, config.env.num_envs, config.algorithm.batch_size
     lap, seconds = _stopwatch()
     transport = transport_of(ring, narrow=config.algorithm.narrow)
-    act, update = jit_act(agent), jit_update(agent, transport.unpack)
+    act, update = jit_act(agent), jit_update(agent, transport.unpack, errors=ring.weighted)
     keys, per_call = rng.run_keys(seeds), updates_per_call(config)
     empty = transport.take(np.zeros((len(seeds), per_call, batch_size), np.int64))
     state, act_state = _initialised(agent, act, update, keys, num_envs, ring, empty)
@@ -128,7 +132,7 @@ def host_loop(config: Config, agent: Agent, lanes: AnyLanes, ring: Ring) -> Iter
     explore = _explorer(act, keys, num_envs, first_block)
     uniform = _uniform(seeds, num_envs, lanes.spec.action_size, jit_observe(agent, state))
     reset, period = jax.jit(jax.vmap(agent.reset), donate_argnums=0), reset_period(config)
-    meter, drawn = Meter(seeds, num_envs, METRICS), list[Any]()
+    meter, drawn, returned = Meter(seeds, num_envs, METRICS), list[Any](), list[Any]()
     lap("compile")
 
     obs, first = lanes.reset(), np.ones((len(seeds), num_envs), bool)
@@ -140,9 +144,11 @@ def host_loop(config: Config, agent: Agent, lanes: AnyLanes, ring: Ring) -> Iter
         pending, act_state, moments = choose(i, state, act_state, obs, first)
         state = state._replace(stats=state.stats._replace(obs=moments))
         lap("act")
-        for packed in drawn:
-            state, metrics = update(state, packed, keys)
+        late, returned = returned, []
+        for index, packed in drawn:
+            state, metrics, td_error = update(state, packed, keys)
             meter.updated(metrics)
+            returned.append((index, td_error))
         lap("update")
         action = np.asarray(pending)
         if not np.isfinite(action).all():
@@ -153,10 +159,12 @@ def host_loop(config: Config, agent: Agent, lanes: AnyLanes, ring: Ring) -> Iter
         lap("environment")
         step = (i + 1) * num_envs
         ring.add(obs, action, result)
+        for index, td_error in late:  # of updates that the actions have waited for
+            ring.write_back(index, td_error)
         obs, first = result.obs, meter.stepped(result, step)
         calls = (config.updates_owed(step) - meter.updates) // per_call
         numbers = range(meter.updates // per_call, meter.updates // per_call + calls)
-        drawn = [transport.take(ring.draw(per_call, batch_size, number)) for number in numbers]
+        drawn = [(index := ring.draw(per_call, batch_size, number), transport.take(index)) for number in numbers]
         lap("replay")
         if is_boundary(config, step):
             rows = meter.settle(step)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from fractions import Fraction
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
+from ddpg_jax.equations.priorities import Prioritization
 from ddpg_jax.errors import ConfigError
 
 if TYPE_CHECKING:
     from ddpg_jax.config import Config
+    from ddpg_jax.sections import PrioritizedReplayConfig
 
 
 def is_due(step: int, every: int, stride: int) -> bool:
@@ -39,6 +41,13 @@ def chunks(config: Config, *periods: int) -> Iterator[tuple[int, int]]:
         stop = min([last, *(-(-step // num_envs) for step in following)])
         yield start, stop
         start = stop
+
+
+def prioritization(config: Config) -> Prioritization:
+    """How prioritised replay weighs and draws, if it is configured: its numbers may be traced."""
+    replay = cast("PrioritizedReplayConfig", config.replay)
+    last = config.updates_owed(config.total_steps)
+    return Prioritization(replay.alpha, replay.beta, replay.beta_end, replay.epsilon, updates=last)
 
 
 def updates_per_call(config: Config) -> int:

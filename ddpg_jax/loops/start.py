@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from time import perf_counter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 
@@ -29,7 +29,9 @@ from ddpg_jax.loops.device import (
 from ddpg_jax.loops.evaluate import evaluate_episodes, jit_policy, jit_value
 from ddpg_jax.loops.host import host_loop
 from ddpg_jax.loops.report import Evaluation, Report
+from ddpg_jax.loops.schedule import prioritization
 from ddpg_jax.memory import human_bytes
+from ddpg_jax.replay.prioritized import PrioritizedRing
 from ddpg_jax.replay.ring import Ring
 from ddpg_jax.rng import run_keys
 from ddpg_jax.types import EnvSpec, TrainState
@@ -71,14 +73,7 @@ def _host(config: Config, stack: ExitStack) -> Loop:
     lanes = stack.enter_context(closing(training_lanes(config)))
     trials = stack.enter_context(closing(evaluation_lanes(config, config.evaluation.episodes)))
     agent = make_agent(config, lanes.spec)
-    ring = Ring(
-        lanes.spec,
-        config.seed_list,
-        num_envs=config.env.num_envs,
-        capacity=config.replay.capacity,
-        n_step=config.algorithm.n_step,
-        gamma=config.algorithm.gamma,
-    )
+    ring = make_ring(config, lanes.spec)
     policy, value, gamma = jit_policy(agent), jit_value(agent), config.algorithm.gamma
     return Loop(
         lanes.spec,
@@ -104,6 +99,29 @@ def _device(config: Config, stack: ExitStack) -> Loop:
         lambda state: Evaluation(*first_lanes(jax.device_get(compiled.evaluate(state, {})), len(seeds))),
     )
 
+
+def make_ring(config: Config, spec: EnvSpec) -> Ring:
+    """An empty replay of the host loop.
+
+    Raises:
+      ConfigError: it does not fit into memory.
+    """
+    kind, rule = _RINGS[config.replay.kind]
+    return kind(
+        spec,
+        config.seed_list,
+        num_envs=config.env.num_envs,
+        capacity=config.replay.capacity,
+        n_step=config.algorithm.n_step,
+        gamma=config.algorithm.gamma,
+        **rule(config),
+    )
+
+
+_RINGS: dict[str, tuple[Callable[..., Ring], Callable[[Config], dict[str, Any]]]] = {
+    "uniform": (Ring, lambda config: {}),
+    "prioritized": (PrioritizedRing, lambda config: {"rule": prioritization(config)}),
+}
 
 _LOOPS: dict[str, Callable[[Config, ExitStack], Loop]] = {"host": _host, "device": _device}
 

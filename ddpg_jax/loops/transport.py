@@ -53,8 +53,14 @@ def by_batch(ring: Ring) -> Transport:
 
 
 def by_words(ring: Ring) -> Transport:
-    """Rows as they are stored; what the ring would do with a window of one row is done on the device."""
+    """Rows as they are stored, and their weights where they have any, as one more word.
+
+    What the ring would do with a window of one row is done on the device.
+    """
     layout: Any = ring.row_dtype.fields
+
+    def with_weights(index: HostArray) -> HostArray:
+        return np.concatenate([ring.words(index), ring.weights(index)[..., None]], -1)
 
     def column(words: Array, name: str) -> Array:
         dtype, offset = layout[name][:2]
@@ -71,9 +77,10 @@ def by_words(ring: Ring) -> Transport:
         rows = jnp.ones(words.shape[:-1], jnp.int32)
         reward, discount, _ = fold_steps(column(words, "reward")[..., None], *ends, rows, ring.gamma)
         obs, action, next_obs = (column(words, name) for name in ("obs", "action", "next_obs"))
-        return Batch(Transition(obs, action, reward, discount, next_obs), jnp.ones_like(reward), ())
+        weight = words[..., -1] if ring.weighted else jnp.ones_like(reward)
+        return Batch(Transition(obs, action, reward, discount, next_obs), weight, ())
 
-    return Transport(take=ring.words, unpack=unpack)
+    return Transport(take=with_weights if ring.weighted else ring.words, unpack=unpack)
 
 
 class PackedBatch(NamedTuple):

@@ -10,6 +10,7 @@ transitions is one gather of whole records.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -52,13 +53,19 @@ class Ring:
       ConfigError: it would not fit into free memory. Nothing has been allocated then.
     """
 
+    weighted: ClassVar[bool] = False
+    """Whether transitions have weights, and the errors of an update are wanted back."""
+
+    _bytes_beside: ClassVar[int] = 0
+    """Memory of a transition beside its row."""
+
     def __init__(
         self, spec: EnvSpec, seeds: Sequence[int], *, num_envs: int, capacity: int, n_step: int, gamma: float
     ) -> None:
         self.spec, self.n_step, self.gamma = spec, n_step, np.float32(gamma)
         self.row_dtype = row_dtype(spec)
         self._shape = (-(-capacity // num_envs), len(seeds), num_envs)
-        _check_memory(self.row_dtype.itemsize, self._shape)
+        _check_memory(self.row_dtype.itemsize + self._bytes_beside, self._shape)
         self._rows = np.zeros(self._shape, self.row_dtype)
         self._flat = self._rows.reshape(-1)
         self._first_lane = np.arange(len(seeds)) * num_envs
@@ -111,13 +118,17 @@ class Ring:
 
     def draw(self, updates: int, batch_size: int, call: int) -> HostArray:
         """Uniform indices `[S, U, B]` for one call of the update, each seed's from its own stream; as in `sample`."""
-        if not self._length:
-            raise ValueError("nothing has been added to the ring; add at least one step before sampling")
-        draws = np.empty((len(self._streams), updates, batch_size))
-        for stream, out in zip(self._streams, draws, strict=True):
-            stream.at(call).random(out=out)
+        draws = self._random(updates, batch_size, call)
         draws *= len(self)
         return draws.astype(np.int64)
+
+    def write_back(self, index: HostArray, td_error: Any) -> None:
+        """Hands back what an update said of its transitions; uniform replay asks for nothing, and gets nothing.
+
+        Args:
+          index: as it was drawn, `[S, U, B]`.
+          td_error: `()`; `[S, U, B]` where `weighted`.
+        """
 
     def words(self, index: HostArray) -> HostArray:
         """The rows at given indices as they are stored.
@@ -147,7 +158,20 @@ class Ring:
         reward, discount, last = fold_steps(**columns, available=self._length - age, gamma=self.gamma)
         end = first if self.n_step == 1 else self._take(age + last, lane)
         data = Transition(first["obs"], first["action"], reward, discount, end["next_obs"])
-        return Batch(data, np.ones(index.shape, np.float32), index)
+        return Batch(data, self.weights(index), index)
+
+    def weights(self, index: HostArray) -> HostArray:
+        """Importance weights of the transitions that begin at given rows, float32, of the shape of `index`: 1 here."""
+        return np.ones(index.shape, np.float32)
+
+    def _random(self, updates: int, batch_size: int, call: int) -> HostArray:
+        """Numbers in [0, 1), `[S, U, B]`, each seed's from its own stream."""
+        if not self._length:
+            raise ValueError("nothing has been added to the ring; add at least one step before sampling")
+        draws = np.empty((len(self._streams), updates, batch_size))
+        for stream, out in zip(self._streams, draws, strict=True):
+            stream.at(call).random(out=out)
+        return draws
 
     def _place(self, index: HostArray) -> tuple[HostArray, HostArray]:
         """Age of the row, 0 the oldest, and number of the lane, of indices `[S, ...]`."""

@@ -10,16 +10,19 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 from scipy import stats
-from tiny_run import EPISODE, loop, make_ring, read_rows, tiny_config
+from tiny_run import EPISODE, loop, read_rows, tiny_config
 
 import ddpg_jax as dj
 from ddpg_jax.algorithms import make_agent
 from ddpg_jax.envs.factory import training_lanes
 from ddpg_jax.envs.lanes import training_seeds
 from ddpg_jax.errors import NotFiniteError
-from ddpg_jax.loops.host import host_loop
+from ddpg_jax.loops.host import host_loop, jit_update
 from ddpg_jax.loops.report import METRICS
+from ddpg_jax.loops.schedule import prioritization
+from ddpg_jax.loops.start import make_ring
 from ddpg_jax.loops.transport import by_batch, by_words, pack_batch, pack_seen, unpack_batch, unpack_seen
+from ddpg_jax.replay.prioritized import PrioritizedRing
 from ddpg_jax.rng import explore_keys, run_keys, stream_key
 from ddpg_jax.types import Batch, Step, Transition
 
@@ -288,13 +291,18 @@ def test_packing_one_observation_and_one_action():
 # --- The whole, rebuilt.
 
 
-def test_ten_iterations_equal_a_plain_python_loop():
-    """One seed at a time, no vmap over seeds, no packing, no donation; episodes of 4 steps end on the way."""
+@pytest.mark.parametrize("kind", ["uniform", "prioritized"])
+def test_ten_iterations_equal_a_plain_python_loop(kind):
+    """One seed at a time, no vmap over seeds, no packing, no donation; episodes of 4 steps end on the way.
+
+    The errors of an update are written back in the next iteration, after its step is stored.
+    """
     config = tiny_config(
         total_steps=20,
         env={"num_envs": 2, "max_episode_steps": 4},
         algorithm={"warmup_steps": 0, "learning_starts": 6},
         exploration={"kind": "ou", "sigma": 0.5},
+        replay={"kind": kind},
         logging={"every": 20},
         evaluation={"every": 0},
     )
@@ -305,18 +313,22 @@ def test_ten_iterations_equal_a_plain_python_loop():
     act, update = jax.jit(agent.act), jax.jit(agent.update)
     states = [jax.jit(agent.init)(key) for key in keys]
     act_states = [agent.init_act(2), agent.init_act(2)]
-    obs, first, drawn = lanes.reset(), np.ones((2, 2), bool), None
+    obs, first, drawn, late = lanes.reset(), np.ones((2, 2), bool), None, None
     for i in range(10):
-        actions = []
+        actions, errors = [], []
         for s in range(2):
             now = explore_keys(keys[s][None], jnp.array([i], jnp.uint32), 2)[0, 0]
             action, act_states[s] = act(states[s], act_states[s], obs[s], first[s], now)
             actions.append(np.asarray(action))
             if drawn is not None:
                 batches = drawn._replace(index=())
-                states[s], _, _ = update(states[s], seed_of(batches, s), keys[s])
+                states[s], _, td_error = update(states[s], seed_of(batches, s), keys[s])
+                errors.append(np.asarray(td_error))
         step = lanes.step(np.stack(actions))
         ring.add(obs, np.stack(actions), step)
+        if late is not None:
+            ring.write_back(*late)
+        late = (drawn.index, np.stack(errors)) if errors else None
         obs, first = step.obs, step.terminated | step.truncated
         owed = max(0, 2 * (i + 1) - 6)
         drawn = ring.sample(2, 4, owed // 2 - 1) if owed else None
@@ -327,6 +339,10 @@ def test_ten_iterations_equal_a_plain_python_loop():
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
     ours, theirs = (r.gather(np.tile(np.arange(20), (2, 1))).data for r in (looped.ring, ring))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), ours, theirs)
+    if kind == "prioritized":
+        rows = np.tile(np.arange(20), (2, 1))
+        np.testing.assert_allclose(looped.ring.tree.get(rows), ring.tree.get(rows), rtol=1e-4)
+        assert (np.unique(ring.tree.get(rows)).size) > 10
 
 
 def test_the_noise_starts_anew_with_every_episode():
@@ -356,6 +372,87 @@ def test_the_noise_starts_anew_with_every_episode():
     assert np.abs(data.action - replayed(lambda t: False))[6:].max() > 0.1
 
 
+# --- Priorities.
+
+
+@pytest.mark.parametrize("hidden", [8, 128], ids=["narrow", "wide"])
+def test_without_priorities_a_run_is_that_of_uniform_replay_bit_by_bit(hidden):
+    """Whichever way the batches travel: the draws are the same numbers, and every weight is 1."""
+    runs = [
+        loop(tiny_config(total_steps=80, env={"num_envs": 2}, algorithm={"hidden": [hidden]}, replay=replay))
+        for replay in ({}, {"kind": "prioritized", "alpha": 0.0})
+    ]
+    assert [type(looped.ring).__name__ for looped in runs] == ["Ring", "PrioritizedRing"]
+    assert runs[0].reports[-1].updates == runs[1].reports[-1].updates == 58
+    assert_bit_equal(runs[0].reports[-1].state, runs[1].reports[-1].state)
+    for ours, theirs in zip(runs[0].rows, runs[1].rows, strict=True):
+        assert ours.pop("event") == theirs.pop("event")
+        assert ours == pytest.approx(theirs, rel=1e-6)  # a mean with weights that are known to be 1 is contracted
+
+
+def test_errors_come_back_one_call_late_and_before_the_next_draw():
+    """Each error is the number of its update, from 1."""
+    events, config = [], tiny_config(total_steps=30, replay={"kind": "prioritized", "alpha": 1.0})
+
+    def counting(agent):
+        agent = idle(agent)
+
+        def update(state, batches, run_key):
+            state, metrics, td_error = agent.update(state, batches, run_key)
+            return state, metrics, td_error + state.step.astype(jnp.float32)
+
+        return agent._replace(update=update)
+
+    class Watched(PrioritizedRing):
+        def draw(self, updates, batch_size, call):
+            index = super().draw(updates, batch_size, call)
+            events.append(("draw", call + 1, index))
+            return index
+
+        def write_back(self, index, td_error):
+            (number,) = np.unique(td_error)
+            events.append(("write back", int(number), index))
+            super().write_back(index, td_error)
+
+        def add(self, *row):
+            super().add(*row)
+            events.append(("add", self._steps, None))
+
+    lanes = training_lanes(config)
+    agent, rule = counting(make_agent(config, lanes.spec)), prioritization(config)
+    sizes = {"num_envs": 1, "capacity": 1000, "n_step": 1, "gamma": 0.99}
+    list(host_loop(config, agent, lanes, Watched(lanes.spec, config.seed_list, **sizes, rule=rule)))
+    order = [event[:2] for event in events if event[0] != "add" or event[1] > 20]
+    assert order[:7] == [
+        *(("add", 21), ("draw", 1), ("add", 22), ("draw", 2), ("add", 23), ("write back", 1), ("draw", 3))
+    ]
+    assert order[7:10] == [("add", 24), ("write back", 2), ("draw", 4)]
+    indices = {kind: {n: index for what, n, index in events if what == kind} for kind in ("draw", "write back")}
+    assert set(indices["write back"]) == set(range(1, 9))
+    for number, index in indices["write back"].items():
+        np.testing.assert_array_equal(index, indices["draw"][number])
+
+
+def test_uniform_replay_asks_for_no_errors():
+    config = tiny_config()
+    lanes = training_lanes(config)
+    ring, agent = make_ring(config, lanes.spec), idle(make_agent(config, lanes.spec))
+    obs, action = lanes.reset(), np.zeros((2, 1, 1), np.float32)
+    ring.add(obs, action, lanes.step(action))
+    way, keys = by_words(ring), run_keys(config.seed_list)
+    state, packed = jax.vmap(agent.init)(keys), way.take(ring.draw(1, 4, 0))
+    assert jax.eval_shape(jit_update(agent, way.unpack), state, packed, keys)[2] == ()
+    assert jax.eval_shape(jit_update(agent, way.unpack, errors=True), state, packed, keys)[2].shape == (2, 1, 4)
+
+
+def test_a_prioritised_run_repeats_and_its_seeds_do_not_depend_on_each_other():
+    changes = {"replay": {"kind": "prioritized", "capacity": 30}, "total_steps": 80}
+    runs = [loop(tiny_config(seeds=seeds, **changes)).reports[-1].state for seeds in ([4, 9], [4, 9], [9])]
+    assert_bit_equal(runs[0], runs[1])
+    for a, b in zip(jax.tree.leaves(seed_of(runs[0], 1)), jax.tree.leaves(seed_of(runs[2], 0)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
 # --- Ends before the end.
 
 
@@ -370,9 +467,10 @@ def test_a_loop_can_be_left_at_any_report():
     assert report.state.step.tolist() == [0, 0]  # its buffers are still whole
 
 
-def test_both_ways_for_batches_give_the_same_batch():
+@pytest.mark.parametrize("kind", ["uniform", "prioritized"])
+def test_both_ways_for_batches_give_the_same_batch(kind):
     """Words taken apart on the device equal what the ring folds on the host, at ends of either kind too."""
-    config = tiny_config(env={"num_envs": 2})
+    config = tiny_config(env={"num_envs": 2}, replay={"kind": kind})
     spec = training_lanes(config).spec
     ring, rng = make_ring(config, spec), np.random.default_rng(0)
     for _ in range(40):
@@ -382,11 +480,14 @@ def test_both_ways_for_batches_give_the_same_batch():
         ring.add(
             obs, rng.uniform(-1, 1, (*lead, spec.action_size)).astype(np.float32), Step(obs, next_obs, reward, *ends)
         )
+    ring.write_back(ring.draw(1, 200, call=4), rng.normal(size=(2, 1, 200)))
     index = ring.draw(3, 32, call=5)
     words, folded = by_words(ring), by_batch(ring)
     one, other = (jax.jit(way.unpack)(way.take(index)) for way in (words, folded))
     jax.tree.map(np.testing.assert_array_equal, one, other)
     assert set(np.unique(one.data.discount)) == {np.float32(0), np.float32(0.99)}
+    np.testing.assert_array_equal(one.weight, ring.weights(index))
+    assert (len(np.unique(one.weight)) > 10) == (kind == "prioritized")
 
 
 def test_parameters_that_are_not_finite_are_not_blamed_on_the_environment():
