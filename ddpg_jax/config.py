@@ -22,10 +22,13 @@ from ddpg_jax.sections import (
     ExplorationConfig,
     FastTD3Config,
     GaussianConfig,
+    GaussianPerEnvConfig,
     LoggingConfig,
     NoNoiseConfig,
     OUConfig,
+    ParameterConfig,
     ReplayConfig,
+    ScheduledConfig,
     Section,
     Seed,
     TD3Config,
@@ -99,7 +102,7 @@ def sections() -> dict[str, tuple[type[BaseModel], ...]]:
     return {
         "env": (EnvConfig,),
         "algorithm": (DDPGConfig, TD3Config, D4PGConfig, FastTD3Config),
-        "exploration": (NoNoiseConfig, GaussianConfig, OUConfig),
+        "exploration": (NoNoiseConfig, GaussianConfig, OUConfig, GaussianPerEnvConfig, ParameterConfig),
         "replay": (ReplayConfig,),
         "evaluation": (EvaluationConfig,),
         "logging": (LoggingConfig,),
@@ -117,6 +120,8 @@ def hyper_paths(config: Config) -> tuple[str, ...]:
     paths = [f"{name}.{field}" for name in ("algorithm", "exploration") for field in getattr(config, name).hyper]
     decays = {"algorithm.critic_weight_decay", "algorithm.actor_weight_decay"}
     unused = decays if config.algorithm.weight_decay == "none" else set[str]()
+    if isinstance(config.exploration, ScheduledConfig) and not config.exploration.ends:
+        unused = unused | {"exploration.sigma_end"}
     return tuple(path for path in paths if path not in unused)
 
 
