@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from math import prod
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,14 +11,24 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ddpg_jax.agents import exploration as explorations
 from ddpg_jax.agents import heads, networks, noise, normalize
 from ddpg_jax.agents.policy_gradient import policy_gradient, polyak, polyak_critic, smoothed, with_online
 from ddpg_jax.errors import EnvironmentFault
-from ddpg_jax.types import Agent, Array, EnvSpec, Network, Noise, Normalizer, Params
+from ddpg_jax.types import Agent, Array, EnvSpec, Exploration, Network, Noise, Normalizer, Params
 
 if TYPE_CHECKING:
     from ddpg_jax.config import Config
-    from ddpg_jax.sections import D4PGConfig, ExplorationConfig, FastTD3Config, LearnerConfig, TD3Config
+    from ddpg_jax.sections import (
+        D4PGConfig,
+        FastTD3Config,
+        GaussianPerEnvConfig,
+        LearnerConfig,
+        OUConfig,
+        ParameterConfig,
+        ScheduledConfig,
+        TD3Config,
+    )
 
 
 def make_agent(config: Config, spec: EnvSpec) -> Agent:
@@ -32,7 +42,7 @@ def make_agent(config: Config, spec: EnvSpec) -> Agent:
             f"observations of shape {spec.obs_shape} are not vectors: algorithm.name={config.algorithm.name!r} learns "
             f"from vectors only; flatten them with gymnasium.wrappers.FlattenObservation"
         )
-    return in_float32(_ALGORITHMS[config.algorithm.name](config, make_noise(config.exploration, spec), spec))
+    return in_float32(_ALGORITHMS[config.algorithm.name](config, make_exploration(config, spec), spec))
 
 
 def in_float32(agent: Agent) -> Agent:
@@ -50,28 +60,28 @@ def in_float32(agent: Agent) -> Agent:
     return agent._replace(**acting, update=under(agent.update), value=under(agent.value))
 
 
-def ddpg(config: Config, exploration: Noise, spec: EnvSpec) -> Agent:
+def ddpg(config: Config, exploration: Exploration, spec: EnvSpec) -> Agent:
     """Deep deterministic policy gradient (Lillicrap et al., arXiv:1509.02971, Algorithm 1)."""
     algorithm = config.algorithm
     actor, critic = _mlps(config, spec)
     return policy_gradient(
         networks=Params(networks.identity(), actor, networks.ensemble(critic, 1)),
         head=heads.scalar(),
-        noise=exploration,
+        exploration=exploration,
         optimizers=_optimizers(config),
         normalizer=_normalizer(config, spec),
         follow=polyak(algorithm.tau),
     )
 
 
-def td3(config: Config, exploration: Noise, spec: EnvSpec) -> Agent:
+def td3(config: Config, exploration: Exploration, spec: EnvSpec) -> Agent:
     """Twin delayed DDPG (Fujimoto et al., arXiv:1802.09477, Algorithm 1), with any number of critics."""
     algorithm = cast("TD3Config", config.algorithm)
     actor, critic = _mlps(config, spec)
     return policy_gradient(
         networks=Params(networks.identity(), actor, networks.ensemble(critic, algorithm.num_critics)),
         head=heads.scalar(_REDUCE[algorithm.bootstrap], _REDUCE[algorithm.ascend], _chosen(algorithm)),
-        noise=exploration,
+        exploration=exploration,
         optimizers=_optimizers(config),
         normalizer=_normalizer(config, spec),
         follow=polyak(algorithm.tau),
@@ -80,21 +90,21 @@ def td3(config: Config, exploration: Noise, spec: EnvSpec) -> Agent:
     )
 
 
-def d4pg(config: Config, exploration: Noise, spec: EnvSpec) -> Agent:
+def d4pg(config: Config, exploration: Exploration, spec: EnvSpec) -> Agent:
     """Distributional DDPG of one actor (Barth-Maron et al., arXiv:1804.08617, Algorithm 1); n belongs to the replay."""
     algorithm = cast("D4PGConfig", config.algorithm)
     actor, critic = _mlps(config, spec, outputs=algorithm.num_atoms)
     return policy_gradient(
         networks=Params(networks.identity(), actor, networks.ensemble(critic, 1)),
         head=heads.categorical(jnp.linspace(algorithm.v_min, algorithm.v_max, algorithm.num_atoms)),
-        noise=exploration,
+        exploration=exploration,
         optimizers=_optimizers(config),
         normalizer=_normalizer(config, spec),
         follow=polyak(algorithm.tau),
     )
 
 
-def fasttd3(config: Config, exploration: Noise, spec: EnvSpec) -> Agent:
+def fasttd3(config: Config, exploration: Exploration, spec: EnvSpec) -> Agent:
     """FastTD3: two categorical critics, no target actor, target critics that follow every step (arXiv:2505.22642)."""
     algorithm = cast("FastTD3Config", config.algorithm)
     final = networks.normal_law(algorithm.actor_final_deviation)
@@ -103,7 +113,7 @@ def fasttd3(config: Config, exploration: Noise, spec: EnvSpec) -> Agent:
     return policy_gradient(
         networks=Params(networks.identity(), actor, networks.ensemble(critic, 2)),
         head=heads.categorical(atoms, _JOIN[algorithm.bootstrap], _REDUCE[algorithm.bootstrap]),
-        noise=exploration,
+        exploration=exploration,
         optimizers=_optimizers(config),
         normalizer=_normalizer(config, spec),
         follow_critic=polyak_critic(algorithm.tau),
@@ -123,15 +133,59 @@ def _chosen(algorithm: TD3Config) -> heads.ChooseFn:
     return heads.every if algorithm.target_subset is None else heads.random_subset(algorithm.target_subset)
 
 
-def make_noise(config: ExplorationConfig, spec: EnvSpec) -> Noise:
-    """The exploration noise of a configuration."""
-    return _NOISES[config.kind](config, spec.action_size)
+def make_exploration(config: Config, spec: EnvSpec) -> Exploration:
+    """The exploration of a configuration, of one environment."""
+    chosen, epsilon = _EXPLORATIONS[config.exploration.kind](config, spec.action_size), config.exploration.epsilon
+    return chosen if epsilon is None else explorations.epsilon_uniform(chosen, epsilon)
 
 
-_NOISES = {
-    "none": lambda config, size: noise.zero(size),
-    "gaussian": lambda config, size: noise.gaussian(size, config.sigma),
-    "ou": lambda config, size: noise.ornstein_uhlenbeck(size, config.theta, config.sigma, config.dt),
+def _none(config: Config, size: int) -> Exploration:
+    return explorations.additive(noise.zero(size))
+
+
+def _gaussian(config: Config, size: int) -> Exploration:
+    return explorations.additive(_of_scale(config, partial(noise.gaussian, size)))
+
+
+def _ou(config: Config, size: int) -> Exploration:
+    settings = cast("OUConfig", config.exploration)
+    make = partial(noise.ornstein_uhlenbeck, size, settings.theta, dt=settings.dt)
+    return explorations.additive(_of_scale(config, lambda sigma: make(sigma=sigma)))
+
+
+def _gaussian_per_env(config: Config, size: int) -> Exploration:
+    settings = cast("GaussianPerEnvConfig", config.exploration)
+    return explorations.additive(noise.gaussian_per_env(size, settings.sigma_min, settings.sigma_max))
+
+
+def _parameter(config: Config, size: int) -> Exploration:
+    it = cast("ParameterConfig", config.exploration)
+    return explorations.parameter(it.sigma, it.target_distance, it.adapt_every, it.adapt_factor)
+
+
+_EXPLORATIONS: dict[str, Callable[[Config, int], Exploration]] = {
+    "none": _none,
+    "gaussian": _gaussian,
+    "ou": _ou,
+    "gaussian_per_env": _gaussian_per_env,
+    "parameter": _parameter,
+}
+
+
+def _of_scale(config: Config, make: Callable[[Array | float], Noise]) -> Noise:
+    """Noise by its scale, which may follow a schedule; a step of one environment is E steps of the seed."""
+    settings = cast("ScheduledConfig", config.exploration)
+    if settings.schedule == "constant":
+        return make(settings.sigma)
+    rest = max(1, config.total_steps - config.algorithm.warmup_steps)
+    steps = (settings.schedule_steps or rest) / config.env.num_envs
+    return noise.scheduled(make(1.0), _SCALES[settings.schedule](settings, steps))
+
+
+_SCALES: dict[str, Callable[[ScheduledConfig, float], noise.ScaleFn]] = {
+    "linear": lambda settings, steps: noise.linear(settings.sigma, settings.sigma_end, steps),
+    "exponential": lambda settings, steps: noise.exponential(settings.sigma, settings.sigma_end, steps),
+    "inverse_episode": lambda settings, steps: noise.inverse_episode(settings.sigma),
 }
 
 

@@ -22,11 +22,14 @@ from ddpg_jax.sections import (
     ExplorationConfig,
     FastTD3Config,
     GaussianConfig,
+    GaussianPerEnvConfig,
     LoggingConfig,
     NoNoiseConfig,
     OUConfig,
+    ParameterConfig,
     PrioritizedReplayConfig,
     ReplayConfig,
+    ScheduledConfig,
     Section,
     Seed,
     TD3Config,
@@ -102,7 +105,7 @@ def sections() -> dict[str, tuple[type[BaseModel], ...]]:
     return {
         "env": (EnvConfig,),
         "algorithm": (DDPGConfig, TD3Config, D4PGConfig, FastTD3Config),
-        "exploration": (NoNoiseConfig, GaussianConfig, OUConfig),
+        "exploration": (NoNoiseConfig, GaussianConfig, OUConfig, GaussianPerEnvConfig, ParameterConfig),
         "replay": (UniformReplayConfig, PrioritizedReplayConfig),
         "evaluation": (EvaluationConfig,),
         "logging": (LoggingConfig,),
@@ -120,6 +123,8 @@ def hyper_paths(config: Config) -> tuple[str, ...]:
     paths = [f"{name}.{field}" for name in TAGS for field in getattr(config, name).hyper]
     decays = {"algorithm.critic_weight_decay", "algorithm.actor_weight_decay"}
     unused = decays if config.algorithm.weight_decay == "none" else set[str]()
+    if isinstance(config.exploration, ScheduledConfig) and not config.exploration.ends:
+        unused = unused | {"exploration.sigma_end"}
     return tuple(path for path in paths if path not in unused)
 
 

@@ -279,17 +279,59 @@ AlgorithmConfig: TypeAlias = DDPGConfig | TD3Config | D4PGConfig | FastTD3Config
 """The union of the algorithms' configurations, told apart by `name`."""
 
 
-class NoNoiseConfig(Section):
+class AnyExplorationConfig(Section):
+    """`[exploration]`: what all kinds share."""
+
+    hyper: ClassVar = ("epsilon",)
+
+    epsilon: Fraction | None = None
+    """with this probability the action is uniform on [-1, 1] instead; left out: never"""
+
+
+class NoNoiseConfig(AnyExplorationConfig):
     """`[exploration]` with `kind = "none"`: the greedy policy acts."""
 
     kind: Literal["none"]
     """none"""
 
 
-class GaussianConfig(Section):
-    """`[exploration]` with `kind = "gaussian"`."""
+class ScheduledConfig(AnyExplorationConfig):
+    """What noise shares whose scale may change in the course of a run."""
 
-    hyper: ClassVar = ("sigma",)
+    hyper: ClassVar = (*AnyExplorationConfig.hyper, "sigma", "sigma_end")
+
+    sigma: Scale
+    """scale at the start, in units of half the action range"""
+    schedule: Literal["constant", "linear", "exponential", "inverse_episode"] = "constant"
+    """how sigma changes: not at all, to sigma_end by equal differences or ratios, or as sigma/(1 + episode)"""
+    sigma_end: Scale = 0.0
+    """scale at the end of the schedule"""
+    schedule_steps: Count | None = None
+    """environment steps of each seed after the warm-up until it is reached; left out: the rest of the run"""
+
+    @property
+    def ends(self) -> bool:
+        """Whether sigma goes to sigma_end."""
+        return self.schedule in ("linear", "exponential")
+
+    @model_validator(mode="after")
+    def _reachable(self) -> ScheduledConfig:
+        if self.schedule == "exponential" and not (self.sigma > 0 and self.sigma_end > 0):
+            raise ValueError(
+                f'sigma={self.sigma}, sigma_end={self.sigma_end}: schedule="exponential" goes between numbers above 0'
+            )
+        given = {"sigma_end": self.sigma_end or None, "schedule_steps": self.schedule_steps}
+        for name, value in given.items():
+            if value is not None and not self.ends:
+                raise ValueError(
+                    f'{name}={value} has no effect with schedule="{self.schedule}"; '
+                    'set schedule to "linear" or "exponential"'
+                )
+        return self
+
+
+class GaussianConfig(ScheduledConfig):
+    """`[exploration]` with `kind = "gaussian"`."""
 
     kind: Literal["gaussian"] = "gaussian"
     """independent normal noise"""
@@ -297,10 +339,10 @@ class GaussianConfig(Section):
     """standard deviation, in units of half the action range"""
 
 
-class OUConfig(Section):
+class OUConfig(ScheduledConfig):
     """`[exploration]` with `kind = "ou"`."""
 
-    hyper: ClassVar = ("theta", "sigma", "dt")
+    hyper: ClassVar = (*ScheduledConfig.hyper, "theta", "dt")
 
     kind: Literal["ou"]
     """an Ornstein-Uhlenbeck process"""
@@ -312,7 +354,44 @@ class OUConfig(Section):
     """time between two steps"""
 
 
-ExplorationConfig: TypeAlias = NoNoiseConfig | GaussianConfig | OUConfig
+class GaussianPerEnvConfig(AnyExplorationConfig):
+    """`[exploration]` with `kind = "gaussian_per_env"`."""
+
+    hyper: ClassVar = (*AnyExplorationConfig.hyper, "sigma_min", "sigma_max")
+
+    kind: Literal["gaussian_per_env"]
+    """normal noise whose deviation is drawn for each environment, anew with each episode"""
+    sigma_min: Scale = 0.001
+    """smallest deviation, in units of half the action range"""
+    sigma_max: Scale = 0.4
+    """largest deviation"""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> GaussianPerEnvConfig:
+        if self.sigma_min > self.sigma_max:
+            raise ValueError(f"sigma_min={self.sigma_min} is above sigma_max={self.sigma_max}")
+        return self
+
+
+class ParameterConfig(AnyExplorationConfig):
+    """`[exploration]` with `kind = "parameter"`."""
+
+    hyper: ClassVar = (*AnyExplorationConfig.hyper, "sigma", "target_distance", "adapt_factor")
+
+    kind: Literal["parameter"]
+    """normal noise on the actor's parameters, one draw for an episode"""
+    sigma: Scale = 0.1
+    """its standard deviation at the start"""
+    target_distance: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """root mean square of what it does to actions, in units of half the action range, that sigma is adapted to"""
+    adapt_every: Annotated[int, Field(ge=1, le=10**6)] = 50
+    """steps of an environment between two adaptations"""
+    adapt_factor: Annotated[float, Field(ge=1, le=10)] = 1.01
+    """sigma is multiplied or divided by it; 1: sigma stays"""
+
+
+ExplorationConfig: TypeAlias = NoNoiseConfig | GaussianConfig | OUConfig | GaussianPerEnvConfig | ParameterConfig
+"""The union of the kinds of exploration, told apart by `kind`."""
 
 
 class UniformReplayConfig(Section):

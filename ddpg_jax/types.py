@@ -234,6 +234,24 @@ class Noise(NamedTuple):
     sample: Callable[[Tree, Array, Array], tuple[Array, Tree]]
 
 
+PolicyFn: TypeAlias = Callable[[Tree], Array]
+"""`params -> action [A]`: the greedy action of an actor with these parameters at the observation at hand."""
+
+
+class Exploration(NamedTuple):
+    """How one environment is explored.
+
+    Attributes:
+      init: `() -> state`.
+      act: `(policy, params, state, key, first) -> (action [A], state)`, for the actor's parameters `params`; `first`,
+        bool `[]`, is true at an episode's first step. The action may leave [-1, 1]: it is clipped afterwards. The key
+        is consumed.
+    """
+
+    init: Callable[[], Tree]
+    act: Callable[[PolicyFn, Tree, Tree, Array, Array], tuple[Array, Tree]]
+
+
 class UpdateFn(Protocol):
     """`(state, batches, run_key) -> (state, metrics, td_error)`; see `Agent.update`."""
 
@@ -259,7 +277,7 @@ class Agent(NamedTuple):
       init: `run_key -> TrainState`.
       observe: `(state, obs [E, *O]) -> state`: takes note of the observations about to be acted on, in `stats.obs`
         alone.
-      init_act: `num_envs -> act_state`, the noise states of the seed's environments.
+      init_act: `num_envs -> act_state`, the exploration states of the seed's environments.
       act: `(state, act_state, obs [E, *O], first [E], keys [E]) -> (action [E, A], act_state)`, with exploration; the
         keys are consumed. It reads encoder, actor and `state.stats` only. Actions lie in [-1, 1].
       policy: `(state, obs [*O]) -> action [A]`, greedy; reads what `act` reads.

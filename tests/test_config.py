@@ -20,7 +20,7 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 FILES = sorted(path for path in CONFIGS.rglob("*.toml") if path.parent.name != "sweeps")
 CHOSEN_BY = {
     "algorithm": ["ddpg", "td3", "d4pg", "fasttd3"],
-    "exploration": ["none", "gaussian", "ou"],
+    "exploration": ["none", "gaussian", "ou", "gaussian_per_env", "parameter"],
     "replay": ["uniform", "prioritized"],
 }
 SCHEMA = Config.model_json_schema()

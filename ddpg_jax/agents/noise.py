@@ -1,14 +1,24 @@
-"""Exploration noise, for one environment, in units of half the action range.
+"""Exploration noise that is added to the action, for one environment, in units of half the action range.
 
 Actions live in [-1, 1], so a scale of 0.1 is a tenth of half the range of every component, whatever its bounds.
+Exploration of any other kind is in `exploration`.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 
 from ddpg_jax.types import Array, Noise, Tree
+
+ScaleFn: TypeAlias = Callable[[Array, Array], Array]
+"""`(steps, episodes) -> scale []`, of one environment: its exploring steps so far, and its episodes before this one,
+both int32 `[]`."""
+
+_COUNTED = 2**31 - 2
 
 
 def zero(action_size: int) -> Noise:
@@ -58,3 +68,84 @@ def ornstein_uhlenbeck(action_size: int, theta: Array | float, sigma: Array | fl
         return x, x
 
     return Noise(init=lambda: jnp.zeros(action_size), sample=sample)
+
+
+def gaussian_per_env(action_size: int, sigma_min: Array | float, sigma_max: Array | float) -> Noise:
+    """Normal noise whose deviation is drawn from U(sigma_min, sigma_max) for each environment and episode.
+
+    Args:
+      action_size: A.
+      sigma_min: smallest deviation, `[]`.
+      sigma_max: largest deviation, `[]`.
+
+    Returns:
+      The noise; its state is the deviation `[]`, -1 before the first is drawn.
+
+    References:
+      Seo et al., "FastTD3: simple, fast, and capable reinforcement learning for humanoid control" (arXiv:2505.22642).
+    """
+
+    def sample(state: Tree, key: Array, first: Array) -> tuple[Array, Tree]:
+        scale_key, noise_key = jax.random.split(key)
+        drawn = jax.random.uniform(scale_key, (), minval=sigma_min, maxval=sigma_max)
+        sigma = jnp.where(first | (state < 0), drawn, state)
+        return sigma * jax.random.normal(noise_key, (action_size,)), sigma
+
+    return Noise(init=lambda: jnp.full((), -1.0), sample=sample)
+
+
+class Counted(NamedTuple):
+    """The state of `scheduled`.
+
+    Attributes:
+      noise: of the noise that is scaled.
+      steps: of exploration so far, int32 `[]`; it stops before it overflows.
+      episodes: begun since the first step, int32 `[]`.
+    """
+
+    noise: Tree
+    steps: Array
+    episodes: Array
+
+
+def scheduled(noise: Noise, scale: ScaleFn) -> Noise:
+    """Noise of unit scale, times a scale that follows a schedule.
+
+    The first step is of episode 0 whether the episode begins with it or, after the warm-up, in the middle of it.
+    """
+
+    def init() -> Tree:
+        return Counted(noise.init(), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+
+    def sample(state: Tree, key: Array, first: Array) -> tuple[Array, Tree]:
+        episodes = state.episodes + (first & (state.steps > 0)).astype(jnp.int32)
+        drawn, inner = noise.sample(state.noise, key, first)
+        counted = Counted(inner, jnp.minimum(state.steps, _COUNTED) + 1, jnp.minimum(episodes, _COUNTED))
+        return scale(state.steps, episodes) * drawn, counted
+
+    return Noise(init, sample)
+
+
+def linear(begin: Array | float, end: Array | float, steps: float) -> ScaleFn:
+    """The scale goes from `begin` to `end` by equal differences, in as many steps of one environment, and stays."""
+    return lambda t, episodes: begin + (end - begin) * _passed(t, steps)
+
+
+def exponential(begin: Array | float, end: Array | float, steps: float) -> ScaleFn:
+    """The scale goes from `begin` to `end`, both above 0, by equal ratios, in as many steps, and stays."""
+
+    def scale(t: Array, episodes: Array) -> Array:
+        passed = _passed(t, steps)
+        return begin ** (1 - passed) * end**passed
+
+    return scale
+
+
+def inverse_episode(begin: Array | float) -> ScaleFn:
+    """The scale is begin/(1 + episode), and so constant within an episode."""
+    return lambda t, episodes: begin / (1.0 + episodes.astype(jnp.float32))
+
+
+def _passed(t: Array, steps: float) -> Array:
+    """The part of the schedule that has passed, in [0, 1]."""
+    return jnp.minimum(t.astype(jnp.float32) / steps, 1.0)

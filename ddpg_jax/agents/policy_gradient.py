@@ -34,9 +34,9 @@ from ddpg_jax.types import (
     Array,
     Batch,
     CriticHead,
+    Exploration,
     Metrics,
     Network,
-    Noise,
     Normalizer,
     Params,
     Stats,
@@ -120,7 +120,7 @@ def policy_gradient(
     *,
     networks: Params,
     head: CriticHead,
-    noise: Noise,
+    exploration: Exploration,
     optimizers: Params,
     follow: FollowFn = follow_not,
     follow_critic: FollowFn = follow_not,
@@ -136,7 +136,7 @@ def policy_gradient(
     Args:
       networks: encoder `obs [*O] -> h`, actor `h -> action [A]` in [-1, 1], critic `(h, action [A]) -> [M, Z]`.
       head: what the critics' outputs mean.
-      noise: exploration noise of one environment.
+      exploration: of one environment.
       optimizers: an `optax.GradientTransformation` for each network.
       follow: how the targets follow after a round.
       follow_critic: how they follow after each critic step.
@@ -169,7 +169,7 @@ def policy_gradient(
         return new._replace(step=state.step, stats=new.stats._replace(obs=state.stats.obs))
 
     def init_act(num_envs: int) -> Tree:
-        return jax.vmap(lambda _: noise.init())(jnp.arange(num_envs))
+        return jax.vmap(lambda _: exploration.init())(jnp.arange(num_envs))
 
     def encode(params: Params, stats: Stats, obs: Array) -> Array:
         return networks.encoder.apply(params.encoder, stats.networks.encoder, normalizer.apply(stats.obs, obs))
@@ -285,15 +285,21 @@ def policy_gradient(
         outputs = networks.critic.apply(state.params.critic, state.stats.networks.critic, encoded, policy(state, obs))
         return head.value(outputs)
 
-    return Agent(init, observe, init_act, _explorer(policy, noise), policy, update, reset, value)
+    return Agent(init, observe, init_act, _explorer(policy, exploration), policy, update, reset, value)
 
 
-def _explorer(policy: Callable[[TrainState, Array], Array], noise: Noise) -> ActFn:
-    """Acts in the environments of a seed, each with its own noise, and keeps the sum inside [-1, 1]."""
+def _explorer(policy: Callable[[TrainState, Array], Array], exploration: Exploration) -> ActFn:
+    """Acts in the environments of a seed, each explored on its own, and keeps actions inside [-1, 1]."""
 
     def act(state: TrainState, act_state: Tree, obs: Array, first: Array, keys: Array) -> tuple[Array, Tree]:
-        noises, act_state = jax.vmap(noise.sample)(act_state, keys, first)
-        return jnp.clip(jax.vmap(policy, (None, 0))(state, obs) + noises, -1.0, 1.0), act_state
+        def one(act_state: Tree, obs: Array, first: Array, key: Array) -> tuple[Array, Tree]:
+            def with_actor(actor: Tree) -> Array:
+                return policy(state._replace(params=state.params._replace(actor=actor)), obs)
+
+            return exploration.act(with_actor, state.params.actor, act_state, key, first)
+
+        action, act_state = jax.vmap(one)(act_state, obs, first, keys)
+        return jnp.clip(action, -1.0, 1.0), act_state
 
     return act
 

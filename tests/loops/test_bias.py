@@ -14,6 +14,7 @@ from tiny_run import EPISODE, read_rows, tiny_config
 
 import ddpg_jax as dj
 from ddpg_jax.agents import heads, networks, noise
+from ddpg_jax.agents.exploration import additive
 from ddpg_jax.agents.policy_gradient import policy_gradient, polyak
 from ddpg_jax.algorithms import make_agent
 from ddpg_jax.envs.lanes import Lanes
@@ -43,7 +44,7 @@ def linear_agent(ascend: heads.ReduceFn = heads.first) -> Agent:
     return policy_gradient(
         networks=Params(networks.identity(), actor, critic),
         head=heads.scalar(ascend=ascend),
-        noise=noise.zero(1),
+        exploration=additive(noise.zero(1)),
         optimizers=Params(*[optax.set_to_zero()] * 3),
         follow=polyak(0.5),
     )
@@ -114,7 +115,7 @@ def test_the_value_of_a_distribution_is_its_mean(call):
     agent = policy_gradient(
         networks=Params(networks.identity(), networks.mlp_actor(1, 1, networks.Shape((2,))), critic),
         head=heads.categorical(jnp.array([0.0, 10.0])),
-        noise=noise.zero(1),
+        exploration=additive(noise.zero(1)),
         optimizers=Params(*[optax.set_to_zero()] * 3),
         follow=polyak(0.5),
     )
