@@ -14,7 +14,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = {
     5: ("__main__", "cli", "doctor"),
     4: ("training", "inference", "sweep", "distributed", "loops", "runs", "reports"),
-    3: ("algorithms",),
+    3: ("algorithms", "parts"),
     2: ("agents", "replay", "envs"),
     1: ("agents.networks", "agents.heads", "agents.noise", "agents.exploration", "agents.augment", "agents.normalize"),
     0: ("equations", "types", "rng", "config", "sections", "reading", "grid", "memory", "errors"),
@@ -81,7 +81,7 @@ def library_faults(module: str, source: str) -> list[str]:
     rooms = {
         "flax.linen": ("ddpg_jax.agents.networks",),
         "gymnasium": ("ddpg_jax.envs",),
-        "optax": ("ddpg_jax.agents", "ddpg_jax.algorithms"),
+        "optax": ("ddpg_jax.agents", "ddpg_jax.parts"),
     }
     for name in imports(tree):
         faults += [
