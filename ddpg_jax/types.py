@@ -213,12 +213,14 @@ class CriticHead(NamedTuple):
       target: `(reward [], discount [], next_outputs [M, Z], key) -> y`, what the critics are regressed on. The key is
         the same for all samples of an update.
       loss: `(outputs [M, Z], y) -> (loss [], td_error [])`.
-      value: `outputs [M, Z] -> []`, what the actor ascends.
+      value: `outputs [M', Z] -> []`, what the actor ascends.
+      asked: parameters or moments with leading `[M]` -> those with leading `[M']` of the critics that `value` needs.
     """
 
     target: Callable[[Array, Array, Array, Array], Array]
     loss: Callable[[Array, Array], tuple[Array, Array]]
     value: Callable[[Array], Array]
+    asked: Callable[[Tree], Tree] = lambda critics: critics
 
 
 class Noise(NamedTuple):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from ddpg_jax.equations.distributional import cross_entropy, mean, project
 from ddpg_jax.equations.returns import bootstrapped_return
-from ddpg_jax.types import Array, CriticHead
+from ddpg_jax.types import Array, CriticHead, Tree
 
 ReduceFn: TypeAlias = Callable[[Array], Array]
 """Joins the values `[M]` of the critics to one, `[]`."""
@@ -25,6 +25,11 @@ ChooseFn: TypeAlias = Callable[[Array, Array], Array]
 def first(values: Array) -> Array:
     """The value of the first critic, `[M] -> []`."""
     return values[0]
+
+
+def _asked(ascend: ReduceFn) -> Callable[[Tree], Tree]:
+    """The critics that a joined value needs, so that the others are not computed in vain."""
+    return (lambda critics: jax.tree.map(lambda x: x[:1], critics)) if ascend is first else lambda critics: critics
 
 
 def every(outputs: Array, key: Array) -> Array:
@@ -68,7 +73,7 @@ def scalar(bootstrap: ReduceFn = jnp.min, ascend: ReduceFn = first, choose: Choo
     def value(outputs: Array) -> Array:
         return ascend(outputs[:, 0])
 
-    return CriticHead(target, loss, value)
+    return CriticHead(target, loss, value, _asked(ascend))
 
 
 def lowest(atoms: Array, logits: Array) -> Array:
@@ -111,4 +116,4 @@ def categorical(
     def value(outputs: Array) -> Array:
         return ascend(jax.vmap(mean, (None, 0))(atoms, outputs))
 
-    return CriticHead(target, loss, value)
+    return CriticHead(target, loss, value, _asked(ascend))

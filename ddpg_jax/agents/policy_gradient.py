@@ -180,6 +180,12 @@ def policy_gradient(
     def q(params: Params, stats: Stats, obs: Array, action: Array) -> tuple[Array, Trace]:
         return networks.critic.learn(params.critic, stats.networks.critic, encode(params, stats, obs), action)
 
+    def asked(params: Params, stats: Stats) -> tuple[Params, Stats]:
+        """With those critics only that the actor ascends."""
+        return params._replace(critic=head.asked(params.critic)), _moved(
+            stats, critic=head.asked(stats.networks.critic)
+        )
+
     def critic_loss(
         params: Params, target: Params, stats: Stats, data: Transition, key: Array, head_key: Array, step: Array
     ) -> tuple[Array, Array, Array, Trace]:
@@ -194,7 +200,7 @@ def policy_gradient(
     ) -> tuple[Array, Array, Trace]:
         """Minus the value of the policy's action, that action `[A]`, and the actor's trace, for one transition."""
         action, trace = mu(params, stats, data.obs)
-        outputs, _ = q(params, stats, data.obs, actor_action(action, key, step))
+        outputs, _ = q(*asked(params, stats), data.obs, actor_action(action, key, step))
         return -head.value(outputs), action, trace
 
     def critic_step(state: TrainState, batch: Batch, run_key: Array) -> tuple[TrainState, tuple[Metrics, Array]]:
@@ -281,9 +287,9 @@ def policy_gradient(
         return networks.actor.apply(state.params.actor, state.stats.networks.actor, encoded)
 
     def value(state: TrainState, obs: Array) -> Array:
-        encoded = encode(state.params, state.stats, obs)
-        outputs = networks.critic.apply(state.params.critic, state.stats.networks.critic, encoded, policy(state, obs))
-        return head.value(outputs)
+        params, stats = asked(state.params, state.stats)
+        encoded, action = encode(params, stats, obs), policy(state, obs)
+        return head.value(networks.critic.apply(params.critic, stats.networks.critic, encoded, action))
 
     return Agent(init, observe, init_act, _explorer(policy, exploration), policy, update, reset, value)
 
