@@ -544,6 +544,8 @@ CHANGED = {
     "exploration.theta": 0.6,
     "exploration.sigma": 0.7,
     "exploration.dt": 0.3,
+    "exploration.sigma_end": 0.9,
+    "exploration.epsilon": 0.8,
 }
 DIVERGING = len(CHANGED) + 2
 """The last lane that differs; before it the file's numbers, a lane for each that changes, and one with all changed."""
@@ -559,7 +561,7 @@ def varied_config(**changes: Any) -> Config:
             "critic_learning_rate": 1e-2,
             "tau": 0.1,
         },
-        "exploration": {"kind": "ou"},
+        "exploration": {"kind": "ou", "schedule": "linear", "sigma_end": 0.05, "epsilon": 0.1},
         "replay": {"capacity": 10_000},
     }
     return device_config(**merge(base, changes))
