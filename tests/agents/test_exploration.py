@@ -10,8 +10,9 @@ from scipy import stats
 
 from ddpg_jax.agents.exploration import PLACES, additive, epsilon_uniform, parameter, perturbed
 from ddpg_jax.agents.noise import Counted, gaussian, ornstein_uhlenbeck, zero
-from ddpg_jax.algorithms import make_agent, make_exploration
+from ddpg_jax.algorithms import make_agent
 from ddpg_jax.config import with_values
+from ddpg_jax.parts import make_exploration
 from ddpg_jax.reading import load_config
 from ddpg_jax.rng import explore_keys, run_keys
 
