@@ -115,11 +115,14 @@ WRONG = [
 
 SUPPORT = {"v_min": -2.0, "v_max": 2.0}
 NEEDED = {"d4pg": SUPPORT, "td3": {"policy_delay": 1}, "fasttd3": SUPPORT | {"policy_delay": 1}}
-"""What an algorithm cannot do without, or what other fields are judged by."""
+NEEDED |= {kind: {"schedule": "linear"} for kind in ("gaussian", "ou")}
+NEEDED["gaussian_per_env"] = {"sigma_min": 0.0, "sigma_max": 10.0}
+"""What an algorithm or exploration cannot do without, or what other fields are judged by."""
 
 
 def at(section: str, tags: dict[str, Any], **values: Any) -> dict[str, Any]:
-    return {section: NEEDED.get(tags.get("name", ""), {}) | tags | values} if section else values
+    needed = NEEDED.get(tags.get(TAGS.get(section, ""), ""), {})
+    return {section: needed | tags | values} if section else values
 
 
 def test_the_schema_walk_sees_every_section():
@@ -213,6 +216,17 @@ def test_fields_that_contradict_each_other_are_refused():
     assert "v_min=1.0 is not below" in message({"algorithm": {"name": "d4pg", "v_min": 1, "v_max": 1}})
     resolve({"algorithm": {"action_layer": 1}}, {}, source="")
     resolve({"algorithm": {"critic_weight_decay": 0.1, "weight_decay": "l2"}}, {}, source="")
+
+
+def test_exploration_that_contradicts_itself_is_refused():
+    assert "sigma_end=0.0" in message({"exploration": {"schedule": "exponential"}})
+    assert "sigma=0.0" in message({"exploration": {"schedule": "exponential", "sigma": 0, "sigma_end": 0.1}})
+    for schedule in ("constant", "inverse_episode"):
+        assert "sigma_end=0.05 has no effect" in message({"exploration": {"schedule": schedule, "sigma_end": 0.05}})
+        assert "schedule_steps=9 has no effect" in message({"exploration": {"schedule": schedule, "schedule_steps": 9}})
+    unordered = {"kind": "gaussian_per_env", "sigma_min": 0.5}
+    assert "sigma_min=0.5 is above sigma_max=0.4" in message({"exploration": unordered})
+    resolve({"exploration": {"kind": "ou", "schedule": "exponential", "sigma_end": 0.01}}, {}, source="")
 
 
 def test_what_must_be_given_is_named():
@@ -390,8 +404,15 @@ def configs(draw: st.DrawFn) -> Config:
         algorithm.pop("target_subset", None)
     if isinstance(values.get("seeds"), int):
         values["seeds"] = values["seeds"] % 65536 + 1
-    if values.get("exploration", {}).keys() - {"kind", "sigma"}:
-        values["exploration"]["kind"] = "ou"
+    exploration = values.get("exploration", {})
+    if exploration.get("schedule") in ("linear", "exponential"):
+        exploration |= {"sigma": 0.5, "sigma_end": max(0.1, exploration.get("sigma_end", 0.0))}
+    else:
+        exploration.pop("sigma_end", None)
+        exploration.pop("schedule_steps", None)
+    if exploration.get("kind") == "gaussian_per_env":
+        ends = sorted((exploration.get("sigma_min", 0.001), exploration.get("sigma_max", 0.4)))
+        exploration |= dict(zip(("sigma_min", "sigma_max"), ends, strict=True))
     if values.get("replay", {}).keys() - {"kind", "capacity"}:
         values["replay"]["kind"] = "prioritized"
     return resolve(values, {}, source="drawn")

@@ -275,8 +275,11 @@ def test_numbers_that_may_be_traced_are_listed_by_their_paths():
     config = device_config(exploration={"kind": "ou"})
     paths = hyper_paths(config)
     assert {"algorithm.gamma", "algorithm.tau", "exploration.theta", "exploration.sigma"} <= set(paths)
-    assert hyper_paths(device_config(exploration={"kind": "none"})) == tuple(
-        path for path in paths if path.startswith("algorithm.")
+    assert "exploration.sigma_end" not in paths  # without a schedule it means nothing
+    assert "exploration.sigma_end" in hyper_paths(device_config(exploration={"schedule": "linear"}))
+    assert hyper_paths(device_config(exploration={"kind": "none"})) == (
+        *(path for path in paths if path.startswith("algorithm.")),
+        "exploration.epsilon",
     )
     for path in paths:
         section, field = path.split(".")

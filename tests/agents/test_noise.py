@@ -4,8 +4,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
-from ddpg_jax.agents.noise import gaussian, ornstein_uhlenbeck, zero
+from ddpg_jax.agents.noise import (
+    Counted,
+    exponential,
+    gaussian,
+    gaussian_per_env,
+    inverse_episode,
+    linear,
+    ornstein_uhlenbeck,
+    scheduled,
+    zero,
+)
+from ddpg_jax.types import Noise
 
 START, GOING_ON = jnp.array(True), jnp.array(False)
 
@@ -77,7 +89,17 @@ def test_ornstein_uhlenbeck_that_returns_at_once_is_gaussian():
     )
 
 
-@pytest.mark.parametrize("make", [lambda s: gaussian(2, s), lambda s: ornstein_uhlenbeck(2, s, s, s)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda s: gaussian(2, s),
+        lambda s: ornstein_uhlenbeck(2, s, s, s),
+        lambda s: gaussian_per_env(2, s, 2 * s),
+        lambda s: scheduled(gaussian(2, 1.0), linear(s, 0.0, 10)),
+        lambda s: scheduled(gaussian(2, 1.0), exponential(s, 0.01, 10)),
+        lambda s: scheduled(gaussian(2, 1.0), inverse_episode(s)),
+    ],
+)
 def test_scales_are_vmapped_like_seeds(make):
     def sample(scale):
         noise = make(scale)
@@ -87,3 +109,94 @@ def test_scales_are_vmapped_like_seeds(make):
     together = jax.vmap(sample)(scales)
     np.testing.assert_allclose(together, jnp.stack([sample(s) for s in scales]), rtol=1e-6)
     assert (together[0] != together[1]).all()
+
+
+# --- Schedules
+
+ONE = Noise(init=lambda: (), sample=lambda state, key, first: (jnp.ones(1), state))
+"""Noise that shows its scale."""
+
+TOP = 2**31 - 1
+
+
+def _scales(scale, firsts):
+    """The scale at each step of one environment, and the counters after the last."""
+    noise = scheduled(ONE, scale)
+    state, found = noise.init(), []
+    for first in firsts:
+        drawn, state = jax.jit(noise.sample)(state, jax.random.key(0), jnp.array(first))
+        found.append(float(drawn[0]))
+    return found, state
+
+
+def test_linear_by_hand():
+    found, _ = _scales(linear(0.4, 0.1, 4), [True] + [False] * 6)
+    np.testing.assert_allclose(found, [0.4, 0.325, 0.25, 0.175, 0.1, 0.1, 0.1], rtol=1e-6)
+
+
+def test_exponential_by_hand():
+    found, _ = _scales(exponential(0.8, 0.05, 4), [True] + [False] * 5)
+    np.testing.assert_allclose(found, [0.8, 0.4, 0.2, 0.1, 0.05, 0.05], rtol=1e-6)
+
+
+def test_schedules_may_rise_and_take_parts_of_a_step():
+    np.testing.assert_allclose(_scales(linear(0.1, 0.4, 1.5), [False] * 3)[0], [0.1, 0.3, 0.4], rtol=1e-6)
+    np.testing.assert_allclose(_scales(exponential(0.1, 0.4, 0.5), [False] * 2)[0], [0.1, 0.4], rtol=1e-6)
+
+
+@pytest.mark.parametrize("begins", [True, False])
+def test_inverse_episode_by_hand(begins):
+    """Whether an episode begins with the first step or in the middle of a warm-up, it is number 0."""
+    firsts = [begins, False, True, True, False, False, True]
+    found, state = _scales(inverse_episode(0.6), firsts)
+    np.testing.assert_allclose(found, [0.6, 0.6, 0.3, 0.2, 0.2, 0.2, 0.15], rtol=1e-6)
+    assert (int(state.steps), int(state.episodes)) == (7, 3)
+
+
+def test_counters_stop_before_they_overflow():
+    noise, top = scheduled(ONE, linear(0.4, 0.1, 4)), jnp.int32(TOP)
+    _, state = noise.sample(Counted((), top - 1, top - 1), jax.random.key(0), START)
+    drawn, state = noise.sample(state, jax.random.key(0), START)
+    assert (int(state.steps), 0 < int(state.episodes) <= TOP) == (TOP, True)
+    np.testing.assert_allclose(drawn, [0.1], rtol=1e-6)
+
+
+def test_a_schedule_scales_the_noise_and_leaves_its_path(call):
+    """Ornstein-Uhlenbeck noise of sigma 1 times 0.3 is that of sigma 0.3, and is forgotten at an episode's start."""
+    ready = scheduled(ornstein_uhlenbeck(2, 0.15, 1.0, 1.0), linear(0.3, 0.3, 10))
+    plain = ornstein_uhlenbeck(2, 0.15, 0.3, 1.0)
+
+    def path(noise, firsts):
+        keys = jax.random.split(jax.random.key(1), 6)
+        _, drawn = jax.lax.scan(lambda state, x: noise.sample(state, *x)[::-1], noise.init(), (keys, firsts))
+        return drawn
+
+    firsts = jnp.array([True, False, False, True, False, False])
+    np.testing.assert_allclose(
+        call(lambda firsts: path(ready, firsts), firsts), path(plain, firsts), rtol=1e-5, atol=1e-7
+    )
+
+
+# --- A scale for each environment
+
+
+def test_a_scale_is_drawn_at_episode_starts_and_the_first_time_only():
+    noise = gaussian_per_env(2000, 0.1, 0.3)
+    state, scales, deviations = noise.init(), [], []
+    for t, first in enumerate([False, False, True, False, True]):
+        drawn, state = jax.jit(noise.sample)(state, jax.random.key(t), jnp.array(first))
+        scales.append(float(state))
+        deviations.append(float(drawn.std()))
+    assert scales[0] == scales[1] != scales[2] == scales[3] != scales[4]
+    np.testing.assert_allclose(deviations, scales, rtol=0.1)  # 2000 numbers: 1.6% is one deviation
+
+
+def test_scales_are_uniform_and_each_environment_has_its_own():
+    noise = gaussian_per_env(1, 0.1, 0.3)
+    keys = jax.random.split(jax.random.key(0), 4000)
+    drawn, scales = jax.vmap(noise.sample)(jax.vmap(lambda _: noise.init())(keys), keys, jnp.zeros(4000, bool))
+    assert len(np.unique(scales)) > 3900
+    assert ((scales >= 0.1) & (scales < 0.3)).all()
+    assert stats.kstest(scales, "uniform", (0.1, 0.2)).pvalue > 1e-3
+    assert stats.kstest(np.ravel(drawn) / scales, "norm").pvalue > 1e-3
+    assert abs(np.corrcoef(np.ravel(drawn), scales)[0, 1]) < 0.06

@@ -11,6 +11,7 @@ import pytest
 from numpy_reference import Adam, Learned, algorithm_1, forward, in_numpy
 
 from ddpg_jax.agents import networks, noise
+from ddpg_jax.agents.exploration import additive
 from ddpg_jax.agents.heads import scalar
 from ddpg_jax.agents.networks import stateless
 from ddpg_jax.agents.policy_gradient import policy_gradient, polyak
@@ -35,7 +36,7 @@ def assemble(*, actor=FROZEN, critic=FROZEN, exploration=None, follow=STAY, **sl
             networks.ensemble(networks.mlp_critic(3, 2, SHAPE), 1),
         ),
         head=scalar(),
-        noise=exploration or noise.zero(2),
+        exploration=exploration or additive(noise.zero(2)),
         optimizers=Params(FROZEN, actor, critic),
         follow=follow,
         **slots,
@@ -51,7 +52,7 @@ def transparent(init=lambda key: jnp.zeros(()), **slots):
             stateless(init, lambda p, obs, action: (p + obs[0] + action[0])[None, None]),
         ),
         head=scalar(),
-        noise=noise.zero(2),
+        exploration=additive(noise.zero(2)),
         optimizers=Params(FROZEN, FROZEN, FROZEN),
         follow=STAY,
         **slots,

@@ -166,10 +166,11 @@ class Recorder(Walk):
     Args:
       low: bounds of the actions, of the dtype of the space.
       high: likewise.
+      end: step that ends the episode, from 1.
     """
 
-    def __init__(self, low: np.ndarray, high: np.ndarray) -> None:
-        super().__init__(end=1000)
+    def __init__(self, low: np.ndarray, high: np.ndarray, end: int = 1000) -> None:
+        super().__init__(end)
         self.action_space = Box(low, high, dtype=low.dtype.type)
         self.actions: list[np.ndarray] = []
 

@@ -6,6 +6,7 @@ from functools import partial
 
 import custom
 import gymnasium
+import jax
 import numpy as np
 import pytest
 from gymnasium.envs.classic_control import PendulumEnv
@@ -13,9 +14,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from ddpg_jax.algorithms import make_agent
 from ddpg_jax.envs.lanes import Lanes, evaluation_seeds, to_units, training_seeds
 from ddpg_jax.envs.registry import make_env
 from ddpg_jax.errors import EnvironmentFault
+from ddpg_jax.reading import load_config
 from ddpg_jax.replay.ring import Ring
 
 GAMMA = np.float32(0.99)
@@ -74,6 +77,29 @@ def test_asymmetric_and_unequal_bounds_by_hand():
     expected = [[-2, 0, 10], [0, 4, 10.5], [1, 6, 10.75], [2, 8, 11], [-0.5, 7, 10.5]]
     np.testing.assert_array_equal(to_units(action, low, high), expected)
     np.testing.assert_array_equal(to_units(action * 4, low, high)[[0, 3]], [low, high])
+
+
+@pytest.mark.parametrize(
+    "exploration", [{"sigma": 1.0}, {"epsilon": 1.0}, {"kind": "parameter", "sigma": 1.0}], ids=lambda e: next(iter(e))
+)
+def test_exploration_is_in_units_of_half_the_range_of_each_component(exploration):
+    """Under bounds that are unequal and not symmetric, actions spread over the whole of each range."""
+    low, high = np.array([-3.0, 10.0], np.float32), np.array([1.0, 10.5], np.float32)
+    env = custom.Recorder(low, high, end=4)
+    lanes = _lanes(lambda: env)
+    config = load_config(algorithm={"hidden": [8], "final_scale": 1e-4}, exploration=exploration)
+    agent, key = make_agent(config, lanes.spec), jax.random.key(0)
+    act, state, act_state = jax.jit(agent.act), agent.init(jax.random.key(1)), agent.init_act(1)
+    obs, first = lanes.reset(), np.ones((1, 1), bool)
+    for t in range(300):
+        action, act_state = act(state, act_state, obs[0], first[0], jax.random.fold_in(key, t)[None])
+        step = lanes.step(np.asarray(action)[None])
+        obs, first = step.obs, step.terminated | step.truncated
+    inner = (np.stack(env.actions) - low) / (high - low)
+    assert inner.shape == (300, 2)
+    assert ((inner >= 0) & (inner <= 1)).all()
+    assert (np.quantile(inner, 0.1, axis=0) < 0.2).all()
+    assert (np.quantile(inner, 0.9, axis=0) > 0.8).all()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -291,8 +291,18 @@ def test_packing_one_observation_and_one_action():
 # --- The whole, rebuilt.
 
 
-@pytest.mark.parametrize("kind", ["uniform", "prioritized"])
-def test_ten_iterations_equal_a_plain_python_loop(kind):
+@pytest.mark.parametrize(
+    ("kind", "exploration"),
+    [
+        ("uniform", {"kind": "ou", "sigma": 0.5}),
+        ("prioritized", {"kind": "ou", "sigma": 0.5}),
+        ("uniform", {"kind": "ou", "schedule": "linear", "sigma": 0.5, "epsilon": 0.3}),
+        ("uniform", {"kind": "gaussian_per_env"}),
+        ("uniform", {"kind": "parameter", "adapt_every": 3}),
+    ],
+    ids=["uniform", "prioritized", "scheduled and mixed", "per_env", "parameter"],
+)
+def test_ten_iterations_equal_a_plain_python_loop(kind, exploration):
     """One seed at a time, no vmap over seeds, no packing, no donation; episodes of 4 steps end on the way.
 
     The errors of an update are written back in the next iteration, after its step is stored.
@@ -301,7 +311,7 @@ def test_ten_iterations_equal_a_plain_python_loop(kind):
         total_steps=20,
         env={"num_envs": 2, "max_episode_steps": 4},
         algorithm={"warmup_steps": 0, "learning_starts": 6},
-        exploration={"kind": "ou", "sigma": 0.5},
+        exploration=exploration,
         replay={"kind": kind},
         logging={"every": 20},
         evaluation={"every": 0},

@@ -247,8 +247,16 @@ def by_hand(config: Config, env: DeviceEnv, key: Any, iterations: int) -> tuple[
 STATEFUL = {"normalize_observations": True, "normalization": "batch", "reset_every": 40}
 
 
-@pytest.mark.parametrize("settings", [{}, STATEFUL], ids=["plain", "stateful"])
-def test_the_program_equals_a_plain_python_loop(settings):
+@pytest.mark.parametrize(
+    ("settings", "exploration"),
+    [
+        ({}, {"kind": "ou", "sigma": 0.5, "theta": 0.01}),
+        (STATEFUL, {"kind": "ou", "sigma": 0.5, "theta": 0.01}),
+        ({"normalization": "layer"}, {"kind": "parameter", "adapt_every": 3, "epsilon": 0.2}),
+    ],
+    ids=["plain", "stateful", "perturbed"],
+)
+def test_the_program_equals_a_plain_python_loop(settings, exploration):
     """Warm-up, learning before its end, batches left over for the next iteration, n steps, ends, noise that begins
     anew with them, and a ring that goes round; then with moments, and networks that begin anew at two iterations.
     """
@@ -263,7 +271,7 @@ def test_the_program_equals_a_plain_python_loop(settings):
             "n_step": 2,
             **settings,
         },
-        exploration={"kind": "ou", "sigma": 0.5, "theta": 0.01},
+        exploration=exploration,
     )
     built = build(config, devices=jax.devices()[:1])
     assert len(built.compiled.counts(0, 1)) == 3
@@ -398,6 +406,15 @@ def test_lanes_are_divided_over_the_devices_and_never_speak(two_devices):
     assert all(len({s.device for s in leaf.addressable_shards}) == 2 for leaf in jax.tree.leaves(lane))
     evaluations = [host(b.compiled.evaluate(b.compiled.place(one.lane.learner), {})).returns for b in (built, single)]
     np.testing.assert_allclose(*evaluations, rtol=1e-4)
+
+
+def test_perturbed_lanes_never_speak_either(two_devices):
+    """The table of normal numbers is on every device, and whether a lane begins an episode is asked of none other."""
+    built = build(device_config(exploration={"kind": "parameter", "epsilon": 0.1}))
+    assert built.compiled.mesh.size == 2
+    text = built.compiled.advance.as_text()
+    assert "fusion" in text
+    assert not re.search(COLLECTIVES, text)
 
 
 def test_all_devices_bear_alike_and_no_more_of_them_than_that_takes(two_devices):
@@ -544,6 +561,8 @@ CHANGED = {
     "exploration.theta": 0.6,
     "exploration.sigma": 0.7,
     "exploration.dt": 0.3,
+    "exploration.sigma_end": 0.9,
+    "exploration.epsilon": 0.8,
 }
 DIVERGING = len(CHANGED) + 2
 """The last lane that differs; before it the file's numbers, a lane for each that changes, and one with all changed."""
@@ -559,7 +578,7 @@ def varied_config(**changes: Any) -> Config:
             "critic_learning_rate": 1e-2,
             "tau": 0.1,
         },
-        "exploration": {"kind": "ou"},
+        "exploration": {"kind": "ou", "schedule": "linear", "sigma_end": 0.05, "epsilon": 0.1},
         "replay": {"capacity": 10_000},
     }
     return device_config(**merge(base, changes))
