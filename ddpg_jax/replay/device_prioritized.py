@@ -67,7 +67,9 @@ def prioritized(
         index = age * num_envs + slots % num_envs
         batch = gather(store.rows, position, index, spec, n_step=n_step, gamma=gamma)
         weight = importance_weight(device_tree.get(store.tree, slots), annealed_beta(step, rule))
-        return batch._replace(weight=weight, index=slots)
+        # Always the slots; but what is written at them now waits for the weights, so that no copy of the tree is kept
+        # to read those from.
+        return batch._replace(weight=weight, index=jnp.where(weight >= 0, slots, jnp.zeros_like(slots)))
 
     def write_back(store: PrioritizedRows, index: Array, td_error: Array) -> PrioritizedRows:
         values = jnp.maximum(priority(td_error.reshape(-1), rule), SMALLEST_PRIORITY)

@@ -150,18 +150,20 @@ def compiled(capacity, lanes=2, num_envs=2, updates=1, batch_size=16):
     row = jax.tree.map(jnp.asarray, experience(np.random.default_rng(0), num_envs))
 
     def body(i, carry, key):
-        store, position = carry
+        (store, position), weights = carry
         store = replay.add(store, position, *row)
         position = replays.advance(position, replays.ring_steps(capacity, num_envs))
         batch = replay.sample(store, position, jax.random.fold_in(key, i), i, updates, batch_size)
-        return replay.write_back(store, batch.index, batch.data.reward), position
+        store = replay.write_back(store, batch.index, batch.data.reward)  # which does not wait for the weights
+        return (store, position), weights + batch.weight.sum()
 
     def loop(store, position, key, count):
-        return jax.lax.fori_loop(0, count, partial(body, key=key), (store, position))
+        (store, _), weights = jax.lax.fori_loop(0, count, partial(body, key=key), ((store, position), jnp.zeros(())))
+        return store, weights
 
     stores = jax.eval_shape(lambda: jax.vmap(lambda _: replay.init())(jnp.arange(lanes)))
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), lanes))
-    over_lanes = jax.vmap(loop, (0, None, 0, None), (0, None))
+    over_lanes = jax.vmap(loop, (0, None, 0, None))
     return jax.jit(over_lanes, donate_argnums=0).lower(stores, jax.eval_shape(replays.start), keys, 100).compile()
 
 
