@@ -31,6 +31,13 @@ def test_the_device_loop_solves_pendulum(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("env", ["Pendulum-v1", "jax:pendulum"])
+def test_prioritised_replay_solves_pendulum(tmp_path, env):
+    run = dj.train(dj.load_config(seeds=4, env={"id": env}, replay={"kind": "prioritized"}), tmp_path / "run")
+    assert run.result["final"]["interquartile_mean"] >= -200
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["td3", "d4pg"])
 def test_the_family_solves_pendulum(tmp_path, algorithm):
     config = dj.load_config(CONFIGS / f"{algorithm}.toml", seeds=6, env={"id": "jax:pendulum"})

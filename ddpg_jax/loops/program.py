@@ -29,8 +29,9 @@ from ddpg_jax.config import with_values
 from ddpg_jax.errors import ConfigError
 from ddpg_jax.loops.evaluate import evaluate_greedy
 from ddpg_jax.loops.report import METRICS, Evaluation
-from ddpg_jax.loops.schedule import calls_per_iteration, reset_period, segments, updates_per_call
+from ddpg_jax.loops.schedule import calls_per_iteration, prioritization, reset_period, segments, updates_per_call
 from ddpg_jax.replay import device as replays
+from ddpg_jax.replay.device_prioritized import prioritized
 from ddpg_jax.rng import stream_key
 from ddpg_jax.types import ActFn, Agent, Array, Batch, DeviceEnv, EnvSpec, HostArray, Step, TrainState, Tree
 
@@ -155,14 +156,7 @@ def program(
 
     def built(hyper: Hyper) -> tuple[Agent, replays.DeviceReplay]:
         changed = with_values(config, hyper)
-        replay = replays.uniform(
-            env.spec,
-            num_envs=num_envs,
-            capacity=config.replay.capacity,
-            n_step=algorithm.n_step,
-            gamma=changed.algorithm.gamma,
-        )
-        return (make or make_agent)(changed, env.spec), replay
+        return (make or make_agent)(changed, env.spec), make_replay(changed, env.spec)
 
     def init(key: Array, hyper: Hyper) -> Lane:
         agent, replay = built(hyper)
@@ -193,6 +187,24 @@ def program(
 
     return Program(init, advance, evaluate, counts)
 
+
+def make_replay(config: Config, spec: EnvSpec) -> replays.DeviceReplay:
+    """The replay of a configuration, whose numbers may be traced."""
+    kind, rule = _REPLAYS[config.replay.kind]
+    return kind(
+        spec,
+        num_envs=config.env.num_envs,
+        capacity=config.replay.capacity,
+        n_step=config.algorithm.n_step,
+        gamma=config.algorithm.gamma,
+        **rule(config),
+    )
+
+
+_REPLAYS: dict[str, tuple[Callable[..., replays.DeviceReplay], Callable[[Config], dict[str, Any]]]] = {
+    "uniform": (replays.uniform, lambda config: {}),
+    "prioritized": (prioritized, lambda config: {"rule": prioritization(config)}),
+}
 
 _Learn: TypeAlias = Callable[[Lane, Clock, Totals], tuple[Lane, Clock, Totals]]
 _Carry: TypeAlias = tuple[Lane, Clock, Totals]
@@ -271,7 +283,7 @@ def _learn(
     def call(_: Array, carry: tuple[TrainState, Tree, Totals]) -> tuple[TrainState, Tree, Totals]:
         learner, store, totals = carry
         draw = stream_key(key, "replay", learner.step)
-        batch = place(replay.sample(store, clock.position, draw, per_call, batch_size))
+        batch = place(replay.sample(store, clock.position, draw, learner.step, per_call, batch_size))
         learner, metrics, td_error = agent.update(learner, batch, key)
         store = replay.write_back(store, batch.index, td_error)
         values = jnp.stack([metrics[name] for name in METRICS], -1)

@@ -49,8 +49,9 @@ InitFn: TypeAlias = Callable[[], Tree]
 AddFn: TypeAlias = Callable[[Tree, Position, Array, Array, Step], Tree]
 """`(store, position, obs [E, *O], action [E, A], step [E, ...]) -> store`."""
 
-SampleFn: TypeAlias = Callable[[Tree, Position, Array, int, int], Batch]
-"""`(store, position, key, updates U, batch_size B) -> Batch [U, B, ...]`. The key is consumed."""
+SampleFn: TypeAlias = Callable[[Tree, Position, Array, Array, int, int], Batch]
+"""`(store, position, key, step [], updates U, batch_size B) -> Batch [U, B, ...]`; step counts the updates so far. The
+key is consumed."""
 
 WriteBackFn: TypeAlias = Callable[[Tree, Array, Array], Tree]
 """`(store, index [U, B], td_error [U, B]) -> store`."""
@@ -99,7 +100,7 @@ def uniform(spec: EnvSpec, *, num_envs: int, capacity: int, n_step: int, gamma: 
     """
     steps = ring_steps(capacity, num_envs)
 
-    def sample(rows: Rows, position: Position, key: Array, updates: int, batch_size: int) -> Batch:
+    def sample(rows: Rows, position: Position, key: Array, step: Array, updates: int, batch_size: int) -> Batch:
         index = jax.random.randint(key, (updates, batch_size), 0, position.length * num_envs)
         return gather(rows, position, index, spec, n_step=n_step, gamma=gamma)
 

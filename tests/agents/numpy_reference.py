@@ -68,14 +68,15 @@ class Adam:
 
 
 def algorithm_1(online, target, batch, adams, tau, late):
-    """One update; returns the new online and target networks, the metrics and the TD errors."""
+    """One update of weighted samples; returns the new online and target networks, the metrics and the TD errors."""
+    weight = np.asarray(batch.weight[0], np.float64)
     obs, action, reward, discount, next_obs = (np.asarray(x[0], np.float64) for x in batch.data[:5])
     size = len(reward)
     next_q, _ = forward(target.critic, next_obs, np.tanh(forward(target.actor, next_obs)[0]), late)
     y = reward + discount * next_q[:, 0]
     q, tape = forward(online.critic, obs, action, late)
     td_error = y - q[:, 0]
-    d_critic, _ = backward(online.critic, tape, -2.0 * td_error[:, None] / size, late)
+    d_critic, _ = backward(online.critic, tape, -2.0 * (weight * td_error)[:, None] / size, late)
     critic = adams.critic.descend(online.critic, d_critic)
 
     mu, mu_tape = forward(online.actor, obs)
@@ -88,7 +89,7 @@ def algorithm_1(online, target, batch, adams, tau, late):
     mixed = [[tau * p + (1 - tau) * t for p, t in zip(*pair, strict=True)] for pair in zip(new, target, strict=True)]
     new_target = Learned(*mixed)
     metrics = {
-        "critic_loss": (td_error**2).mean(),
+        "critic_loss": (weight * td_error**2).mean(),
         "critic_grad_norm": norm(d_critic),
         "mean_q": q.mean(),
         "max_q": q.max(),

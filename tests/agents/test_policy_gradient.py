@@ -15,8 +15,10 @@ from ddpg_jax.agents.exploration import additive
 from ddpg_jax.agents.heads import scalar
 from ddpg_jax.agents.networks import stateless
 from ddpg_jax.agents.policy_gradient import policy_gradient, polyak
-from ddpg_jax.rng import explore_keys, run_keys
-from ddpg_jax.types import Batch, Params, Transition
+from ddpg_jax.equations.priorities import Prioritization
+from ddpg_jax.replay.prioritized import PrioritizedRing
+from ddpg_jax.rng import HostStream, explore_keys, run_keys
+from ddpg_jax.types import Batch, EnvSpec, Params, Step, Transition
 
 FROZEN = optax.set_to_zero()
 STAY = polyak(0.0)
@@ -115,6 +117,35 @@ def test_three_updates_equal_algorithm_1_in_numpy(make_tiny, make_batches, actio
         np.testing.assert_allclose(td_error[0], errors, atol=1e-5)
         assert min(expected["critic_grad_norm"], expected["actor_grad_norm"]) > decay.get("max_norm", 0)
     assert int(state.step) == 3
+
+
+def test_prioritised_updates_equal_algorithm_1_in_numpy(make_tiny):
+    """The whole way by definition, in float64: priorities, draws, weights (N·P)^-beta / max, gradients, write-back."""
+    tiny, rng = make_tiny(tau=0.1, actor_learning_rate=3e-3, critic_learning_rate=1e-2), np.random.default_rng(0)
+    rule = Prioritization(alpha=0.6, beta=0.4, beta_end=1.0, epsilon=1e-6, updates=10)
+    spec = EnvSpec((3,), "float32", (-2.0, -1.0), (2.0, 3.0))
+    ring = PrioritizedRing(spec, [0], num_envs=1, capacity=100, n_step=1, gamma=0.9, rule=rule)
+    for _ in range(60):
+        obs, next_obs = rng.normal(size=(2, 1, 1, 3))
+        ring.add(obs, rng.uniform(-1, 1, (1, 1, 2)), Step(obs, next_obs, rng.normal(size=(1, 1)), *np.zeros((2, 1, 1))))
+    state, p = tiny.init(run_key(0)), np.ones(60)
+    online, target = in_numpy(state.params), in_numpy(state.target_params)
+    adams = Learned(Adam(online.actor, 3e-3), Adam(online.critic, 1e-2))
+    for call in range(6):
+        batch = ring.sample(1, 8, call)
+        share = HostStream(0, "replay").at(call).random((1, 8))
+        np.testing.assert_array_equal(batch.index[0], np.searchsorted(np.cumsum(p), share * p.sum(), "right"))
+        weight = (60 * p[batch.index[0]] / p.sum()) ** -(0.4 + 0.6 * call / 10)
+        by_definition = batch._replace(weight=weight / weight.max())
+        by_definition = by_definition._replace(data=jax.tree.map(lambda x: x[0], batch.data))
+        state, _, td_error = tiny.update(state, jax.tree.map(lambda x: jnp.asarray(x[0]), batch), run_key(0))
+        online, target, _, errors = algorithm_1(online, target, by_definition, adams, 0.1, 0)
+        chex.assert_trees_all_close(in_numpy(state.params), online, atol=1e-5, rtol=0)
+        ring.write_back(batch.index, td_error[None])
+        p[batch.index[0, 0]] = (np.abs(errors) + 1e-6) ** 0.6
+        np.testing.assert_allclose(ring.tree.get(np.arange(60)[None])[0], p, rtol=1e-4, atol=1e-5)
+        p = ring.tree.get(np.arange(60)[None])[0]
+    assert weight.min() / weight.max() < 0.5
 
 
 # --- Gradients, targets and weights

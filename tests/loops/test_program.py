@@ -39,7 +39,7 @@ from ddpg_jax.loops.device import (
     padded,
     reports,
 )
-from ddpg_jax.loops.program import program
+from ddpg_jax.loops.program import make_replay, program
 from ddpg_jax.loops.pure import make_train
 from ddpg_jax.loops.report import METRICS
 from ddpg_jax.loops.schedule import calls_per_iteration, is_due, updates_per_call
@@ -182,7 +182,8 @@ def stored(built: Built, ended: Ended) -> Transition:
     position = ended.clock.position
     index = jnp.arange(int(position.length) * built.config.env.num_envs)
     gather = partial(replays.gather, spec=built.env.spec, n_step=1, gamma=jnp.float32(built.config.algorithm.gamma))
-    return host(jax.vmap(lambda store: gather(store, position, index))(ended.lane.store).data)
+    rows = getattr(ended.lane.store, "rows", ended.lane.store)
+    return host(jax.vmap(lambda rows: gather(rows, position, index))(rows).data)
 
 
 def idle(agent: Any) -> Any:
@@ -215,6 +216,9 @@ def by_hand(config: Config, env: DeviceEnv, key: Any, iterations: int) -> tuple[
     )  # fmt: skip
     env_state, obs = jax.jit(jax.vmap(env.reset))(jax.random.split(stream_key(key, "reset"), num_envs))
     state, act_state, first = jax.jit(agent.init)(key), agent.init_act(num_envs), np.ones(num_envs, bool)
+    replay, position = make_replay(config, env.spec), replays.start()
+    store, (add, write_back) = replay.init(), map(jax.jit, (replay.add, replay.write_back))
+    sample = jax.jit(replay.sample, static_argnums=(4, 5))
     due, sums, finished = 0.0, np.zeros(len(METRICS)), []
     running = np.zeros(num_envs)
     for i in range(iterations):
@@ -228,6 +232,8 @@ def by_hand(config: Config, env: DeviceEnv, key: Any, iterations: int) -> tuple[
             action, act_state = act(state, act_state, obs, first, keys)
         env_state, report = step(env_state, action, env_keys)
         ring.add(*host(jax.tree.map(lambda x: x[None], (obs, action, report))))
+        store = add(store, position, obs, action, report)
+        position = replays.advance(position, replays.ring_steps(CAPACITY, num_envs))
         obs, first = report.obs, report.terminated | report.truncated
         running += np.asarray(report.reward)
         finished += running[np.asarray(first)].tolist()
@@ -236,27 +242,33 @@ def by_hand(config: Config, env: DeviceEnv, key: Any, iterations: int) -> tuple[
             due += algorithm.updates_per_step * num_envs / algorithm.updates_per_call
         while due >= 1:
             shape = algorithm.updates_per_call, algorithm.batch_size
-            index = jax.random.randint(stream_key(key, "replay", state.step), shape, 0, len(ring))
-            batch = jax.tree.map(lambda x: jnp.asarray(x[0]), ring.gather(np.asarray(index)[None]))
-            state, metrics, _ = update(state, batch, key)
+            draw = stream_key(key, "replay", state.step)
+            if config.replay.kind == "uniform":  # the ring of the host stands for that of the device
+                index = jax.random.randint(draw, shape, 0, len(ring))
+                batch = jax.tree.map(lambda x: jnp.asarray(x[0]), ring.gather(np.asarray(index)[None]))
+            else:
+                batch = sample(store, position, draw, state.step, *shape)
+            state, metrics, td_error = update(state, batch, key)
+            store = write_back(store, batch.index, td_error)
             sums += [np.asarray(metrics[name]).sum() for name in METRICS]
             due -= 1
-    return state, act_state, env_state, obs, first, running, ring, sums, finished
+    return state, act_state, env_state, obs, first, running, ring, sums, finished, store
 
 
 STATEFUL = {"normalize_observations": True, "normalization": "batch", "reset_every": 40}
 
 
 @pytest.mark.parametrize(
-    ("settings", "exploration"),
+    ("settings", "exploration", "replay"),
     [
-        ({}, {"kind": "ou", "sigma": 0.5, "theta": 0.01}),
-        (STATEFUL, {"kind": "ou", "sigma": 0.5, "theta": 0.01}),
-        ({"normalization": "layer"}, {"kind": "parameter", "adapt_every": 3, "epsilon": 0.2}),
+        ({}, {"kind": "ou", "sigma": 0.5, "theta": 0.01}, "uniform"),
+        ({}, {"kind": "ou", "sigma": 0.5, "theta": 0.01}, "prioritized"),
+        (STATEFUL, {"kind": "ou", "sigma": 0.5, "theta": 0.01}, "uniform"),
+        ({"normalization": "layer"}, {"kind": "parameter", "adapt_every": 3, "epsilon": 0.2}, "uniform"),
     ],
-    ids=["plain", "stateful", "perturbed"],
+    ids=["plain", "prioritized", "stateful", "perturbed"],
 )
-def test_the_program_equals_a_plain_python_loop(settings, exploration):
+def test_the_program_equals_a_plain_python_loop(settings, exploration, replay):
     """Warm-up, learning before its end, batches left over for the next iteration, n steps, ends, noise that begins
     anew with them, and a ring that goes round; then with moments, and networks that begin anew at two iterations.
     """
@@ -272,11 +284,12 @@ def test_the_program_equals_a_plain_python_loop(settings, exploration):
             **settings,
         },
         exploration=exploration,
+        replay={"kind": replay},
     )
     built = build(config, devices=jax.devices()[:1])
     assert len(built.compiled.counts(0, 1)) == 3
     ended = run(built, 60)
-    state, act_state, env_state, obs, first, running, ring, sums, finished = by_hand(
+    state, act_state, env_state, obs, first, running, ring, sums, finished, store = by_hand(
         config, built.env, run_keys([4])[0], 60
     )
     lane, (totals,) = lane_of(ended.lane, 0), ended.totals
@@ -287,6 +300,8 @@ def test_the_program_equals_a_plain_python_loop(settings, exploration):
     np.testing.assert_allclose(lane.episode_return, running, rtol=1e-5)
     assert (lane.episode_length == 60 % 4).all()
     assert_close(lane_of(stored(built, ended), 0)[:2], ring_rows(ring)[:2], 1e-5)
+    assert_close(lane.store, store, 1e-4)
+    assert built.compiled.lane_bytes["replay"] == sum(leaf.nbytes for leaf in jax.tree.leaves(store))
 
     np.testing.assert_allclose(totals.metrics[0], sums, rtol=1e-4, atol=1e-5)
     assert np.isfinite(totals.max_q[0])
@@ -563,6 +578,10 @@ CHANGED = {
     "exploration.dt": 0.3,
     "exploration.sigma_end": 0.9,
     "exploration.epsilon": 0.8,
+    "replay.alpha": 0.1,
+    "replay.beta": 0.9,
+    "replay.beta_end": 0.0,
+    "replay.epsilon": 1.0,
 }
 DIVERGING = len(CHANGED) + 2
 """The last lane that differs; before it the file's numbers, a lane for each that changes, and one with all changed."""
@@ -579,7 +598,7 @@ def varied_config(**changes: Any) -> Config:
             "tau": 0.1,
         },
         "exploration": {"kind": "ou", "schedule": "linear", "sigma_end": 0.05, "epsilon": 0.1},
-        "replay": {"capacity": 10_000},
+        "replay": {"kind": "prioritized", "capacity": 10_000},
     }
     return device_config(**merge(base, changes))
 

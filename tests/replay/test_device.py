@@ -154,8 +154,8 @@ def test_the_capacity_is_rounded_up_to_whole_steps(capacity, num_envs, steps):
 
 
 def drawn(replay, rows, position, seed, updates=4, batch_size=16):
-    sample = jax.jit(replay.sample, static_argnums=(3, 4))
-    return jax.tree.map(np.asarray, sample(rows, position, jax.random.key(seed), updates, batch_size))
+    sample = jax.jit(replay.sample, static_argnums=(4, 5))
+    return jax.tree.map(np.asarray, sample(rows, position, jax.random.key(seed), jnp.int32(0), updates, batch_size))
 
 
 @pytest.mark.parametrize(("num_envs", "length", "head"), [(1, 40, 0), (3, 20, 20), (3, 40, 17)])
@@ -231,7 +231,7 @@ def compiled(spec, capacity, what):
         add = jax.jit(jax.vmap(replay.add, (0, None, 0, 0, 0)), donate_argnums=0)
         return add.lower(rows, position, obs, shape(spec.action_size), step).compile()
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), LANES))
-    sample = jax.vmap(lambda rows, position, key: replay.sample(rows, position, key, U, B), (0, None, 0))
+    sample = jax.vmap(lambda rows, position, key: replay.sample(rows, position, key, jnp.int32(0), U, B), (0, None, 0))
     return jax.jit(sample).lower(rows, position, keys).compile()
 
 
