@@ -34,6 +34,7 @@ def check_settings(config: Config) -> None:
     algorithm, exploration = config.algorithm, config.exploration
     assert algorithm.name in ("ddpg", "td3"), "peers have DDPG and TD3"
     assert exploration.kind == "gaussian", "peers are compared under Gaussian noise"
+    assert (exploration.schedule, exploration.epsilon) == ("constant", None), "peers know no such settings"
     assert algorithm.actor_learning_rate == algorithm.critic_learning_rate, "stable-baselines3 has one learning rate"
     plain = (algorithm.n_step, algorithm.updates_per_step, algorithm.action_layer, config.env.num_envs) == (1, 1, 0, 1)
     unset = (algorithm.learning_starts, algorithm.max_grad_norm, algorithm.final_scale, config.env.max_episode_steps)

@@ -78,13 +78,13 @@ def parameter(
     has a sigma of its own.
 
     Epsilon is a piece of a table of normal numbers that begins at a random place, and only the place is kept: under
-    `vmap` epsilon would be drawn in every step, needed or not, which at 64-64 costs two thirds of an update.
+    `vmap` epsilon would be drawn in every step, needed or not, which at 64-64 costs a third of an update.
 
     Args:
       sigma: deviation at the start, `[]`.
       target_distance: delta, in units of half the action range, `[]`; noise on actions of this deviation is as far off.
       adapt_every: steps of the environment between two adaptations.
-      adapt_factor: sigma is multiplied by it where the distance is at most the target, or else divided; `[]`, above 1.
+      adapt_factor: sigma is multiplied by it where the distance is at most the target, or else divided; `[]`, at least 1.
 
     References:
       Plappert et al., "Parameter space noise for exploration" (arXiv:1706.01905), section 3 and appendix C; Salimans et
