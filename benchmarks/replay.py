@@ -53,8 +53,8 @@ def host(rounds: int, capacity: int) -> dict[str, Any]:
     """Microseconds of drawing 256, and of setting their priorities."""
     rings, errors = filled_rings(capacity)
     draws = {f"ours, {name}": partial(_sample, ring, count()) for name, ring in rings.items()}
-    rng = np.random.default_rng(1)
-    blocks = [(rng.integers(0, capacity, BATCH), rng.choice(errors, BATCH)) for _ in range(5 * CALLS)]
+    rng = np.random.default_rng(1)  # no block comes twice, as a replay's caches would else know it
+    blocks = [(rng.integers(0, capacity, BATCH), rng.choice(errors, BATCH)) for _ in range(10 * rounds * CALLS)]
     setters: dict[str, Callable[[Any, Any], Any]] = {
         "ours, prioritized": lambda index, error: rings["prioritized"].write_back(index[None, None], error[None, None])
     }

@@ -62,7 +62,7 @@ class SumTree:
           values: `[S, n]`, finite, not negative.
           keep: which of them count, bool `[S, n]`; None: all.
         """
-        node, values = slots + self._first_slot, np.broadcast_to(values, slots.shape)
+        node = slots + self._first_slot
         node, values = (x.reshape(-1) if keep is None else x[keep] for x in (node, values))
         leaves = self._levels[-1]
         leaves[node] = 0
@@ -71,7 +71,7 @@ class SumTree:
             node = node >> 1
             both = pairs.take(node, 0)
             parents[node] = both[:, 0] + both[:, 1]
-        np.cumsum(self._by_seed[0], 1, out=self._bounds[:, 1:])
+        self._by_seed[0].cumsum(1, out=self._bounds[:, 1:])
 
     def fill(self, start: int, stop: int, values: HostArray) -> None:
         """Changes neighbours to one number.
@@ -86,7 +86,7 @@ class SumTree:
             start, stop = start // 2, (stop + 1) // 2
             left, right = children[:, 2 * start : 2 * stop : 2], children[:, 2 * start + 1 : 2 * stop : 2]
             np.add(left, right, out=parents[:, start:stop])
-        np.cumsum(self._by_seed[0], 1, out=self._bounds[:, 1:])
+        self._by_seed[0].cumsum(1, out=self._bounds[:, 1:])
 
     def find(self, mass: HostArray) -> HostArray:
         """The slots in which the running sum of all numbers first exceeds given masses, never one that holds zero.
