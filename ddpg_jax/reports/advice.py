@@ -1,8 +1,7 @@
 """What the rows of a run say about its health: a table of metrics, how far each is healthy, and what to do.
 
-The limits were set by runs of DDPG, TD3 and D4PG that learn (Pendulum, HalfCheetah and four more of MuJoCo), on which
-none is passed, and by runs made ill on purpose; the figures stand in docs/design.md. A metric that a row lacks, or is
-not in the table, says nothing.
+The limits were set by runs that learn, on Pendulum, HalfCheetah and five more tasks, of which none is warned, and by
+runs made ill on purpose, of which each is; the figures stand in docs/design.md. A metric that a row lacks says nothing.
 """
 
 from __future__ import annotations
