@@ -84,7 +84,7 @@ def parameter(
       sigma: deviation at the start, `[]`.
       target_distance: delta, in units of half the action range, `[]`; noise on actions of this deviation is as far off.
       adapt_every: steps of the environment between two adaptations.
-      adapt_factor: at least 1, `[]`; sigma is multiplied by it where the distance is at most the target, or else divided.
+      adapt_factor: sigma is multiplied by it where the distance is at most the target, or else divided, `[]`.
 
     References:
       Plappert et al., "Parameter space noise for exploration" (arXiv:1706.01905), section 3 and appendix C; Salimans et
