@@ -101,6 +101,13 @@ def test_sizes_that_differ_by_many_orders_lead_to_no_empty_slot():
     assert values[np.asarray(drawn)].all()
 
 
+def test_a_random_number_of_zero_leads_to_no_empty_slot():
+    key, shape = jax.random.key(2468), (4096,)
+    assert (jax.random.uniform(jax.random.clone(key), (1, *shape)) == 0).any()
+    tree = device_tree.set_slots(device_tree.empty(FAN_OUT), jnp.array([5]), jnp.ones(1))
+    assert (np.asarray(device_tree.draw(tree, key, shape)) == 5).all()
+
+
 def test_nothing_drifts():
     def body(i, tree):
         keys = jax.random.split(jax.random.fold_in(jax.random.key(0), i), 2)
