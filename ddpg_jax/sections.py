@@ -404,10 +404,11 @@ class UniformReplayConfig(Section):
 
 
 class PrioritizedReplayConfig(Section):
-    """`[replay]` with `kind = "prioritized"`: in proportion to (|TD error| + epsilon)^alpha.
+    """`[replay]` with `kind = "prioritized"`.
 
-    The error is that of the critics' values. For D4PG too it is the error of the means, not the cross-entropy of the
-    distributions by which Barth-Maron et al. (arXiv:1804.08617) set priorities.
+    Transitions are drawn in proportion to (|TD error| + epsilon)^alpha. The error is that of the critics' values. For
+    D4PG too it is the error of the means, not the cross-entropy of the distributions by which Barth-Maron et al.
+    (arXiv:1804.08617) set priorities.
     """
 
     hyper: ClassVar = ("alpha", "beta", "beta_end", "epsilon")

@@ -93,7 +93,8 @@ class Totals(NamedTuple):
       episodes: episodes that ended, int32 `[]`.
       episode_return: sum of their returns, `[]`.
       episode_length: sum of their lengths, int32 `[]`.
-      faults: steps at which an environment reported a number that is not finite though its action was, int32 `[]`.
+      faults: steps at which an environment reported a number that is not finite, though its action and the observation
+        before were, int32 `[]`.
     """
 
     updates: Array
@@ -251,7 +252,7 @@ def _iterate(
     clock = clock._replace(iteration=clock.iteration + 1, position=replays.advance(clock.position, steps))
     done = step.terminated | step.truncated
     episode_return, episode_length = lane.episode_return + step.reward, lane.episode_length + 1
-    sane = jnp.isfinite(action).all()  # what an environment makes of other actions is not its fault
+    sane = jnp.isfinite(action).all() & jnp.isfinite(lane.obs).all()  # else what comes of it is not its fault
     totals = _noted(totals, step, done, episode_return, episode_length, sane)
     lane = Lane(
         learner,

@@ -51,7 +51,7 @@ def transparent(init=lambda key: jnp.zeros(()), **slots):
         networks=Params(
             stateless(init, lambda p, obs: obs),
             stateless(init, lambda p, obs: p * obs),
-            stateless(init, lambda p, obs, action: (p + obs[0] + action[0])[None, None]),
+            stateless(lambda key: init(key)[None], lambda p, obs, action: (p + obs[0] + action[0])[:, None]),
         ),
         head=scalar(),
         exploration=additive(noise.zero(2)),
