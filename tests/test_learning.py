@@ -43,3 +43,12 @@ def test_the_family_solves_pendulum(tmp_path, algorithm):
     config = dj.load_config(CONFIGS / f"{algorithm}.toml", seeds=6, env={"id": "jax:pendulum"})
     run = dj.train(config, tmp_path / "run")
     assert run.result["final"]["interquartile_mean"] >= -200
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", ["ddpg.toml", "parameter_noise.toml"])
+def test_the_car_reaches_its_flag_by_noise_that_lasts(tmp_path, file):
+    """On actions or on parameters; Gaussian noise of 0.1 leaves nearly all seeds at 0."""
+    config = dj.load_config(CONFIGS.parent / "classic" / "mountain_car_continuous" / file, seeds=5)
+    final = dj.train(config, tmp_path / "run").result["final"]
+    assert np.median(final["per_seed"]) > 90
