@@ -38,7 +38,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "policy delay 2": PLAIN | {"policy_delay": 2},
     "td3": {"name": "td3"},
     "d4pg": {"name": "d4pg", **SUPPORT},
-    "fasttd3": {"name": "fasttd3", "critic_hidden": None, **SUPPORT},
+    "fasttd3": {"name": "fasttd3", "critic_hidden": [64, 64], **SUPPORT},
     "layer norm": {"name": "ddpg", "normalization": "layer"},
     "batch norm": {"name": "ddpg", "normalization": "batch"},
     "observation moments": {"name": "ddpg", "normalize_observations": True},

@@ -46,7 +46,9 @@ def in_float32(agent: Agent) -> Agent:
         return call
 
     acting = {"act": under(agent.act), "policy": under(agent.policy)}
-    return agent._replace(**acting, update=under(agent.update), value=under(agent.value))
+    return agent._replace(
+        **acting, update=under(agent.update), value=under(agent.value), diagnose=under(agent.diagnose)
+    )
 
 
 def ddpg(config: Config, spec: EnvSpec) -> Agent:

@@ -246,8 +246,8 @@ class FastTD3Config(DelayedConfig, CategoricalConfig):
     """the algorithm"""
     hidden: Widths = (512, 256, 128)
     """widths of the hidden layers, or of the residual blocks, of the actor"""
-    critic_hidden: Widths | None = (1024, 512, 256)
-    """those of the critics; left out: as the actor's"""
+    critic_hidden: Widths = (1024, 512, 256)  # pyright: ignore[reportIncompatibleVariableOverride]
+    """those of the critics"""
     actor_final_deviation: Annotated[float, Field(gt=0, le=10)] = 0.01
     """the actor's last layer is drawn from N(0, actor_final_deviation²), without biases"""
     normalize_observations: bool = True

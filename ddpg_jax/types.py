@@ -285,6 +285,8 @@ class Agent(NamedTuple):
       policy: `(state, obs [*O]) -> action [A]`, greedy; reads what `act` reads.
       update: `(state, batches [U, B, ...], run_key) -> (state, metrics [U], td_error [U, B])`.
       reset: `(state, run_key) -> state`: networks, their targets and optimisers begin anew; what was seen stays.
+      diagnose: `(state, batch [B]) -> metrics []`, what is worth a look now and then but not in every update: shares of
+        dead hidden units, distance of the target critics.
       value: `(state, obs [*O]) -> []`, what the critics predict of the greedy policy from there on, discounted.
     """
 
@@ -296,3 +298,4 @@ class Agent(NamedTuple):
     update: UpdateFn
     reset: Callable[[TrainState, Array], TrainState]
     value: Callable[[TrainState, Array], Array]
+    diagnose: Callable[[TrainState, Batch], Metrics]

@@ -231,7 +231,6 @@ def policy_gradient(
         metrics = {
             "critic_loss": value,
             "critic_grad_norm": _norm(d_critic),
-            "critic_dead": _silent(trace),
             "mean_q": jnp.mean(values),
             "max_q": jnp.max(values),
         }
@@ -257,8 +256,6 @@ def policy_gradient(
         metrics = {
             "actor_loss": value,
             "actor_grad_norm": _norm(d_actor),
-            "actor_dead": _silent(trace),
-            "target_distance": _distance(params.critic, state.target_params.critic),
             "saturated": jnp.mean(jnp.abs(actions) > SATURATED, dtype=jnp.float32),
         }
         return state, metrics
@@ -282,6 +279,17 @@ def policy_gradient(
         state, (metrics, td_error) = jax.lax.scan(one_round, state, rounds)
         return state, {name: m.reshape(-1) for name, m in metrics.items()}, td_error.reshape(batches.weight.shape)
 
+    def diagnose(state: TrainState, batch: Batch) -> Metrics:
+        def traces(data: Transition) -> tuple[Trace, Trace]:
+            return (
+                q(state.params, state.stats, data.obs, data.action)[1],
+                mu(state.params, state.stats, data.obs)[1],
+            )
+
+        of_critic, of_actor = jax.vmap(traces, out_axes=(_TRACE, _TRACE), axis_name=BATCH)(batch.data)
+        distance = _distance(state.params.critic, state.target_params.critic)
+        return {"critic_dead": _silent(of_critic), "actor_dead": _silent(of_actor), "target_distance": distance}
+
     def policy(state: TrainState, obs: Array) -> Array:
         encoded = encode(state.params, state.stats, obs)
         return networks.actor.apply(state.params.actor, state.stats.networks.actor, encoded)
@@ -291,7 +299,7 @@ def policy_gradient(
         encoded, action = encode(params, stats, obs), policy(state, obs)
         return head.value(networks.critic.apply(params.critic, stats.networks.critic, encoded, action))
 
-    return Agent(init, observe, init_act, _explorer(policy, exploration), policy, update, reset, value)
+    return Agent(init, observe, init_act, _explorer(policy, exploration), policy, update, reset, value, diagnose)
 
 
 def _explorer(policy: Callable[[TrainState, Array], Array], exploration: Exploration) -> ActFn:

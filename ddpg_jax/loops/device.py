@@ -21,7 +21,7 @@ from jax.sharding import PartitionSpec as P
 
 from ddpg_jax.errors import ConfigError, EnvironmentFault, NotFiniteError
 from ddpg_jax.loops.program import Clock, Lane, Totals, program, start_clock
-from ddpg_jax.loops.report import METRICS, Evaluation, Report, Row
+from ddpg_jax.loops.report import DIAGNOSTICS, METRICS, Evaluation, Report, Row
 from ddpg_jax.loops.schedule import chunks
 from ddpg_jax.memory import available_bytes, available_cores
 from ddpg_jax.types import Array, Batch, DeviceEnv, HostArray, TrainState, Tree
@@ -237,6 +237,7 @@ def lane_rows(chunk: Chunk, lane: int, seed: int) -> list[Row]:
         rows.append({"event": "episodes", "seed": seed, "step": chunk.step, "episodes": totals.episodes, **means})
     if totals.updates:
         means = dict(zip(METRICS, (totals.metrics / totals.updates).tolist(), strict=True)) | {"max_q": totals.max_q}
+        means |= zip(DIAGNOSTICS, totals.diagnostics.tolist(), strict=True)
         rows.append({"event": "update", "seed": seed, "step": chunk.step, "updates": chunk.updates, **means})
     return rows
 

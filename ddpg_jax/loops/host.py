@@ -88,6 +88,17 @@ def jit_act(agent: Agent) -> ActFn:
     return act
 
 
+def jit_diagnose(agent: Agent, unpack: Callable[[Any], Batch]) -> Callable[[TrainState, Any], dict[str, Array]]:
+    """`DIAGNOSTICS` of all seeds, `[S]` by name, on the first batch of a call: `(state, packed) -> diagnostics`."""
+
+    @jax.jit
+    def diagnose(state: TrainState, packed: Any) -> dict[str, Array]:
+        first = jax.tree.map(lambda x: x[:, 0], unpack(packed))
+        return jax.vmap(agent.diagnose)(state, first)
+
+    return diagnose
+
+
 def jit_observe(agent: Agent, state: TrainState) -> ObserveFn:
     """The moments of the observations with those about to be acted on: `(state, obs, first) -> moments`.
 
@@ -131,6 +142,8 @@ def host_loop(config: Config, agent: Agent, lanes: AnyLanes, ring: Ring) -> Iter
     first_block = config.algorithm.warmup_steps // num_envs // KEY_BLOCK
     explore = _explorer(act, keys, num_envs, first_block)
     uniform = _uniform(seeds, num_envs, lanes.spec.action_size, jit_observe(agent, state))
+    diagnose = jit_diagnose(agent, transport.unpack)
+    jax.block_until_ready(diagnose(state, empty))
     reset, period = jax.jit(jax.vmap(agent.reset), donate_argnums=0), reset_period(config)
     meter, drawn, returned = Meter(seeds, num_envs, METRICS), list[Any](), list[Any]()
     lap("compile")
@@ -167,7 +180,7 @@ def host_loop(config: Config, agent: Agent, lanes: AnyLanes, ring: Ring) -> Iter
         drawn = [(index := ring.draw(per_call, batch_size, number), transport.take(index)) for number in numbers]
         lap("replay")
         if is_boundary(config, step):
-            rows = meter.settle(step)
+            rows = meter.settle(step, diagnose(state, drawn[-1][1]) if drawn else None)
             lap("update")
             yield Report(step, meter.updates, rows, dict(seconds), state)
             lap(None)

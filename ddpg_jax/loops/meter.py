@@ -6,6 +6,7 @@ episode ends, so an end is only noted, and settled at the next report.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -73,11 +74,12 @@ class Meter:
         self._pending.append(metrics)
         self._updates += metrics.shape[1]
 
-    def settle(self, step: int) -> list[Row]:
+    def settle(self, step: int, diagnostics: Mapping[str, Array] | None = None) -> list[Row]:
         """Fetches what is pending and turns it into rows.
 
         Args:
           step: environment steps of each seed so far.
+          diagnostics: of the learners of now, `[S]` by name, for the rows of updates.
 
         Returns:
           A row for each episode that ended and, if there were updates, one for each seed with their means.
@@ -92,7 +94,9 @@ class Meter:
         sums = np.concatenate([np.zeros((num_seeds, 1)), np.cumsum(metrics[..., self._max_q], 1, np.float64)], 1)
         sums += self._q_sum[:, None]
         rows = [self._episode_row(end, float(sums[end.seed, end.updates - self._settled])) for end in self._ends]
-        rows += [self._update_row(i, step, metrics[i]) for i in range(num_seeds) if metrics.shape[1]]
+        found = jax.device_get(dict(diagnostics or {}))
+        of_seed = [{name: float(values[i]) for name, values in found.items()} for i in range(num_seeds)]
+        rows += [self._update_row(i, step, metrics[i]) | of_seed[i] for i in range(num_seeds) if metrics.shape[1]]
         self._q_sum, self._settled = sums[:, -1], self._updates
         self._pending, self._ends = [], []
         return rows

@@ -28,7 +28,7 @@ from ddpg_jax.algorithms import make_agent
 from ddpg_jax.config import with_values
 from ddpg_jax.errors import ConfigError
 from ddpg_jax.loops.evaluate import evaluate_greedy
-from ddpg_jax.loops.report import METRICS, Evaluation
+from ddpg_jax.loops.report import DIAGNOSTICS, METRICS, Evaluation
 from ddpg_jax.loops.schedule import calls_per_iteration, prioritization, reset_period, segments, updates_per_call
 from ddpg_jax.replay import device as replays
 from ddpg_jax.replay.device_prioritized import prioritized
@@ -90,6 +90,7 @@ class Totals(NamedTuple):
       updates: critic updates, int32 `[]`.
       metrics: sums of `METRICS` over the updates, `[K]`.
       max_q: the largest predicted Q, `[]`.
+      diagnostics: `DIAGNOSTICS` of the learner at the chunk's end, on a minibatch drawn for them, `[D]`.
       episodes: episodes that ended, int32 `[]`.
       episode_return: sum of their returns, `[]`.
       episode_length: sum of their lengths, int32 `[]`.
@@ -100,6 +101,7 @@ class Totals(NamedTuple):
     updates: Array
     metrics: Array
     max_q: Array
+    diagnostics: Array
     episodes: Array
     episode_return: Array
     episode_length: Array
@@ -176,7 +178,9 @@ def program(
             ready = partial(_observed, agent, renew)
             iterate = partial(_iterate, env, ready, choose, replay, steps, learn if part.learns else None, key)
             carry = jax.lax.fori_loop(0, counts[i], iterate, carry)
-        return carry
+        lane, clock, totals = carry
+        diagnostics = _diagnosed(agent, replay, algorithm.batch_size, key, lane, clock)
+        return lane, clock, totals._replace(diagnostics=diagnostics)
 
     def evaluate(learner: TrainState, hyper: Hyper) -> Evaluation:
         gamma = with_values(config, hyper).algorithm.gamma
@@ -309,6 +313,16 @@ def _learn(
     return lane._replace(learner=learner, store=store), clock, totals
 
 
+def _diagnosed(
+    agent: Agent, replay: replays.DeviceReplay, batch_size: int, key: Array, lane: Lane, clock: Clock
+) -> Array:
+    """`DIAGNOSTICS` of a learner, `[D]`."""
+    draw = stream_key(key, "diagnose", clock.iteration)
+    batch = replay.sample(lane.store, clock.position, draw, lane.learner.step, 1, batch_size)
+    found = agent.diagnose(lane.learner, jax.tree.map(lambda x: x[0], batch))
+    return jnp.stack([found[name] for name in DIAGNOSTICS])
+
+
 def _uniform(action_size: int) -> ActFn:
     """Uniformly random actions, in the place of `Agent.act`."""
 
@@ -321,7 +335,9 @@ def _uniform(action_size: int) -> ActFn:
 
 def _nothing() -> Totals:
     zero, none = jnp.zeros(()), jnp.zeros((), jnp.int32)
-    return Totals(none, jnp.zeros(len(METRICS)), jnp.full((), -jnp.inf), none, zero, none, none)
+    return Totals(
+        none, jnp.zeros(len(METRICS)), jnp.full((), -jnp.inf), jnp.zeros(len(DIAGNOSTICS)), none, zero, none, none
+    )
 
 
 def _noted(

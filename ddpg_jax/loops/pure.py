@@ -12,7 +12,7 @@ import numpy as np
 from ddpg_jax.envs.factory import device_env
 from ddpg_jax.errors import ConfigError
 from ddpg_jax.loops.program import Clock, Hyper, Lane, MakeAgentFn, Totals, program, start_clock
-from ddpg_jax.loops.report import METRICS, Evaluation
+from ddpg_jax.loops.report import DIAGNOSTICS, METRICS, Evaluation
 from ddpg_jax.loops.schedule import chunks
 from ddpg_jax.types import Array, DeviceEnv, TrainState
 
@@ -31,7 +31,8 @@ class History(NamedTuple):
       predicted: what the critics predicted of them, `[N, episodes]`.
       episodes: training episodes that ended, `[N]`.
       episode_return: their mean return, `[N]`; NaN without any.
-      metrics: the means of `METRICS` over the updates, by name, `[N]`; NaN without any. "max_q" is the largest.
+      metrics: the means of `METRICS` over the updates, by name, `[N]`; NaN without any. "max_q" is the largest, and
+        `DIAGNOSTICS` are those of the moment.
     """
 
     step: Array
@@ -85,6 +86,7 @@ def make_train(
         updates, episodes = (x.astype(jnp.float32) for x in (totals.updates, totals.episodes))
         max_q = jnp.where(updates > 0, totals.max_q, jnp.full_like(totals.max_q, jnp.nan))
         means = dict(zip(METRICS, (totals.metrics / updates[:, None]).T, strict=True)) | {"max_q": max_q}
+        means |= zip(DIAGNOSTICS, totals.diagnostics.T, strict=True)
         episode_return = totals.episode_return / episodes
         return lane.learner, History(jnp.asarray(steps), *evaluation, totals.episodes, episode_return, means)
 

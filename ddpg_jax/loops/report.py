@@ -18,11 +18,11 @@ METRICS = (
     "critic_grad_norm",
     "actor_grad_norm",
     "saturated",
-    "critic_dead",
-    "actor_dead",
-    "target_distance",
 )
 """What is logged of an update, in the order of the arrays."""
+
+DIAGNOSTICS = ("critic_dead", "actor_dead", "target_distance")
+"""What is logged of the learner at a report, in the order of the arrays: see `Agent.diagnose`."""
 
 
 class Evaluation(NamedTuple):

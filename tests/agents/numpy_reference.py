@@ -96,11 +96,19 @@ def algorithm_1(online, target, batch, adams, tau, late):
         "actor_loss": -pi_q.mean(),
         "actor_grad_norm": norm(d_actor),
         "saturated": (np.abs(np.tanh(mu)) > 0.99).mean(),
-        "critic_dead": dead(online.critic, obs, action, late),
-        "actor_dead": dead(online.actor, obs),
-        "target_distance": norm([p - t for p, t in zip(critic, new_target.critic, strict=True)]) / norm(critic),
     }
     return new, new_target, metrics, td_error
+
+
+def diagnosed(online, target, batch, late=0):
+    """Shares of dead hidden units, and the distance of the target critic."""
+    obs, action = (np.asarray(x[0], np.float64) for x in batch.data[:2])
+    distance = norm([p - t for p, t in zip(online.critic, target.critic, strict=True)]) / norm(online.critic)
+    return {
+        "critic_dead": dead(online.critic, obs, action, late),
+        "actor_dead": dead(online.actor, obs),
+        "target_distance": distance,
+    }
 
 
 def dead(net, x, late=None, late_layer=0):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from numpy_reference import Adam, Learned, algorithm_1, forward, in_numpy
+from numpy_reference import Adam, Learned, algorithm_1, diagnosed, forward, in_numpy
 
 from ddpg_jax.agents import networks, noise
 from ddpg_jax.agents.exploration import additive
@@ -117,6 +117,10 @@ def test_three_updates_equal_algorithm_1_in_numpy(make_tiny, make_batches, actio
         np.testing.assert_allclose(td_error[0], errors, atol=1e-5)
         assert min(expected["critic_grad_norm"], expected["actor_grad_norm"]) > decay.get("max_norm", 0)
     assert int(state.step) == 3
+    found = jax.jit(tiny.agent.diagnose)(state, jax.tree.map(lambda x: x[2], batches))
+    expected = diagnosed(online, target, one_batch(batches, 2), action_layer)
+    chex.assert_trees_all_close({k: float(x) for k, x in found.items()}, expected, atol=1e-5)
+    assert expected["target_distance"] > 1e-3
 
 
 def test_prioritised_updates_equal_algorithm_1_in_numpy(make_tiny):

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.flatten_util import ravel_pytree
 from scipy import stats
 from tiny_run import EPISODE, tiny_config
 
@@ -41,7 +42,7 @@ from ddpg_jax.loops.device import (
 )
 from ddpg_jax.loops.program import make_replay, program
 from ddpg_jax.loops.pure import make_train
-from ddpg_jax.loops.report import METRICS
+from ddpg_jax.loops.report import DIAGNOSTICS, METRICS
 from ddpg_jax.loops.schedule import calls_per_iteration, is_due, updates_per_call
 from ddpg_jax.loops.start import start
 from ddpg_jax.memory import human_bytes
@@ -304,6 +305,11 @@ def test_the_program_equals_a_plain_python_loop(settings, exploration, replay):
     assert built.compiled.lane_bytes["replay"] == sum(leaf.nbytes for leaf in jax.tree.leaves(store))
 
     np.testing.assert_allclose(totals.metrics[0], sums, rtol=1e-4, atol=1e-5)
+    diagnosed = dict(zip(DIAGNOSTICS, totals.diagnostics[0], strict=True))
+    vector, target = (ravel_pytree(tree.critic)[0] for tree in (state.params, state.target_params))
+    distance = jnp.linalg.norm(vector - target) / jnp.linalg.norm(vector)
+    np.testing.assert_allclose(diagnosed["target_distance"], distance, rtol=1e-3)
+    assert 0 <= diagnosed["actor_dead"] < 1
     assert np.isfinite(totals.max_q[0])
     assert totals.episodes[0] == len(finished) == 30
     assert totals.episode_length[0] == 4 * 30
@@ -378,7 +384,9 @@ def test_how_the_run_is_cut_into_chunks_changes_no_bit():
     for other in (one_by_one, unevenly):
         assert_bit_equal((other.lane, other.clock), (whole.lane, whole.clock))
         sums = jax.tree.map(lambda *x: np.sum(x, 0), *other.totals)
-        assert_close(sums._replace(max_q=0), whole.totals[0]._replace(max_q=0), 1e-4)
+        apart = {"max_q": 0, "diagnostics": 0}
+        assert_close(sums._replace(**apart), whole.totals[0]._replace(**apart), 1e-4)
+        assert_bit_equal(other.totals[-1].diagnostics, whole.totals[0].diagnostics)
         np.testing.assert_array_equal(np.max([t.max_q for t in other.totals], 0), whole.totals[0].max_q)
     assert whole.clock.iteration == TOTAL
     assert (whole.clock.position.head, whole.clock.position.length) == (TOTAL % CAPACITY, CAPACITY)
@@ -533,7 +541,7 @@ def test_the_history_is_whole():
     _, history = trained()
     assert history.returns.shape == history.lengths.shape == (4, 2, 3)
     assert history.episodes.shape == history.episode_return.shape == (4, 2)
-    assert history.metrics.keys() == set(METRICS)
+    assert history.metrics.keys() == {*METRICS, *DIAGNOSTICS}
     assert all(x.shape == (4, 2) for x in history.metrics.values())
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(history))
     np.testing.assert_array_equal(
@@ -755,6 +763,7 @@ def test_the_rows_of_a_report_are_the_means_of_its_chunk():
                 expected.append({"event": "episodes", **label, **lengths})
             means = dict(zip(METRICS, totals.metrics / (report.updates - max(0, before - WARMUP)), strict=True))
             means = {name: pytest.approx(value, rel=1e-6) for name, value in means.items()} | {"max_q": totals.max_q}
+            means |= zip(DIAGNOSTICS, totals.diagnostics.tolist(), strict=True)
             expected.append({"event": "update", **label, "updates": report.updates, **means})
         assert report.rows == expected
         before = report.step
