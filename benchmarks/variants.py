@@ -38,7 +38,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "policy delay 2": PLAIN | {"policy_delay": 2},
     "td3": {"name": "td3"},
     "d4pg": {"name": "d4pg", **SUPPORT},
-    "fasttd3": {"name": "fasttd3", "critic_hidden": [64, 64], **SUPPORT},
+    "fasttd3": {"name": "fasttd3", **SUPPORT},
     "layer norm": {"name": "ddpg", "normalization": "layer"},
     "batch norm": {"name": "ddpg", "normalization": "batch"},
     "observation moments": {"name": "ddpg", "normalize_observations": True},
@@ -58,7 +58,8 @@ def batches(size: int) -> Batch:
 
 def contender(width: int, changes: dict[str, Any]) -> Callable[[], float]:
     """A call that makes the updates and returns the microseconds of one."""
-    config = dj.load_config(algorithm={"hidden": [width, width], "batch_size": width, **changes})
+    widths = {"hidden": [width, width], "critic_hidden": [width, width]}
+    config = dj.load_config(algorithm=widths | {"batch_size": width, **changes})
     agent, key, batch = make_agent(config, SPEC), jax.random.key(0), batches(width)
     state, update = jax.jit(agent.init)(key), jax.jit(agent.update, donate_argnums=0)
 
