@@ -10,14 +10,15 @@ import jax
 import jax.numpy as jnp
 
 from ddpg_jax.agents import heads, networks
-from ddpg_jax.agents.policy_gradient import policy_gradient, polyak, polyak_critic, smoothed, with_online
+from ddpg_jax.agents.policy_gradient import policy_gradient
+from ddpg_jax.agents.slots import polyak, polyak_critic, smoothed, with_online
 from ddpg_jax.errors import EnvironmentFault
 from ddpg_jax.parts import make_exploration, make_networks, make_normalizer, make_optimizers
 from ddpg_jax.types import Agent, EnvSpec, Params
 
 if TYPE_CHECKING:
     from ddpg_jax.config import Config
-    from ddpg_jax.sections import D4PGConfig, FastTD3Config, TD3Config
+    from ddpg_jax.learners import D4PGConfig, FastTD3Config, TD3Config
 
 
 def make_agent(config: Config, spec: EnvSpec) -> Agent:

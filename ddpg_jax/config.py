@@ -12,15 +12,12 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
 from ddpg_jax.errors import ConfigError
+from ddpg_jax.learners import AlgorithmConfig, D4PGConfig, DDPGConfig, FastTD3Config, TD3Config
 from ddpg_jax.sections import (
-    AlgorithmConfig,
     Count,
-    D4PGConfig,
-    DDPGConfig,
     EnvConfig,
     EvaluationConfig,
     ExplorationConfig,
-    FastTD3Config,
     GaussianConfig,
     GaussianPerEnvConfig,
     LoggingConfig,
@@ -32,7 +29,6 @@ from ddpg_jax.sections import (
     ScheduledConfig,
     Section,
     Seed,
-    TD3Config,
     UniformReplayConfig,
 )
 

@@ -16,13 +16,8 @@ from ddpg_jax.types import Array, EnvSpec, Exploration, Network, Noise, Normaliz
 
 if TYPE_CHECKING:
     from ddpg_jax.config import Config
-    from ddpg_jax.sections import (
-        GaussianPerEnvConfig,
-        LearnerConfig,
-        OUConfig,
-        ParameterConfig,
-        ScheduledConfig,
-    )
+    from ddpg_jax.learners import LearnerConfig
+    from ddpg_jax.sections import GaussianPerEnvConfig, OUConfig, ParameterConfig, ScheduledConfig
 
 
 def make_exploration(config: Config, spec: EnvSpec) -> Exploration:

@@ -285,9 +285,9 @@ class Agent(NamedTuple):
       policy: `(state, obs [*O]) -> action [A]`, greedy; reads what `act` reads.
       update: `(state, batches [U, B, ...], run_key) -> (state, metrics [U], td_error [U, B])`.
       reset: `(state, run_key) -> state`: networks, their targets and optimisers begin anew; what was seen stays.
+      value: `(state, obs [*O]) -> []`, what the critics predict of the greedy policy from there on, discounted.
       diagnose: `(state, batch [B]) -> metrics []`, what is worth a look now and then but not in every update: shares of
         dead hidden units, distance of the target critics.
-      value: `(state, obs [*O]) -> []`, what the critics predict of the greedy policy from there on, discounted.
     """
 
     init: Callable[[Array], TrainState]

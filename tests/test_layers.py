@@ -16,8 +16,16 @@ LAYERS = {
     4: ("training", "inference", "sweep", "distributed", "loops", "runs", "reports"),
     3: ("algorithms", "parts"),
     2: ("agents", "replay", "envs"),
-    1: ("agents.networks", "agents.heads", "agents.noise", "agents.exploration", "agents.augment", "agents.normalize"),
-    0: ("equations", "types", "rng", "config", "sections", "reading", "grid", "memory", "errors"),
+    1: (
+        "agents.networks",
+        "agents.heads",
+        "agents.noise",
+        "agents.exploration",
+        "agents.slots",
+        "agents.augment",
+        "agents.normalize",
+    ),
+    0: ("equations", "types", "rng", "config", "sections", "learners", "reading", "grid", "memory", "errors"),
 }
 LAYER_OF = {f"ddpg_jax.{name}": layer for layer, names in LAYERS.items() for name in names}
 

@@ -249,10 +249,12 @@ def _check(config: Config, chunk: Chunk) -> None:
                 f"env.id={config.env.id!r}, seed {seed}: an observation or a reward was not finite at "
                 f"{chunk.totals.faults[i]} of the iterations before step {chunk.step}"
             )
-        bad = np.flatnonzero(~np.isfinite(chunk.totals.metrics[i]))
+        numbers = np.concatenate([chunk.totals.metrics[i], chunk.totals.diagnostics[i]])
+        bad = np.flatnonzero(~np.isfinite(numbers))
         if len(bad):
+            name = (*METRICS, *DIAGNOSTICS)[bad[0]]
             raise NotFiniteError(
-                f"seed {seed}: {METRICS[bad[0]]} was not finite in an update up to number {chunk.updates}; "
+                f"seed {seed}: {name} was not finite in an update up to number {chunk.updates}; "
                 "lower algorithm.critic_learning_rate, or set algorithm.max_grad_norm"
             )
 

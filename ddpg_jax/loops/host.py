@@ -29,7 +29,7 @@ from ddpg_jax import rng
 from ddpg_jax.errors import NotFiniteError
 from ddpg_jax.loops.meter import Meter
 from ddpg_jax.loops.report import METRICS, Report
-from ddpg_jax.loops.schedule import is_boundary, reset_period, updates_per_call
+from ddpg_jax.loops.schedule import is_boundary, resets_before, updates_per_call
 from ddpg_jax.loops.transport import acting, pack_seen, transport_of, unpack_seen
 from ddpg_jax.types import Agent, Array, Batch, HostArray, TrainState, Tree
 
@@ -144,14 +144,14 @@ def host_loop(config: Config, agent: Agent, lanes: AnyLanes, ring: Ring) -> Iter
     uniform = _uniform(seeds, num_envs, lanes.spec.action_size, jit_observe(agent, state))
     diagnose = jit_diagnose(agent, transport.unpack)
     jax.block_until_ready(diagnose(state, empty))
-    reset, period = jax.jit(jax.vmap(agent.reset), donate_argnums=0), reset_period(config)
+    reset = jax.jit(jax.vmap(agent.reset), donate_argnums=0)
     meter, drawn, returned = Meter(seeds, num_envs, METRICS), list[Any](), list[Any]()
     lap("compile")
 
     obs, first = lanes.reset(), np.ones((len(seeds), num_envs), bool)
     lap("environment")
     for i in range(-(-config.total_steps // num_envs)):
-        if period and i % period == 0 and i * num_envs >= max(1, config.algorithm.learning_begins):
+        if resets_before(config, i):
             state = reset(state, keys)
         choose = uniform if i * num_envs < config.algorithm.warmup_steps else explore
         pending, act_state, moments = choose(i, state, act_state, obs, first)

@@ -16,6 +16,8 @@ from ddpg_jax.errors import NotFiniteError
 from ddpg_jax.loops.report import Row
 from ddpg_jax.types import Array, HostArray, Step
 
+_ADVICE = "lower algorithm.critic_learning_rate, or set algorithm.max_grad_norm"
+
 
 class _End(NamedTuple):
     step: int
@@ -85,7 +87,8 @@ class Meter:
           A row for each episode that ended and, if there were updates, one for each seed with their means.
 
         Raises:
-          NotFiniteError: a metric is NaN or infinite; it names the seed, the metric and the first such update.
+          NotFiniteError: a metric is NaN or infinite; it names the seed, the metric and the first such update. Or one
+            of the diagnostics is, where the last update itself broke the parameters.
         """
         blocks: list[HostArray] = jax.device_get(self._pending)
         num_seeds = len(self._seeds)
@@ -95,6 +98,10 @@ class Meter:
         sums += self._q_sum[:, None]
         rows = [self._episode_row(end, float(sums[end.seed, end.updates - self._settled])) for end in self._ends]
         found = jax.device_get(dict(diagnostics or {}))
+        for name, values in found.items():
+            if not np.isfinite(values).all():
+                seed = self._seeds[int(np.argmin(np.isfinite(values)))]
+                raise NotFiniteError(f"seed {seed}: {name} is not finite after {self._updates} updates; {_ADVICE}")
         of_seed = [{name: float(values[i]) for name, values in found.items()} for i in range(num_seeds)]
         rows += [self._update_row(i, step, metrics[i]) | of_seed[i] for i in range(num_seeds) if metrics.shape[1]]
         self._q_sum, self._settled = sums[:, -1], self._updates
@@ -135,5 +142,5 @@ class Meter:
         seed, update, k = np.argwhere(~np.isfinite(metrics))[0].tolist()
         raise NotFiniteError(
             f"seed {self._seeds[seed]}: {self._names[k]} is {metrics[seed, update, k]} at update "
-            f"{self._settled + update + 1}; lower algorithm.critic_learning_rate, or set algorithm.max_grad_norm"
+            f"{self._settled + update + 1}; {_ADVICE}"
         )

@@ -62,6 +62,12 @@ def reset_period(config: Config) -> int:
     return -(-config.algorithm.reset_every // config.env.num_envs)
 
 
+def resets_before(config: Config, iteration: int) -> bool:
+    """Whether networks that have begun to learn begin anew before an iteration."""
+    period, step = reset_period(config), iteration * config.env.num_envs
+    return period > 0 and iteration % period == 0 and step >= max(1, config.algorithm.learning_begins)
+
+
 def calls_per_iteration(config: Config) -> Fraction:
     """Calls of the update, U updates each, that are due after one step of all environments, to 1e-6.
 

@@ -14,7 +14,8 @@ from ddpg_jax.agents import networks, noise
 from ddpg_jax.agents.exploration import additive
 from ddpg_jax.agents.heads import scalar
 from ddpg_jax.agents.networks import stateless
-from ddpg_jax.agents.policy_gradient import policy_gradient, polyak
+from ddpg_jax.agents.policy_gradient import policy_gradient
+from ddpg_jax.agents.slots import polyak
 from ddpg_jax.equations.priorities import Prioritization
 from ddpg_jax.replay.prioritized import PrioritizedRing
 from ddpg_jax.rng import HostStream, explore_keys, run_keys

@@ -15,7 +15,8 @@ from tiny_run import EPISODE, read_rows, tiny_config
 import ddpg_jax as dj
 from ddpg_jax.agents import heads, networks, noise
 from ddpg_jax.agents.exploration import additive
-from ddpg_jax.agents.policy_gradient import policy_gradient, polyak
+from ddpg_jax.agents.policy_gradient import policy_gradient
+from ddpg_jax.agents.slots import polyak
 from ddpg_jax.algorithms import make_agent
 from ddpg_jax.envs.lanes import Lanes
 from ddpg_jax.envs.pendulum import pendulum

@@ -131,3 +131,11 @@ def test_a_metric_that_is_not_finite_is_named(value):
     meter.updated(jnp.zeros((2, 3, 2)).at[1, 1, 1].set(value).at[1, 2, 0].set(value))  # update 5 of seed 57 first
     with pytest.raises(NotFiniteError, match=rf"seed 57\b.*max_q.*{value}.*update 5\b"):
         meter.settle(6)
+
+
+def test_a_diagnostic_that_is_not_finite_is_named():
+    """The last update before a report may break the parameters while its own metrics are still whole."""
+    meter = Meter((31, 57), 1, NAMES)
+    meter.updated(metrics([(1.0, 2.0)], [(1.0, 2.0)]))
+    with pytest.raises(NotFiniteError, match="seed 57: target_distance is not finite after 1 updates"):
+        meter.settle(1, {"target_distance": jnp.array([0.1, jnp.nan])})

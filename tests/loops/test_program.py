@@ -852,6 +852,16 @@ def test_a_metric_that_is_not_finite_ends_the_run_and_names_the_seed():
     assert next(reports(built.config, iter([chunk]), 0)).step == 60
 
 
+def test_a_diagnostic_that_is_not_finite_ends_the_run_and_names_the_seed():
+    built = four()
+    chunk = next(device_loop(built.config, built.compiled, built.keys, {}))
+    found = np.array(chunk.totals.diagnostics)
+    found[2, DIAGNOSTICS.index("target_distance")] = np.nan
+    broken = chunk._replace(totals=chunk.totals._replace(diagnostics=found))
+    with pytest.raises(NotFiniteError, match=f"seed {SEEDS[2]}: target_distance was not finite"):
+        next(reports(built.config, iter([broken]), 0))
+
+
 def test_a_lane_that_diverges_does_not_disturb_the_others():
     (totals,) = varied_ended().totals
     assert np.flatnonzero(~np.isfinite(totals.metrics).all(1)).tolist() == [DIVERGING]

@@ -1,0 +1,250 @@
+"""The sections `[algorithm]` of a configuration, one for each algorithm."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal, TypeAlias
+
+from pydantic import Field, model_validator
+
+from ddpg_jax.sections import CountOrZero, Fraction, Scale, Section
+
+Rate: TypeAlias = Annotated[float, Field(gt=0, le=1)]
+Widths: TypeAlias = Annotated[tuple[Annotated[int, Field(ge=1, le=65536)], ...], Field(min_length=1, max_length=32)]
+
+
+class LearnerConfig(Section):
+    """`[algorithm]`: what all algorithms share."""
+
+    hyper: ClassVar = (
+        "actor_learning_rate",
+        "critic_learning_rate",
+        "critic_weight_decay",
+        "actor_weight_decay",
+        "max_grad_norm",
+        "gamma",
+        "tau",
+    )
+
+    hidden: Widths = (64, 64)
+    """widths of the hidden layers, or of the residual blocks, of actor and critic"""
+    critic_hidden: Widths | None = None
+    """those of the critic; left out: as the actor's"""
+    architecture: Literal["mlp", "simba"] = "mlp"
+    """simba: an embedding and residual blocks with layer normalisation, which are of equal width"""
+    normalization: Literal["none", "layer", "batch"] = "none"
+    """of the hidden layers; batch: of the observation too, and in the critic only before the action enters"""
+    normalize_observations: bool = False
+    """by the running moments of all that the seed has acted on"""
+    activation: Literal["relu", "elu", "tanh", "silu"] = "relu"
+    """of the hidden layers"""
+    initializer: Literal["fan_in", "lecun_normal"] = "fan_in"
+    """fan_in: U(+-1/sqrt(fan_in)) for weights and biases"""
+    final_scale: Annotated[float, Field(gt=0, le=10)] | None = None
+    """last layers are drawn from U(+-final_scale); left out: as the others"""
+    action_layer: Annotated[int, Field(ge=0, le=31)] = 0
+    """hidden layer of the critic that the action enters; 0: with the observation"""
+    actor_learning_rate: Rate = 5e-4
+    """of Adam"""
+    critic_learning_rate: Rate = 1e-3
+    """of Adam"""
+    learning_rate_schedule: Literal["constant", "linear", "cosine", "exponential"] = "constant"
+    """how both rates go to their ends, over the updates of the run"""
+    learning_rate_end: Fraction = 0.0
+    """the share of both rates that is left at the end"""
+    weight_decay: Literal["none", "l2", "decoupled"] = "none"
+    """l2 is added to the gradient, decoupled to the step (AdamW)"""
+    critic_weight_decay: Fraction = 0.0
+    """its coefficient for the critic"""
+    actor_weight_decay: Fraction = 0.0
+    """its coefficient for the actor"""
+    max_grad_norm: Annotated[float, Field(gt=0)] | None = None
+    """gradients are scaled down to this global norm; left out: never"""
+    gamma: Fraction = 0.99
+    """discount of one step"""
+    n_step: Annotated[int, Field(ge=1, le=1000)] = 1
+    """steps folded into one transition"""
+    tau: Annotated[float, Field(gt=0, le=1)] = 0.005
+    """mixing factor of the targets"""
+    batch_size: Annotated[int, Field(ge=1, le=2**24)] = 64
+    """transitions of one update"""
+    updates_per_step: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    """updates for each environment step of a seed; may be below 1"""
+    updates_per_call: Annotated[int, Field(ge=1, le=65536)] | None = None
+    """updates in one compiled call; left out: those due after one step of all environments"""
+    warmup_steps: CountOrZero = 500
+    """environment steps of each seed with uniformly random actions"""
+    learning_starts: CountOrZero | None = None
+    """environment steps of each seed before the first update; left out: warmup_steps"""
+    reset_every: CountOrZero = 0
+    """environment steps of each seed between two resets of networks, targets and optimisers; 0: never"""
+
+    @property
+    def learning_begins(self) -> int:
+        """Environment steps of each seed before the first update."""
+        return self.warmup_steps if self.learning_starts is None else self.learning_starts
+
+    @property
+    def critic_steps_per_round(self) -> int:
+        """Critic steps for one step of actor and targets; a call of the update makes whole rounds."""
+        return 1
+
+    @property
+    def narrow(self) -> bool:
+        """Whether dispatch, not arithmetic, takes the time: every hidden layer is below 128 wide."""
+        return max(*self.hidden, *self.critic_widths) < 128
+
+    @property
+    def critic_widths(self) -> tuple[int, ...]:
+        """Widths of the critic's hidden layers."""
+        return self.hidden if self.critic_hidden is None else self.critic_hidden
+
+    @model_validator(mode="after")
+    def _residual(self) -> LearnerConfig:
+        if self.architecture == "mlp":
+            return self
+        for name, widths in (("hidden", self.hidden), ("critic_hidden", self.critic_widths)):
+            if len(set(widths)) > 1:
+                raise ValueError(f'{name}={list(widths)}: with architecture="simba" all blocks have one width')
+        if self.normalization != "none":
+            raise ValueError(
+                f'normalization={self.normalization!r} has no effect with architecture="simba", whose layers are '
+                'normalised already; set normalization to "none"'
+            )
+        if self.action_layer > 0:
+            raise ValueError(
+                f'action_layer={self.action_layer} is not possible with architecture="simba", where the action enters '
+                "with the observation; set it to 0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _consistent(self) -> LearnerConfig:
+        layers = len(self.critic_widths)
+        if self.action_layer >= layers:
+            raise ValueError(f"action_layer={self.action_layer} is not one of {layers} hidden layers, from 0")
+        for name, decay in (("critic", self.critic_weight_decay), ("actor", self.actor_weight_decay)):
+            if decay > 0 and self.weight_decay == "none":
+                raise ValueError(
+                    f'{name}_weight_decay={decay} has no effect with weight_decay="none"; '
+                    'set weight_decay to "l2" or "decoupled"'
+                )
+        if self.learning_rate_schedule == "exponential" and self.learning_rate_end == 0:
+            raise ValueError(
+                'learning_rate_schedule="exponential" never reaches learning_rate_end=0.0; set it above 0, as in 0.01'
+            )
+        call, delay = self.updates_per_call, self.critic_steps_per_round
+        if call is not None and call % delay:
+            raise ValueError(f"updates_per_call={call} is not a multiple of policy_delay={delay}")
+        return self
+
+
+class DDPGConfig(LearnerConfig):
+    """`[algorithm]` with `name = "ddpg"`."""
+
+    name: Literal["ddpg"] = "ddpg"
+    """the algorithm"""
+
+
+class DelayedConfig(LearnerConfig):
+    """What algorithms with a smoothed target and a delayed policy share."""
+
+    hyper: ClassVar = (*LearnerConfig.hyper, "target_noise", "target_noise_clip")
+
+    target_noise: Scale = 0.2
+    """deviation of the noise on the target's action, in units of half the action range"""
+    target_noise_clip: Scale = 0.5
+    """largest such noise"""
+    policy_delay: Annotated[int, Field(ge=1, le=1000)] = 2
+    """critic steps for one step of actor and targets"""
+
+    @property
+    def critic_steps_per_round(self) -> int:
+        """As in `LearnerConfig`."""
+        return self.policy_delay
+
+
+class TD3Config(DelayedConfig):
+    """`[algorithm]` with `name = "td3"`."""
+
+    name: Literal["td3"]
+    """the algorithm"""
+    num_critics: Annotated[int, Field(ge=1, le=1024)] = 2
+    """critics side by side"""
+    bootstrap: Literal["min", "mean", "first"] = "min"
+    """how the critics are joined in the target"""
+    target_subset: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """critics drawn at random for each target; left out: all"""
+    ascend: Literal["first", "min", "mean"] = "first"
+    """how the critics are joined in what the actor ascends"""
+
+    @model_validator(mode="after")
+    def _enough_critics(self) -> TD3Config:
+        if self.target_subset is not None and self.target_subset > self.num_critics:
+            raise ValueError(f"target_subset={self.target_subset} is more than num_critics={self.num_critics}")
+        return self
+
+
+class CategoricalConfig(LearnerConfig):
+    """What algorithms with a categorical critic share."""
+
+    v_min: Annotated[float, Field(ge=-1e6, le=1e6)]
+    """lowest return that the critic can tell, discounted; below every return of the task"""
+    v_max: Annotated[float, Field(ge=-1e6, le=1e6)]
+    """highest return that the critic can tell"""
+    num_atoms: Annotated[int, Field(ge=2, le=65536)] = 51
+    """returns that the critic gives probabilities to, equally spaced from v_min to v_max"""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> CategoricalConfig:
+        if not self.v_min < self.v_max:
+            raise ValueError(f"v_min={self.v_min} is not below v_max={self.v_max}")
+        return self
+
+
+class D4PGConfig(CategoricalConfig):
+    """`[algorithm]` with `name = "d4pg"`."""
+
+    name: Literal["d4pg"]
+    """the algorithm"""
+    n_step: Annotated[int, Field(ge=1, le=1000)] = 5
+    """steps folded into one transition"""
+
+
+class FastTD3Config(DelayedConfig, CategoricalConfig):
+    """`[algorithm]` with `name = "fasttd3"`; made for many environments and large batches."""
+
+    name: Literal["fasttd3"]
+    """the algorithm"""
+    hidden: Widths = (512, 256, 128)
+    """widths of the hidden layers, or of the residual blocks, of the actor"""
+    critic_hidden: Widths = (1024, 512, 256)  # pyright: ignore[reportIncompatibleVariableOverride]
+    """those of the critics"""
+    actor_final_deviation: Annotated[float, Field(gt=0, le=10)] = 0.01
+    """the actor's last layer is drawn from N(0, actor_final_deviation²), without biases"""
+    normalize_observations: bool = True
+    """by the running moments of all that the seed has acted on"""
+    num_atoms: Annotated[int, Field(ge=2, le=65536)] = 101
+    """returns that the critics give probabilities to, equally spaced from v_min to v_max"""
+    bootstrap: Literal["min", "mean"] = "min"
+    """what the critics learn from: the distribution of the one with the lower mean, or the average of both; the actor
+    ascends the lower mean, or their mean"""
+    target_noise: Scale = 0.001
+    """deviation of the noise on the target's action, in units of half the action range"""
+    actor_learning_rate: Rate = 3e-4
+    """of Adam"""
+    critic_learning_rate: Rate = 3e-4
+    """of Adam"""
+    weight_decay: Literal["none", "l2", "decoupled"] = "decoupled"
+    """l2 is added to the gradient, decoupled to the step (AdamW)"""
+    critic_weight_decay: Fraction = 0.1
+    """its coefficient for the critics"""
+    actor_weight_decay: Fraction = 0.1
+    """its coefficient for the actor"""
+    tau: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """mixing factor of the target critics, which follow after each critic step"""
+    batch_size: Annotated[int, Field(ge=1, le=2**24)] = 32768
+    """transitions of one update"""
+
+
+AlgorithmConfig: TypeAlias = DDPGConfig | TD3Config | D4PGConfig | FastTD3Config
+"""The union of the algorithms' configurations, told apart by `name`."""
