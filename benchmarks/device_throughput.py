@@ -191,7 +191,9 @@ def device(entry: Entry) -> Racer:
 
     def advance(steps: int) -> None:
         nonlocal lane, clock, done, updates
-        lane, clock, totals = compiled.advance(lane, clock, compiled.counts(done, done + steps), keys, {})
+        lane, clock, totals = compiled.advance(
+            lane, clock, compiled.totals(), compiled.counts(done, done + steps), keys, {}
+        )
         jax.block_until_ready((lane, clock, totals))
         done, updates = done + steps, updates + int(totals.updates[0])
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, ValidationInfo, field_validator
 from ddpg_jax.errors import ConfigError
 from ddpg_jax.learners import AlgorithmConfig, D4PGConfig, DDPGConfig, FastTD3Config, TD3Config
 from ddpg_jax.sections import (
+    CheckpointConfig,
     Count,
     EnvConfig,
     EvaluationConfig,
@@ -61,6 +62,8 @@ class Config(Section):
     """[evaluation]"""
     logging: LoggingConfig = LoggingConfig()
     """[logging]"""
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    """[checkpoint]"""
 
     @property
     def seed_list(self) -> tuple[int, ...]:
@@ -105,6 +108,7 @@ def sections() -> dict[str, tuple[type[BaseModel], ...]]:
         "replay": (UniformReplayConfig, PrioritizedReplayConfig),
         "evaluation": (EvaluationConfig,),
         "logging": (LoggingConfig,),
+        "checkpoint": (CheckpointConfig,),
     }
 
 

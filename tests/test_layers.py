@@ -25,7 +25,7 @@ LAYERS = {
         "agents.augment",
         "agents.normalize",
     ),
-    0: ("equations", "types", "rng", "config", "sections", "learners", "reading", "grid", "memory", "errors"),
+    0: ("equations", "types", "trees", "rng", "config", "sections", "learners", "reading", "grid", "memory", "errors"),
 }
 LAYER_OF = {f"ddpg_jax.{name}": layer for layer, names in LAYERS.items() for name in names}
 

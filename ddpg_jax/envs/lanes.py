@@ -96,14 +96,20 @@ class Lanes:
         self._episode = np.full(count, -1, np.int64)
         self._steps = np.zeros(count, np.int64)
 
-    def reset(self) -> HostArray:
-        """Begins episode 0 in every lane, whatever was going on.
+    def reset(self, episode: HostArray | None = None, active: HostArray | None = None) -> HostArray:
+        """Begins an episode in every lane, whatever was going on.
+
+        Args:
+          episode: numbers of the episodes, `[S, E]`; 0 if None.
+          active: lanes to begin in, bool `[S, E]`; all if None. The others are left as they are.
 
         Returns:
-          Observations `[S, E, *O]`, a copy.
+          Observations to act on next, `[S, E, *O]`, a copy.
         """
-        self._episode[:] = -1
-        for lane in range(len(self._envs)):
+        count = len(self._envs)
+        numbers = np.zeros(count, np.int64) if episode is None else episode.reshape(count)
+        for lane in self._all if active is None else np.flatnonzero(active).tolist():
+            self._episode[lane] = numbers[lane] - 1
             self._begin_episode(lane)
         return self._shaped(self._obs)
 

@@ -83,9 +83,11 @@ class WorkerLanes:
             self.close()
             raise
 
-    def reset(self) -> HostArray:
+    def reset(self, episode: HostArray | None = None, active: HostArray | None = None) -> HostArray:
         """As `Lanes.reset`."""
         self._check_open()
+        self._arrays["episode"][:] = 0 if episode is None else episode.reshape(-1)
+        self._arrays["active"][:] = True if active is None else active.reshape(-1)
         self._command(b"r")
         return self._shaped("obs")
 
@@ -175,6 +177,7 @@ def _arrays(memory: SharedMemory | None, spec: EnvSpec, count: int) -> dict[str,
         ("terminated", (), np.bool_),
         ("truncated", (), np.bool_),
         ("active", (), np.bool_),
+        ("episode", (), np.int64),
     ]
     arrays: dict[str, HostArray] = {}
     offset = 0
@@ -212,7 +215,7 @@ def _work(
         pipe.send_bytes(b"")
         while True:
             if pipe.recv_bytes() == b"r":
-                mine["obs"][:] = lanes.reset()[:, 0]
+                mine["obs"][:] = lanes.reset(mine["episode"][:, None], mine["active"][:, None])[:, 0]
             else:
                 step = lanes.step(mine["action"][:, None], mine["active"][:, None])
                 for name, values in step._asdict().items():

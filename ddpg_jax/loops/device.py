@@ -7,7 +7,7 @@ over the local devices; nothing leaves a device between two reports.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -15,19 +15,29 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ddpg_jax.errors import ConfigError, EnvironmentFault, NotFiniteError
-from ddpg_jax.loops.program import Clock, Lane, Totals, program, start_clock
-from ddpg_jax.loops.report import DIAGNOSTICS, METRICS, Evaluation, Report, Row
-from ddpg_jax.loops.schedule import chunks
+from ddpg_jax.loops.device_state import Place, snapshot
+from ddpg_jax.loops.program import Clock, Lane, Totals, nothing_yet, program, start_clock
+from ddpg_jax.loops.report import DIAGNOSTICS, METRICS, Evaluation, Report, Row, WantedFn, never
+from ddpg_jax.loops.schedule import chunks, is_boundary
 from ddpg_jax.memory import available_bytes, available_cores
+from ddpg_jax.replay.device import DeviceReplay
 from ddpg_jax.types import Array, Batch, DeviceEnv, HostArray, TrainState, Tree
 
 if TYPE_CHECKING:
     from ddpg_jax.config import Config
+
+
+PIECE_SECONDS = 1.0
+"""How long the program runs at most, about, before the loop looks up."""
+
+FIRST_PIECE = 64
+"""Iterations of the first piece; the length of the others is found by doubling."""
 
 
 class Compiled(NamedTuple):
@@ -35,22 +45,33 @@ class Compiled(NamedTuple):
 
     Attributes:
       init: `(keys [L], hyper [L]) -> Lane [L]`.
-      advance: `(lane, clock, counts, keys, hyper) -> (lane, clock, totals [L])`; lane and clock are donated.
+      advance: `(lane, clock, totals [L], counts, keys, hyper) -> (lane, clock, totals [L])`; the first three are
+        donated.
       evaluate: `(learner, hyper) -> Evaluation [L, episodes]`.
       counts: as in `Program`.
       place: puts what has a leading `[L]` where the lanes are.
+      everywhere: puts what is the same for all lanes on every device.
       clock: the clock of a run that begins, on every device.
+      totals: the sums of a chunk that begins, `[L]`.
+      like: what `advance` carries, as `jax.ShapeDtypeStruct`: lane, clock, totals.
+      lanes: L.
+      replay: as in `Program`.
       mesh: where the lanes are, with axes "seed" and "data".
       lane_bytes: memory of one lane, by part: "replay", "learner" (parameters, targets, optimisers), "rest".
       program_bytes: memory of the compiled programs beside their arguments, all lanes together, on one device.
     """
 
     init: Callable[[Array, Tree], Lane]
-    advance: Callable[[Lane, Clock, Any, Array, Tree], tuple[Lane, Clock, Totals]]
+    advance: Callable[[Lane, Clock, Totals, Any, Array, Tree], tuple[Lane, Clock, Totals]]
     evaluate: Callable[[TrainState, Tree], Evaluation]
     counts: Callable[[int, int], HostArray]
     place: Callable[[Tree], Any]
+    everywhere: Callable[[Tree], Any]
     clock: Callable[[], Clock]
+    totals: Callable[[], Totals]
+    like: tuple[Lane, Clock, Totals]
+    lanes: int
+    replay: DeviceReplay
     mesh: Mesh
     lane_bytes: dict[str, int]
     program_bytes: int
@@ -64,14 +85,21 @@ class Chunk(NamedTuple):
       updates: critic updates of each lane so far.
       totals: sums over the iterations of the chunk, NumPy arrays `[L]`.
       seconds: spent on the device so far.
-      learner: leaves `[L, ...]`. Use it before the loop goes on: its buffers are donated then.
+      place: all that the loop carries. Use it before the loop goes on: its buffers are donated then.
+      due: whether the chunk is at its end; else its state was only wanted.
     """
 
     step: int
     updates: int
     totals: Totals
     seconds: float
-    learner: TrainState
+    place: Place
+    due: bool
+
+    @property
+    def learner(self) -> TrainState:
+        """Leaves `[L, ...]`."""
+        return self.place.lane.learner
 
 
 def spread_over_cores() -> None:
@@ -135,16 +163,17 @@ def compile_program(config: Config, env: DeviceEnv, keys: Array, hyper: Tree, me
     over_lanes = partial(jax.vmap, spmd_axis_name="seed")
     init = jax.jit(over_lanes(one.init), in_shardings=by_lane, out_shardings=by_lane)
     advance = jax.jit(
-        over_lanes(one.advance, in_axes=(0, None, None, 0, 0), out_axes=(0, None, 0)),
-        in_shardings=(by_lane, everywhere, everywhere, by_lane, by_lane),
+        over_lanes(one.advance, in_axes=(0, None, 0, None, 0, 0), out_axes=(0, None, 0)),
+        in_shardings=(by_lane, everywhere, by_lane, everywhere, by_lane, by_lane),
         out_shardings=(by_lane, everywhere, by_lane),
-        donate_argnums=(0, 1),
+        donate_argnums=(0, 1, 2),
     )
     evaluate = jax.jit(over_lanes(one.evaluate), in_shardings=by_lane, out_shardings=by_lane)
     lane, clock = jax.eval_shape(init, keys, hyper), jax.eval_shape(start_clock)
-    counts = one.counts(0, 0)
+    begin = jax.jit(lambda: jax.vmap(lambda _: nothing_yet())(jnp.arange(len(keys))), out_shardings=by_lane)
+    totals, counts = jax.eval_shape(begin), one.counts(0, 0)
     lowered = [
-        advance.lower(lane, clock, counts, keys, hyper),
+        advance.lower(lane, clock, totals, counts, keys, hyper),
         init.lower(keys, hyper),
         evaluate.lower(lane.learner, hyper),
     ]
@@ -156,7 +185,12 @@ def compile_program(config: Config, env: DeviceEnv, keys: Array, hyper: Tree, me
         evaluate,
         counts=one.counts,
         place=lambda tree: jax.device_put(tree, by_lane),
+        everywhere=lambda tree: jax.device_put(tree, everywhere),
         clock=lambda: jax.device_put(start_clock(), everywhere),
+        totals=begin,
+        like=(lane, clock, totals),
+        lanes=len(keys),
+        replay=one.replay,
         mesh=mesh,
         lane_bytes={name: size // len(keys) for name, size in _bytes_by_part(lane).items()},
         program_bytes=max(map(_temporary_bytes, programs)),
@@ -184,43 +218,74 @@ def free_bytes(mesh: Mesh) -> int:
     return min(each["bytes_limit"] - each["bytes_in_use"] for each in statistics)
 
 
-def device_loop(config: Config, compiled: Compiled, keys: Array, hyper: Tree) -> Iterator[Chunk]:
+def device_loop(
+    config: Config, compiled: Compiled, keys: Array, hyper: Tree, place: Place | None = None, wanted: WantedFn = never
+) -> Iterator[Chunk]:
     """Trains all lanes side by side.
+
+    A chunk is run in pieces of about `PIECE_SECONDS`, so that the loop hears soon of what is wanted; where it is cut
+    changes nothing.
 
     Args:
       config: the run.
       compiled: its programs.
       keys: of the lanes, `[L]`.
       hyper: numbers by path, each `[L]`.
+      place: where to go on; None: at the beginning.
+      wanted: asked after every piece that does not end a chunk.
 
     Yields:
-      A chunk at every multiple of `logging.every` and `evaluation.every`, and at the end.
+      A chunk at every multiple of `logging.every` and `evaluation.every`, and at the end; and where it is wanted.
     """
-    num_envs, updates, seconds = config.env.num_envs, 0, 0.0
+    num_envs, seconds, length = config.env.num_envs, 0.0, FIRST_PIECE
     keys, hyper = compiled.place((keys, hyper))
-    lane, clock = compiled.init(keys, hyper), compiled.clock()
-    jax.block_until_ready(lane)
-    for start, stop in chunks(config, config.logging.every, config.evaluation.every):
-        began = perf_counter()
-        lane, clock, totals = compiled.advance(lane, clock, compiled.counts(start, stop), keys, hyper)
-        totals = Totals(*jax.device_get(totals))
-        seconds += perf_counter() - began
-        updates += int(totals.updates[0])
-        yield Chunk(stop * num_envs, updates, totals, seconds, lane.learner)
+    here = place or Place(0, 0, compiled.init(keys, hyper), compiled.clock(), compiled.totals())
+    jax.block_until_ready(here.lane)
+    periods = config.logging.every, config.evaluation.every, config.checkpoint.every
+    for start, stop in chunks(config, *periods, start=here.iteration):
+        while start < stop:
+            end, began = min(start + length, stop), perf_counter()
+            carry = compiled.advance(*here[2:], compiled.counts(start, end), keys, hyper)
+            totals = Totals(*jax.device_get(carry[2]))
+            spent = perf_counter() - began
+            if end - start == length:
+                length = max(
+                    1, length * 2 if spent < PIECE_SECONDS / 2 else length // 2 if spent > PIECE_SECONDS else length
+                )
+            start, step, seconds = end, end * num_envs, seconds + spent
+            here = Place(end, here.updates, *carry)
+            due = is_boundary(config, step)
+            if due or wanted(step):
+                updates = here.updates + int(totals.updates[0])
+                here = here._replace(updates=updates, totals=compiled.totals()) if due else here
+                yield Chunk(step, updates, totals, seconds, here, due)
 
 
-def reports(config: Config, loop: Iterator[Chunk], compile_seconds: float) -> Iterator[Report]:
+def reports(
+    config: Config, compiled: Compiled, loop: Iterator[Chunk], before: Mapping[str, float], compile_seconds: float
+) -> Iterator[Report]:
     """The chunks of a loop whose first lanes are the seeds of a run, as reports.
+
+    Args:
+      config: the run.
+      compiled: its programs.
+      loop: of its chunks.
+      before: seconds spent before the loop began, by phase.
+      compile_seconds: spent on compiling for it.
 
     Raises:
       NotFiniteError: a metric of an update is not finite.
       EnvironmentFault: an environment reported a number that is not finite.
     """
     for chunk in loop:
-        rows = [row for i, seed in enumerate(config.seed_list) for row in lane_rows(chunk, i, seed)]
         _check(config, chunk)
-        seconds = {"compile": compile_seconds, "device": chunk.seconds}
-        yield Report(chunk.step, chunk.updates, rows, seconds, chunk.learner)
+        rows = (
+            [row for i, seed in enumerate(config.seed_list) for row in lane_rows(chunk, i, seed)] if chunk.due else []
+        )
+        spent = {"compile": compile_seconds, "device": chunk.seconds}
+        seconds = {phase: before.get(phase, 0.0) + more for phase, more in spent.items()}
+        seen = partial(snapshot, chunk.place, compiled.replay, len(config.seed_list), seconds)
+        yield Report(chunk.step, chunk.updates, rows, seconds, chunk.learner, seen, chunk.due)
 
 
 def first_lanes(tree: Tree, lanes: int) -> Tree:

@@ -16,7 +16,7 @@ actions, the keys of exploration a block at a time, the metrics at a report, and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -26,11 +26,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddpg_jax import rng
-from ddpg_jax.errors import NotFiniteError
+from ddpg_jax.errors import EnvironmentFault, NotFiniteError
+from ddpg_jax.loops.host_state import Begun, Here, Kept, beginning, restored, snapshot
+from ddpg_jax.loops.journal import Journal
 from ddpg_jax.loops.meter import Meter
-from ddpg_jax.loops.report import METRICS, Report
+from ddpg_jax.loops.report import METRICS, Report, WantedFn, never
 from ddpg_jax.loops.schedule import is_boundary, resets_before, updates_per_call
-from ddpg_jax.loops.transport import acting, pack_seen, transport_of, unpack_seen
+from ddpg_jax.loops.transport import Transport, acting, pack_seen, transport_of, unpack_seen
 from ddpg_jax.types import Agent, Array, Batch, HostArray, TrainState, Tree
 
 if TYPE_CHECKING:
@@ -116,7 +118,9 @@ def jit_observe(agent: Agent, state: TrainState) -> ObserveFn:
     return lambda state, obs, first: observe(acting(state), pack_seen(obs, first))
 
 
-def host_loop(config: Config, agent: Agent, lanes: AnyLanes, ring: Ring) -> Iterator[Report]:
+def host_loop(
+    config: Config, agent: Agent, lanes: AnyLanes, ring: Ring, begun: Begun | None = None, wanted: WantedFn = never
+) -> Iterator[Report]:
     """Trains all seeds side by side.
 
     Args:
@@ -124,20 +128,23 @@ def host_loop(config: Config, agent: Agent, lanes: AnyLanes, ring: Ring) -> Iter
       agent: a learner of one seed.
       lanes: S x E environments.
       ring: an empty replay.
+      begun: where another loop of this configuration was, from `take_up`; None: at the beginning.
+      wanted: asked after every iteration that makes no report.
 
     Yields:
-      A report at every multiple of `logging.every` and `evaluation.every`, and at the end.
+      A report at every multiple of `logging.every` and `evaluation.every`, and at the end; and where it is wanted, or
+      an environment failed.
 
     Raises:
       EnvironmentFault: an environment failed.
       NotFiniteError: a metric or an action is NaN or infinite.
     """
-    seeds, num_envs, batch_size = config.seed_list, config.env.num_envs, config.algorithm.batch_size
-    lap, seconds = _stopwatch()
+    seeds, num_envs = config.seed_list, config.env.num_envs
+    lap, seconds = _stopwatch(begun.snapshot.seconds if begun else {})
     transport = transport_of(ring, narrow=config.algorithm.narrow)
     act, update = jit_act(agent), jit_update(agent, transport.unpack, errors=ring.weighted)
     keys, per_call = rng.run_keys(seeds), updates_per_call(config)
-    empty = transport.take(np.zeros((len(seeds), per_call, batch_size), np.int64))
+    empty = transport.take(np.zeros((len(seeds), per_call, config.algorithm.batch_size), np.int64))
     state, act_state = _initialised(agent, act, update, keys, num_envs, ring, empty)
     first_block = config.algorithm.warmup_steps // num_envs // KEY_BLOCK
     explore = _explorer(act, keys, num_envs, first_block)
@@ -145,45 +152,67 @@ def host_loop(config: Config, agent: Agent, lanes: AnyLanes, ring: Ring) -> Iter
     diagnose = jit_diagnose(agent, transport.unpack)
     jax.block_until_ready(diagnose(state, empty))
     reset = jax.jit(jax.vmap(agent.reset), donate_argnums=0)
-    meter, drawn, returned = Meter(seeds, num_envs, METRICS), list[Any](), list[Any]()
+    kept = Kept(ring, Meter(seeds, num_envs, METRICS), Journal((len(seeds), num_envs)))
     lap("compile")
 
-    obs, first = lanes.reset(), np.ones((len(seeds), num_envs), bool)
+    meter, journal = kept.meter, kept.journal
+    here = beginning(state, act_state, lanes) if begun is None else restored(begun, state, act_state, kept)
+    state, act_state, obs, first, chosen, late, returned = here[1:]
     lap("environment")
-    for i in range(-(-config.total_steps // num_envs)):
-        if resets_before(config, i):
-            state = reset(state, keys)
-        choose = uniform if i * num_envs < config.algorithm.warmup_steps else explore
-        pending, act_state, moments = choose(i, state, act_state, obs, first)
-        state = state._replace(stats=state.stats._replace(obs=moments))
-        lap("act")
-        late, returned = returned, []
-        for index, packed in drawn:
-            state, metrics, td_error = update(state, packed, keys)
-            meter.updated(metrics)
-            returned.append((index, td_error))
-        lap("update")
-        action = np.asarray(pending)
-        if not np.isfinite(action).all():
-            meter.settle(i * num_envs)  # says which loss it was, if one was
-            raise NotFiniteError(f"the policy's action is not finite after {meter.updates} updates")
-        lap("act")
-        result = lanes.step(action)
+    drawn = [] if chosen is not None else _drawn(config, ring, transport, meter.updates, here.iteration * num_envs)
+    lap("replay")
+    for i in range(here.iteration, -(-config.total_steps // num_envs)):
+        if chosen is None:
+            if resets_before(config, i):
+                state = reset(state, keys)
+            choose = uniform if i * num_envs < config.algorithm.warmup_steps else explore
+            pending, act_state, moments = choose(i, state, act_state, obs, first)
+            state = state._replace(stats=state.stats._replace(obs=moments))
+            lap("act")
+            late, returned = returned, []
+            for index, packed in drawn:
+                state, metrics, td_error = update(state, packed, keys)
+                meter.updated(metrics)
+                returned.append((index, td_error))
+            lap("update")
+            chosen = np.asarray(pending)
+            if not np.isfinite(chosen).all():
+                meter.settle(i * num_envs)  # says which loss it was, if one was
+                raise NotFiniteError(f"the policy's action is not finite after {meter.updates} updates")
+            lap("act")
+        try:
+            result = lanes.step(chosen)
+        except EnvironmentFault as error:
+            here = Here(i, state, act_state, obs, first, chosen, late, returned)
+            seen = partial(snapshot, here, kept, seconds)
+            yield Report(i * num_envs, meter.updates, [], dict(seconds), state, seen, due=False, fault=error)
+            raise
         lap("environment")
         step = (i + 1) * num_envs
-        ring.add(obs, action, result)
+        ring.add(obs, chosen, result)
         for index, td_error in late:  # of updates that the actions have waited for
             ring.write_back(index, td_error)
         obs, first = result.obs, meter.stepped(result, step)
-        calls = (config.updates_owed(step) - meter.updates) // per_call
-        numbers = range(meter.updates // per_call, meter.updates // per_call + calls)
-        drawn = [(index := ring.draw(per_call, batch_size, number), transport.take(index)) for number in numbers]
+        journal.stepped(chosen, first)
+        chosen = None
+        drawn = _drawn(config, ring, transport, meter.updates, step)
         lap("replay")
-        if is_boundary(config, step):
-            rows = meter.settle(step, diagnose(state, drawn[-1][1]) if drawn else None)
+        due = is_boundary(config, step)
+        if due or wanted(step):
+            rows = meter.settle(step, diagnose(state, drawn[-1][1]) if drawn else None) if due else []
             lap("update")
-            yield Report(step, meter.updates, rows, dict(seconds), state)
+            here = Here(i + 1, state, act_state, obs, first, None, [], returned)
+            seen = partial(snapshot, here, kept, seconds)
+            yield Report(step, meter.updates, rows, dict(seconds), state, seen, due)
             lap(None)
+
+
+def _drawn(config: Config, ring: Ring, transport: Transport, updates: int, step: int) -> list[tuple[HostArray, Any]]:
+    """The batches of the calls that are due after `step` steps of each seed: where they came from, and packed."""
+    per_call, batch_size = updates_per_call(config), config.algorithm.batch_size
+    calls = (config.updates_owed(step) - updates) // per_call
+    numbers = range(updates // per_call, updates // per_call + calls)
+    return [(index := ring.draw(per_call, batch_size, number), transport.take(index)) for number in numbers]
 
 
 def _initialised(
@@ -242,9 +271,9 @@ def _uniform(seeds: tuple[int, ...], num_envs: int, action_size: int, observe: O
     return choose
 
 
-def _stopwatch() -> tuple[Callable[[str | None], None], dict[str, float]]:
-    """A function that adds the time since its last call to a phase (None: to no phase), and the sums."""
-    seconds: dict[str, float] = {phase: 0.0 for phase in PHASES}
+def _stopwatch(before: Mapping[str, float]) -> tuple[Callable[[str | None], None], dict[str, float]]:
+    """A function that adds the time since its last call to a phase (None: to no phase), and the sums so far."""
+    seconds = {phase: before.get(phase, 0.0) for phase in PHASES}
     last = perf_counter()
 
     def lap(phase: str | None) -> None:

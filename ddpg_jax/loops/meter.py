@@ -10,11 +10,15 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ddpg_jax.errors import NotFiniteError
 from ddpg_jax.loops.report import Row
 from ddpg_jax.types import Array, HostArray, Step
+
+_NOTED = ("return", "length", "episode", "began", "began_q", "q_sum")
+"""The arrays of a meter that have a fixed shape."""
 
 _ADVICE = "lower algorithm.critic_learning_rate, or set algorithm.max_grad_norm"
 
@@ -107,6 +111,49 @@ class Meter:
         self._q_sum, self._settled = sums[:, -1], self._updates
         self._pending, self._ends = [], []
         return rows
+
+    def abandon(self, lanes: HostArray) -> None:
+        """Forgets the episodes in progress of some lanes, bool `[S, E]`: they could not be taken up again."""
+        if not lanes.any():
+            return
+        blocks: list[HostArray] = jax.device_get(self._pending)
+        pending = [block[..., self._max_q].sum(1, np.float64) for block in blocks]
+        q_sum = self._q_sum + sum(pending, np.zeros(len(self._seeds)))
+        self._return[lanes], self._length[lanes] = 0.0, 0
+        self._episode[lanes] += 1
+        self._began[lanes] = self._updates
+        self._began_q[lanes] = np.broadcast_to(q_sum[:, None], lanes.shape)[lanes]
+
+    @property
+    def returns(self) -> HostArray:
+        """Sums of rewards of the episodes in progress, `[S, E]`; do not write into it."""
+        return self._return
+
+    def state(self) -> dict[str, HostArray]:
+        """All that is noted, by name, copies."""
+        counters = np.array([self._updates, self._settled], np.int64)
+        blocks: list[HostArray] = jax.device_get(self._pending)
+        empty = np.zeros((len(self._seeds), 0, len(self._names)), np.float32)
+        ends = np.array([end[:4] + end[5:] for end in self._ends], np.int64).reshape(-1, 5)
+        return {
+            **{name: getattr(self, f"_{name}").copy() for name in _NOTED},
+            "counters": counters,
+            "pending": np.concatenate([empty, *blocks], 1),
+            "ends": ends,
+            "end_returns": np.array([end.episode_return for end in self._ends], np.float64),
+        }
+
+    def restore(self, state: Mapping[str, HostArray]) -> None:
+        """Takes up what another meter of the same arguments had noted."""
+        for name in _NOTED:
+            getattr(self, f"_{name}")[...] = state[name]
+        self._updates, self._settled = state["counters"].tolist()
+        self._pending = [jnp.asarray(state["pending"])] if state["pending"].shape[1] else []
+        ends = zip(state["ends"].tolist(), state["end_returns"].tolist(), strict=True)
+        self._ends = [
+            _End(step, updates, seed, env, episode_return, length)
+            for (step, updates, seed, env, length), episode_return in ends
+        ]
 
     @property
     def updates(self) -> int:

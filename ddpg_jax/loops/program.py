@@ -113,16 +113,18 @@ class Program(NamedTuple):
 
     Attributes:
       init: `(key, hyper) -> Lane`.
-      advance: `(lane, clock, counts, key, hyper) -> (lane, clock, totals)`; counts, int32 `[N]`, are the iterations in
-        each of the N segments.
+      advance: `(lane, clock, totals, counts, key, hyper) -> (lane, clock, totals)`; counts, int32 `[N]`, are the
+        iterations in each of the N segments. Where a chunk is cut in pieces changes nothing.
       evaluate: `(learner, hyper) -> Evaluation` of the greedy policy, one episode each.
       counts: `(start, stop) -> counts` of the iterations from `start` up to `stop`.
+      replay: where transitions rest, but for numbers that may be traced.
     """
 
     init: Callable[[Array, Hyper], Lane]
-    advance: Callable[[Lane, Clock, Any, Array, Hyper], tuple[Lane, Clock, Totals]]
+    advance: Callable[[Lane, Clock, Totals, Any, Array, Hyper], tuple[Lane, Clock, Totals]]
     evaluate: Callable[[TrainState, Hyper], Evaluation]
     counts: Callable[[int, int], HostArray]
+    replay: replays.DeviceReplay
 
 
 def start_clock() -> Clock:
@@ -168,10 +170,12 @@ def program(
         first = jnp.ones(num_envs, bool)
         return Lane(learner, act_state, env_state, obs, first, replay.init(), zeros, zeros.astype(jnp.int32))
 
-    def advance(lane: Lane, clock: Clock, counts: Array, key: Array, hyper: Hyper) -> tuple[Lane, Clock, Totals]:
+    def advance(
+        lane: Lane, clock: Clock, totals: Totals, counts: Array, key: Array, hyper: Hyper
+    ) -> tuple[Lane, Clock, Totals]:
         agent, replay = built(hyper)
         learn = partial(_learn, agent, replay, per_call, algorithm.batch_size, due, place, key)
-        carry = lane, clock, _nothing()
+        carry = lane, clock, totals
         for i, part in enumerate(parts):
             choose = _uniform(env.spec.action_size) if part.uniform else agent.act
             renew = _renewed(agent, reset_period(config) if part.learns else 0, key)
@@ -190,7 +194,7 @@ def program(
         bounds = [(max(start, part.begin), stop if part.end is None else min(stop, part.end)) for part in parts]
         return np.array([max(0, end - begin) for begin, end in bounds], np.int32)
 
-    return Program(init, advance, evaluate, counts)
+    return Program(init, advance, evaluate, counts, make_replay(config, env.spec))
 
 
 def make_replay(config: Config, spec: EnvSpec) -> replays.DeviceReplay:
@@ -333,7 +337,8 @@ def _uniform(action_size: int) -> ActFn:
     return act
 
 
-def _nothing() -> Totals:
+def nothing_yet() -> Totals:
+    """The sums of a chunk that begins."""
     zero, none = jnp.zeros(()), jnp.zeros((), jnp.int32)
     return Totals(
         none, jnp.zeros(len(METRICS)), jnp.full((), -jnp.inf), jnp.zeros(len(DIAGNOSTICS)), none, zero, none, none

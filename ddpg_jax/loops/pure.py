@@ -11,7 +11,7 @@ import numpy as np
 
 from ddpg_jax.envs.factory import device_env
 from ddpg_jax.errors import ConfigError
-from ddpg_jax.loops.program import Clock, Hyper, Lane, MakeAgentFn, Totals, program, start_clock
+from ddpg_jax.loops.program import Clock, Hyper, Lane, MakeAgentFn, Totals, nothing_yet, program, start_clock
 from ddpg_jax.loops.report import DIAGNOSTICS, METRICS, Evaluation
 from ddpg_jax.loops.schedule import chunks
 from ddpg_jax.types import Array, DeviceEnv, TrainState
@@ -77,7 +77,7 @@ def make_train(
 
     def train(key: Array, hyper: Hyper | None = None) -> tuple[TrainState, History]:
         def period(carry: tuple[Lane, Clock], counts: Array) -> tuple[tuple[Lane, Clock], tuple[Totals, Evaluation]]:
-            lane, clock, totals = one.advance(*carry, counts, key, hyper or {})
+            lane, clock, totals = one.advance(*carry, nothing_yet(), counts, key, hyper or {})
             return (lane, clock), (totals, one.evaluate(lane.learner, hyper or {}))
 
         (lane, _), (totals, evaluation) = jax.lax.scan(

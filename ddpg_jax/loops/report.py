@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from ddpg_jax.types import TrainState
+from ddpg_jax.types import HostArray, TrainState
+
+if TYPE_CHECKING:
+    from ddpg_jax.errors import EnvironmentFault
 
 Row: TypeAlias = dict[str, Any]
 """One line of the record: event, seed, step, and numbers; only what the configuration determines."""
@@ -51,16 +55,46 @@ class Evaluation(NamedTuple):
         return (self.predicted - self.discounted).mean(-1)
 
 
+class Snapshot(NamedTuple):
+    """All that a loop needs to go on where it was, to the bit.
+
+    Attributes:
+      arrays: by name; whole in every snapshot.
+      first_row: of the replay's rows, numbered since the run began, the first that is held.
+      stop_row: the one after the last.
+      read_rows: `(first, stop) -> rows` by name, leaves `[stop - first, ...]`.
+      seconds: spent so far, by phase.
+    """
+
+    arrays: Mapping[str, HostArray]
+    first_row: int
+    stop_row: int
+    read_rows: Callable[[int, int], Mapping[str, HostArray]]
+    seconds: dict[str, float]
+
+
+WantedFn: TypeAlias = Callable[[int], bool]
+"""`step -> whether` a loop shall let its state be seen after so many environment steps of each seed, report or not."""
+
+
+def never(step: int) -> bool:
+    """A `WantedFn` that asks for nothing."""
+    return False
+
+
 class Report(NamedTuple):
     """The state of a run between two iterations.
 
     Attributes:
       step: environment steps of each seed so far.
       updates: critic updates of each seed so far.
-      rows: the lines of the record since the last report, in order.
+      rows: the lines of the record since the last report, in order; none where the state was only wanted.
       seconds: seconds spent so far, by phase.
       state: the learner, leaves `[S, ...]`, with more lanes after the seeds where devices were filled up. Use it before
         the loop goes on: its buffers are donated then.
+      snapshot: all of the loop; to be called before it goes on.
+      due: whether this is a report that the configuration asks for.
+      fault: what an environment did when it was to be stepped; it is raised when the loop goes on.
     """
 
     step: int
@@ -68,3 +102,6 @@ class Report(NamedTuple):
     rows: list[Row]
     seconds: dict[str, float]
     state: TrainState
+    snapshot: Callable[[], Snapshot]
+    due: bool = True
+    fault: EnvironmentFault | None = None

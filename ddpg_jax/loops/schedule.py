@@ -26,15 +26,16 @@ def is_boundary(config: Config, step: int) -> bool:
     return step >= config.total_steps or any(is_due(step, every, config.env.num_envs) for every in periods)
 
 
-def chunks(config: Config, *periods: int) -> Iterator[tuple[int, int]]:
+def chunks(config: Config, *periods: int, start: int = 0) -> Iterator[tuple[int, int]]:
     """Iterations between boundaries: from and up to, for each.
 
     Args:
       config: the run.
       *periods: a boundary is where a multiple of one of them, in environment steps of each seed, is reached (0: none),
         and at the end.
+      start: the iteration to begin from.
     """
-    num_envs, start = config.env.num_envs, 0
+    num_envs = config.env.num_envs
     last = -(-config.total_steps // num_envs)
     while start < last:
         following = [(start * num_envs // every + 1) * every for every in periods if every]

@@ -26,9 +26,11 @@ from ddpg_jax.loops.device import (
     reports,
     spread_over_cores,
 )
+from ddpg_jax.loops.device_state import restored
 from ddpg_jax.loops.evaluate import evaluate_episodes, jit_policy, jit_value
 from ddpg_jax.loops.host import host_loop
-from ddpg_jax.loops.report import Evaluation, Report
+from ddpg_jax.loops.host_state import taken_up
+from ddpg_jax.loops.report import Evaluation, Report, Snapshot, WantedFn, never
 from ddpg_jax.loops.schedule import prioritization
 from ddpg_jax.memory import human_bytes
 from ddpg_jax.replay.prioritized import PrioritizedRing
@@ -47,42 +49,50 @@ class Loop(NamedTuple):
       spec: the environment.
       reports: the loop.
       evaluate: one greedy episode from each of the bank of evaluation episodes.
+      begun_again: environments whose episode in progress had to be given up, as it did not repeat itself when it was
+        played again; 0: the loop goes on to the bit.
     """
 
     spec: EnvSpec
     reports: Iterator[Report]
     evaluate: Callable[[TrainState], Evaluation]
+    begun_again: int = 0
 
 
-def start(config: Config, stack: ExitStack) -> Loop:
+def start(config: Config, stack: ExitStack, snapshot: Snapshot | None = None, wanted: WantedFn = never) -> Loop:
     """Prepares the loop that a configuration asks for; the device loop is compiled then.
 
     Args:
       config: the run.
       stack: closes what the loop holds open.
+      snapshot: where a loop of this configuration was; None: at the beginning.
+      wanted: where the loop's state shall be seen beside its reports.
 
     Raises:
       ConfigError: the replay does not fit into memory, or the loop cannot run the environment.
       EnvironmentFault: an environment cannot be made or trained.
+      StorageError: the snapshot is not one of this configuration.
     """
-    return _LOOPS[chosen_loop(config)](config, stack)
+    return _LOOPS[chosen_loop(config)](config, stack, snapshot, wanted)
 
 
-def _host(config: Config, stack: ExitStack) -> Loop:
+def _host(config: Config, stack: ExitStack, snapshot: Snapshot | None, wanted: WantedFn) -> Loop:
     """The host loop; its environments are closed with the stack."""
     lanes = stack.enter_context(closing(training_lanes(config)))
     trials = stack.enter_context(closing(evaluation_lanes(config, config.evaluation.episodes)))
     agent = make_agent(config, lanes.spec)
     ring = make_ring(config, lanes.spec)
     policy, value, gamma = jit_policy(agent), jit_value(agent), config.algorithm.gamma
+    begun = None if snapshot is None else taken_up(snapshot, lanes)
     return Loop(
         lanes.spec,
-        host_loop(config, agent, lanes, ring),
+        host_loop(config, agent, lanes, ring, begun, wanted),
         lambda state: evaluate_episodes(policy, value, state, trials, gamma),
+        0 if begun is None else int(begun.again.sum()),
     )
 
 
-def _device(config: Config, stack: ExitStack) -> Loop:
+def _device(config: Config, stack: ExitStack, snapshot: Snapshot | None, wanted: WantedFn) -> Loop:
     """The device loop, compiled already."""
     began = perf_counter()
     spread_over_cores()
@@ -92,10 +102,12 @@ def _device(config: Config, stack: ExitStack) -> Loop:
     keys = run_keys([*seeds, *seeds[-1:] * (padded(len(seeds), mesh) - len(seeds))])
     compiled = compile_program(config, env, keys, {}, mesh)
     _check_memory(config, compiled)
-    chunks = device_loop(config, compiled, keys, {})
+    place = None if snapshot is None else restored(config, compiled, snapshot)
+    chunks = device_loop(config, compiled, keys, {}, place, wanted)
+    before = {} if snapshot is None else snapshot.seconds
     return Loop(
         env.spec,
-        reports(config, chunks, perf_counter() - began),
+        reports(config, compiled, chunks, before, perf_counter() - began),
         lambda state: Evaluation(*first_lanes(jax.device_get(compiled.evaluate(state, {})), len(seeds))),
     )
 
@@ -123,7 +135,7 @@ _RINGS: dict[str, tuple[Callable[..., Ring], Callable[[Config], dict[str, Any]]]
     "prioritized": (PrioritizedRing, lambda config: {"rule": prioritization(config)}),
 }
 
-_LOOPS: dict[str, Callable[[Config, ExitStack], Loop]] = {"host": _host, "device": _device}
+_LOOPS: dict[str, Callable[[Config, ExitStack, Snapshot | None, WantedFn], Loop]] = {"host": _host, "device": _device}
 
 
 def _check_memory(config: Config, compiled: Compiled) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import prod
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -65,12 +65,16 @@ class DeviceReplay(NamedTuple):
       add: writes one step of every environment at the position, over the oldest.
       sample: draws batches from what is stored; the position is the one after the last `add`.
       write_back: hands back what an update said of its transitions; nothing for uniform replay.
+      rows: the rows of a store: what `add` writes and nothing changes afterwards.
+      with_rows: `(store, rows) -> store` with others.
     """
 
     init: InitFn
     add: AddFn
     sample: SampleFn
     write_back: WriteBackFn
+    rows: Callable[[Tree], Rows] = lambda store: store
+    with_rows: Callable[[Tree, Any], Tree] = lambda store, rows: rows
 
 
 def start() -> Position:

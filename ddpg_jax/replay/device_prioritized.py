@@ -76,4 +76,11 @@ def prioritized(
         tree = device_tree.set_slots(store.tree, index.reshape(-1), values)
         return store._replace(tree=tree, largest=jnp.maximum(store.largest, values.max()))
 
-    return DeviceReplay(init, add, sample, write_back)
+    return DeviceReplay(
+        init,
+        add,
+        sample,
+        write_back,
+        rows=lambda store: store.rows,
+        with_rows=lambda store, rows: store._replace(rows=rows),
+    )

@@ -7,13 +7,13 @@ alpha = 0 is uniform replay, number by number.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
 from ddpg_jax.equations.priorities import Prioritization, annealed_beta, importance_weight, priority
-from ddpg_jax.replay.ring import Ring
+from ddpg_jax.replay.ring import ReadRowsFn, Ring
 from ddpg_jax.replay.sum_tree import BYTES_PER_SLOT, SumTree
 from ddpg_jax.types import EnvSpec, HostArray, Step
 
@@ -58,7 +58,6 @@ class PrioritizedRing(Ring):
         self.tree = SumTree(len(seeds), self._shape[0] * num_envs)
         self._rule = rule
         self._beta = rule.beta  # of the last draw
-        self._steps = 0  # added since the run began
         self._largest = np.ones(len(seeds))  # priority so far
 
     @property
@@ -69,14 +68,25 @@ class PrioritizedRing(Ring):
     @property
     def oldest(self) -> int:
         """The smallest index that is still stored."""
-        return (self._steps - self._length) * self._shape[2]
+        return (self._added - self._length) * self._shape[2]
 
     def add(self, obs: HostArray, action: HostArray, step: Step) -> None:
         """As `Ring.add`; the new rows get the largest priority that any row has had so far."""
-        first = self._head * self._shape[2]
+        first = self._added % self._shape[0] * self._shape[2]
         super().add(obs, action, step)
-        self._steps += 1
         self.tree.fill(first, first + self._shape[2], self._largest)
+
+    def beside(self) -> dict[str, HostArray]:
+        """As `Ring.beside`: the priorities, `[S, N]`, and the largest so far, `[S]`."""
+        slots = np.broadcast_to(np.arange(self._slots), (len(self._largest), self._slots))
+        return {"priorities": self.tree.get(slots), "largest": self._largest.copy()}
+
+    def restore(self, first: int, stop: int, read: ReadRowsFn, beside: Mapping[str, HostArray]) -> None:
+        """As `Ring.restore`; the sums above the priorities come out the same, as they are never incremented."""
+        super().restore(first, stop, read, beside)
+        priorities, largest = beside["priorities"], beside["largest"]
+        self.tree.set(np.broadcast_to(np.arange(self._slots), priorities.shape), priorities)
+        self._largest[:] = largest
 
     def draw(self, updates: int, batch_size: int, call: int) -> HostArray:
         """Indices `[S, U, B]` for one call of the update, in proportion to the priorities, with replacement."""

@@ -9,8 +9,8 @@ transitions is one gather of whole records.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
@@ -21,6 +21,10 @@ from ddpg_jax.rng import HostStream
 from ddpg_jax.types import Batch, EnvSpec, HostArray, Step, Transition
 
 _FOLDED = ("reward", "terminated", "truncated")
+_BLOCK = 2**14
+
+ReadRowsFn: TypeAlias = Callable[[int, int], HostArray]
+"""`(first, stop) -> rows` with these numbers since the run began."""
 
 
 def row_dtype(spec: EnvSpec) -> np.dtype[np.void]:
@@ -70,7 +74,7 @@ class Ring:
         self._flat = self._rows.reshape(-1)
         self._first_lane = np.arange(len(seeds)) * num_envs
         self._streams = [HostStream(seed, "replay") for seed in seeds]
-        self._head = 0  # where the next row goes
+        self._added = 0  # rows written to every lane since the run began; the next one goes to this, modulo T
         self._length = 0  # rows stored in every lane
 
     def __len__(self) -> int:
@@ -90,15 +94,58 @@ class Ring:
           action: `[S, E, A]`, in [-1, 1].
           step: what the environments reported, leaves `[S, E, ...]`.
         """
-        row = self._rows[self._head]
+        row = self._rows[self._added % self._shape[0]]
         row["obs"] = obs
         row["action"] = action
         row["reward"] = step.reward
         row["next_obs"] = step.next_obs
         row["terminated"] = step.terminated
         row["truncated"] = step.truncated
-        self._head = (self._head + 1) % self._shape[0]
+        self._added += 1
         self._length = min(self._length + 1, self._shape[0])
+
+    def cut(self, lanes: HostArray) -> None:
+        """Ends the episodes in progress where they are, as a time limit would; at least one step was added.
+
+        Args:
+          lanes: whose, bool `[S, E]`.
+        """
+        row = self._rows[(self._added - 1) % self._shape[0]]
+        row["truncated"] |= lanes & ~row["terminated"]
+
+    @property
+    def held(self) -> tuple[int, int]:
+        """The rows stored, numbered since the run began: the first, and the one after the last."""
+        return self._added - self._length, self._added
+
+    def rows(self, first: int, stop: int) -> HostArray:
+        """Rows by their numbers since the run began, as bytes `[stop - first, S, E, row]`, a copy."""
+        taken = self._rows.take(np.arange(first, stop), 0, mode="wrap")
+        return taken.view(np.uint8).reshape(*taken.shape, self.row_dtype.itemsize)
+
+    def beside(self) -> dict[str, HostArray]:
+        """What a resumed run needs beside the rows, by name, copies."""
+        return {}
+
+    def restore(self, first: int, stop: int, read: ReadRowsFn, beside: Mapping[str, HostArray]) -> None:
+        """Fills an empty ring with what another one of the same arguments held.
+
+        Args:
+          first: as `held` said.
+          stop: likewise.
+          read: `(first, stop) -> rows`, as `rows` gave them.
+          beside: as `beside` gave it.
+
+        Raises:
+          ValueError: what comes does not fit.
+        """
+        if not 0 <= stop - first == min(stop, self._shape[0]):
+            raise ValueError(f"rows {first} to {stop} are not those of a ring of {self._shape[0]}")
+        for start in range(first, stop, _BLOCK):
+            block = read(start, min(start + _BLOCK, stop))
+            where = np.arange(start, start + len(block)) % self._shape[0]
+            self._rows[where] = np.ascontiguousarray(block).view(self.row_dtype)[..., 0]
+        self._added, self._length = stop, stop - first
 
     def sample(self, updates: int, batch_size: int, call: int) -> Batch:
         """Draws transitions uniformly, with replacement, for one call of the update.
@@ -182,7 +229,7 @@ class Ring:
     def _take(self, age: HostArray, lane: HostArray) -> HostArray:
         """Rows, in memory of their own."""
         lanes = self._shape[1] * self._shape[2]
-        return self._flat.take((age + (self._head - self._length)) % self._shape[0] * lanes + lane)
+        return self._flat.take((age + (self._added - self._length)) % self._shape[0] * lanes + lane)
 
 
 def _side_by_side(columns: list[HostArray]) -> HostArray:

@@ -7,12 +7,11 @@ import os
 from pathlib import Path
 from typing import Any, cast
 
-import jax
-import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from ddpg_jax.errors import StorageError
+from ddpg_jax.trees import from_host, to_host
 from ddpg_jax.types import EnvSpec, HostArray, TrainState, Tree
 
 FORMAT = "ddpg_jax weights 1"
@@ -29,7 +28,7 @@ def save_weights(path: Path, tree: Tree, spec: EnvSpec) -> None:
     Raises:
       StorageError: the file cannot be written.
     """
-    arrays = {name: np.asarray(jax.device_get(leaf), order="C") for name, leaf in _named(tree).items()}
+    arrays = to_host(tree)
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,17 +67,7 @@ def load_weights(path: Path, like: Tree) -> Tree:
     Raises:
       StorageError: the file is missing or broken, or its arrays are not those expected; it names the first ten.
     """
-    arrays = _open(path)[0]
-    expected = _named(like)
-    differences = [
-        f"{name}: expected {_form(expected.get(name))}, found {_form(arrays.get(name))}"
-        for name in sorted(expected.keys() | arrays.keys())
-        if _form(expected.get(name)) != _form(arrays.get(name))
-    ]
-    if differences:
-        shown = "\n  ".join(differences[:10])
-        raise StorageError(f"{path} does not fit the configuration; {len(differences)} arrays differ:\n  {shown}")
-    return jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name in expected])
+    return from_host(like, _open(path)[0], "", str(path))
 
 
 def _open(path: Path) -> tuple[dict[str, HostArray], dict[str, str]]:
@@ -90,12 +79,3 @@ def _open(path: Path) -> tuple[dict[str, HostArray], dict[str, str]]:
             return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118  no mapping
     except (OSError, SafetensorError) as error:
         raise StorageError(f"{path} cannot be read: {error}") from error
-
-
-def _named(tree: Tree) -> dict[str, Any]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
-
-
-def _form(array: Any) -> str:
-    return "nothing" if array is None else f"{np.dtype(array.dtype).name}{list(array.shape)}"

@@ -426,7 +426,7 @@ def test_errors_come_back_one_call_late_and_before_the_next_draw():
 
         def add(self, *row):
             super().add(*row)
-            events.append(("add", self._steps, None))
+            events.append(("add", self._added, None))
 
     lanes = training_lanes(config)
     agent, rule = counting(make_agent(config, lanes.spec)), prioritization(config)

@@ -153,7 +153,8 @@ def run(built: Built, *stops: int, keys: Any = None, lane: Any = None, clock: An
     lane, clock = lane or compiled.init(keys, hyper), clock or compiled.clock()
     totals, begin = [], 0
     for stop in stops:
-        lane, clock, sums = compiled.advance(lane, clock, compiled.counts(begin, stop), keys, hyper)
+        counts = compiled.counts(begin, stop)
+        lane, clock, sums = compiled.advance(lane, clock, compiled.totals(), counts, keys, hyper)
         totals.append(host(sums))
         begin = stop
     return Ended(host(lane), host(clock), totals)
@@ -682,7 +683,9 @@ def test_the_warm_up_acts_uniformly_and_learns_nothing():
     compiled = built.compiled
     lane = compiled.init(compiled.place(built.keys), {})
     before = host(lane.learner)
-    lane, clock, totals = compiled.advance(lane, compiled.clock(), np.array([CAPACITY, 0], np.int32), built.keys, {})
+    lane, clock, totals = compiled.advance(
+        lane, compiled.clock(), compiled.totals(), np.array([CAPACITY, 0], np.int32), built.keys, {}
+    )
     assert (totals.updates == 0).all()
     assert_bit_equal(lane.learner, before)
     action = stored(built, Ended(host(lane), host(clock), [])).action[..., 0]
@@ -743,7 +746,9 @@ def test_the_number_of_updates_is_the_configured_ratio(ratio, num_envs, per_call
 def test_the_rows_of_a_report_are_the_means_of_its_chunk():
     built = four()
     chunks = device_loop(built.config, built.compiled, built.keys, {})
-    found = list(reports(built.config, device_loop(built.config, built.compiled, built.keys, {}), 1.5))
+    found = list(
+        reports(built.config, built.compiled, device_loop(built.config, built.compiled, built.keys, {}), {}, 1.5)
+    )
     assert [r.step for r in found] == [60, 110, 120, 180, TOTAL]
     assert [r.updates for r in found] == [40, 90, 100, 160, 200]
     before = 0
@@ -787,7 +792,9 @@ def test_a_chunk_without_updates_or_episodes_has_no_rows_of_them():
     first, second, third = (
         [row["event"] for row in report.rows]
         for report, _ in zip(
-            reports(config, device_loop(config, built.compiled, built.keys, {}), 0), range(3), strict=False
+            reports(config, built.compiled, device_loop(config, built.compiled, built.keys, {}), {}, 0),
+            range(3),
+            strict=False,
         )
     )
     assert (first, second, third) == ([], ["episodes"] * 4, ["episodes", "update"] * 4)
@@ -833,7 +840,15 @@ def test_numbers_of_an_environment_that_are_not_finite_end_the_run_and_name_the_
         chunk = next(loop())
         faults = np.where(np.arange(3) == seeds.index(named), chunk.totals.faults, 0)
         with pytest.raises(EnvironmentFault, match=rf"env\.id='jax:pendulum', seed {named}: .* not finite .* 12") as e:
-            next(reports(renamed, iter([chunk._replace(totals=chunk.totals._replace(faults=faults))]), 0))
+            next(
+                reports(
+                    renamed,
+                    built.compiled,
+                    iter([chunk._replace(totals=chunk.totals._replace(faults=faults))]),
+                    {},
+                    0,
+                )
+            )
         assert "before step 12" in str(e.value)
     with pytest.raises(EnvironmentFault, match=f"seed {reward}:"):
         next(reports(config, loop(), 0))
@@ -886,7 +901,7 @@ def test_counters_may_run_over():
     clock = before.clock._replace(iteration=np.uint32(2**32 - 3))
     lane = compiled.place(before.lane._replace(learner=far))
     clock = jax.tree.map(lambda x, like: jax.device_put(x, like.sharding), clock, compiled.clock())
-    lane, clock, totals = compiled.advance(lane, clock, np.array([0, 6], np.int32), built.keys, {})
+    lane, clock, totals = compiled.advance(lane, clock, compiled.totals(), np.array([0, 6], np.int32), built.keys, {})
     assert (clock.iteration, clock.iteration.dtype) == (3, jnp.uint32)
     assert (int(clock.position.head), int(clock.position.length)) == (26, CAPACITY)
     assert lane.learner.step.tolist() == [-(2**31) + 3] * 4

@@ -1,0 +1,115 @@
+"""What the device loop is between two pieces of its program, how that becomes a snapshot, and how it is taken up again.
+
+Lanes that were added for padding are not kept: they are the last seed again, whatever the number of devices.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import numpy as np
+
+from ddpg_jax.errors import StorageError
+from ddpg_jax.loops.program import Clock, Lane, Totals
+from ddpg_jax.loops.report import Snapshot
+from ddpg_jax.replay.device import DeviceReplay
+from ddpg_jax.trees import from_host, to_host
+from ddpg_jax.types import Array, HostArray, Tree
+
+if TYPE_CHECKING:
+    from ddpg_jax.config import Config
+    from ddpg_jax.loops.device import Compiled
+
+_BLOCK = 2**14
+
+
+class Place(NamedTuple):
+    """Where the loop is.
+
+    Attributes:
+      iteration: iterations that are done.
+      updates: critic updates of each lane before the chunk that is in progress.
+      lane: of all lanes, leaves `[L, ...]`.
+      clock: the same for all.
+      totals: of the chunk that is in progress, `[L]`.
+    """
+
+    iteration: int
+    updates: int
+    lane: Lane
+    clock: Clock
+    totals: Totals
+
+
+def snapshot(place: Place, replay: DeviceReplay, num_seeds: int, seconds: dict[str, float]) -> Snapshot:
+    """Everything as arrays by name, of the first lanes; rows are fetched when they are asked for."""
+    store = place.lane.store
+    rows: Any = replay.rows(store)
+    lane = place.lane._replace(store=replay.with_rows(store, ()))
+    by_lane = jax.tree.map(lambda x: x[:num_seeds], {"lane": lane, "totals": place.totals})
+    counters = {"iteration": np.int64(place.iteration), "updates": np.int64(place.updates), "clock": place.clock}
+    steps = rows.columns.shape[1]
+
+    def read(first: int, stop: int) -> dict[str, HostArray]:
+        where = np.arange(first, stop) % steps
+        taken = jax.tree.map(lambda x: _taken(x, where), rows)
+        return {name: np.moveaxis(x[:num_seeds], 1, 0).copy() for name, x in to_host(taken, "rows").items()}
+
+    first = max(0, place.iteration - steps)
+    return Snapshot(to_host(by_lane | counters), first, place.iteration, read, seconds)
+
+
+def restored(config: Config, compiled: Compiled, snapshot: Snapshot) -> Place:
+    """Where the loop was, put where its lanes are.
+
+    Args:
+      config: the run.
+      compiled: its programs.
+      snapshot: of a loop of this configuration.
+
+    Raises:
+      StorageError: it is not.
+    """
+    source, replay, seeds = "the checkpoint", compiled.replay, len(config.seed_list)
+    lane, clock, totals = compiled.like
+    rows_like = replay.rows(lane.store)
+    bare = _of_seeds({"lane": lane._replace(store=replay.with_rows(lane.store, ())), "totals": totals}, seeds)
+    counters = {name: np.int64(0) for name in ("iteration", "updates")}
+    whole = from_host(counters | {"clock": clock} | bare, snapshot.arrays, "", source)
+    rows = _filled(_of_seeds(rows_like, seeds), snapshot, source)
+    padding = np.minimum(np.arange(compiled.lanes), seeds - 1)
+    of_lanes = jax.tree.map(lambda x: x[padding], {"lane": whole["lane"], "totals": whole["totals"], "rows": rows})
+    placed = compiled.place(of_lanes)
+    lane = placed["lane"]._replace(store=replay.with_rows(placed["lane"].store, placed["rows"]))
+    clock = compiled.everywhere(whole["clock"])
+    return Place(int(whole["iteration"]), int(whole["updates"]), lane, clock, placed["totals"])
+
+
+@jax.jit
+def _taken(leaf: Array, where: Array) -> Array:
+    return leaf[:, where]
+
+
+def _of_seeds(tree: Tree, seeds: int) -> Tree:
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((seeds, *x.shape[1:]), x.dtype), tree)
+
+
+def _block(rows: Tree, count: int) -> Tree:
+    """What so many rows of all seeds look like, as they are kept."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((count, x.shape[0], *x.shape[2:]), x.dtype), rows)
+
+
+def _filled(like: Tree, snapshot: Snapshot, source: str) -> Tree:
+    """The rows of all seeds, each where it was in its ring."""
+    leaves: list[HostArray] = [np.zeros(x.shape, x.dtype) for x in jax.tree.leaves(like)]
+    steps, (first, stop) = leaves[0].shape[1], (snapshot.first_row, snapshot.stop_row)
+    if stop - first != min(stop, steps):
+        raise StorageError(f"{source} does not fit the configuration: it holds rows {first} to {stop} of {steps}")
+    for start in range(first, stop, _BLOCK):
+        end = min(start + _BLOCK, stop)
+        where = np.arange(start, end) % steps
+        read = from_host(_block(like, len(where)), snapshot.read_rows(start, end), "rows", source)
+        for leaf, new in zip(leaves, jax.tree.leaves(read), strict=True):
+            leaf[:, where] = np.moveaxis(new, 0, 1)
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)

@@ -1,0 +1,209 @@
+"""What the host loop is between two iterations, how it is put into a snapshot, and how it is taken up again.
+
+Batches that were drawn already are not kept: a draw is a function of the seed, the number of its call and the ring, and
+the ring is as it was then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ddpg_jax.errors import StorageError
+from ddpg_jax.loops.journal import Journal, play_again
+from ddpg_jax.loops.meter import Meter
+from ddpg_jax.loops.report import Snapshot
+from ddpg_jax.trees import form, from_host, to_host
+from ddpg_jax.types import HostArray, TrainState, Tree
+
+if TYPE_CHECKING:
+    from ddpg_jax.envs.factory import AnyLanes
+    from ddpg_jax.replay.ring import Ring
+
+Errors = list[tuple[HostArray, Any]]
+"""Of calls of the update: where their transitions stand, `[S, U, B]`, and their errors, likewise or `()`."""
+
+
+class Here(NamedTuple):
+    """What an iteration begins with.
+
+    Attributes:
+      iteration: iterations that are done.
+      learner: the learner, leaves `[S, ...]`.
+      act_state: of the exploration, leaves `[S, E, ...]`.
+      obs: to act on next, `[S, E, *O]`.
+      first: whether an episode begins with it, `[S, E]`.
+      chosen: the action, `[S, E, A]`, if it was chosen, and the updates made, but an environment failed; else None.
+      late: errors to be written back after the next step, if an action was chosen.
+      returned: errors of the updates made last.
+    """
+
+    iteration: int
+    learner: TrainState
+    act_state: Tree
+    obs: HostArray
+    first: HostArray
+    chosen: HostArray | None
+    late: Errors
+    returned: Errors
+
+
+class Kept(NamedTuple):
+    """What the loop keeps in place."""
+
+    ring: Ring
+    meter: Meter
+    journal: Journal
+
+
+class Begun(NamedTuple):
+    """A snapshot, and environments that have played its episodes again.
+
+    Attributes:
+      snapshot: the loop, as it was.
+      obs: to act on next, `[S, E, *O]`.
+      again: where that is the first of a new episode, as the old one did not repeat itself, bool `[S, E]`.
+    """
+
+    snapshot: Snapshot
+    obs: HostArray
+    again: HostArray
+
+
+def beginning(learner: TrainState, act_state: Tree, lanes: AnyLanes) -> Here:
+    """The state of a run that begins."""
+    obs = lanes.reset()
+    return Here(0, learner, act_state, obs, np.ones(obs.shape[:2], bool), None, [], [])
+
+
+def snapshot(here: Here, kept: Kept, seconds: Mapping[str, float]) -> Snapshot:
+    """Everything as arrays by name."""
+    ring, action_size = kept.ring, kept.ring.spec.action_size
+    chosen = np.zeros((0, *here.first.shape, action_size), np.float32) if here.chosen is None else here.chosen[None]
+    arrays = to_host(
+        {
+            "iteration": np.int64(here.iteration),
+            "learner": here.learner,
+            "act_state": here.act_state,
+            "obs": here.obs,
+            "first": here.first,
+            "chosen": chosen,
+            "late": _stacked(here.late, ring),
+            "returned": _stacked(here.returned, ring),
+            "ring": ring.beside(),
+            "meter": kept.meter.state(),
+            "journal": kept.journal.state(action_size),
+        }
+    )
+    first, stop = ring.held
+    return Snapshot(arrays, first, stop, lambda a, b: {"rows": ring.rows(a, b)}, dict(seconds))
+
+
+def taken_up(snapshot: Snapshot, lanes: AnyLanes) -> Begun:
+    """Plays the episodes of a snapshot again.
+
+    Raises:
+      StorageError: it is not one of these environments.
+      EnvironmentFault: an environment failed.
+    """
+    arrays, fresh = snapshot.arrays, lanes.reset()
+    shape = fresh.shape[0], fresh.shape[1]
+    obs = _checked(arrays, {"obs": fresh})["obs"]
+    journal = _part(arrays, "journal", Journal(shape).state(lanes.spec.action_size), free=("actions",))
+    if not (journal["length"].min() >= 0 and journal["length"].max() == len(journal["actions"])):
+        raise StorageError("the checkpoint does not hold the actions of its episodes")
+    returns = _checked(arrays, {"meter/return": np.zeros(shape)})["meter/return"]
+    return Begun(snapshot, *play_again(lanes, journal, obs, returns))
+
+
+def restored(begun: Begun, learner: TrainState, act_state: Tree, kept: Kept) -> Here:
+    """Fills what the loop keeps, and returns where it was.
+
+    Args:
+      begun: where that was.
+      learner: any of its states, of the structure that is expected.
+      act_state: likewise.
+      kept: empty.
+
+    Raises:
+      StorageError: the snapshot is not one of this configuration.
+    """
+    arrays, again = begun.snapshot.arrays, begun.again
+    lanes = (1, *again.shape, kept.ring.spec.action_size)
+    source = "the checkpoint"
+    learner, act_state = (
+        jax.tree.map(jnp.array, from_host(like, arrays, name, source))
+        for name, like in (("learner", learner), ("act_state", act_state))
+    )
+    loose = {"iteration": np.array(0, np.int64), "first": again, "chosen": np.zeros(lanes, np.float32)}
+    plain = _checked(arrays, loose, free=("chosen",))
+    _restore_ring(begun.snapshot, kept.ring)
+    kept.meter.restore(_part(arrays, "meter", kept.meter.state(), free=("pending", "ends", "end_returns")))
+    kept.journal.restore(_part(arrays, "journal", kept.journal.state(lanes[-1]), free=("actions",)), again)
+    kept.meter.abandon(again)
+    if again.any():
+        kept.ring.cut(again)
+    late, returned = (_unstacked(arrays, name, kept.ring) for name in ("late", "returned"))
+    chosen = plain["chosen"][0] if len(plain["chosen"]) else None
+    return Here(int(plain["iteration"]), learner, act_state, begun.obs, plain["first"] | again, chosen, late, returned)
+
+
+def _restore_ring(snapshot: Snapshot, ring: Ring) -> None:
+    def read(first: int, stop: int) -> HostArray:
+        like = {"rows": np.empty((stop - first, *row), np.uint8)}
+        return _checked(snapshot.read_rows(first, stop), like)["rows"]
+
+    row = ring.rows(0, 0).shape[1:]
+    beside = _part(snapshot.arrays, "ring", ring.beside())
+    try:
+        ring.restore(snapshot.first_row, snapshot.stop_row, read, beside)
+    except ValueError as error:
+        raise StorageError(f"the checkpoint does not fit the configuration: {error}") from error
+
+
+def _part(
+    arrays: Mapping[str, HostArray], prefix: str, like: Mapping[str, HostArray], free: tuple[str, ...] = ()
+) -> dict[str, HostArray]:
+    """The arrays whose names begin with a prefix, without it."""
+    expected = {f"{prefix}/{name}": array for name, array in like.items()}
+    found = _checked(arrays, expected, tuple(f"{prefix}/{name}" for name in free))
+    return {name.removeprefix(f"{prefix}/"): array for name, array in found.items()}
+
+
+def _checked(
+    arrays: Mapping[str, HostArray], like: Mapping[str, HostArray], free: tuple[str, ...] = ()
+) -> dict[str, HostArray]:
+    """Arrays by name, of the forms expected, but for the first axis where it is free, and the second of "pending".
+
+    Raises:
+      StorageError: one is missing, or another.
+    """
+
+    def shown(array: HostArray | None, name: str) -> str:
+        return f"{array.dtype.name} {array.ndim}" if name in free and array is not None else form(array)
+
+    wrong = [name for name, array in like.items() if shown(arrays.get(name), name) != shown(array, name)]
+    if wrong:
+        lines = [f"{name}: expected {form(like[name])}, found {form(arrays.get(name))}" for name in wrong[:10]]
+        raise StorageError("the checkpoint does not fit the configuration:\n  " + "\n  ".join(lines))
+    return {name: arrays[name] for name in like}
+
+
+def _stacked(errors: Errors, ring: Ring) -> dict[str, Any]:
+    """Errors of several calls, one array for each part; nothing where nobody asks for them."""
+    if not ring.weighted or not errors:
+        return {}
+    return {"index": np.stack([index for index, _ in errors]), "td_error": jnp.stack([error for _, error in errors])}
+
+
+def _unstacked(arrays: Mapping[str, HostArray], name: str, ring: Ring) -> Errors:
+    index, td_error = (arrays.get(f"{name}/{part}") for part in ("index", "td_error"))
+    if not ring.weighted or index is None or td_error is None:
+        return []
+    if index.shape != td_error.shape or index.dtype != np.int64 or index.ndim != 4:
+        raise StorageError(f"the checkpoint does not fit the configuration: {name}: {form(index)}, {form(td_error)}")
+    return list(zip(index, td_error, strict=True))
