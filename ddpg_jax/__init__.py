@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from ddpg_jax.inference import evaluate, load_policy
     from ddpg_jax.loops.pure import make_train
     from ddpg_jax.reading import load_config
-    from ddpg_jax.training import Run, train
+    from ddpg_jax.training import Run, resume_run, train
 
 __version__ = "0.1.0"
-__all__ = ["Config", "Run", "evaluate", "load_config", "load_policy", "make_agent", "make_train", "train"]
+__all__ = ["Config", "Run", "evaluate", "load_config", "load_policy", "make_agent", "make_train", "resume_run", "train"]
 
 _HOMES = {
     "Config": "config",
@@ -26,6 +26,7 @@ _HOMES = {
     "make_train": "loops.pure",
     "Run": "training",
     "train": "training",
+    "resume_run": "training",
     "evaluate": "inference",
     "load_policy": "inference",
 }

@@ -1,4 +1,4 @@
-"""The command line: train, sweep, evaluate, doctor.
+"""The command line: train, resume, verify, sweep, evaluate, doctor.
 
 Nothing heavy is imported before a command needs it, and jax only after the configuration has been found right.
 """
@@ -17,6 +17,8 @@ from ddpg_jax import __version__
 from ddpg_jax.errors import ConfigError, DdpgJaxError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from ddpg_jax.config import Config
     from ddpg_jax.training import Run
 
@@ -35,6 +37,11 @@ _OPTIONS = frozenset(
         "--coordinator",
         "--num-processes",
         "--process-id",
+        "--checkpoint-every",
+        "--resume",
+        "--init-from",
+        "--from",
+        "--determinism",
     }
 )
 
@@ -42,7 +49,8 @@ _OPTIONS = frozenset(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code.
 
-    0 done, 2 configuration, 3 environment, 4 numbers not finite, 5 storage, 130 ended by Ctrl-C.
+    0 done, 2 configuration, 3 environment, 4 numbers not finite, 5 storage, 75 interrupted and resumable, 130 aborted
+    by a second Ctrl-C.
     """
     parser = _parser()
     words, overrides = split_overrides(sys.argv[1:] if arguments is None else arguments)
@@ -51,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return command(options, overrides)
     except DdpgJaxError as error:
-        print(f"ddpg-jax: {error}", file=sys.stderr)
+        print("\n".join([f"ddpg-jax: {error}", *getattr(error, "__notes__", ())]), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("ddpg-jax: interrupted", file=sys.stderr)
@@ -67,6 +75,15 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("config", nargs="?", type=Path, help="a TOML file; without it, DDPG on Pendulum")
     train.add_argument("--run-dir", type=Path, help="directory of the run; default: a new one under runs/")
     train.add_argument("--overwrite", action="store_true", help="replace the run that is in the directory")
+    train.add_argument(
+        "--checkpoint-every", metavar="N", help="short for --checkpoint.every: steps between checkpoints"
+    )
+    train.add_argument(
+        "--resume", choices=["auto"], help="auto: go on with the run that is in the directory, if one is"
+    )
+    train.add_argument(
+        "--init-from", type=Path, metavar="RUN_DIR", help="begin with the weights of that run, and those only"
+    )
     train.add_argument("--quiet", action="store_true", help="show no progress")
     job = train.add_argument_group("several processes, each with its share of the seeds")
     job.add_argument("--distributed", action="store_true", help="join the other processes of the job; needs --run-dir")
@@ -75,6 +92,23 @@ def _parser() -> argparse.ArgumentParser:
     job.add_argument("--process-id", type=int, metavar="I", help="likewise, from 0")
     train.add_argument("-h", "--help", action="store_true", help="show this, and every field")
     train.set_defaults(command=_train, parser=train)
+
+    resume = commands.add_parser(
+        "resume",
+        help="go on with a run that was interrupted, to the bit",
+        epilog="--section.field value changes a field, as in train; what changes how the run learns is reported.",
+    )
+    resume.add_argument("run_dir", type=Path, help="directory of the run")
+    resume.add_argument(
+        "--from", type=_count, dest="step", metavar="STEP", help="from that checkpoint; needs --run-dir"
+    )
+    resume.add_argument("--run-dir", type=Path, dest="into", help="new directory for what comes of --from")
+    resume.add_argument("--quiet", action="store_true", help="show no progress")
+    resume.set_defaults(command=_resume)
+
+    verify = commands.add_parser("verify", help="read every checkpoint of a run and compare its hashes")
+    verify.add_argument("run_dir", type=Path, help="directory of a run")
+    verify.set_defaults(command=_verify)
 
     sweep = commands.add_parser(
         "sweep",
@@ -94,6 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.set_defaults(command=_evaluate)
 
     doctor = commands.add_parser("doctor", help="show versions, devices and extras, and test the installation")
+    doctor.add_argument("--determinism", action="store_true", help="train twice for a moment on each loop and compare")
     doctor.set_defaults(command=_doctor)
     return parser
 
@@ -102,9 +137,12 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> int:
     if options.help:
         print(options.parser.format_help() + _fields_help())
         return 0
+    if options.checkpoint_every is not None:
+        overrides = [*overrides, "--checkpoint.every", options.checkpoint_every]
+    if options.resume == "auto" and options.run_dir is None:
+        raise ConfigError("--resume auto needs --run-dir: the directory that an earlier start may have left")
     config = parse_config(options.config, overrides)
     from ddpg_jax.runs.progress import SturdyConsole
-    from ddpg_jax.runs.tables import training_table
 
     console = SturdyConsole()
     shown: dict[str, Any] = {"overwrite": options.overwrite, "console": None if options.quiet else console}
@@ -116,11 +154,39 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> int:
     else:
         from ddpg_jax.training import train
 
-        run = train(config, options.run_dir, **shown)
+        again = {"resume": options.resume or "never", "init_from": options.init_from}
+        run = train(config, options.run_dir, **again, **shown)
+    _show(console, run, "process-*/metrics.jsonl" if options.distributed else "metrics.jsonl")
+    return 0
+
+
+def _show(console: Console, run: Run, record: str) -> None:
+    """The table of a run that came to its end, and its files."""
+    from ddpg_jax.runs.tables import training_table
+
     console.print(training_table(run.result))
-    record = "process-*/metrics.jsonl" if options.distributed else "metrics.jsonl"
     console.print(f"{run.directory}/learning_curve.png, result.json, {record}", soft_wrap=True, highlight=False)
-    return _ending(run.result)
+
+
+def _resume(options: argparse.Namespace, words: list[str]) -> int:
+    overrides = _right_overrides(words)
+    from ddpg_jax.runs.progress import SturdyConsole
+    from ddpg_jax.training import resume_run
+
+    console = SturdyConsole()
+    shown = None if options.quiet else console
+    run = resume_run(options.run_dir, step=options.step, into=options.into, console=shown, **overrides)
+    _show(console, run, "metrics.jsonl")
+    return 0
+
+
+def _verify(options: argparse.Namespace, words: list[str]) -> int:
+    if words:
+        raise ConfigError(f"verify takes no fields, but got {' '.join(words)}")
+    from ddpg_jax.runs.progress import SturdyConsole
+    from ddpg_jax.verify import verify
+
+    return verify(options.run_dir, SturdyConsole())
 
 
 def _train_distributed(config: Config, options: argparse.Namespace, shown: dict[str, Any]) -> Run:
@@ -176,9 +242,9 @@ def _evaluate(options: argparse.Namespace, words: list[str]) -> int:
 def _doctor(options: argparse.Namespace, words: list[str]) -> int:
     if words:
         raise ConfigError(f"doctor takes no arguments, but got {' '.join(words)}")
-    from ddpg_jax.doctor import examine
+    from ddpg_jax.doctor import examine, examine_determinism
 
-    return examine()
+    return examine_determinism() if options.determinism else examine()
 
 
 def parse_config(path: Path | None, arguments: Sequence[str]) -> Config:

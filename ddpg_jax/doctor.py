@@ -1,4 +1,4 @@
-"""A look at the installation: versions, devices, memory, extras, and a self-test of about two seconds."""
+"""A look at the installation: versions, devices, memory, extras, a self-test of about two seconds, and determinism."""
 
 from __future__ import annotations
 
@@ -6,14 +6,19 @@ import importlib.util
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
-from ddpg_jax.errors import DdpgJaxError
+from ddpg_jax.config import Config
+from ddpg_jax.errors import DdpgJaxError, StorageError
 from ddpg_jax.memory import available_bytes, human_bytes
 from ddpg_jax.reading import load_config
 from ddpg_jax.reports.result import environment
+from ddpg_jax.runs.checkpoint import Checkpoint, CheckpointStore, digest
+from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.training import train
+from ddpg_jax.types import HostArray
 
 EXTRAS = {
     "mujoco": ("mujoco",),
@@ -41,11 +46,66 @@ def examine() -> int:
     return _self_test(console)
 
 
+def examine_determinism(configs: tuple[Config, ...] | None = None) -> int:
+    """Runs each of some configurations twice and compares all that they leave, to the bit; returns the exit code.
+
+    Args:
+      configs: the runs; None: a moment of Pendulum on the host loop and on the device loop.
+    """
+    console, equal = Console(highlight=False, soft_wrap=True), True
+    for config in configs or (_moment(), _moment(env={"id": "jax:pendulum"})):
+        with tempfile.TemporaryDirectory() as folder:
+            once, again = (_kept(config, Path(folder) / name) for name in ("once", "again"))
+            difference = first_difference(once, again)
+            hashed = digest(once)
+        equal = equal and difference is None
+        said = (
+            f"equal to the bit, sha256 {hashed[:16]}..." if difference is None else f"DIFFERENT, first in {difference}"
+        )
+        console.print(f"{config.env.id}, two runs of {config.total_steps} steps: {said}", markup=False)
+    return 0 if equal else DdpgJaxError.exit_code
+
+
+def first_difference(a: Checkpoint, b: Checkpoint) -> str | None:
+    """The name of the first array in which two checkpoints differ, or of the first row; None: they are equal."""
+    for name in sorted(a.arrays.keys() | b.arrays.keys()):
+        one, other = a.arrays.get(name), b.arrays.get(name)
+        if one is None or other is None or one.tobytes() != other.tobytes():
+            return name
+    for number in range(a.rows.first, a.rows.stop):
+        rows = (each.rows.read(number, number + 1) for each in (a, b))
+        one, other = ({name: x.tobytes() for name, x in row.items()} for row in rows)
+        if one != other:
+            return f"row {number} of the replay"
+    return None
+
+
+def _kept(config: Config, path: Path) -> Checkpoint:
+    """What a run leaves in its last checkpoint."""
+    train(config, path)
+    store = CheckpointStore(RunDirectory(path).checkpoints)
+    found, _ = store.newest()
+    if found is None:
+        raise StorageError(f"{path} holds no checkpoint; set checkpoint.every")
+    checkpoint = store.load(found)
+    rows = checkpoint.rows.read(checkpoint.rows.first, checkpoint.rows.stop)
+
+    def read(first: int, stop: int) -> dict[str, HostArray]:
+        start = checkpoint.rows.first
+        return {name: x[first - start : stop - start] for name, x in rows.items()}
+
+    return checkpoint._replace(rows=checkpoint.rows._replace(read=read))
+
+
+def _moment(**changes: Any) -> Config:
+    """Two seeds for a moment."""
+    settings = {"hidden": [16, 16], "warmup_steps": 100}
+    return load_config(seeds=2, total_steps=400, algorithm=settings, evaluation={"episodes": 1}, **changes)
+
+
 def _self_test(console: Console) -> int:
     """Trains two seeds for a moment; says whether it worked and how fast it was."""
-    config = load_config(
-        seeds=2, total_steps=400, algorithm={"hidden": [16, 16], "warmup_steps": 100}, evaluation={"episodes": 1}
-    )
+    config = _moment()
     began = time.perf_counter()
     try:
         with tempfile.TemporaryDirectory() as folder:

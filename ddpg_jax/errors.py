@@ -33,3 +33,9 @@ class StorageError(DdpgJaxError):
     """A run directory or a stored file cannot be used."""
 
     exit_code = 5
+
+
+class Interrupted(DdpgJaxError):
+    """A signal ended the run; it is saved and can be resumed."""
+
+    exit_code = 75

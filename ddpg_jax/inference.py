@@ -24,7 +24,7 @@ from ddpg_jax.loops.report import Evaluation
 from ddpg_jax.reading import read_toml, resolve
 from ddpg_jax.rng import run_keys
 from ddpg_jax.runs.directory import RunDirectory
-from ddpg_jax.runs.weights import load_weights, read_spec, stored_part
+from ddpg_jax.runs.weights import fitted, read_weights, stored_part
 from ddpg_jax.types import EnvSpec, HostArray, TrainState
 
 HostPolicy: TypeAlias = Callable[[HostArray], HostArray]
@@ -50,7 +50,7 @@ class LoadedRun(NamedTuple):
 
 
 def load_run(run_dir: str | Path, **overrides: Any) -> LoadedRun:
-    """Reads a run's configuration and final parameters.
+    """Reads a run's configuration and final parameters, or those of its last checkpoint where it was interrupted.
 
     Args:
       run_dir: directory of a run.
@@ -63,12 +63,12 @@ def load_run(run_dir: str | Path, **overrides: Any) -> LoadedRun:
     """
     directory = RunDirectory.open(run_dir)
     config = resolve(read_toml(directory.config), overrides, source=str(directory.config))
-    spec = read_spec(directory.weights)
-    agent = make_agent(config, spec)
+    weights = read_weights(directory)
+    agent = make_agent(config, weights.spec)
     expected = jax.eval_shape(jax.vmap(agent.init), run_keys(config.seed_list))
-    stored = load_weights(directory.weights, stored_part(expected))
+    stored = fitted(weights, stored_part(expected))
     state = expected._replace(step=(), target_params=(), opt_state=(), **jax.tree.map(jnp.asarray, stored))
-    return LoadedRun(config, state, jit_policy(agent), jit_value(agent), spec)
+    return LoadedRun(config, state, jit_policy(agent), jit_value(agent), weights.spec)
 
 
 def evaluate(run_dir: str | Path, episodes: int = 100, **overrides: Any) -> HostArray:

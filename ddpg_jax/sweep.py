@@ -106,6 +106,7 @@ def run_sweep(
     directory.write_text(directory.path / "sweep.toml", tomli_w.dumps(sweep.source))
     board, began = _Board(sweep), time.perf_counter()
     with ExitStack() as stack:
+        stack.enter_context(directory.own())
         record = stack.enter_context(closing(JsonLines(directory.metrics)))
         stop = stack.enter_context(StopRequest())
         turns = (turn for group, env in zip(sweep.groups, envs, strict=True) for turn in _turns(group, env, console))

@@ -1,30 +1,36 @@
-"""A run from its configuration to its result: drives the loop, evaluates, and feeds the sinks."""
+"""A run from its configuration to its result: begins it or takes it up, drives the loop, and saves what is due."""
 
 from __future__ import annotations
 
-import time
-from contextlib import ExitStack, closing
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from pydantic import ValidationError
 from rich.console import Console
 
+from ddpg_jax.changes import Effect, compare
 from ddpg_jax.config import Config
-from ddpg_jax.errors import NotFiniteError
+from ddpg_jax.errors import ConfigError, DdpgJaxError, Interrupted, StorageError
 from ddpg_jax.loops.device import first_lanes
-from ddpg_jax.loops.report import Report, Row
-from ddpg_jax.loops.schedule import is_due
+from ddpg_jax.loops.report import Report, as_made
 from ddpg_jax.loops.start import Loop, start
-from ddpg_jax.reading import dump_toml
+from ddpg_jax.reading import dump_toml, read_toml, resolve
 from ddpg_jax.reports.plots import learning_curve
-from ddpg_jax.reports.result import Evaluated, make_result
-from ddpg_jax.reports.statistics import interquartile_mean
+from ddpg_jax.reports.result import environment, make_result
+from ddpg_jax.runs.checkpoint import Checkpoint, CheckpointStore
 from ddpg_jax.runs.directory import RunDirectory
-from ddpg_jax.runs.metrics import JsonLines, Sink, TensorBoard
-from ddpg_jax.runs.progress import ProgressDisplay, Status, rates
+from ddpg_jax.runs.record import Begin, Record
+from ddpg_jax.runs.saver import Saver
 from ddpg_jax.runs.signals import StopRequest
-from ddpg_jax.runs.weights import save_weights, stored_part
+from ddpg_jax.runs.weights import as_spec, beginning_with, save_weights, stored_part
+from ddpg_jax.types import EnvSpec
+
+_log = logging.getLogger("ddpg_jax")
 
 
 class Run(NamedTuple):
@@ -42,41 +48,93 @@ class Run(NamedTuple):
 
 
 def train(
-    config: Config, run_dir: str | Path | None = None, *, overwrite: bool = False, console: Console | None = None
+    config: Config,
+    run_dir: str | Path | None = None,
+    *,
+    overwrite: bool = False,
+    resume: Literal["never", "auto"] = "never",
+    init_from: str | Path | None = None,
+    console: Console | None = None,
 ) -> Run:
     """Trains all seeds of a configuration and leaves a run directory.
 
-    The first Ctrl-C ends the run at its next report, with everything written; the second at once. The device loop hears
-    of neither before the end of its chunk.
+    SIGINT (Ctrl-C), SIGTERM and SIGUSR1 end the run after the iteration that is going on, with a checkpoint from which
+    `resume_run` goes on to the bit; a second Ctrl-C ends it at once.
 
     Args:
       config: the run.
       run_dir: where its files go; None: a new directory under `runs/`.
       overwrite: whether the files of an earlier run there may be removed.
+      resume: "auto": where the directory holds a run, that one goes on, as a cluster starts the same command again.
+      init_from: directory of a run whose parameters and moments this one begins with; its seeds take them in turn.
+        Nothing else is taken over: optimisers, replay and counters begin anew.
       console: where progress is shown; None: nowhere.
 
     Returns:
       The run.
 
     Raises:
-      ConfigError: the replay does not fit into memory.
-      EnvironmentFault: an environment cannot be trained, or failed.
+      ConfigError: the replay does not fit into memory, or a run there is of another configuration.
+      EnvironmentFault: an environment cannot be trained, or failed; in the latter case after a checkpoint.
+      Interrupted: a signal ended the run, which can be resumed.
       NotFiniteError: a loss is not finite.
-      StorageError: the run directory cannot be used.
+      StorageError: the run directory cannot be used, or too many checkpoints failed.
     """
+    if resume == "auto" and run_dir is not None and RunDirectory(run_dir).config.is_file():
+        return _resumed(RunDirectory.open(run_dir), config, console)
+    say = _speaker(console)
     with ExitStack() as stack:
-        loop = start(config, stack)
+        saver = Saver(config.checkpoint, stack.enter_context(StopRequest()), 0, say)
+        begin = Begin(level="exact" if init_from is None else "weights")
+        fresh = as_made if init_from is None else beginning_with(init_from)
+        loop = start(config, stack, None, saver.wanted, fresh)
+        if init_from is not None:
+            say(f"begins with the weights of {init_from}; all else is new")
         directory = RunDirectory.create(run_dir, run_name(config), overwrite=overwrite)
+        stack.enter_context(directory.own())
         directory.write_text(directory.config, dump_toml(config))
-        report, evaluated = _drive(config, loop, directory, console)
-        state = first_lanes(report.state, len(config.seed_list))
-        save_weights(directory.weights, stored_part(state), loop.spec)
-    result = make_result(config, report, evaluated)
-    directory.write_result(result)
-    steps = np.array([e.step for e in evaluated])
-    means = np.stack([e.evaluation.returns.mean(1) for e in evaluated])
-    learning_curve(directory.learning_curve, steps, means, f"{config.env.id}, {config.algorithm.name}")
-    return Run(directory.path, config, result)
+        store = CheckpointStore(directory.checkpoints, keep=config.checkpoint.keep)
+        record = Record(config, loop, directory, begin, console, say, stack)
+        return _drive(config, loop, directory, record, saver, store)
+
+
+def resume_run(
+    run_dir: str | Path,
+    *,
+    step: int | None = None,
+    into: str | Path | None = None,
+    console: Console | None = None,
+    **overrides: Any,
+) -> Run:
+    """Takes a run up where its last whole checkpoint is, and brings it to its end.
+
+    A checkpoint that is broken is set aside and the one before is used; a run without any begins at its beginning,
+    which is the same run as well. Parameters, replay and record end as if nothing had happened.
+
+    Args:
+      run_dir: directory of the run.
+      step: take the checkpoint after so many environment steps of each seed instead, which needs `into`.
+      into: a new directory for what comes of it.
+      console: where progress is shown; None: nowhere.
+      **overrides: fields that replace the run's, as in `load_config`. Those that do not concern the learner are free,
+        those that change how it learns are reported, and structural ones are refused. An environment named "module:id"
+        must be named again, as no module is imported because a file says so.
+
+    Returns:
+      The run.
+
+    Raises:
+      ConfigError: the configuration is wrong, or differs in structure.
+      StorageError: there is no run, no such checkpoint, or another process is running it.
+      EnvironmentFault: as in `train`, and so are the others.
+    """
+    directory = RunDirectory.open(run_dir)
+    config = resolve(read_toml(directory.config), overrides, source=str(directory.config))
+    if (step is None) != (into is None):
+        raise ConfigError("a checkpoint of a certain step is taken up in a new directory: give both of them")
+    if step is None or into is None:
+        return _resumed(directory, config, console)
+    return _branched(directory, config, step, into, console)
 
 
 def run_name(config: Config) -> str:
@@ -84,86 +142,170 @@ def run_name(config: Config) -> str:
     return f"{config.env.id.rpartition(':')[-1].replace('/', '-')}_{config.algorithm.name}"
 
 
+def _resumed(directory: RunDirectory, config: Config, console: Console | None) -> Run:
+    """Goes on in the directory of a run."""
+    say = _speaker(console)
+    with ExitStack() as stack:
+        stop = stack.enter_context(StopRequest())
+        stack.enter_context(directory.own())
+        store = CheckpointStore(directory.checkpoints, keep=config.checkpoint.keep)
+        found, lines = store.newest()
+        for line in lines:
+            say(line)
+        begin = Begin() if found is None else _begin(store.load(found), config, say)
+        if begin.step >= config.total_steps and (result := directory.read_result()) is not None:
+            say(f"{directory.path} is complete after {begin.step} steps; to go on, give more --total-steps")
+            return Run(directory.path, config, result)
+        return _go_on(config, begin, directory, store, stop, stack, console)
+
+
+def _branched(source: RunDirectory, config: Config, step: int, into: str | Path, console: Console | None) -> Run:
+    """Goes on from a checkpoint of a run in a directory of its own."""
+    say = _speaker(console)
+    with ExitStack() as stack:
+        stop = stack.enter_context(StopRequest())
+        store = CheckpointStore(source.checkpoints, keep=config.checkpoint.keep)
+        begin = _begin(store.load(store.at(step)), config, say)
+        directory = RunDirectory.create(into, run_name(config))
+        stack.enter_context(directory.own())
+        for path, size in zip((source.metrics, source.timing), begin.offsets, strict=True):
+            directory.copy_start(path, size)
+        own = CheckpointStore(directory.checkpoints, keep=config.checkpoint.keep)
+        return _go_on(config, begin, directory, own, stop, stack, console)
+
+
+def _begin(checkpoint: Checkpoint, config: Config, say: Callable[[str], None]) -> Begin:
+    """What a checkpoint says of how a run goes on with a configuration; prints what differs.
+
+    Raises:
+      ConfigError: the configuration differs in structure.
+      StorageError: the checkpoint does not say what it is of.
+    """
+    facts: Mapping[str, Any] = checkpoint.facts
+    try:
+        before = Config.model_validate(facts["config"])
+        level, earlier = str(facts["level"]), tuple(map(str, facts["changes"]))
+        sum(map(float, facts["seconds"].values()), float(facts["updates"]))
+        versions, device = dict(facts["versions"]), dict(facts["device"])
+    except (KeyError, TypeError, ValueError, ValidationError) as error:
+        raise StorageError(f"the checkpoint's description cannot be read: {error}") from error
+    changes = compare(before, config)
+    refused = [change for change in changes if change.effect is Effect.STRUCTURAL]
+    if refused:
+        lines = "\n  ".join(map(str, refused[:10]))
+        raise ConfigError(
+            f"the run cannot go on with another structure:\n  {lines}\nset these back, or begin a run with --init-from"
+        )
+    for change in changes:
+        warned = change.effect is Effect.LEARNING
+        say(f"{'warning: ' if warned else ''}changed: {change}{', so the run learns otherwise' if warned else ''}")
+    now = environment()
+    for what, old, new in (("versions", versions, now["versions"]), ("device", device, now["device"])):
+        differing = [f"{name} {old.get(name)} -> {value}" for name, value in new.items() if old.get(name) != value]
+        if differing:
+            say(f"warning: other {what} than before, so the last bits may differ: {', '.join(differing)}")
+    learning = tuple(str(change) for change in changes if change.effect is Effect.LEARNING)
+    return Begin(checkpoint, level, (*earlier, *(f"at step {checkpoint.step}: {each}" for each in learning)))
+
+
+def _go_on(
+    config: Config,
+    begin: Begin,
+    directory: RunDirectory,
+    store: CheckpointStore,
+    stop: StopRequest,
+    stack: ExitStack,
+    console: Console | None,
+) -> Run:
+    say = _speaker(console)
+    saver = Saver(config.checkpoint, stop, begin.step, say)
+    try:
+        loop = start(config, stack, begin.snapshot, saver.wanted)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise StorageError(f"the checkpoint after {begin.step} steps cannot be taken up: {error!r}") from error
+    if loop.begun_again:
+        begin = begin._replace(level="episode" if begin.level == "exact" else begin.level)
+        store.forget_rows()
+        say(
+            f"warning: {loop.begun_again} episodes in progress did not repeat themselves to the bit and were begun "
+            "anew; all else goes on exactly"
+        )
+    _check_spec(begin, loop.spec, config)
+    say(f"resumes after {begin.step} of {config.total_steps} steps, level {begin.level}")
+    record = Record(config, loop, directory, begin, console, say, stack)
+    directory.drop_results()
+    directory.write_text(directory.config, dump_toml(config))
+    return _drive(config, loop, directory, record, saver, store)
+
+
+def _check_spec(begin: Begin, spec: EnvSpec, config: Config) -> None:
+    """Refuses a checkpoint of an environment that looked otherwise, though it is called the same."""
+    before = spec if begin.checkpoint is None else as_spec(begin.checkpoint.facts["spec"])
+    differing = [name for name in EnvSpec._fields if getattr(before, name) != getattr(spec, name)]
+    if differing:
+        lines = "\n  ".join(f"{name}: {getattr(before, name)} -> {getattr(spec, name)}" for name in differing)
+        raise ConfigError(f"env.id={config.env.id!r} is not what it was when the run was saved:\n  {lines}")
+
+
+def _speaker(console: Console | None) -> Callable[[str], None]:
+    """Prints a line for people: on the console, or as a warning of this package's logger where there is none."""
+    if console is None:
+        return _log.warning
+    return lambda line: console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
 def _drive(
     config: Config,
     loop: Loop,
     directory: RunDirectory,
-    console: Console | None,
-) -> tuple[Report, list[Evaluated]]:
-    """Passes the reports of a loop to the sinks and evaluates where it is due.
+    record: Record,
+    saver: Saver,
+    store: CheckpointStore,
+) -> Run:
+    """Passes the reports of a loop on, saves where that is due, and writes the result at the end.
 
-    Returns:
-      The last report, whose state is still whole, and all evaluations; there is one at the last report.
+    Raises:
+      Interrupted: the run was told to stop; it is saved.
     """
-    evaluated: list[Evaluated] = []
-    began, episode_return, report, before = time.perf_counter(), None, None, None
-    with ExitStack() as stack:
-        sinks: list[Sink] = [stack.enter_context(closing(JsonLines(directory.metrics)))]
-        board = stack.enter_context(closing(TensorBoard(directory.tensorboard))) if config.logging.tensorboard else None
-        if board is not None:
-            sinks.append(board)
-        timing = stack.enter_context(closing(JsonLines(directory.timing)))
-        display = ProgressDisplay(console or Console(quiet=True), config.total_steps, len(config.seed_list))
-        progress = stack.enter_context(display)
-        stop = stack.enter_context(StopRequest())
-        for report in loop.reports:
-            rows, stopping = report.rows, stop.requested
-            if _evaluation_due(config, report.step) or stopping:
-                evaluated.append(Evaluated(report.step, loop.evaluate(report.state)))
-                rows = rows + _evaluation_rows(config.seed_list, evaluated[-1])
-            for sink in sinks:
-                sink.write(rows)
-            speed = _rates(report, before, len(config.seed_list))
-            seconds = time.perf_counter() - began
-            timing.write(
-                [{"step": report.step, "updates": report.updates, "seconds": seconds, **report.seconds, **speed}]
+    last = _to_the_end(config, loop, directory, record, saver, store)
+    state = first_lanes(last.state, len(config.seed_list))
+    save_weights(directory.weights, stored_part(state), loop.spec)
+    result = make_result(config, last, record.evaluated) | record.history
+    steps = np.array([e.step for e in record.evaluated])
+    means = np.stack([e.evaluation.returns.mean(1) for e in record.evaluated])
+    learning_curve(directory.learning_curve, steps, means, f"{config.env.id}, {config.algorithm.name}")
+    directory.write_result(result)
+    if config.checkpoint.every:
+        saver.save_now(store, lambda: record.checkpoint(last, complete=True))
+    return Run(directory.path, config, result)
+
+
+def _to_the_end(
+    config: Config, loop: Loop, directory: RunDirectory, record: Record, saver: Saver, store: CheckpointStore
+) -> Report:
+    """The last report of a loop, which has not gone on from it: its state is still whole."""
+    for report in loop.reports:
+        if report.due:
+            record.take(report)
+        if report.step >= config.total_steps:
+            return report
+        make = partial(record.checkpoint, report)
+        if report.fault is not None:
+            _save_before(report.fault, partial(saver.save_now, store, make))
+        elif saver.stopping:
+            saver.save_now(store, make)
+            raise Interrupted(
+                f"interrupted after {report.step} of {config.total_steps} steps; "
+                f"to go on: ddpg-jax resume {directory.path}"
             )
-            if board is not None:
-                board.write(
-                    [{"event": "rate", "seed": seed, "step": report.step, **speed} for seed in config.seed_list]
-                )
-            before = report
-            episode_return = _mean_return(rows, episode_return)
-            score = interquartile_mean(evaluated[-1].evaluation.returns.mean(1)).item() if evaluated else None
-            progress.show(Status(report.step, speed, episode_return, score))
-            progress.warn(rows)
-            if stopping:
-                break
-    assert report is not None, "a loop makes at least one report"  # noqa: S101
-    return report, evaluated
+        elif saver.wanted(report.step):
+            saver.save(store, make)
+    raise AssertionError("a loop ends with a report after its last step")
 
 
-def _evaluation_due(config: Config, step: int) -> bool:
-    return step >= config.total_steps or is_due(step, config.evaluation.every, config.env.num_envs)
-
-
-def _evaluation_rows(seeds: tuple[int, ...], evaluated: Evaluated) -> list[Row]:
-    returns, lengths, q_bias = evaluated.evaluation.returns, evaluated.evaluation.lengths, evaluated.evaluation.q_bias
-    if not np.isfinite(q_bias).all():
-        raise NotFiniteError(f"the critics' value is not finite after {evaluated.step} steps: they have diverged")
-    return [
-        {
-            "event": "evaluation",
-            "seed": seed,
-            "step": evaluated.step,
-            "mean_return": float(returns[i].mean()),
-            "mean_length": float(lengths[i].mean()),
-            "q_bias": float(q_bias[i]),
-            "returns": returns[i].tolist(),
-        }
-        for i, seed in enumerate(seeds)
-    ]
-
-
-def _rates(report: Report, before: Report | None, num_seeds: int) -> dict[str, float]:
-    """Rates of training, compiling apart, since the report before."""
-    spent = sum(report.seconds.values()) - report.seconds["compile"]
-    if before is not None:
-        spent -= sum(before.seconds.values()) - before.seconds["compile"]
-    step, updates = (0, 0) if before is None else (before.step, before.updates)
-    return rates(report.step - step, report.updates - updates, spent, num_seeds)
-
-
-def _mean_return(rows: list[Row], otherwise: float | None) -> float | None:
-    returns = [row["episode_return"] for row in rows if row["event"] in ("episode", "episodes")]
-    return float(np.mean(returns)) if returns else otherwise
+def _save_before(fault: DdpgJaxError, save: Callable[[], None]) -> None:
+    """Saves before an error that ends the run; what goes wrong with that is said beside it."""
+    try:
+        save()
+    except StorageError as error:
+        fault.add_note(f"nor could the run be saved: {error}")

@@ -12,7 +12,7 @@ PACKAGE = Path(ddpg_jax.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = {
-    5: ("__main__", "cli", "doctor"),
+    5: ("__main__", "cli", "doctor", "verify"),
     4: ("training", "inference", "sweep", "distributed", "loops", "runs", "reports"),
     3: ("algorithms", "parts"),
     2: ("agents", "replay", "envs"),
@@ -25,7 +25,20 @@ LAYERS = {
         "agents.augment",
         "agents.normalize",
     ),
-    0: ("equations", "types", "trees", "rng", "config", "sections", "learners", "reading", "grid", "memory", "errors"),
+    0: (
+        "equations",
+        "types",
+        "trees",
+        "rng",
+        "config",
+        "sections",
+        "learners",
+        "reading",
+        "changes",
+        "grid",
+        "memory",
+        "errors",
+    ),
 }
 LAYER_OF = {f"ddpg_jax.{name}": layer for layer, names in LAYERS.items() for name in names}
 

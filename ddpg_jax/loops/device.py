@@ -23,7 +23,7 @@ from jax.sharding import PartitionSpec as P
 from ddpg_jax.errors import ConfigError, EnvironmentFault, NotFiniteError
 from ddpg_jax.loops.device_state import Place, snapshot
 from ddpg_jax.loops.program import Clock, Lane, Totals, nothing_yet, program, start_clock
-from ddpg_jax.loops.report import DIAGNOSTICS, METRICS, Evaluation, Report, Row, WantedFn, never
+from ddpg_jax.loops.report import DIAGNOSTICS, METRICS, BeginFn, Evaluation, Report, Row, WantedFn, as_made, never
 from ddpg_jax.loops.schedule import chunks, is_boundary
 from ddpg_jax.memory import available_bytes, available_cores
 from ddpg_jax.replay.device import DeviceReplay
@@ -219,7 +219,12 @@ def free_bytes(mesh: Mesh) -> int:
 
 
 def device_loop(
-    config: Config, compiled: Compiled, keys: Array, hyper: Tree, place: Place | None = None, wanted: WantedFn = never
+    config: Config,
+    compiled: Compiled,
+    keys: Array,
+    hyper: Tree,
+    begun: Place | BeginFn = as_made,
+    wanted: WantedFn = never,
 ) -> Iterator[Chunk]:
     """Trains all lanes side by side.
 
@@ -231,7 +236,7 @@ def device_loop(
       compiled: its programs.
       keys: of the lanes, `[L]`.
       hyper: numbers by path, each `[L]`.
-      place: where to go on; None: at the beginning.
+      begun: where to go on; or, at the beginning, what becomes of the fresh learner.
       wanted: asked after every piece that does not end a chunk.
 
     Yields:
@@ -239,7 +244,7 @@ def device_loop(
     """
     num_envs, seconds, length = config.env.num_envs, 0.0, FIRST_PIECE
     keys, hyper = compiled.place((keys, hyper))
-    here = place or Place(0, 0, compiled.init(keys, hyper), compiled.clock(), compiled.totals())
+    here = begun if isinstance(begun, Place) else _beginning(compiled, keys, hyper, begun)
     jax.block_until_ready(here.lane)
     periods = config.logging.every, config.evaluation.every, config.checkpoint.every
     for start, stop in chunks(config, *periods, start=here.iteration):
@@ -259,6 +264,12 @@ def device_loop(
                 updates = here.updates + int(totals.updates[0])
                 here = here._replace(updates=updates, totals=compiled.totals()) if due else here
                 yield Chunk(step, updates, totals, seconds, here, due)
+
+
+def _beginning(compiled: Compiled, keys: Array, hyper: Tree, begin: BeginFn) -> Place:
+    lane = compiled.init(keys, hyper)
+    lane = lane._replace(learner=compiled.place(begin(lane.learner)))
+    return Place(0, 0, lane, compiled.clock(), compiled.totals())
 
 
 def reports(

@@ -30,7 +30,7 @@ from ddpg_jax.errors import EnvironmentFault, NotFiniteError
 from ddpg_jax.loops.host_state import Begun, Here, Kept, beginning, restored, snapshot
 from ddpg_jax.loops.journal import Journal
 from ddpg_jax.loops.meter import Meter
-from ddpg_jax.loops.report import METRICS, Report, WantedFn, never
+from ddpg_jax.loops.report import METRICS, BeginFn, Report, WantedFn, as_made, never
 from ddpg_jax.loops.schedule import is_boundary, resets_before, updates_per_call
 from ddpg_jax.loops.transport import Transport, acting, pack_seen, transport_of, unpack_seen
 from ddpg_jax.types import Agent, Array, Batch, HostArray, TrainState, Tree
@@ -119,7 +119,12 @@ def jit_observe(agent: Agent, state: TrainState) -> ObserveFn:
 
 
 def host_loop(
-    config: Config, agent: Agent, lanes: AnyLanes, ring: Ring, begun: Begun | None = None, wanted: WantedFn = never
+    config: Config,
+    agent: Agent,
+    lanes: AnyLanes,
+    ring: Ring,
+    begun: Begun | BeginFn = as_made,
+    wanted: WantedFn = never,
 ) -> Iterator[Report]:
     """Trains all seeds side by side.
 
@@ -128,7 +133,8 @@ def host_loop(
       agent: a learner of one seed.
       lanes: S x E environments.
       ring: an empty replay.
-      begun: where another loop of this configuration was, from `take_up`; None: at the beginning.
+      begun: where another loop of this configuration was, from `taken_up`; or, at the beginning, what becomes of the
+        fresh learner.
       wanted: asked after every iteration that makes no report.
 
     Yields:
@@ -140,7 +146,7 @@ def host_loop(
       NotFiniteError: a metric or an action is NaN or infinite.
     """
     seeds, num_envs = config.seed_list, config.env.num_envs
-    lap, seconds = _stopwatch(begun.snapshot.seconds if begun else {})
+    lap, seconds = _stopwatch(begun.snapshot.seconds if isinstance(begun, Begun) else {})
     transport = transport_of(ring, narrow=config.algorithm.narrow)
     act, update = jit_act(agent), jit_update(agent, transport.unpack, errors=ring.weighted)
     keys, per_call = rng.run_keys(seeds), updates_per_call(config)
@@ -156,7 +162,10 @@ def host_loop(
     lap("compile")
 
     meter, journal = kept.meter, kept.journal
-    here = beginning(state, act_state, lanes) if begun is None else restored(begun, state, act_state, kept)
+    if isinstance(begun, Begun):
+        here = restored(begun, state, act_state, kept)
+    else:
+        here = beginning(begun(state), act_state, lanes)
     state, act_state, obs, first, chosen, late, returned = here[1:]
     lap("environment")
     drawn = [] if chosen is not None else _drawn(config, ring, transport, meter.updates, here.iteration * num_envs)

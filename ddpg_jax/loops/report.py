@@ -82,6 +82,15 @@ def never(step: int) -> bool:
     return False
 
 
+BeginFn: TypeAlias = Callable[[TrainState], TrainState]
+"""What becomes of the fresh learner of a loop, leaves `[L, ...]`, before it begins."""
+
+
+def as_made(learner: TrainState) -> TrainState:
+    """A `BeginFn` that changes nothing."""
+    return learner
+
+
 class Report(NamedTuple):
     """The state of a run between two iterations.
 

@@ -29,8 +29,8 @@ from ddpg_jax.loops.device import (
 from ddpg_jax.loops.device_state import restored
 from ddpg_jax.loops.evaluate import evaluate_episodes, jit_policy, jit_value
 from ddpg_jax.loops.host import host_loop
-from ddpg_jax.loops.host_state import taken_up
-from ddpg_jax.loops.report import Evaluation, Report, Snapshot, WantedFn, never
+from ddpg_jax.loops.host_state import Begun, taken_up
+from ddpg_jax.loops.report import BeginFn, Evaluation, Report, Snapshot, WantedFn, as_made, never
 from ddpg_jax.loops.schedule import prioritization
 from ddpg_jax.memory import human_bytes
 from ddpg_jax.replay.prioritized import PrioritizedRing
@@ -59,7 +59,13 @@ class Loop(NamedTuple):
     begun_again: int = 0
 
 
-def start(config: Config, stack: ExitStack, snapshot: Snapshot | None = None, wanted: WantedFn = never) -> Loop:
+def start(
+    config: Config,
+    stack: ExitStack,
+    snapshot: Snapshot | None = None,
+    wanted: WantedFn = never,
+    begin: BeginFn = as_made,
+) -> Loop:
     """Prepares the loop that a configuration asks for; the device loop is compiled then.
 
     Args:
@@ -67,32 +73,33 @@ def start(config: Config, stack: ExitStack, snapshot: Snapshot | None = None, wa
       stack: closes what the loop holds open.
       snapshot: where a loop of this configuration was; None: at the beginning.
       wanted: where the loop's state shall be seen beside its reports.
+      begin: what becomes of the fresh learner of a loop at the beginning.
 
     Raises:
       ConfigError: the replay does not fit into memory, or the loop cannot run the environment.
       EnvironmentFault: an environment cannot be made or trained.
       StorageError: the snapshot is not one of this configuration.
     """
-    return _LOOPS[chosen_loop(config)](config, stack, snapshot, wanted)
+    return _LOOPS[chosen_loop(config)](config, stack, snapshot, wanted, begin)
 
 
-def _host(config: Config, stack: ExitStack, snapshot: Snapshot | None, wanted: WantedFn) -> Loop:
+def _host(config: Config, stack: ExitStack, snapshot: Snapshot | None, wanted: WantedFn, begin: BeginFn) -> Loop:
     """The host loop; its environments are closed with the stack."""
     lanes = stack.enter_context(closing(training_lanes(config)))
     trials = stack.enter_context(closing(evaluation_lanes(config, config.evaluation.episodes)))
     agent = make_agent(config, lanes.spec)
     ring = make_ring(config, lanes.spec)
     policy, value, gamma = jit_policy(agent), jit_value(agent), config.algorithm.gamma
-    begun = None if snapshot is None else taken_up(snapshot, lanes)
+    begun = begin if snapshot is None else taken_up(snapshot, lanes)
     return Loop(
         lanes.spec,
         host_loop(config, agent, lanes, ring, begun, wanted),
         lambda state: evaluate_episodes(policy, value, state, trials, gamma),
-        0 if begun is None else int(begun.again.sum()),
+        int(begun.again.sum()) if isinstance(begun, Begun) else 0,
     )
 
 
-def _device(config: Config, stack: ExitStack, snapshot: Snapshot | None, wanted: WantedFn) -> Loop:
+def _device(config: Config, stack: ExitStack, snapshot: Snapshot | None, wanted: WantedFn, begin: BeginFn) -> Loop:
     """The device loop, compiled already."""
     began = perf_counter()
     spread_over_cores()
@@ -102,7 +109,7 @@ def _device(config: Config, stack: ExitStack, snapshot: Snapshot | None, wanted:
     keys = run_keys([*seeds, *seeds[-1:] * (padded(len(seeds), mesh) - len(seeds))])
     compiled = compile_program(config, env, keys, {}, mesh)
     _check_memory(config, compiled)
-    place = None if snapshot is None else restored(config, compiled, snapshot)
+    place = begin if snapshot is None else restored(config, compiled, snapshot)
     chunks = device_loop(config, compiled, keys, {}, place, wanted)
     before = {} if snapshot is None else snapshot.seconds
     return Loop(
@@ -135,7 +142,10 @@ _RINGS: dict[str, tuple[Callable[..., Ring], Callable[[Config], dict[str, Any]]]
     "prioritized": (PrioritizedRing, lambda config: {"rule": prioritization(config)}),
 }
 
-_LOOPS: dict[str, Callable[[Config, ExitStack, Snapshot | None, WantedFn], Loop]] = {"host": _host, "device": _device}
+_LOOPS: dict[str, Callable[[Config, ExitStack, Snapshot | None, WantedFn, BeginFn], Loop]] = {
+    "host": _host,
+    "device": _device,
+}
 
 
 def _check_memory(config: Config, compiled: Compiled) -> None:

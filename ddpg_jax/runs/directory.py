@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
-import shutil
+import platform
+import weakref
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from ddpg_jax.errors import StorageError
+from ddpg_jax.runs import files
 
 _FILES = (
     "config.toml",
@@ -22,10 +27,14 @@ _FILES = (
     "sweep.toml",
 )
 _FOLDERS = ("tensorboard", "checkpoints")
+_LOCK = "run.lock"
 
 
 class RunDirectory:
     """The files of one run.
+
+    Only one process may write into them: the one that holds the lock on the file `run.lock`. The system takes a lock
+    back when its holder ends, however that comes about; what the file says is only for people.
 
     Args:
       path: the directory.
@@ -37,13 +46,17 @@ class RunDirectory:
         self.metrics = self.path / "metrics.jsonl"
         self.timing = self.path / "timing.jsonl"
         self.tensorboard = self.path / "tensorboard"
-        self.weights = self.path / "checkpoints" / "final.safetensors"
+        self.checkpoints = self.path / "checkpoints"
+        self.weights = self.checkpoints / "final.safetensors"
         self.learning_curve = self.path / "learning_curve.png"
         self.result = self.path / "result.json"
+        self._lock: Callable[[], object] | None = (
+            None  # gives it back; called at the latest with the end of this object
+        )
 
     @classmethod
     def create(cls, path: str | Path | None, name: str, *, overwrite: bool = False) -> RunDirectory:
-        """Makes a directory for a new run.
+        """Makes a directory for a new run, and locks it.
 
         Args:
           path: where; None: a new directory `runs/<name>_<time>`.
@@ -51,17 +64,20 @@ class RunDirectory:
           overwrite: whether the files of a run that is there may be removed. Other files are never touched.
 
         Raises:
-          StorageError: the directory holds files and `overwrite` is not set, or it cannot be made.
+          StorageError: the directory holds files and `overwrite` is not set, another process is using it, or it cannot
+            be made.
         """
         try:
             run = cls(path if path is not None else _new_folder(f"{name}_{datetime.now():%Y-%m-%dT%H-%M-%S}"))
-            run.path.mkdir(parents=True, exist_ok=True)
-            if any(run.path.iterdir()):
-                if not overwrite:
-                    raise StorageError(
-                        f"{run.path} is not empty: name another --run-dir, or replace the run there with --overwrite"
-                    )
-                run._clear()
+            files.make_folder(run.path)
+            if not overwrite:
+                run._refuse_if_used()
+            run._take_lock()
+            try:
+                run._clear() if overwrite else run._refuse_if_used()
+            except (OSError, StorageError):
+                run._release()
+                raise
         except OSError as error:
             raise StorageError(f"{path or 'runs/'} cannot be used as run directory: {error}") from error
         return run
@@ -80,16 +96,34 @@ class RunDirectory:
             raise StorageError(f"{run.path} holds the runs of several processes: name one of them, as process-0")
         return run
 
+    @contextmanager
+    def own(self) -> Generator[None]:
+        """Holds the lock for as long as the context lasts.
+
+        Raises:
+          StorageError: another process is using the directory, or it cannot be locked.
+        """
+        try:
+            if self._lock is None:
+                self._take_lock()
+        except OSError as error:
+            raise StorageError(f"{self.path / _LOCK} cannot be used: {error}") from error
+        try:
+            yield
+        finally:
+            self._release()
+
     def write_text(self, path: Path, text: str) -> None:
-        """Writes a whole file at once: a reader sees the old one or the new one.
+        """Writes a whole file at once, and for good: a reader sees the old one or the new one.
 
         Raises:
           StorageError: it cannot be written.
         """
         try:
             part = path.with_name(path.name + ".part")
-            part.write_text(text, encoding="utf-8")
-            os.replace(part, path)
+            files.write_file(part, [text.encode()])
+            files.rename(part, path)
+            files.sync_folder(path.parent)
         except OSError as error:
             raise StorageError(f"{path} cannot be written: {error}") from error
 
@@ -97,12 +131,89 @@ class RunDirectory:
         """Writes `result.json`."""
         self.write_text(self.result, json.dumps(result, indent=2) + "\n")
 
+    def read_result(self) -> dict[str, Any] | None:
+        """What `result.json` holds; None: there is none.
+
+        Raises:
+          StorageError: it cannot be read.
+        """
+        try:
+            return json.loads(self.result.read_text(encoding="utf-8")) if self.result.exists() else None
+        except (OSError, ValueError) as error:
+            raise StorageError(f"{self.result} cannot be read: {error}") from error
+
+    def copy_start(self, path: Path, size: int) -> None:
+        """Copies the first bytes of a file of another run to where it is here.
+
+        Raises:
+          StorageError: it holds fewer, or cannot be copied.
+        """
+        try:
+            with path.open("rb") as file:
+                content = file.read(size)
+            if len(content) < size:
+                raise OSError(f"it holds {len(content)} bytes, but held {size}")
+            files.write_file(self.path / path.name, [content])
+        except OSError as error:
+            raise StorageError(f"{path} cannot be copied: {error}") from error
+
+    def drop_results(self) -> None:
+        """Removes what a run has written at its end, as it goes on.
+
+        Raises:
+          StorageError: they cannot be removed.
+        """
+        try:
+            for path in (self.result, self.weights, self.learning_curve):
+                files.remove(path)
+        except OSError as error:
+            raise StorageError(f"{self.path} cannot be written: {error}") from error
+
+    def _refuse_if_used(self) -> None:
+        if any(path.name != _LOCK for path in self.path.iterdir()):
+            raise StorageError(
+                f"{self.path} is not empty: name another --run-dir, go on with the run there by ddpg-jax resume, "
+                "or replace it with --overwrite"
+            )
+
+    def _take_lock(self) -> None:
+        """Takes the lock, or says who holds it."""
+        path = self.path / _LOCK
+        files.before("open", path)
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        lock = weakref.finalize(self, os.close, file)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            started = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
+            owner = json.dumps({"host": platform.node(), "process": os.getpid(), "started": started})
+            os.truncate(file, 0)
+            os.write(file, owner.encode())
+        except BlockingIOError:
+            owner = os.pread(file, 4096, 0)
+            lock()
+            raise StorageError(f"{self.path} is being used by another process: {_described(owner)}") from None
+        except OSError:
+            lock()
+            raise
+        self._lock = lock
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock()
+        self._lock = None
+
     def _clear(self) -> None:
-        for name in _FILES:
-            (self.path / name).unlink(missing_ok=True)
-        for name in _FOLDERS:
-            if (self.path / name).is_dir():
-                shutil.rmtree(self.path / name)
+        for name in (*_FILES, *_FOLDERS):
+            files.remove(self.path / name)
+
+
+def _described(owner: bytes) -> str:
+    """What a lock file says of its owner, if it says anything."""
+    try:
+        values = json.loads(owner)
+        return f"host {values['host']}, process {values['process']}, since {values['started']}"
+    except (ValueError, KeyError, TypeError):
+        return "which one is not known"
 
 
 def _new_folder(name: str) -> Path:

@@ -5,27 +5,33 @@ from __future__ import annotations
 import signal
 import threading
 from types import FrameType
+from typing import Any
+
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
+"""Ctrl-C, the end that a system or a cluster asks for, and the notice that some clusters give before it."""
 
 
 class StopRequest:
-    """Notes Ctrl-C while it is the context, so that a loop can end at its next boundary; a second one aborts.
+    """Notes `SIGNALS` while it is the context, so that a loop can end at its next boundary; a second Ctrl-C aborts.
 
     Outside the main thread, where Python handles no signals, nothing is changed.
     """
 
     def __init__(self) -> None:
         self.requested = False
+        self.signal: int | None = None
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._note)
+            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
         return self
 
     def __exit__(self, *error: object) -> None:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+        if self.signal == number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.requested = True
+        self.requested, self.signal = True, number

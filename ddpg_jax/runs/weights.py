@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple
 
+import jax
+import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from ddpg_jax.errors import StorageError
+from ddpg_jax.runs.checkpoint import CheckpointStore, Found
+from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.trees import from_host, to_host
 from ddpg_jax.types import EnvSpec, HostArray, TrainState, Tree
 
@@ -38,36 +43,108 @@ def save_weights(path: Path, tree: Tree, spec: EnvSpec) -> None:
         raise StorageError(f"{path} cannot be written: {error}") from error
 
 
-def read_spec(path: Path) -> EnvSpec:
-    """The description of the environment the weights were trained in.
+class Weights(NamedTuple):
+    """What was stored of a learner.
+
+    Attributes:
+      path: where it was found.
+      arrays: by name, leaves `[S, ...]`.
+      spec: the environment it was trained in.
+    """
+
+    path: Path
+    arrays: dict[str, HostArray]
+    spec: EnvSpec
+
+
+def read_weights(directory: RunDirectory) -> Weights:
+    """The final weights of a run, or those of its last checkpoint where it has not come to its end.
+
+    Raises:
+      StorageError: there are none, or a file is broken.
+    """
+    if directory.weights.is_file():
+        return open_weights(directory.weights)
+    store = CheckpointStore(directory.checkpoints)
+    whole = [found for _, found in store.examine() if isinstance(found, Found)]
+    if not whole:
+        raise StorageError(f"{directory.path} holds no weights: neither {directory.weights} nor a whole checkpoint")
+    last = max(whole, key=lambda found: found.sequence)
+    checkpoint = store.load(last)
+    parts = [name.partition("learner/") for name in checkpoint.arrays]
+    arrays = {
+        name: checkpoint.arrays[before + middle + name]
+        for before, middle, name in parts
+        if before in ("", "lane/") and middle and name.partition("/")[0] in ("params", "stats")
+    }
+    return Weights(last.path, arrays, as_spec(checkpoint.facts.get("spec")))
+
+
+def open_weights(path: Path) -> Weights:
+    """The weights in a file of `save_weights`.
 
     Raises:
       StorageError: there is no such file, or it is not one of ours.
     """
-    metadata = _open(path)[1]
-    try:
-        spec = cast("dict[str, Any]", json.loads(metadata["spec"]))
-        return EnvSpec(
-            tuple(spec["obs_shape"]), spec["obs_dtype"], tuple(spec["action_low"]), tuple(spec["action_high"])
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise StorageError(f"{path}: its description of the environment cannot be read: {error}") from error
+    arrays, metadata = _open(path)
+    return Weights(path, arrays, _parsed_spec(path, metadata.get("spec", "")))
 
 
-def load_weights(path: Path, like: Tree) -> Tree:
-    """Reads a tree.
+def fitted(weights: Weights, like: Tree) -> Tree:
+    """The weights as a tree.
 
     Args:
-      path: a file of `save_weights`.
+      weights: as they were read.
       like: a tree of the expected structure, shapes and dtypes (arrays or `jax.ShapeDtypeStruct`).
 
     Returns:
       The tree, of NumPy arrays.
 
     Raises:
-      StorageError: the file is missing or broken, or its arrays are not those expected; it names the first ten.
+      StorageError: the arrays are not those expected; it names the first ten.
     """
-    return from_host(like, _open(path)[0], "", str(path))
+    return from_host(like, weights.arrays, "", str(weights.path))
+
+
+def beginning_with(run_dir: str | Path) -> Callable[[TrainState], TrainState]:
+    """What puts the weights of a run in the place of fresh ones; the targets become copies of them.
+
+    Lane i takes those of seed i of that run, counted round.
+
+    Raises:
+      StorageError: there are no weights; and, from what is returned, they do not fit.
+    """
+    weights = read_weights(RunDirectory.open(run_dir))
+
+    def begin(state: TrainState) -> TrainState:
+        lanes, seeds = len(state.step), len(next(iter(weights.arrays.values())))
+        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct((seeds, *x.shape[1:]), x.dtype), stored_part(state))
+        chosen = jax.tree.map(lambda x: x[np.arange(lanes) % seeds], fitted(weights, like))
+        params, stats = chosen["params"], chosen["stats"]
+        return state._replace(params=params, target_params=jax.tree.map(np.copy, params), stats=stats)
+
+    return begin
+
+
+def as_spec(values: Any) -> EnvSpec:
+    """The description of an environment from what JSON knows.
+
+    Raises:
+      StorageError: it is none.
+    """
+    try:
+        return EnvSpec(
+            tuple(values["obs_shape"]), values["obs_dtype"], tuple(values["action_low"]), tuple(values["action_high"])
+        )
+    except (KeyError, TypeError) as error:
+        raise StorageError(f"the description of the environment cannot be read: {error!r}") from error
+
+
+def _parsed_spec(path: Path, text: str) -> EnvSpec:
+    try:
+        return as_spec(json.loads(text))
+    except (ValueError, StorageError) as error:
+        raise StorageError(f"{path}: its description of the environment cannot be read: {error}") from error
 
 
 def _open(path: Path) -> tuple[dict[str, HostArray], dict[str, str]]:

@@ -2,18 +2,13 @@
 
 import json
 from contextlib import ExitStack
-from functools import partial
 
-import jax
 import numpy as np
 import pytest
-from tiny_run import EPISODE, tiny_config
+from tiny_run import tiny_config
 
-from ddpg_jax.envs.factory import training_lanes
-from ddpg_jax.errors import EnvironmentFault, StorageError
 from ddpg_jax.loops.report import Snapshot, never
 from ddpg_jax.loops.start import start
-from ddpg_jax.trees import to_host
 
 PRIORITIES = {"kind": "prioritized", "capacity": 30}
 NORMALIZED = {"normalize_observations": True, "normalization": "batch"}

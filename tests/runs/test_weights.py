@@ -11,10 +11,18 @@ from tiny_run import finished_run
 
 from ddpg_jax.errors import StorageError
 from ddpg_jax.inference import load_run
-from ddpg_jax.runs.weights import load_weights, read_spec, save_weights, stored_part
+from ddpg_jax.runs.weights import fitted, open_weights, save_weights, stored_part
 from ddpg_jax.types import EnvSpec
 
 SPEC = EnvSpec((3,), "float32", (-2.0, 0.1), (2.0, 1 / 3))
+
+
+def load_weights(path, like):
+    return fitted(open_weights(path), like)
+
+
+def read_spec(path):
+    return open_weights(path).spec
 
 
 def tree():

@@ -1,0 +1,403 @@
+"""The store of checkpoints: written whole or not at all, read only if every byte is the one that was written.
+
+    checkpoints/
+        00000007-step-40000/            a checkpoint: sequence number and step
+            arrays.safetensors          all that is small
+            manifest.json               what belongs to it: sizes, hashes, forms, facts; its own hash
+        rows/00000003-0-10000.safetensors   rows of the replay, written once, shared by the checkpoints that need them
+        corrupt-.../                    what did not verify and was set aside
+
+A save writes new rows, then a staging folder with the manifest last, each file synced; renames the folder; reads back
+what it wrote; and only then removes older checkpoints. What is parsed from a file has been hashed before, but for the
+manifest, which must be the very bytes that its own contents would be written as.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from pydantic import ValidationError
+
+from ddpg_jax.errors import StorageError
+from ddpg_jax.runs import files
+from ddpg_jax.runs.manifest import (
+    FORMAT,
+    MOST_SEGMENTS,
+    Leaf,
+    Manifest,
+    Segment,
+    bytes_of,
+    canonical,
+    check_layout,
+    leaf_of,
+    of_rows,
+    parsed,
+    serialized,
+)
+from ddpg_jax.types import HostArray
+
+SEGMENT_BYTES = 2**26
+"""Rows in one file take at most about so much."""
+
+_MANIFEST_BYTES = 2**26
+_FOLDER = re.compile(r"(\d{8,})-step-(\d+)")
+_STAGING = ".staging-"
+
+
+class Rows(NamedTuple):
+    """Rows of a replay, numbered since the run began.
+
+    Attributes:
+      first: the first that is held.
+      stop: the one after the last.
+      read: `(a, b) -> rows`, arrays `[b - a, ...]` by name, for `first <= a <= b <= stop`.
+    """
+
+    first: int
+    stop: int
+    read: Callable[[int, int], dict[str, HostArray]]
+
+
+class Checkpoint(NamedTuple):
+    """All that a run needs to go on.
+
+    Attributes:
+      step: environment steps of each seed.
+      arrays: all that is small, by name.
+      rows: of the replay.
+      facts: values that JSON knows.
+      score: of an evaluation at this step; the checkpoint with the highest is kept.
+    """
+
+    step: int
+    arrays: dict[str, HostArray]
+    rows: Rows
+    facts: dict[str, Any]
+    score: float | None = None
+
+
+class Found(NamedTuple):
+    """A checkpoint on the disk.
+
+    Attributes:
+      path: its folder.
+      step: as in `Checkpoint`, and so are `facts` and `score`.
+      sequence: number of the save.
+      score: of its evaluation.
+      facts: about it.
+      bytes: of its files, shared ones included.
+    """
+
+    path: Path
+    step: int
+    sequence: int
+    score: float | None
+    facts: dict[str, Any]
+    bytes: int
+
+
+class CheckpointStore:
+    """The checkpoints of a run.
+
+    Args:
+      folder: where they are; made with the first save.
+      keep: how many of the newest are kept, beside the one with the best score.
+    """
+
+    def __init__(self, folder: Path, *, keep: int = 2) -> None:
+        self._folder, self._rows, self._keep = folder, folder / "rows", max(2, keep)
+        self._row_leaves: list[Leaf] = []
+        self._segments: list[Segment] = []  # what the next save may refer to
+        self._clean = False
+
+    def save(self, checkpoint: Checkpoint) -> Found:
+        """Writes a checkpoint, reads it back, and removes those that are not kept any more.
+
+        Raises:
+          StorageError: it could not be written; what was there before is there.
+        """
+        try:
+            files.make_folder(self._rows)
+            if not self._clean:
+                self._remove_leftovers()
+            sequence = 1 + max((number for number, _ in self._every()), default=0)
+            manifest = self._written(checkpoint, sequence)
+        except OSError as error:
+            raise StorageError(f"{self._folder}: the checkpoint after {checkpoint.step} steps: {error}") from error
+        self._row_leaves, self._segments = manifest.row_leaves, manifest.segments
+        with suppress(OSError):  # what could not be removed now is removed next time
+            self._prune()
+        return self._found(manifest)
+
+    def newest(self) -> tuple[Found | None, list[str]]:
+        """The newest checkpoint that is whole; broken ones on the way to it are set aside.
+
+        Returns:
+          The checkpoint, or None, and a line for each that was set aside.
+        """
+        broken: list[tuple[str, int, str]] = []
+        whole = None
+        for _, name in reversed(self._every()):
+            try:
+                whole = self._verified(name)
+                break
+            except StorageError as error:
+                step = _FOLDER.fullmatch(name)
+                broken.append((name, int(step[2]) if step else 0, str(error)))
+        back_to = 0 if whole is None else whole.step
+        return whole, [self._set_aside(name, step, why, back_to) for name, step, why in broken]
+
+    def at(self, step: int) -> Found:
+        """The newest checkpoint after so many steps, if it is whole.
+
+        Raises:
+          StorageError: there is none, or it is broken.
+        """
+        there = [(name, _FOLDER.fullmatch(name)) for _, name in self._every()]
+        steps = {int(match[2]): name for name, match in there if match}
+        if step not in steps:
+            raise StorageError(
+                f"{self._folder} holds no checkpoint after {step} steps; there are {sorted(steps) or 'none'}"
+            )
+        return self._verified(steps[step])
+
+    def examine(self) -> list[tuple[str, Found | str]]:
+        """Every checkpoint by the name of its folder: whole, or what is wrong with it. Nothing is changed."""
+
+        def look(name: str) -> Found | str:
+            try:
+                return self._verified(name)
+            except StorageError as error:
+                return str(error)
+
+        return [(name, look(name)) for _, name in self._every()]
+
+    def load(self, found: Found) -> Checkpoint:
+        """Reads a checkpoint; rows are read when they are asked for. The next save adds to its rows.
+
+        Raises:
+          StorageError: it is not what was written; also from `rows.read`.
+        """
+        manifest = self._manifest(found.path.name)
+        content = _read(found.path / "arrays.safetensors", manifest.bytes, manifest.sha256)
+        arrays = parsed(content, manifest.leaves, found.path)
+        self._row_leaves, self._segments = manifest.row_leaves, manifest.segments
+        last: list[tuple[Segment, dict[str, HostArray]]] = []
+
+        def segment(each: Segment) -> dict[str, HostArray]:
+            if not last or last[0][0] != each:
+                content = _read(self._rows / each.name, each.bytes, each.sha256)
+                leaves = of_rows(manifest.row_leaves, each.stop - each.first)
+                last[:] = [(each, parsed(content, leaves, self._rows / each.name))]
+            return last[0][1]
+
+        def read(a: int, b: int) -> dict[str, HostArray]:
+            parts: list[dict[str, HostArray]] = []
+            for each in manifest.segments:
+                start, stop = max(a, each.first), min(b, each.stop)
+                if start < stop:
+                    rows = segment(each)
+                    parts.append({name: x[start - each.first : stop - each.first] for name, x in rows.items()})
+            empty = {leaf.name: np.zeros((0, *leaf.shape), leaf.dtype) for leaf in manifest.row_leaves}
+            return {name: np.concatenate([x, *(part[name] for part in parts)]) for name, x in empty.items()}
+
+        rows = Rows(manifest.first, manifest.stop, read)
+        return Checkpoint(manifest.step, arrays, rows, manifest.facts, manifest.score)
+
+    def forget_rows(self) -> None:
+        """Lets the next save write all rows anew, as some that were written have changed."""
+        self._segments = []
+
+    def _every(self) -> list[tuple[int, str]]:
+        """Sequence numbers and names of the checkpoints, in order, whole or not."""
+        matches = [_FOLDER.fullmatch(name) for name in files.names(self._folder)]
+        return sorted((int(match[1]), match[0]) for match in matches if match)
+
+    def _written(self, checkpoint: Checkpoint, sequence: int) -> Manifest:
+        """Writes everything and gives it its name; what had been written is removed if that fails."""
+        staging = self._folder / f"{_STAGING}{sequence:08d}"
+        name = f"{sequence:08d}-step-{checkpoint.step}"
+        new: list[Segment] = []
+        committed = False
+        try:
+            row_leaves, segments = self._write_rows(checkpoint.rows, sequence, new)
+            files.make_folder(staging)
+            leaves = [leaf_of(*item) for item in sorted(checkpoint.arrays.items())]
+            parts = serialized(leaves, [checkpoint.arrays[leaf.name] for leaf in leaves])
+            size, sha256 = files.write_file(staging / "arrays.safetensors", parts)
+            manifest = Manifest(
+                format=FORMAT,
+                step=checkpoint.step,
+                sequence=sequence,
+                score=checkpoint.score,
+                facts=checkpoint.facts,
+                leaves=leaves,
+                bytes=size,
+                sha256=sha256,
+                first=checkpoint.rows.first,
+                stop=checkpoint.rows.stop,
+                row_leaves=row_leaves,
+                segments=segments,
+                own_sha256="",
+            )
+            files.write_file(staging / "manifest.json", [canonical(manifest)])
+            files.sync_folder(staging)
+            files.rename(staging, self._folder / name)
+            committed = True
+            files.sync_folder(self._folder)
+        finally:
+            if not committed:
+                with suppress(OSError):
+                    files.remove(staging)
+                    for each in new:
+                        files.remove(self._rows / each.name)
+        self._read_back(name, new)
+        return manifest
+
+    def _write_rows(self, rows: Rows, sequence: int, new: list[Segment]) -> tuple[list[Leaf], list[Segment]]:
+        """Writes the rows that no segment holds; returns the form of a row, and all segments that are needed."""
+        leaves = [
+            leaf_of(name, x[0])
+            for name, x in sorted(rows.read(rows.first, min(rows.first + 1, rows.stop)).items())
+            if len(x)
+        ]
+        row_bytes = max(1, sum(bytes_of(leaf) for leaf in leaves))
+        count = max(1, SEGMENT_BYTES // row_bytes)
+        usable = [each for each in self._segments if each.stop > rows.first]
+        fits = usable and leaves == self._row_leaves and usable[0].first <= rows.first and usable[-1].stop <= rows.stop
+        reused = usable if fits else []
+        start = reused[-1].stop if reused else rows.first
+        if len(reused) - (start - rows.stop) // count > MOST_SEGMENTS:
+            reused, start = [], rows.first
+        for a in range(start, rows.stop, count):
+            b = min(a + count, rows.stop)
+            name = f"{sequence:08d}-{a}-{b}.safetensors"
+            new.append(Segment(name=name, first=a, stop=b, bytes=0, sha256="0" * 64))
+            read = rows.read(a, b)
+            parts = serialized(of_rows(leaves, b - a), [read[leaf.name] for leaf in leaves])
+            size, sha256 = files.write_file(self._rows / name, parts)
+            new[-1] = new[-1].model_copy(update={"bytes": size, "sha256": sha256})
+        if new:
+            files.sync_folder(self._rows)
+        return leaves, [*reused, *new]
+
+    def _read_back(self, name: str, new: list[Segment]) -> None:
+        """Verifies what has just been written, and sets it aside if that is not what the disk gives back."""
+        try:
+            manifest = self._manifest(name)
+            _check(self._folder / name / "arrays.safetensors", manifest.bytes, manifest.sha256)
+            for each in new:
+                _check(self._rows / each.name, each.bytes, each.sha256)
+        except StorageError:
+            with suppress(OSError):
+                files.rename(self._folder / name, self._folder / f"corrupt-{name}")
+            raise
+
+    def _verified(self, name: str) -> Found:
+        """A checkpoint of which every byte was read and is right."""
+        manifest = self._manifest(name)
+        _check(self._folder / name / "arrays.safetensors", manifest.bytes, manifest.sha256)
+        for each in manifest.segments:
+            _check(self._rows / each.name, each.bytes, each.sha256)
+        return self._found(manifest)
+
+    def _found(self, manifest: Manifest) -> Found:
+        name = f"{manifest.sequence:08d}-step-{manifest.step}"
+        size = manifest.bytes + sum(each.bytes for each in manifest.segments)
+        return Found(self._folder / name, manifest.step, manifest.sequence, manifest.score, manifest.facts, size)
+
+    def _manifest(self, name: str) -> Manifest:
+        """The manifest of a checkpoint, right in itself; of its files nothing has been read yet.
+
+        Raises:
+          StorageError: it is not.
+        """
+        path = self._folder / name / "manifest.json"
+        try:
+            size = files.file_size(path)
+            if size > _MANIFEST_BYTES:
+                raise StorageError(f"{path} is broken: {size} bytes are too many")
+            content = bytes(files.read_file(path, size))
+            manifest = Manifest.model_validate_json(content)
+            if content != canonical(manifest):
+                raise StorageError(f"{path} is broken: it is not what was written")
+        except OSError as error:
+            raise StorageError(f"{path} is broken: {error}") from error
+        except (ValidationError, ValueError, RecursionError) as error:
+            raise StorageError(f"{path} is broken: {str(error).splitlines()[0]}") from error
+        if manifest.format != FORMAT or name != f"{manifest.sequence:08d}-step-{manifest.step}":
+            raise StorageError(f"{path} is broken: format {manifest.format}, step {manifest.step}")
+        check_layout(manifest, path)
+        return manifest
+
+    def _set_aside(self, name: str, step: int, why: str, back_to: int) -> str:
+        """Renames a broken checkpoint and says so."""
+        try:
+            files.rename(self._folder / name, self._folder / f"corrupt-{name}")
+            where = f"it is set aside as corrupt-{name}"
+        except OSError as error:
+            where = f"it could not be set aside: {error}"
+        return f"warning: checkpoint {name} is broken; {where}; {step - back_to} steps are lost ({why})"
+
+    def _remove_leftovers(self) -> None:
+        """Removes what a save, or a removal, left behind that was cut off."""
+        for name in files.names(self._folder):
+            if name.startswith(_STAGING):
+                files.remove(self._folder / name)
+        self._clean = True
+
+    def _prune(self) -> None:
+        """Removes the checkpoints that are not kept, and the rows that none refers to."""
+        known: list[tuple[str, Manifest]] = []
+        for _, name in self._every():
+            with suppress(StorageError):  # what is broken is left to `newest`
+                known.append((name, self._manifest(name)))
+        scored = [(each.score, each.sequence, name) for name, each in known if each.score is not None]
+        kept = {name for name, _ in known[-self._keep :]} | ({max(scored)[2]} if scored else set[str]())
+        for name, _ in known:
+            if name not in kept:
+                files.rename(self._folder / name, self._folder / f"{_STAGING}{name}")
+                files.remove(self._folder / f"{_STAGING}{name}")
+        needed = {segment.name for name, each in known if name in kept for segment in each.segments}
+        for name in files.names(self._rows):
+            if name not in needed:
+                files.remove(self._rows / name)
+
+
+def digest(checkpoint: Checkpoint) -> str:
+    """SHA-256 of all arrays and rows of a checkpoint, however they are divided into files; facts do not count."""
+    sha256, rows = hashlib.sha256(), checkpoint.rows
+    for name, array in sorted(checkpoint.arrays.items()):
+        sha256.update(f"{name} {array.dtype.name} {list(array.shape)}\n".encode())
+        sha256.update(np.ascontiguousarray(array).tobytes())
+    for start in range(rows.first, rows.stop, 2**12):
+        for name, array in sorted(rows.read(start, min(start + 2**12, rows.stop)).items()):
+            sha256.update(f"{name} {array.dtype.name} {list(array.shape)}\n".encode() + array.tobytes())
+    return sha256.hexdigest()
+
+
+def _check(path: Path, size: int, sha256: str) -> None:
+    try:
+        if (found := files.file_size(path)) != size:
+            raise StorageError(f"{path} is broken: it holds {found} bytes instead of {size}")
+        if files.hash_file(path) != (size, sha256):
+            raise StorageError(f"{path} is broken: its hash is another")
+    except OSError as error:
+        raise StorageError(f"{path} is broken: {error}") from error
+
+
+def _read(path: Path, size: int, sha256: str) -> bytearray:
+    """The bytes of a file, whose size and hash are right."""
+    try:
+        content = files.read_file(path, size)
+    except OSError as error:
+        raise StorageError(f"{path} is broken: {error}") from error
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise StorageError(f"{path} is broken: its hash is another")
+    return content

@@ -1,0 +1,225 @@
+"""What a run leaves behind while it goes on: rows, evaluations, figures on the terminal, checkpoints of all that."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from rich.console import Console
+
+from ddpg_jax.errors import NotFiniteError
+from ddpg_jax.loops.report import Evaluation, Report, Row, Snapshot
+from ddpg_jax.loops.schedule import is_due
+from ddpg_jax.reports.result import Evaluated, environment
+from ddpg_jax.reports.statistics import interquartile_mean
+from ddpg_jax.runs.checkpoint import Checkpoint, Rows
+from ddpg_jax.runs.metrics import JsonLines, Sink, TensorBoard
+from ddpg_jax.runs.progress import ProgressDisplay, Status, rates
+from ddpg_jax.types import HostArray
+
+if TYPE_CHECKING:
+    from ddpg_jax.config import Config
+    from ddpg_jax.loops.start import Loop
+    from ddpg_jax.runs.directory import RunDirectory
+
+_EVALUATIONS = "evaluations"
+
+
+class Begin(NamedTuple):
+    """What a run goes on from.
+
+    Attributes:
+      checkpoint: all that was kept; None: nothing, it begins at the beginning.
+      level: of resumption so far: "exact", or "episode" where an environment did not repeat itself, or "weights".
+      changes: how its configuration was changed, over all times it was resumed.
+    """
+
+    checkpoint: Checkpoint | None = None
+    level: str = "exact"
+    changes: tuple[str, ...] = ()
+
+    @property
+    def snapshot(self) -> Snapshot | None:
+        """Where the loop was."""
+        if self.checkpoint is None:
+            return None
+        rows = self.checkpoint.rows
+        return Snapshot(
+            {name: x for name, x in self.checkpoint.arrays.items() if not name.startswith(f"{_EVALUATIONS}/")},
+            rows.first,
+            rows.stop,
+            rows.read,
+            {str(name): float(spent) for name, spent in self.checkpoint.facts["seconds"].items()},
+        )
+
+    @property
+    def evaluated(self) -> list[Evaluated]:
+        """The evaluations so far."""
+        if self.checkpoint is None:
+            return []
+        arrays = self.checkpoint.arrays
+        parts = [arrays[f"{_EVALUATIONS}/{name}"] for name in Evaluation._fields]
+        steps = arrays[f"{_EVALUATIONS}/step"].tolist()
+        return [Evaluated(step, Evaluation(*(part[i] for part in parts))) for i, step in enumerate(steps)]
+
+    @property
+    def offsets(self) -> tuple[int, int]:
+        """Sizes of the record and of the timing, in bytes, when it was saved."""
+        facts: Any = {} if self.checkpoint is None else self.checkpoint.facts
+        return int(facts.get("metrics_bytes", 0)), int(facts.get("timing_bytes", 0))
+
+    @property
+    def step(self) -> int:
+        """Environment steps of each seed."""
+        return 0 if self.checkpoint is None else self.checkpoint.step
+
+
+class Record:
+    """The open files and the display of a run; they are closed with the stack.
+
+    Args:
+      config: the run.
+      loop: what is run.
+      directory: where its files are.
+      begin: what it goes on from; what was recorded after that is cut off.
+      console: where progress is shown.
+      say: prints a line of warning.
+      stack: closes everything.
+
+    Raises:
+      StorageError: a file of the record cannot be opened, or is shorter than it was.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        loop: Loop,
+        directory: RunDirectory,
+        begin: Begin,
+        console: Console | None,
+        say: Callable[[str], None],
+        stack: ExitStack,
+    ) -> None:
+        self._config, self._loop, self._begin = config, loop, begin
+        self.evaluated = begin.evaluated
+        metrics_bytes, timing_bytes = begin.offsets
+        self._metrics = stack.enter_context(closing(JsonLines(directory.metrics, metrics_bytes, warn=say)))
+        self._timing = stack.enter_context(closing(JsonLines(directory.timing, timing_bytes, warn=say)))
+        self._sinks: list[Sink] = [self._metrics]
+        self._board: TensorBoard | None = None
+        if config.logging.tensorboard:
+            purge = None if begin.checkpoint is None else begin.step + 1
+            self._board = stack.enter_context(closing(TensorBoard(directory.tensorboard, purge, warn=say)))
+            self._sinks.append(self._board)
+        display = ProgressDisplay(console or Console(quiet=True), config.total_steps, len(config.seed_list))
+        self._progress = stack.enter_context(display)
+        self._began, self._before, self._episode_return = time.perf_counter(), None, None
+        self._seconds = sum(begin.snapshot.seconds.values()) if begin.snapshot else 0.0
+
+    def take(self, report: Report) -> None:
+        """Records a report that was due: evaluates where it is due, writes the rows, and shows figures.
+
+        Raises:
+          NotFiniteError: the critics' value is not finite.
+          EnvironmentFault: an environment failed in the evaluation.
+        """
+        config, rows, seeds = self._config, report.rows, self._config.seed_list
+        if report.step >= config.total_steps or is_due(report.step, config.evaluation.every, config.env.num_envs):
+            self.evaluated.append(Evaluated(report.step, self._loop.evaluate(report.state)))
+            rows = rows + _evaluation_rows(seeds, self.evaluated[-1])
+        for sink in self._sinks:
+            sink.write(rows)
+        speed = self._rates(report)
+        seconds = time.perf_counter() - self._began + self._seconds
+        self._timing.write(
+            [{"step": report.step, "updates": report.updates, "seconds": seconds, **report.seconds, **speed}]
+        )
+        if self._board is not None:
+            self._board.write([{"event": "rate", "seed": seed, "step": report.step, **speed} for seed in seeds])
+        self._episode_return = _mean_return(rows, self._episode_return)
+        self._progress.show(Status(report.step, speed, self._episode_return, self.score))
+        self._progress.warn(rows)
+
+    @property
+    def history(self) -> dict[str, Any]:
+        """How the run came about, where it was not in one piece: what `result.json` says of that."""
+        begin = self._begin
+        changed: dict[str, Any] = {"changes": list(begin.changes)} if begin.changes else {}
+        return changed | ({} if begin.level == "exact" else {"level": begin.level})
+
+    @property
+    def score(self) -> float | None:
+        """The interquartile mean of the last evaluation."""
+        return interquartile_mean(self.evaluated[-1].evaluation.returns.mean(1)).item() if self.evaluated else None
+
+    def checkpoint(self, report: Report, *, complete: bool = False) -> Checkpoint:
+        """All that the run needs to go on from a report.
+
+        Raises:
+          StorageError: lines of the record are not on the disk.
+        """
+        snapshot = report.snapshot()
+        judged = bool(self.evaluated) and self.evaluated[-1].step == report.step
+        facts = {
+            "level": self._begin.level,
+            "complete": complete,
+            "updates": report.updates,
+            "config": self._config.model_dump(mode="json"),
+            "changes": list(self._begin.changes),
+            "spec": self._loop.spec._asdict(),
+            "seconds": snapshot.seconds,
+            "metrics_bytes": self._metrics.sync(),
+            "timing_bytes": self._timing.sync(),
+            **environment(),
+        }
+        arrays = dict(snapshot.arrays) | _as_arrays(self.evaluated, self._config)
+        rows = Rows(snapshot.first_row, snapshot.stop_row, lambda a, b: dict(snapshot.read_rows(a, b)))
+        return Checkpoint(report.step, arrays, rows, facts, self.score if judged else None)
+
+    def _rates(self, report: Report) -> dict[str, float]:
+        """Rates of training, compiling apart, since the report before."""
+        spent, (before, self._before) = dict(report.seconds), (self._before, report)
+        step, updates, past = 0, 0, dict[str, float]()
+        if before is not None:
+            step, updates, past = before.step, before.updates, before.seconds
+        elif self._begin.snapshot is not None and self._begin.checkpoint is not None:
+            step, past = self._begin.step, self._begin.snapshot.seconds
+            updates = int(self._begin.checkpoint.facts["updates"])
+        phases = [phase for phase in spent if phase != "compile"]
+        seconds = sum(spent[phase] - past.get(phase, 0.0) for phase in phases)
+        return rates(report.step - step, report.updates - updates, seconds, len(self._config.seed_list))
+
+
+def _as_arrays(evaluated: list[Evaluated], config: Config) -> dict[str, HostArray]:
+    shape = 0, len(config.seed_list), config.evaluation.episodes
+    found: dict[str, HostArray] = {f"{_EVALUATIONS}/step": np.array([each.step for each in evaluated], np.int64)}
+    for name in Evaluation._fields:
+        each = [np.asarray(getattr(e.evaluation, name)) for e in evaluated]
+        found[f"{_EVALUATIONS}/{name}"] = np.stack(each) if each else np.zeros(shape)
+    return found
+
+
+def _evaluation_rows(seeds: tuple[int, ...], evaluated: Evaluated) -> list[Row]:
+    returns, lengths, q_bias = evaluated.evaluation.returns, evaluated.evaluation.lengths, evaluated.evaluation.q_bias
+    if not np.isfinite(q_bias).all():
+        raise NotFiniteError(f"the critics' value is not finite after {evaluated.step} steps: they have diverged")
+    return [
+        {
+            "event": "evaluation",
+            "seed": seed,
+            "step": evaluated.step,
+            "mean_return": float(returns[i].mean()),
+            "mean_length": float(lengths[i].mean()),
+            "q_bias": float(q_bias[i]),
+            "returns": returns[i].tolist(),
+        }
+        for i, seed in enumerate(seeds)
+    ]
+
+
+def _mean_return(rows: list[Row], otherwise: float | None) -> float | None:
+    returns = [row["episode_return"] for row in rows if row["event"] in ("episode", "episodes")]
+    return float(np.mean(returns)) if returns else otherwise

@@ -1,0 +1,51 @@
+"""A look at what is kept of a run: every checkpoint read, every hash compared, nothing changed."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from rich.console import Console
+
+from ddpg_jax.errors import StorageError
+from ddpg_jax.memory import human_bytes
+from ddpg_jax.runs.checkpoint import CheckpointStore, Found, digest
+from ddpg_jax.runs.directory import RunDirectory
+
+
+def verify(run_dir: str | Path, console: Console) -> int:
+    """Reads the checkpoints of a run and prints whether they are whole.
+
+    Of the newest that is whole it prints a hash of its contents, which two runs have in common if they are equal to the
+    bit, and one of the record up to there.
+
+    Args:
+      run_dir: directory of a run.
+      console: where to print.
+
+    Returns:
+      The exit code: 0 if all checkpoints are whole and there is one, else that of `StorageError`.
+    """
+    directory = RunDirectory.open(run_dir)
+    store = CheckpointStore(directory.checkpoints)
+    examined = store.examine()
+    for name, each in examined:
+        console.print(f"{name}  {_said(each)}", highlight=False, soft_wrap=True, markup=False)
+    whole = [each for _, each in examined if isinstance(each, Found)]
+    if whole:
+        newest = max(whole, key=lambda found: found.sequence)
+        checkpoint = store.load(newest)
+        record = hashlib.sha256(directory.metrics.read_bytes()[: int(checkpoint.facts["metrics_bytes"])])
+        console.print(
+            f"contents after step {newest.step}:  sha256 {digest(checkpoint)}", highlight=False, soft_wrap=True
+        )
+        console.print(f"metrics.jsonl up to there:  sha256 {record.hexdigest()}", highlight=False, soft_wrap=True)
+    else:
+        console.print("there is no whole checkpoint: resume would begin at the beginning", highlight=False)
+    return 0 if whole and len(whole) == len(examined) else StorageError.exit_code
+
+
+def _said(each: Found | str) -> str:
+    if isinstance(each, str):
+        return f"BROKEN: {each}"
+    return f"whole, step {each.step}, {human_bytes(each.bytes)}, level {each.facts.get('level')}"
