@@ -131,8 +131,10 @@ class CheckpointStore:
         except OSError as error:
             raise StorageError(f"{self._folder}: the checkpoint after {checkpoint.step} steps: {error}") from error
         self._row_leaves, self._segments = manifest.row_leaves, manifest.segments
-        with suppress(OSError):  # what could not be removed now is removed next time
+        try:
             self._prune()
+        except (OSError, StorageError):  # what could not be removed now is removed next time
+            self._clean = False
         return self._found(manifest)
 
     def newest(self) -> tuple[Found | None, list[str]]:
@@ -353,11 +355,12 @@ class CheckpointStore:
         self._clean = True
 
     def _prune(self) -> None:
-        """Removes the checkpoints that are not kept, and the rows that none refers to."""
-        known: list[tuple[str, Manifest]] = []
-        for _, name in self._every():
-            with suppress(StorageError):  # what is broken is left to `newest`
-                known.append((name, self._manifest(name)))
+        """Removes the checkpoints that are not kept, and the rows that none refers to.
+
+        Raises:
+          StorageError: a manifest cannot be read, so that nothing is known to be needless; `newest` sees to that.
+        """
+        known = [(name, self._manifest(name)) for _, name in self._every()]
         scored = [(each.score, each.sequence, name) for name, each in known if each.score is not None]
         kept = {name for name, _ in known[-self._keep :]} | ({max(scored)[2]} if scored else set[str]())
         for name, _ in known:
