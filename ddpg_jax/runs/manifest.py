@@ -130,9 +130,10 @@ def _spans(leaves: list[Leaf]) -> Iterator[tuple[int, int]]:
         start += bytes_of(leaf)
 
 
-def _header(leaves: list[Leaf]) -> bytes:
+def _header(leaves: list[Leaf], metadata: Mapping[str, str] | None = None) -> bytes:
     """The header of a safetensors file with these arrays: a length of 8 bytes, and JSON, filled up to 8 bytes."""
-    entries: Mapping[str, Any] = {
+    entries: dict[str, Any] = {} if metadata is None else {"__metadata__": dict(metadata)}
+    entries |= {
         leaf.name: {"dtype": _DTYPES[leaf.dtype], "shape": leaf.shape, "data_offsets": list(span)}
         for leaf, span in zip(leaves, _spans(leaves), strict=True)
     }
@@ -141,13 +142,15 @@ def _header(leaves: list[Leaf]) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
-def serialized(leaves: list[Leaf], arrays: Iterable[HostArray]) -> Iterator[Any]:
-    """The parts of a file with these arrays.
+def serialized(
+    leaves: list[Leaf], arrays: Iterable[HostArray], metadata: Mapping[str, str] | None = None
+) -> Iterator[Any]:
+    """The parts of a safetensors file with these arrays; equal arrays are equal bytes.
 
     Raises:
       StorageError: an array is not as described.
     """
-    yield _header(leaves)
+    yield _header(leaves, metadata)
     for leaf, array in zip(leaves, arrays, strict=True):
         if (array.dtype.name, list(array.shape)) != (leaf.dtype, leaf.shape):
             raise StorageError(f"{leaf.name}: {array.dtype.name}{list(array.shape)} is not what its rows were before")

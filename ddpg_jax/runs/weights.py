@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,11 +10,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from ddpg_jax.errors import StorageError
+from ddpg_jax.runs import files
 from ddpg_jax.runs.checkpoint import CheckpointStore, Found
 from ddpg_jax.runs.directory import RunDirectory
+from ddpg_jax.runs.manifest import leaf_of, serialized
 from ddpg_jax.trees import from_host, to_host
 from ddpg_jax.types import EnvSpec, HostArray, TrainState, Tree
 
@@ -35,11 +35,14 @@ def save_weights(path: Path, tree: Tree, spec: EnvSpec) -> None:
     """
     arrays = to_host(tree)
     part = path.with_name(path.name + ".part")
+    leaves = [leaf_of(name, array) for name, array in arrays.items()]
+    metadata = {"format": FORMAT, "spec": json.dumps(spec._asdict())}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(arrays, part, {"format": FORMAT, "spec": json.dumps(spec._asdict())})
-        os.replace(part, path)
-    except (OSError, SafetensorError) as error:
+        files.make_folder(path.parent)
+        files.write_file(part, serialized(leaves, arrays.values(), metadata))
+        files.rename(part, path)
+        files.sync_folder(path.parent)
+    except OSError as error:
         raise StorageError(f"{path} cannot be written: {error}") from error
 
 
