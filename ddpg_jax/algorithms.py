@@ -63,6 +63,7 @@ def ddpg(config: Config, spec: EnvSpec) -> Agent:
         optimizers=make_optimizers(config),
         normalizer=make_normalizer(config, spec),
         follow=polyak(algorithm.tau),
+        max_rejected=algorithm.max_rejected,
     )
 
 
@@ -79,6 +80,7 @@ def td3(config: Config, spec: EnvSpec) -> Agent:
         follow=polyak(algorithm.tau),
         next_action=smoothed(algorithm.target_noise, algorithm.target_noise_clip),
         policy_delay=algorithm.policy_delay,
+        max_rejected=algorithm.max_rejected,
     )
 
 
@@ -93,6 +95,7 @@ def d4pg(config: Config, spec: EnvSpec) -> Agent:
         optimizers=make_optimizers(config),
         normalizer=make_normalizer(config, spec),
         follow=polyak(algorithm.tau),
+        max_rejected=algorithm.max_rejected,
     )
 
 
@@ -112,6 +115,7 @@ def fasttd3(config: Config, spec: EnvSpec) -> Agent:
         next_policy=with_online,
         next_action=smoothed(algorithm.target_noise, algorithm.target_noise_clip),
         policy_delay=algorithm.policy_delay,
+        max_rejected=algorithm.max_rejected,
     )
 
 

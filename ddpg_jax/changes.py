@@ -29,7 +29,8 @@ _FIELDS = {
         total_steps precision data_parallel
         algorithm.actor_learning_rate algorithm.critic_learning_rate algorithm.learning_rate_end
         algorithm.critic_weight_decay algorithm.actor_weight_decay algorithm.gamma algorithm.n_step algorithm.tau
-        algorithm.batch_size algorithm.reset_every algorithm.target_noise algorithm.target_noise_clip
+        algorithm.batch_size algorithm.reset_every algorithm.max_rejected algorithm.target_noise
+        algorithm.target_noise_clip
         algorithm.bootstrap algorithm.target_subset algorithm.ascend algorithm.v_min algorithm.v_max
         algorithm.initializer algorithm.final_scale algorithm.actor_final_deviation
         exploration.sigma exploration.sigma_end exploration.schedule_steps exploration.theta exploration.dt

@@ -67,7 +67,7 @@ def load_run(run_dir: str | Path, **overrides: Any) -> LoadedRun:
     agent = make_agent(config, weights.spec)
     expected = jax.eval_shape(jax.vmap(agent.init), run_keys(config.seed_list))
     stored = fitted(weights, stored_part(expected))
-    state = expected._replace(step=(), target_params=(), opt_state=(), **jax.tree.map(jnp.asarray, stored))
+    state = expected._replace(step=(), target_params=(), opt_state=(), rejected=(), **jax.tree.map(jnp.asarray, stored))
     return LoadedRun(config, state, jit_policy(agent), jit_value(agent), weights.spec)
 
 

@@ -59,6 +59,8 @@ class LearnerConfig(Section):
     """its coefficient for the actor"""
     max_grad_norm: Annotated[float, Field(gt=0)] | None = None
     """gradients are scaled down to this global norm; left out: never"""
+    max_rejected: Annotated[int, Field(ge=1, le=10**6)] = 10
+    """updates in a row that are not finite, and so not applied, before a seed is given up"""
     gamma: Fraction = 0.99
     """discount of one step"""
     n_step: Annotated[int, Field(ge=1, le=1000)] = 1

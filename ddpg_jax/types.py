@@ -113,6 +113,7 @@ class TrainState(NamedTuple):
       target_params: target parameters, copies at the start.
       opt_state: optimiser states.
       stats: running moments of observations and batches; without leaves if there are none.
+      rejected: int32 `[2]`, how many steps of critics and of actor in a row were not applied, as they were not finite.
     """
 
     step: Any
@@ -120,6 +121,7 @@ class TrainState(NamedTuple):
     target_params: Params
     opt_state: Params
     stats: Stats
+    rejected: Any
 
 
 class EnvSpec(NamedTuple):
@@ -283,7 +285,8 @@ class Agent(NamedTuple):
       act: `(state, act_state, obs [E, *O], first [E], keys [E]) -> (action [E, A], act_state)`, with exploration; the
         keys are consumed. It reads encoder, actor and `state.stats` only. Actions lie in [-1, 1].
       policy: `(state, obs [*O]) -> action [A]`, greedy; reads what `act` reads.
-      update: `(state, batches [U, B, ...], run_key) -> (state, metrics [U], td_error [U, B])`.
+      update: `(state, batches [U, B, ...], run_key) -> (state, metrics [U], td_error [U, B])`. What is not finite is
+        never applied: see `agents.policy_gradient`.
       reset: `(state, run_key) -> state`: networks, their targets and optimisers begin anew; what was seen stays.
       value: `(state, obs [*O]) -> []`, what the critics predict of the greedy policy from there on, discounted.
       diagnose: `(state, batch [B]) -> metrics []`, what is worth a look now and then but not in every update: shares of

@@ -12,6 +12,10 @@ The nesting of an update call, d = policy_delay:
             targets follow                   where `follow_critic` says so
         actor step                           on the last batch of the round, with the new critic
         targets follow
+
+A step whose loss or gradient is not finite is rejected: parameters, targets, optimisers and moments stay as they were,
+and only the random counter goes on. After `max_rejected` in a row a seed is frozen: nothing is applied to it any more.
+Both are selections inside the program, so a seed that diverges takes part in every call and changes no bit of another.
 """
 
 from __future__ import annotations
@@ -72,6 +76,7 @@ def policy_gradient(
     actor_action: ActionFn = greedy,
     augment: AugmentFn = unchanged,
     policy_delay: int = 1,
+    max_rejected: int = 10,
 ) -> Agent:
     """Assembles an agent of one seed.
 
@@ -88,6 +93,7 @@ def policy_gradient(
       actor_action: what becomes of the action in the actor's loss.
       augment: augmentation of one transition.
       policy_delay: critic steps for one step of actor and targets; U is a multiple of it.
+      max_rejected: steps of critics, or of the actor, in a row that are not finite before a seed is frozen.
 
     Returns:
       The agent.
@@ -101,7 +107,8 @@ def policy_gradient(
         params = Params(*(net.init(stream_key(run_key, f"init/{name}")) for name, net in _named(networks)))
         opt_state = Params(*(opt.init(p) for opt, p in zip(optimizers, params, strict=True)))
         stats = Stats(normalizer.init(), Params(*(net.moments() for net in networks)))
-        return TrainState(jnp.zeros((), jnp.int32), params, jax.tree.map(jnp.copy, params), opt_state, stats)
+        targets, none = jax.tree.map(jnp.copy, params), jnp.zeros(2, jnp.int32)
+        return TrainState(jnp.zeros((), jnp.int32), params, targets, opt_state, stats, none)
 
     def observe(state: TrainState, obs: Array) -> TrainState:
         return state._replace(stats=state.stats._replace(obs=normalizer.observe(state.stats.obs, obs)))
@@ -109,6 +116,15 @@ def policy_gradient(
     def reset(state: TrainState, run_key: Array) -> TrainState:
         new = init(stream_key(run_key, "reset networks", state.step))
         return new._replace(step=state.step, stats=new.stats._replace(obs=state.stats.obs))
+
+    def kept(state: TrainState, new: TrainState, which: int, *sizes: Array) -> tuple[TrainState, Array]:
+        """The new state if all sizes are finite and the seed is not frozen, else the old one; and whether it is new."""
+        finite, frozen = jnp.isfinite(jnp.stack(sizes)).all(), is_frozen(state, max_rejected)
+        counted = jnp.where(finite, 0, state.rejected[which] + 1)
+        rejected = state.rejected.at[which].set(jnp.where(frozen, state.rejected[which], counted))
+        ok = finite & ~frozen
+        chosen = jax.tree.map(lambda old, new: jnp.where(ok, new, old), state, new)
+        return chosen._replace(step=new.step, rejected=rejected), ok
 
     def init_act(num_envs: int) -> Tree:
         return jax.vmap(lambda _: exploration.init())(jnp.arange(num_envs))
@@ -163,7 +179,8 @@ def policy_gradient(
         encoder, encoder_opt = _descend(optimizers.encoder, d_encoder, state.opt_state.encoder, state.params.encoder)
         critic, critic_opt = _descend(optimizers.critic, d_critic, state.opt_state.critic, state.params.critic)
         params = state.params._replace(encoder=encoder, critic=critic)
-        state = state._replace(
+        norm = _norm(d_critic)
+        new = state._replace(
             step=state.step + 1,
             params=params,
             target_params=follow_critic(params, state.target_params, state.step + 1),
@@ -172,11 +189,12 @@ def policy_gradient(
         )
         metrics = {
             "critic_loss": value,
-            "critic_grad_norm": _norm(d_critic),
+            "critic_grad_norm": norm,
             "mean_q": jnp.mean(values),
             "max_q": jnp.max(values),
         }
-        return state, (metrics, td_error)
+        state, ok = kept(state, new, _CRITIC, value, norm, _norm(d_encoder), _norm(trace.moments))
+        return state, (metrics | {"rejected": ~ok}, jnp.nan_to_num(td_error, nan=0.0, posinf=0.0, neginf=0.0))
 
     def actor_step(state: TrainState, data: Transition, run_key: Array) -> tuple[TrainState, Metrics]:
         keys = jax.random.split(stream_key(run_key, "actor", state.step), data.reward.shape)
@@ -189,7 +207,8 @@ def policy_gradient(
         (value, (actions, trace)), d_actor = jax.value_and_grad(loss, has_aux=True)(state.params.actor)
         actor, actor_opt = _descend(optimizers.actor, d_actor, state.opt_state.actor, state.params.actor)
         params = state.params._replace(actor=actor)
-        state = state._replace(
+        norm = _norm(d_actor)
+        new = state._replace(
             params=params,
             target_params=follow(params, state.target_params, state.step),
             opt_state=state.opt_state._replace(actor=actor_opt),
@@ -197,10 +216,11 @@ def policy_gradient(
         )
         metrics = {
             "actor_loss": value,
-            "actor_grad_norm": _norm(d_actor),
+            "actor_grad_norm": norm,
             "saturated": jnp.mean(jnp.abs(actions) > SATURATED, dtype=jnp.float32),
         }
-        return state, metrics
+        state, ok = kept(state, new, _ACTOR, value, norm, _norm(trace.moments))
+        return state, metrics | {"rejected": ~ok}
 
     def augmented(batch: Batch, run_key: Array, step: Array) -> Batch:
         keys = jax.random.split(stream_key(run_key, "augment", step), batch.weight.shape)
@@ -215,7 +235,9 @@ def policy_gradient(
             state, (critic_metrics, td_error) = jax.lax.scan(one, state, batches)
             state, actor_metrics = actor_step(state, last.data, run_key)
             repeated = {name: jnp.full(policy_delay, value) for name, value in actor_metrics.items()}
-            return state, (critic_metrics | repeated, td_error)
+            rejected = critic_metrics.pop("rejected") | repeated.pop("rejected")
+            metrics = {name: jnp.where(rejected, 0.0, value) for name, value in (critic_metrics | repeated).items()}
+            return state, (metrics | {"rejected": rejected.astype(jnp.float32)}, td_error)
 
         rounds = jax.tree.map(lambda x: x.reshape(-1, policy_delay, *x.shape[1:]), batches)
         state, (metrics, td_error) = jax.lax.scan(one_round, state, rounds)
@@ -244,6 +266,11 @@ def policy_gradient(
     return Agent(init, observe, init_act, _explorer(policy, exploration), policy, update, reset, value, diagnose)
 
 
+def is_frozen(state: TrainState, max_rejected: int) -> Array:
+    """Whether nothing is applied to a seed any more, `[]`; of several seeds, `[S]`."""
+    return jnp.max(state.rejected, -1) >= max_rejected
+
+
 def _explorer(policy: Callable[[TrainState, Array], Array], exploration: Exploration) -> ActFn:
     """Acts in the environments of a seed, each explored on its own, and keeps actions inside [-1, 1]."""
 
@@ -259,6 +286,8 @@ def _explorer(policy: Callable[[TrainState, Array], Array], exploration: Explora
 
     return act
 
+
+_CRITIC, _ACTOR = 0, 1  # of `TrainState.rejected`
 
 _TRACE = Trace(moments=None, active=0)  # pyright: ignore[reportArgumentType]  # axes: a batch has one set of moments
 

@@ -312,7 +312,11 @@ def lane_rows(chunk: Chunk, lane: int, seed: int) -> list[Row]:
         means = {name: getattr(totals, name) / totals.episodes for name in ("episode_return", "episode_length")}
         rows.append({"event": "episodes", "seed": seed, "step": chunk.step, "episodes": totals.episodes, **means})
     if totals.updates:
-        means = dict(zip(METRICS, (totals.metrics / totals.updates).tolist(), strict=True)) | {"max_q": totals.max_q}
+        sums = dict(zip(METRICS, totals.metrics.tolist(), strict=True))
+        rejected = sums["rejected"]
+        applied = totals.updates - rejected
+        means = {name: value / applied for name, value in sums.items()} | {"max_q": totals.max_q} if applied else {}
+        means |= {"rejected": rejected / totals.updates}
         means |= zip(DIAGNOSTICS, totals.diagnostics.tolist(), strict=True)
         rows.append({"event": "update", "seed": seed, "step": chunk.step, "updates": chunk.updates, **means})
     return rows

@@ -44,7 +44,7 @@ class Meter:
     def __init__(self, seeds: tuple[int, ...], num_envs: int, names: tuple[str, ...]) -> None:
         shape = (len(seeds), num_envs)
         self._seeds, self._names = seeds, names
-        self._max_q = names.index("max_q")
+        self._max_q, self._rejected = names.index("max_q"), names.index("rejected")
         self._return, self._length = np.zeros(shape), np.zeros(shape, np.int64)
         self._episode = np.zeros(shape, np.int64)
         self._began = np.zeros(shape, np.int64)  # updates made when the episode began
@@ -179,9 +179,13 @@ class Meter:
         return row
 
     def _update_row(self, i: int, step: int, metrics: HostArray) -> Row:
-        means = dict(zip(self._names, metrics.mean(0, np.float64).tolist(), strict=True))
-        means["max_q"] = float(metrics[:, self._max_q].max())
-        return {"event": "update", "seed": self._seeds[i], "step": step, "updates": self._updates, **means}
+        rejected = metrics[:, self._rejected]
+        applied = metrics[rejected == 0]
+        row: Row = {"event": "update", "seed": self._seeds[i], "step": step, "updates": self._updates}
+        if len(applied):
+            row |= zip(self._names, applied.mean(0, np.float64).tolist(), strict=True)
+            row["max_q"] = float(applied[:, self._max_q].max())
+        return row | {"rejected": float(rejected.mean(dtype=np.float64))}
 
     def _check(self, metrics: HostArray) -> None:
         if np.isfinite(metrics).all():

@@ -88,7 +88,7 @@ class Totals(NamedTuple):
 
     Attributes:
       updates: critic updates, int32 `[]`.
-      metrics: sums of `METRICS` over the updates, `[K]`.
+      metrics: sums of `METRICS` over the updates, those that were rejected 0 but for "rejected", `[K]`.
       max_q: the largest predicted Q, `[]`.
       diagnostics: `DIAGNOSTICS` of the learner at the chunk's end, on a minibatch drawn for them, `[D]`.
       episodes: episodes that ended, int32 `[]`.
@@ -302,7 +302,7 @@ def _learn(
             totals._replace(
                 updates=totals.updates + per_call,
                 metrics=totals.metrics + values.sum(0),
-                max_q=jnp.maximum(totals.max_q, metrics["max_q"].max()),
+                max_q=jnp.maximum(totals.max_q, jnp.where(metrics["rejected"] > 0, -jnp.inf, metrics["max_q"]).max()),
             ),
         )
 

@@ -31,7 +31,8 @@ class History(NamedTuple):
       predicted: what the critics predicted of them, `[N, episodes]`.
       episodes: training episodes that ended, `[N]`.
       episode_return: their mean return, `[N]`; NaN without any.
-      metrics: the means of `METRICS` over the updates, by name, `[N]`; NaN without any. "max_q" is the largest, and
+      metrics: the means of `METRICS` over the updates, those that were rejected apart, by name, `[N]`; NaN without any.
+        "max_q" is the largest, "rejected" the share of those that were not finite, and
         `DIAGNOSTICS` are those of the moment.
     """
 
@@ -84,8 +85,11 @@ def make_train(
             period, (one.init(key, hyper or {}), start_clock()), jnp.asarray(counts)
         )
         updates, episodes = (x.astype(jnp.float32) for x in (totals.updates, totals.episodes))
-        max_q = jnp.where(updates > 0, totals.max_q, jnp.full_like(totals.max_q, jnp.nan))
-        means = dict(zip(METRICS, (totals.metrics / updates[:, None]).T, strict=True)) | {"max_q": max_q}
+        sums = dict(zip(METRICS, totals.metrics.T, strict=True))
+        applied = updates - sums["rejected"]
+        max_q = jnp.where(applied > 0, totals.max_q, jnp.full_like(totals.max_q, jnp.nan))
+        means = {name: total / applied for name, total in sums.items()}
+        means |= {"max_q": max_q, "rejected": sums["rejected"] / updates}
         means |= zip(DIAGNOSTICS, totals.diagnostics.T, strict=True)
         episode_return = totals.episode_return / episodes
         return lane.learner, History(jnp.asarray(steps), *evaluation, totals.episodes, episode_return, means)

@@ -22,8 +22,10 @@ METRICS = (
     "critic_grad_norm",
     "actor_grad_norm",
     "saturated",
+    "rejected",
 )
-"""What is logged of an update, in the order of the arrays."""
+"""What is logged of an update, in the order of the arrays. "rejected" is 1 where it was not applied, as something was
+not finite; the others are 0 then, and do not count."""
 
 DIAGNOSTICS = ("critic_dead", "actor_dead", "target_distance")
 """What is logged of the learner at a report, in the order of the arrays: see `Agent.diagnose`."""

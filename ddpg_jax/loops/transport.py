@@ -129,4 +129,4 @@ def acting(state: TrainState) -> TrainState:
     """The part of the state that acting reads; a call with fewer arrays is dispatched faster."""
     nothing = Params((), (), ())
     params = state.params._replace(critic=())
-    return state._replace(step=(), params=params, target_params=nothing, opt_state=nothing)
+    return state._replace(step=(), params=params, target_params=nothing, opt_state=nothing, rejected=())

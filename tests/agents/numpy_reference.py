@@ -96,6 +96,7 @@ def algorithm_1(online, target, batch, adams, tau, late):
         "actor_loss": -pi_q.mean(),
         "actor_grad_norm": norm(d_actor),
         "saturated": (np.abs(np.tanh(mu)) > 0.99).mean(),
+        "rejected": 0.0,
     }
     return new, new_target, metrics, td_error
 

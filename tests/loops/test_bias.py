@@ -29,7 +29,7 @@ from ddpg_jax.loops.program import program
 from ddpg_jax.loops.report import Evaluation
 from ddpg_jax.reports.result import Evaluated
 from ddpg_jax.rng import evaluation_keys, run_keys
-from ddpg_jax.training import _evaluation_rows
+from ddpg_jax.runs.record import _evaluation_rows
 from ddpg_jax.types import Agent, DeviceEnv, EnvSpec, Params
 
 SPEC = EnvSpec((1,), "float32", (-1.0,), (1.0,))

@@ -15,7 +15,7 @@ from ddpg_jax.inference import evaluate_run, load_policy, load_run
 from ddpg_jax.loops.evaluate import evaluate_episodes, jit_policy, jit_value
 from ddpg_jax.types import Params, TrainState
 
-NOTHING = TrainState((), Params((), (), ()), (), (), ())
+NOTHING = TrainState((), Params((), (), ()), (), (), (), ())
 
 
 class Countdown(gymnasium.Env):

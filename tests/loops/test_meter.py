@@ -8,12 +8,12 @@ from ddpg_jax.errors import NotFiniteError
 from ddpg_jax.loops.meter import Meter
 from ddpg_jax.types import Step
 
-NAMES = ("critic_loss", "max_q")
+NAMES = ("critic_loss", "max_q", "rejected")
 
 
 def metrics(*updates):
-    """`[S, U, K]` of one seed for each argument: a list of (critic_loss, max_q)."""
-    return jnp.array(updates, jnp.float32)
+    """`[S, U, K]` of one seed for each argument: a list of (critic_loss, max_q), of updates that were applied."""
+    return jnp.array([[(*each, 0.0) for each in one] for one in updates], jnp.float32)
 
 
 def step(reward, terminated, truncated=None):

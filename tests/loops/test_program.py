@@ -193,7 +193,7 @@ def idle(agent: Any) -> Any:
 
     def update(state: Any, batches: Batch, run_key: Any) -> Any:
         shape = batches.weight.shape
-        metrics = {name: jnp.full(shape[0], -2.0) for name in METRICS}
+        metrics = {name: jnp.full(shape[0], 0.0 if name == "rejected" else -2.0) for name in METRICS}
         return state._replace(step=state.step + shape[0]), metrics, jnp.zeros(shape)
 
     return agent._replace(update=update)
@@ -851,7 +851,7 @@ def test_numbers_of_an_environment_that_are_not_finite_end_the_run_and_name_the_
             )
         assert "before step 12" in str(e.value)
     with pytest.raises(EnvironmentFault, match=f"seed {reward}:"):
-        next(reports(config, loop(), 0))
+        next(reports(config, built.compiled, loop(), {}, 0))
 
 
 def test_a_metric_that_is_not_finite_ends_the_run_and_names_the_seed():
@@ -863,8 +863,8 @@ def test_a_metric_that_is_not_finite_ends_the_run_and_names_the_seed():
             metrics[2, k] = value
             spoilt = chunk._replace(totals=chunk.totals._replace(metrics=metrics))
             with pytest.raises(NotFiniteError, match=rf"seed {SEEDS[2]}: {name} was not finite .* number 40;"):
-                next(reports(built.config, iter([spoilt]), 0))
-    assert next(reports(built.config, iter([chunk]), 0)).step == 60
+                next(reports(built.config, built.compiled, iter([spoilt]), {}, 0))
+    assert next(reports(built.config, built.compiled, iter([chunk]), {}, 0)).step == 60
 
 
 def test_a_diagnostic_that_is_not_finite_ends_the_run_and_names_the_seed():
@@ -874,7 +874,7 @@ def test_a_diagnostic_that_is_not_finite_ends_the_run_and_names_the_seed():
     found[2, DIAGNOSTICS.index("target_distance")] = np.nan
     broken = chunk._replace(totals=chunk.totals._replace(diagnostics=found))
     with pytest.raises(NotFiniteError, match=f"seed {SEEDS[2]}: target_distance was not finite"):
-        next(reports(built.config, iter([broken]), 0))
+        next(reports(built.config, built.compiled, iter([broken]), {}, 0))
 
 
 def test_a_lane_that_diverges_does_not_disturb_the_others():
@@ -887,7 +887,7 @@ def test_parameters_that_diverge_are_not_blamed_on_the_environment():
     built = varied()
     loop = device_loop(built.config, built.compiled, built.keys, built.hyper)
     with pytest.raises(NotFiniteError, match=f"seed {100 + DIVERGING}: .*critic_learning_rate"):
-        list(reports(built.config, loop, 0))
+        list(reports(built.config, built.compiled, loop, {}, 0))
 
 
 # --- Counters that run over.
