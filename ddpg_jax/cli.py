@@ -110,6 +110,12 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("run_dir", type=Path, help="directory of a run")
     verify.set_defaults(command=_verify)
 
+    reproduce = commands.add_parser(
+        "reproduce", help="run an update again that was not finite, and say where it breaks"
+    )
+    reproduce.add_argument("bundle", type=Path, help="a file not-finite-seed-*.safetensors that a run has left")
+    reproduce.set_defaults(command=_reproduce)
+
     sweep = commands.add_parser(
         "sweep",
         help="train many combinations of numbers as lanes of one program",
@@ -196,6 +202,15 @@ def _train_distributed(config: Config, options: argparse.Namespace, shown: dict[
 
     join(options.coordinator, options.num_processes, options.process_id)
     return train_distributed(config, options.run_dir, **shown)
+
+
+def _reproduce(options: argparse.Namespace, words: list[str]) -> int:
+    if words:
+        raise ConfigError(f"reproduce takes no fields, but got {' '.join(words)}")
+    from ddpg_jax.reproduce import reproduce
+    from ddpg_jax.runs.progress import SturdyConsole
+
+    return reproduce(options.bundle, SturdyConsole())
 
 
 def _sweep(options: argparse.Namespace, words: list[str]) -> int:

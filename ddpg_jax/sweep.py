@@ -228,11 +228,12 @@ class _Board:
         self._faulty = np.zeros(shape, bool)
 
     def note(self, turn: Turn, chunk: Chunk) -> None:
-        """Marks the lanes whose environment reported a number that is not finite, or whose metrics are not."""
+        """Marks the lanes whose environment reported a number that is not finite, or that are frozen."""
+        rejected = np.asarray(chunk.learner.rejected)
         for i, lane in enumerate(turn.lanes):
             self._faulty[lane] |= bool(chunk.totals.faults[i]) and not self._diverged[lane]
-            finite = bool(np.isfinite(chunk.totals.metrics[i]).all())
-            self._diverged[lane] |= not finite and not self._faulty[lane]
+            limit = self._sweep.configs[lane[0]].algorithm.max_rejected
+            self._diverged[lane] |= bool(rejected[i].max() >= limit) and not self._faulty[lane]
 
     def evaluated(self, turn: Turn, step: int, returns: HostArray) -> list[dict[str, Any]]:
         """Notes an evaluation `[L, episodes]` and returns its rows, of the lanes that have not diverged."""

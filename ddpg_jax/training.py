@@ -270,9 +270,9 @@ def _drive(
     last = _to_the_end(config, loop, directory, record, saver, store)
     state = first_lanes(last.state, len(config.seed_list))
     save_weights(directory.weights, stored_part(state), loop.spec)
-    result = make_result(config, last, record.evaluated) | record.history
+    result = make_result(config, last, record.evaluated, record.diverged) | record.history
     steps = np.array([e.step for e in record.evaluated])
-    means = np.stack([e.evaluation.returns.mean(1) for e in record.evaluated])
+    means = np.stack([e.evaluation.returns.mean(1)[~record.diverged] for e in record.evaluated])
     learning_curve(directory.learning_curve, steps, means, f"{config.env.id}, {config.algorithm.name}")
     directory.write_result(result)
     if config.checkpoint.every:

@@ -24,14 +24,18 @@ from ddpg_jax.errors import ConfigError, EnvironmentFault, NotFiniteError
 from ddpg_jax.loops.device_state import Place, snapshot
 from ddpg_jax.loops.program import Clock, Lane, Totals, nothing_yet, program, start_clock
 from ddpg_jax.loops.report import DIAGNOSTICS, METRICS, BeginFn, Evaluation, Report, Row, WantedFn, as_made, never
-from ddpg_jax.loops.schedule import chunks, is_boundary
+from ddpg_jax.loops.schedule import chunks, is_boundary, updates_per_call
 from ddpg_jax.memory import available_bytes, available_cores
 from ddpg_jax.replay.device import DeviceReplay
+from ddpg_jax.rng import run_keys, stream_key
 from ddpg_jax.types import Array, Batch, DeviceEnv, HostArray, TrainState, Tree
 
 if TYPE_CHECKING:
     from ddpg_jax.config import Config
 
+
+CANDIDATES = 20
+"""Batches that are looked at for one that a diverged seed cannot learn from."""
 
 PIECE_SECONDS = 1.0
 """How long the program runs at most, about, before the loop looks up."""
@@ -296,7 +300,18 @@ def reports(
         spent = {"compile": compile_seconds, "device": chunk.seconds}
         seconds = {phase: before.get(phase, 0.0) + more for phase, more in spent.items()}
         seen = partial(snapshot, chunk.place, compiled.replay, len(config.seed_list), seconds)
-        yield Report(chunk.step, chunk.updates, rows, seconds, chunk.learner, seen, chunk.due)
+        batches = partial(_batches, config, compiled.replay, chunk.place)
+        yield Report(chunk.step, chunk.updates, rows, seconds, chunk.learner, seen, chunk.due, None, batches)
+
+
+def _batches(config: Config, replay: DeviceReplay, place: Place, seed: int) -> Iterator[Batch]:
+    """Batches of the calls to come, of one seed, drawn from its replay as it is."""
+    per_call, key = updates_per_call(config), run_keys(config.seed_list)[seed]
+    store, step = jax.tree.map(lambda x: x[seed], (place.lane.store, place.lane.learner.step))
+    for number in range(CANDIDATES):
+        draw = stream_key(key, "replay", step + number * per_call)
+        batch = replay.sample(store, place.clock.position, draw, step, per_call, config.algorithm.batch_size)
+        yield jax.tree.map(np.asarray, batch._replace(index=()))
 
 
 def first_lanes(tree: Tree, lanes: int) -> Tree:

@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 KEY_BLOCK = 256
 """Iterations whose keys of exploration are derived in one call."""
 
+CANDIDATES = 20
+"""Batches that are looked at for one that a diverged seed cannot learn from."""
+
 PHASES = ("compile", "act", "environment", "replay", "update")
 
 
@@ -212,7 +215,8 @@ def host_loop(
             lap("update")
             here = Here(i + 1, state, act_state, obs, first, None, [], returned)
             seen = partial(snapshot, here, kept, seconds)
-            yield Report(step, meter.updates, rows, dict(seconds), state, seen, due)
+            batches = partial(_batches, config, ring, transport, meter.updates)
+            yield Report(step, meter.updates, rows, dict(seconds), state, seen, due, None, batches)
             lap(None)
 
 
@@ -222,6 +226,14 @@ def _drawn(config: Config, ring: Ring, transport: Transport, updates: int, step:
     calls = (config.updates_owed(step) - updates) // per_call
     numbers = range(updates // per_call, updates // per_call + calls)
     return [(index := ring.draw(per_call, batch_size, number), transport.take(index)) for number in numbers]
+
+
+def _batches(config: Config, ring: Ring, transport: Transport, updates: int, seed: int) -> Iterator[Batch]:
+    """Batches of the calls to come, of one seed, drawn from the ring as it is."""
+    per_call = updates_per_call(config)
+    for number in range(updates // per_call, updates // per_call + CANDIDATES):
+        batch = transport.unpack(transport.take(ring.draw(per_call, config.algorithm.batch_size, number)))
+        yield jax.tree.map(lambda x: np.asarray(x[seed]), batch)
 
 
 def _initialised(

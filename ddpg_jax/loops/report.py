@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from ddpg_jax.types import HostArray, TrainState
+from ddpg_jax.types import Batch, HostArray, TrainState
 
 if TYPE_CHECKING:
     from ddpg_jax.errors import EnvironmentFault
@@ -93,6 +93,14 @@ def as_made(learner: TrainState) -> TrainState:
     return learner
 
 
+BatchesFn: TypeAlias = Callable[[int], Iterator[Batch]]
+
+
+def no_batches(seed: int) -> Iterator[Batch]:
+    """A `BatchesFn` of a loop that has none."""
+    return iter(())
+
+
 class Report(NamedTuple):
     """The state of a run between two iterations.
 
@@ -106,6 +114,8 @@ class Report(NamedTuple):
       snapshot: all of the loop; to be called before it goes on.
       due: whether this is a report that the configuration asks for.
       fault: what an environment did when it was to be stepped; it is raised when the loop goes on.
+      batches: `number of a seed -> batches` that it would learn from next, leaves `[U, B, ...]`; to be called before the
+        loop goes on.
     """
 
     step: int
@@ -116,3 +126,4 @@ class Report(NamedTuple):
     snapshot: Callable[[], Snapshot]
     due: bool = True
     fault: EnvironmentFault | None = None
+    batches: BatchesFn = no_batches

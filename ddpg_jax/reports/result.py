@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
+import numpy as np
 
 from ddpg_jax.memory import available_cores
 from ddpg_jax.reports.statistics import summarize
@@ -14,6 +15,7 @@ from ddpg_jax.reports.statistics import summarize
 if TYPE_CHECKING:
     from ddpg_jax.config import Config
     from ddpg_jax.loops.report import Evaluation, Report
+    from ddpg_jax.types import HostArray
 
 PACKAGES = ("ddpg-jax", "jax", "jaxlib", "flax", "optax", "gymnasium", "numpy", "mujoco")
 
@@ -25,7 +27,9 @@ class Evaluated(NamedTuple):
     evaluation: Evaluation
 
 
-def make_result(config: Config, report: Report, evaluated: list[Evaluated]) -> dict[str, Any]:
+def make_result(
+    config: Config, report: Report, evaluated: list[Evaluated], diverged: HostArray | None = None
+) -> dict[str, Any]:
     """Gathers the result of a run.
 
     `final` is the evaluation at the end, `best` the evaluation with the highest interquartile mean: the best over time
@@ -35,22 +39,29 @@ def make_result(config: Config, report: Report, evaluated: list[Evaluated]) -> d
       config: the run.
       report: the last report of its loop.
       evaluated: all evaluations, in order, at least one.
+      diverged: seeds that were frozen, bool `[S]`; they are named, and the statistics are those of the others.
 
     Returns:
       Values that JSON knows.
     """
-    summaries: list[dict[str, Any]] = [{"step": e.step, **summarize(e.evaluation.returns)} for e in evaluated]
+    kept = np.ones(len(config.seed_list), bool) if diverged is None else ~diverged
+    summaries: list[dict[str, Any]] = [{"step": e.step, **summarize(e.evaluation.returns[kept])} for e in evaluated]
     seconds = report.seconds
     running = sum(seconds.values()) - seconds["compile"]
     num_seeds = len(config.seed_list)
     return {
         "env": config.env.id,
         "algorithm": config.algorithm.name,
-        "seeds": list(config.seed_list),
+        "seeds": [seed for seed, keep in zip(config.seed_list, kept, strict=True) if keep],
+        **(
+            {}
+            if kept.all()
+            else {"diverged_seeds": [s for s, keep in zip(config.seed_list, kept, strict=True) if not keep]}
+        ),
         "complete": report.step >= config.total_steps,
         "env_steps_per_seed": report.step,
         "updates_per_seed": report.updates,
-        "final": summaries[-1] | {"lengths": evaluated[-1].evaluation.lengths.tolist()},
+        "final": summaries[-1] | {"lengths": evaluated[-1].evaluation.lengths[kept].tolist()},
         "best": max(summaries, key=lambda s: s["interquartile_mean"]),
         "seconds": {**seconds, "training": running},
         "env_steps_per_second": report.step * num_seeds / running,

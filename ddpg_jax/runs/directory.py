@@ -203,7 +203,8 @@ class RunDirectory:
         self._lock = None
 
     def _clear(self) -> None:
-        for name in (*_FILES, *_FOLDERS):
+        bundles = [path.name for path in self.path.glob("not-finite-seed-*.safetensors")]
+        for name in (*_FILES, *_FOLDERS, *bundles):
             files.remove(self.path / name)
 
 

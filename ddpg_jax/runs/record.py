@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import operator
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import jax
 import numpy as np
 from rich.console import Console
 
@@ -15,6 +18,7 @@ from ddpg_jax.loops.report import Evaluation, Report, Row, Snapshot
 from ddpg_jax.loops.schedule import is_due
 from ddpg_jax.reports.result import Evaluated, environment
 from ddpg_jax.reports.statistics import interquartile_mean
+from ddpg_jax.runs.bundle import write_bundle
 from ddpg_jax.runs.checkpoint import Checkpoint, Rows
 from ddpg_jax.runs.metrics import JsonLines, Sink, TensorBoard
 from ddpg_jax.runs.progress import ProgressDisplay, Status, rates
@@ -25,7 +29,7 @@ if TYPE_CHECKING:
     from ddpg_jax.loops.start import Loop
     from ddpg_jax.runs.directory import RunDirectory
 
-_EVALUATIONS = "evaluations"
+_EVALUATIONS, _DIVERGED = "evaluations", "diverged"
 
 
 class Begin(NamedTuple):
@@ -48,7 +52,7 @@ class Begin(NamedTuple):
             return None
         rows = self.checkpoint.rows
         return Snapshot(
-            {name: x for name, x in self.checkpoint.arrays.items() if not name.startswith(f"{_EVALUATIONS}/")},
+            {name: x for name, x in self.checkpoint.arrays.items() if not name.startswith((_EVALUATIONS, _DIVERGED))},
             rows.first,
             rows.stop,
             rows.read,
@@ -64,6 +68,11 @@ class Begin(NamedTuple):
         parts = [arrays[f"{_EVALUATIONS}/{name}"] for name in Evaluation._fields]
         steps = arrays[f"{_EVALUATIONS}/step"].tolist()
         return [Evaluated(step, Evaluation(*(part[i] for part in parts))) for i, step in enumerate(steps)]
+
+    def diverged(self, seeds: int) -> HostArray:
+        """Which seeds were frozen, bool `[S]`."""
+        none = np.zeros(seeds, bool)
+        return none if self.checkpoint is None else self.checkpoint.arrays.get(_DIVERGED, none)
 
     @property
     def offsets(self) -> tuple[int, int]:
@@ -103,7 +112,8 @@ class Record:
         say: Callable[[str], None],
         stack: ExitStack,
     ) -> None:
-        self._config, self._loop, self._begin = config, loop, begin
+        self._config, self._loop, self._begin, self._directory, self._say = config, loop, begin, directory, say
+        self._diverged = begin.diverged(len(config.seed_list))
         self.evaluated = begin.evaluated
         metrics_bytes, timing_bytes = begin.offsets
         self._metrics = stack.enter_context(closing(JsonLines(directory.metrics, metrics_bytes, warn=say)))
@@ -130,6 +140,8 @@ class Record:
         if report.step >= config.total_steps or is_due(report.step, config.evaluation.every, config.env.num_envs):
             self.evaluated.append(Evaluated(report.step, self._loop.evaluate(report.state)))
             rows = rows + _evaluation_rows(seeds, self.evaluated[-1])
+        diverged = self._note_diverged(report)
+        rows = rows + diverged
         for sink in self._sinks:
             sink.write(rows)
         speed = self._rates(report)
@@ -142,6 +154,39 @@ class Record:
         self._episode_return = _mean_return(rows, self._episode_return)
         self._progress.show(Status(report.step, speed, self._episode_return, self.score))
         self._progress.warn(rows)
+        if self._diverged.all():
+            raise NotFiniteError(
+                f"all seeds have diverged: {config.algorithm.max_rejected} updates in a row were not finite, up to "
+                f"number {report.updates}; lower algorithm.critic_learning_rate, or set algorithm.max_grad_norm; to look "
+                f"closer: ddpg-jax reproduce {self._bundle(seeds[0])}"
+            )
+
+    @property
+    def diverged(self) -> HostArray:
+        """Which seeds are frozen, bool `[S]`."""
+        return self._diverged
+
+    def _note_diverged(self, report: Report) -> list[Row]:
+        """Rows of the seeds that were frozen since the last report; their last good states are kept in files."""
+        config, seeds = self._config, self._config.seed_list
+        frozen = np.asarray(report.state.rejected)[: len(seeds)].max(1) >= config.algorithm.max_rejected
+        new, self._diverged = np.flatnonzero(frozen & ~self._diverged).tolist(), frozen
+        for i in new:
+            state = jax.tree.map(operator.itemgetter(i), report.state)
+            path = self._bundle(seeds[i])
+            try:
+                same = write_bundle(path, config, self._loop.spec, seeds[i], state, report.batches(i))
+                how = f"ddpg-jax reproduce {path} runs {'it' if same else 'an update (a finite one)'} again"
+            except OSError as error:
+                how = f"{path} cannot be written: {error}"
+            self._say(
+                f"warning: seed {seeds[i]} has diverged and is frozen, after {config.algorithm.max_rejected} updates in "
+                f"a row that were not finite and not applied; {how}"
+            )
+        return [{"event": "diverged", "seed": seeds[i], "step": report.step, "updates": report.updates} for i in new]
+
+    def _bundle(self, seed: int) -> Path:
+        return self._directory.path / f"not-finite-seed-{seed}.safetensors"
 
     @property
     def history(self) -> dict[str, Any]:
@@ -175,7 +220,7 @@ class Record:
             "timing_bytes": self._timing.sync(),
             **environment(),
         }
-        arrays = dict(snapshot.arrays) | _as_arrays(self.evaluated, self._config)
+        arrays = dict(snapshot.arrays) | _as_arrays(self.evaluated, self._config) | {_DIVERGED: self._diverged}
         rows = Rows(snapshot.first_row, snapshot.stop_row, lambda a, b: dict(snapshot.read_rows(a, b)))
         return Checkpoint(report.step, arrays, rows, facts, self.score if judged else None)
 

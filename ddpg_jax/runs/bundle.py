@@ -1,0 +1,120 @@
+"""What is left of a seed that diverged: its last good state and a batch that it could not learn from, as data.
+
+A bundle is a safetensors file: the learner, the batch, the key, and as text the configuration and the environment's
+description. `ddpg-jax reproduce` runs that update again.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from safetensors import SafetensorError, safe_open
+
+from ddpg_jax.algorithms import make_agent
+from ddpg_jax.config import Config
+from ddpg_jax.errors import StorageError
+from ddpg_jax.reading import dump_toml, resolve
+from ddpg_jax.rng import run_keys
+from ddpg_jax.runs import files
+from ddpg_jax.runs.manifest import leaf_of, serialized
+from ddpg_jax.runs.weights import as_spec
+from ddpg_jax.trees import from_host, to_host
+from ddpg_jax.types import Agent, Array, Batch, EnvSpec, HostArray, TrainState, Transition
+
+FORMAT = "ddpg_jax bundle 1"
+
+
+class Bundle(NamedTuple):
+    """An update that is not finite.
+
+    Attributes:
+      config: the run.
+      seed: of it.
+      agent: a learner of one seed.
+      state: before the update.
+      batch: leaves `[U, B, ...]`.
+      key: of the seed.
+    """
+
+    config: Config
+    seed: int
+    agent: Agent
+    state: TrainState
+    batch: Batch
+    key: Array
+
+
+def write_bundle(
+    path: Path, config: Config, spec: EnvSpec, seed: int, state: TrainState, batches: Iterable[Batch]
+) -> bool:
+    """Writes the first of some batches that the learner cannot learn from, or the last one.
+
+    Args:
+      path: the file.
+      config: the run.
+      spec: the environment.
+      seed: of the run.
+      state: of that seed; it counts no rejected updates afterwards.
+      batches: candidates, at least one, leaves `[U, B, ...]`.
+
+    Returns:
+      Whether the update with that batch is not finite.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    state = state._replace(rejected=jnp.zeros_like(state.rejected))
+    update, key = jax.jit(make_agent(config, spec).update), run_keys([seed])[0]
+    batch, rejects = None, False
+    for batch in batches:
+        rejects = bool((update(state, batch, key)[1]["rejected"] > 0).any())
+        if rejects:
+            break
+    arrays = to_host({"state": state, "batch": batch})
+    leaves = [leaf_of(name, array) for name, array in arrays.items()]
+    text = {"config": dump_toml(config), "spec": json.dumps(spec._asdict()), "seed": str(seed), "format": FORMAT}
+    files.write_file(path, serialized(leaves, arrays.values(), text))
+    return rejects
+
+
+def read_bundle(path: Path) -> Bundle:
+    """Reads a bundle; nothing in it is executed, and no environment is made.
+
+    Raises:
+      StorageError: there is none, or it is broken.
+      ConfigError: its configuration is not valid.
+    """
+    try:
+        with safe_open(path, "np") as file:
+            text = dict(file.metadata() or {})
+            arrays: dict[str, HostArray] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if text.get("format") != FORMAT:
+            raise StorageError(f"{path} is not a bundle of this format ({FORMAT})")
+        values, spec, seed = tomllib.loads(text["config"]), as_spec(json.loads(text["spec"])), int(text["seed"])
+    except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
+        raise StorageError(f"{path} cannot be read: {error}") from error
+    identifier = values.get("env", {}).get("id", "") if isinstance(values.get("env"), dict) else ""
+    config = resolve(values, {"env": {"id": identifier}}, source=str(path))
+    agent = make_agent(config, spec)
+    state = from_host(jax.eval_shape(agent.init, run_keys([0])[0]), arrays, "state", str(path))
+    batch = from_host(_batch_like(arrays, spec, path), arrays, "batch", str(path))
+    return Bundle(config, seed, agent, jax.tree.map(jnp.asarray, state), batch, run_keys([seed])[0])
+
+
+def _batch_like(arrays: dict[str, HostArray], spec: EnvSpec, path: Path) -> Batch:
+    """The form of a batch of the environment, as large as it is in the file."""
+    weight: Any = arrays.get("batch/weight")
+    if weight is None or weight.ndim != 2:
+        raise StorageError(f"{path} holds no batch")
+
+    def like(*shape: int, dtype: str = "float32") -> Any:
+        return jax.ShapeDtypeStruct((*weight.shape, *shape), dtype)
+
+    obs = like(*spec.obs_shape, dtype=spec.obs_dtype)
+    return Batch(Transition(obs, like(spec.action_size), like(), like(), obs), like(), ())
