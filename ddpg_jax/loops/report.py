@@ -114,8 +114,8 @@ class Report(NamedTuple):
       snapshot: all of the loop; to be called before it goes on.
       due: whether this is a report that the configuration asks for.
       fault: what an environment did when it was to be stepped; it is raised when the loop goes on.
-      batches: `number of a seed -> batches` that it would learn from next, leaves `[U, B, ...]`; to be called before the
-        loop goes on.
+      batches: `number of a seed -> batches` that it would learn from next, leaves `[U, B, ...]`; to be called before
+        the loop goes on.
     """
 
     step: int

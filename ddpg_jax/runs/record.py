@@ -157,8 +157,8 @@ class Record:
         if self._diverged.all():
             raise NotFiniteError(
                 f"all seeds have diverged: {config.algorithm.max_rejected} updates in a row were not finite, up to "
-                f"number {report.updates}; lower algorithm.critic_learning_rate, or set algorithm.max_grad_norm; to look "
-                f"closer: ddpg-jax reproduce {self._bundle(seeds[0])}"
+                f"number {report.updates}; lower algorithm.critic_learning_rate, or set algorithm.max_grad_norm; to "
+                f"look closer: ddpg-jax reproduce {self._bundle(seeds[0])}"
             )
 
     @property
@@ -180,8 +180,8 @@ class Record:
             except OSError as error:
                 how = f"{path} cannot be written: {error}"
             self._say(
-                f"warning: seed {seeds[i]} has diverged and is frozen, after {config.algorithm.max_rejected} updates in "
-                f"a row that were not finite and not applied; {how}"
+                f"warning: seed {seeds[i]} has diverged and is frozen, after {config.algorithm.max_rejected} updates "
+                f"in a row that were not finite and not applied; {how}"
             )
         return [{"event": "diverged", "seed": seeds[i], "step": report.step, "updates": report.updates} for i in new]
 
