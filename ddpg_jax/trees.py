@@ -52,7 +52,9 @@ def from_host(like: Tree, arrays: Mapping[str, HostArray], prefix: str, source: 
     """
     expected = named(like, prefix)
     given = {
-        name: array for name, array in arrays.items() if not prefix or name == prefix or name.startswith(f"{prefix}/")
+        name: array
+        for name, array in arrays.items()
+        if not prefix or name.partition(_KEY)[0] == prefix or name.startswith(f"{prefix}/")
     }
     forms = {name: form(jax.eval_shape(jax.random.key_data, x) if _is_key(x) else x) for name, x in expected.items()}
     differences = [

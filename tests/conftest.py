@@ -1,7 +1,8 @@
 """The strict flags under which everything is tested, and small agents whose compiled programs are shared."""
 
 import os
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +28,21 @@ jax.config.update("jax_debug_key_reuse", True)
 
 hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("repeatable")
+
+
+def _refuse(*arguments: Any) -> None:
+    raise AssertionError(f"a test reached for the network: {arguments}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def without_network() -> Iterator[None]:
+    """Nothing in this process may look up a name or open a connection; only jobs of several processes do, in theirs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", _refuse)
+        patch.setattr(socket.socket, "connect_ex", _refuse)
+        patch.setattr(socket, "getaddrinfo", _refuse)
+        yield
+
 
 SPEC = EnvSpec(obs_shape=(3,), obs_dtype="float32", action_low=(-2.0, -1.0), action_high=(2.0, 3.0))
 BATCH_SIZE = 8

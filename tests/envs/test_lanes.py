@@ -432,3 +432,42 @@ def test_every_lane_has_an_environment_of_its_own():
 
     _lanes(make, (2, 3)).reset()
     assert [env.number for env in made] == [0, 1000, 2000, 3000, 4000, 5000]
+
+
+# Taken up again.
+
+
+def test_an_episode_of_any_number_can_be_begun_in_any_lanes():
+    lanes, (episode, active) = _lanes(custom.Walk, (2, 2)), np.array([[[3, 0], [7, 1]], [[1, 0], [0, 1]]])
+    lanes.reset()
+    lanes.step(_actions(1, (2, 2), 2)[0])
+    obs = lanes.reset(episode, active > 0)
+    assert obs[..., 0].tolist() == [[3, 1000], [2000, 3001]]  # seed of the episode
+    assert obs[..., 1].tolist() == [[0, 1], [1, 0]]  # steps taken
+    assert lanes.reset(episode)[..., 0].tolist() == [[3, 1000], [2007, 3001]]
+
+
+@pytest.mark.slow
+def test_no_number_that_is_not_finite_enters_the_replay_wherever_it_comes_from():
+    """100 random places: lane, episode, step and kind."""
+    chance, kinds = np.random.default_rng(5), ("observation nan", "observation inf", "reward nan", "reward -inf")
+    reports = []
+    for _ in range(100):
+        lane, step, episode = (int(chance.integers(n)) for n in (4, 4, 3))
+        kind = kinds[chance.integers(len(kinds))]
+        lanes = _lanes(partial(custom.Faulty, kind, lane=lane, step=step, episode=episode), (2, 2))
+        ring, obs, added = _ring(lanes, (0, 1), 2), lanes.reset(), 0
+        try:
+            for action in _actions(20, (2, 2), 2):
+                result = lanes.step(action)
+                ring.add(obs, action, result)
+                obs, added = result.obs, added + 1
+        except EnvironmentFault as error:
+            reports.append(f"environment {lane % 2} of seed number {lane // 2}" in str(error))
+        assert added == 4 * episode + step
+        first, stop = ring.held
+        assert stop - first == added
+        assert not added or all(
+            np.isfinite(x).all() for x in ring.gather(np.tile(np.arange(2 * added), (2, 1))).data[:5]
+        )
+    assert reports == [True] * 100

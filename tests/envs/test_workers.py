@@ -201,3 +201,37 @@ def test_when_the_process_ends_so_do_its_workers_and_its_memory(end, code):
             break
         time.sleep(0.05)
     assert not left
+
+
+def test_workers_begin_the_episodes_that_are_asked_for():
+    episode, active = np.array([[3, 0, 2], [7, 1, 0]]), np.array([[1, 0, 0], [1, 1, 0]]) > 0
+    with _workers(custom.Walk) as lanes, closing(Lanes(custom.Walk, (2, 3), custom.lane_seed)) as plain:
+        for each in (lanes, plain):
+            each.reset()
+            each.step(ZEROS)
+        np.testing.assert_array_equal(lanes.reset(episode, active), plain.reset(episode, active))
+        np.testing.assert_array_equal(lanes.reset(episode), plain.reset(episode))
+        np.testing.assert_array_equal(lanes.reset(), plain.reset())
+
+
+def _until_it_fails(lanes):
+    while True:
+        lanes.step(ZEROS)
+
+
+@pytest.mark.slow
+def test_twenty_workers_that_are_killed_are_each_reported_within_two_seconds():
+    chance, longest = np.random.default_rng(3), 0.0
+    for _ in range(20):
+        with _workers(custom.Who) as lanes:
+            pids = lanes.reset()[:, 0, 0].astype(int).tolist()
+            victim = int(chance.integers(2))
+            time.sleep(chance.uniform(0, 0.05))
+            os.kill(pids[victim], signal.SIGKILL)
+            began = time.monotonic()
+            with pytest.raises(EnvironmentFault, match=f"lanes {3 * victim} to {3 * victim + 2}.* SIGKILL"):
+                _until_it_fails(lanes)
+            longest = max(longest, time.monotonic() - began)
+        assert not any(map(_alive, pids))
+    print(f"20 kills, the longest until it was reported {longest:.3f} s")
+    assert longest < 2.0

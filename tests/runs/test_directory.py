@@ -1,13 +1,18 @@
 """Run directories: who may use one, and that foreign files and old runs survive."""
 
+import errno
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 from tiny_run import finished_run, tiny_config
 
 import ddpg_jax as dj
 from ddpg_jax.errors import EnvironmentFault, StorageError
+from ddpg_jax.runs import files
 from ddpg_jax.runs.directory import RunDirectory
 
 
@@ -109,3 +114,125 @@ def test_what_cannot_be_written_is_a_storage_error(tmp_path):
         run.write_text(run.config, "text")
     with pytest.raises(StorageError, match="gone"):
         run.write_text(tmp_path / "gone" / "x", "text")
+
+
+# --- One owner.
+
+
+def test_a_directory_has_one_owner(tmp_path):
+    run = RunDirectory.create(tmp_path / "run", "name")
+    again = RunDirectory(tmp_path / "run")
+    with (
+        pytest.raises(StorageError, match=rf"used by another process: host .*, process {os.getpid()}, since 20"),
+        again.own(),
+    ):
+        pass
+    for overwrite in (False, True):
+        with pytest.raises(StorageError, match="used by another process"):
+            RunDirectory.create(tmp_path / "run", "name", overwrite=overwrite)
+    with run.own():
+        (tmp_path / "run" / "config.toml").write_text("")
+    with again.own():
+        pass
+    with run.own():
+        pass
+
+
+def test_a_lock_that_was_given_up_with_its_object_is_free(tmp_path):
+    run = RunDirectory.create(tmp_path / "run", "name")
+    del run
+    with RunDirectory(tmp_path / "run").own():
+        pass
+
+
+def test_what_a_dead_owner_has_left_blocks_nobody(tmp_path):
+    (tmp_path / "run.lock").write_text('{"host": "x", "process": 1, "started": "yesterday"}')
+    with RunDirectory.create(tmp_path, "name").own():
+        assert str(os.getpid()) in (tmp_path / "run.lock").read_text()
+
+
+def test_an_owner_whose_lock_says_nothing(tmp_path):
+    run = RunDirectory.create(tmp_path, "name")
+    (tmp_path / "run.lock").write_text("[]")
+    with pytest.raises(StorageError, match="which one is not known"), RunDirectory(tmp_path).own():
+        pass
+    with run.own():
+        pass
+
+
+def test_a_lock_that_cannot_be_made(tmp_path, monkeypatch):
+    (tmp_path / "run.lock").mkdir()
+    with pytest.raises(StorageError, match="cannot be used"), RunDirectory(tmp_path).own():
+        pass
+    (tmp_path / "run.lock").rmdir()
+    monkeypatch.setattr("os.write", lambda file, content: (_ for _ in ()).throw(OSError("full")))
+    with pytest.raises(StorageError, match="full"):
+        RunDirectory.create(tmp_path, "name")
+    monkeypatch.undo()
+    with RunDirectory.create(tmp_path, "name").own():
+        pass
+
+
+RACE = """
+import sys, time
+from pathlib import Path
+from ddpg_jax.errors import StorageError
+from ddpg_jax.runs import files
+from ddpg_jax.runs.directory import RunDirectory
+print("ready", flush=True)
+for line in sys.stdin:
+    folder, overwrite = line.split()
+    try:
+        run = RunDirectory.create(folder, "race", overwrite=overwrite == "True")
+        with run.own():
+            run.write_text(run.config, "mine")
+            time.sleep(0.05)
+        print("won", flush=True)
+    except StorageError:
+        print("lost", flush=True)
+"""
+
+
+def test_of_two_that_want_a_directory_exactly_one_gets_it(tmp_path):
+    """20 races of real processes, for a fresh directory and for one that is to be overwritten."""
+    racers = [
+        subprocess.Popen([sys.executable, "-c", RACE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    try:
+        assert [racer.stdout.readline() for racer in racers] == ["ready\n"] * 2
+        for n in range(20):
+            folder, overwrite = tmp_path / str(n), n % 2 == 1
+            if overwrite:
+                folder.mkdir()
+                (folder / "config.toml").write_text("old")
+            for racer in racers if n % 4 < 2 else reversed(racers):
+                racer.stdin.write(f"{folder} {overwrite}\n")
+                racer.stdin.flush()
+            ended = [racer.stdout.readline().strip() for racer in racers]
+            assert sorted(ended) == ["lost", "won"], n
+            assert (folder / "config.toml").read_text() == "mine"
+    finally:
+        for racer in racers:
+            racer.communicate()
+
+
+def test_the_start_of_a_file_is_copied(tmp_path):
+    run = RunDirectory.create(tmp_path / "run", "name")
+    (tmp_path / "metrics.jsonl").write_bytes(b"0123456789")
+    run.copy_start(tmp_path / "metrics.jsonl", 4)
+    assert run.metrics.read_bytes() == b"0123"
+    with pytest.raises(StorageError, match="it holds 10 bytes, but held 11"):
+        run.copy_start(tmp_path / "metrics.jsonl", 11)
+
+
+def test_results_that_cannot_be_removed(tmp_path, monkeypatch):
+    run = RunDirectory.create(tmp_path / "run", "name")
+    run.drop_results()  # there are none
+
+    def full(operation, path):
+        raise OSError(errno.EROFS, "read-only")
+
+    monkeypatch.setattr(files, "before", full)
+    with pytest.raises(StorageError, match="read-only"):
+        run.drop_results()

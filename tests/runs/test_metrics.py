@@ -1,5 +1,6 @@
 """The sinks read back: JSON lines, and TensorBoard with its own reader."""
 
+import errno
 import json
 from itertools import pairwise
 
@@ -8,8 +9,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tiny_run import EPISODE, finished_run, read_rows, tiny_config
 
 import ddpg_jax as dj
+from ddpg_jax.errors import StorageError
 from ddpg_jax.loops.host import METRICS
+from ddpg_jax.runs import files
 from ddpg_jax.runs.metrics import JsonLines, TensorBoard
+from ddpg_jax.sections import CheckpointConfig
 
 ROWS = [
     {"event": "episode", "seed": 4, "step": 15, "env": 0, "episode": 0, "episode_return": -70.25, "episode_length": 15},
@@ -78,6 +82,122 @@ def test_tensorboard_holds_every_number(tmp_path):
 def test_a_sink_without_rows_leaves_nothing(tmp_path):
     TensorBoard(tmp_path / "tensorboard").close()
     assert not (tmp_path / "tensorboard").exists()
+
+
+# --- When they cannot be written.
+
+
+class Full:
+    """A disk on which calls fail, for as long as it is full."""
+
+    def __init__(self, monkeypatch, *operations):
+        self.full, self._operations = True, operations
+        monkeypatch.setattr(files, "before", self)
+
+    def __call__(self, operation, path):
+        if self.full and operation in self._operations:
+            raise OSError(errno.ENOSPC, "no space left")
+
+
+def test_lines_wait_in_order_while_the_disk_is_full(tmp_path, monkeypatch):
+    said = []
+    sink = JsonLines(tmp_path / "m.jsonl", 0, said.append)
+    sink.write(ROWS[:1])
+    disk = Full(monkeypatch, "write")
+    sink.write(ROWS[1:2])
+    sink.write(ROWS[2:3])
+    with pytest.raises(StorageError, match="bytes are still to be written"):
+        sink.sync()
+    assert [json.loads(line) for line in (tmp_path / "m.jsonl").read_text().splitlines()] == ROWS[:1]
+    assert len(said) == 1
+    assert "its lines are kept, training goes on" in said[0]
+    disk.full = False
+    sink.write(ROWS[3:])
+    assert sink.sync() == (tmp_path / "m.jsonl").stat().st_size
+    sink.close()
+    assert [json.loads(line) for line in (tmp_path / "m.jsonl").read_text().splitlines()] == ROWS
+
+
+def test_a_device_that_is_always_full_neither_blocks_nor_raises(tmp_path):
+    (tmp_path / "m.jsonl").symlink_to("/dev/full")
+    said = []
+    sink = JsonLines(tmp_path / "m.jsonl", None, said.append)
+    for _ in range(3):
+        sink.write(ROWS)
+    sink.close()
+    assert ["its lines are kept" in line for line in said] == [True, False]
+    assert "lacks its last" in said[1]
+
+
+def test_a_write_that_was_cut_in_the_middle_is_written_over(tmp_path, monkeypatch):
+    sink = JsonLines(tmp_path / "m.jsonl", 0, lambda line: None)
+    whole, write = sink._file, sink._file.write
+
+    class Torn:
+        """Writes ten bytes and fails; the next time it works."""
+
+        def __getattr__(self, name):
+            return getattr(whole, name)
+
+        def write(self, content):
+            write(content[:10])
+            sink._file = whole
+            raise OSError(errno.EIO, "torn")
+
+    sink._file = Torn()
+    sink.write(ROWS[:2])
+    assert (tmp_path / "m.jsonl").stat().st_size == 10
+    sink.write(ROWS[2:])
+    sink.close()
+    assert [json.loads(line) for line in (tmp_path / "m.jsonl").read_text().splitlines()] == ROWS
+
+
+def test_a_file_is_cut_back_to_the_offset(tmp_path):
+    path = tmp_path / "m.jsonl"
+    path.write_bytes(b'{"a": 1}\n{"b": 2}\n{"torn')
+    sink = JsonLines(path, 9)
+    sink.write(ROWS[:1])
+    sink.close()
+    assert path.read_bytes().startswith(b'{"a": 1}\n{"event')
+    with pytest.raises(StorageError, match=r"m\.jsonl holds \d+ bytes, but held 10000"):
+        JsonLines(path, 10_000)
+
+
+@pytest.mark.parametrize("operation", ["mkdir", "write"])
+def test_event_files_end_with_the_first_error_and_nothing_else_does(tmp_path, monkeypatch, operation):
+    said = []
+    sink = TensorBoard(tmp_path / "board", None, said.append)
+    Full(monkeypatch, operation)
+    for row in ROWS:
+        sink.write([row])
+    sink.close()
+    assert said == ["warning: event files for TensorBoard end here: [Errno 28] no space left"]
+
+
+def test_event_files_of_a_resumed_run_tell_what_to_forget(tmp_path):
+    sink = TensorBoard(tmp_path)
+    sink.write(ROWS)
+    sink.close()
+    again = TensorBoard(tmp_path, purge=ROWS[-1]["step"])
+    again.write([ROWS[-1]])
+    again.close()
+    assert scalars(tmp_path / f"seed-{ROWS[-1]['seed']}") == expected(ROWS, ROWS[-1]["seed"])
+
+
+@pytest.mark.parametrize("sink", ["metrics.jsonl", "timing.jsonl", "tensorboard"])
+def test_a_run_whose_sink_is_full_ends_with_the_same_weights(sink, tmp_path, tmp_path_factory, monkeypatch, caplog):
+    whole = finished_run(tmp_path_factory)
+
+    def full(operation, path):
+        if operation == "write" and path.name == sink:
+            raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr(files, "before", full)
+    run = dj.train(whole.config.model_copy(update={"checkpoint": CheckpointConfig(every=0)}), tmp_path / "run")
+    assert "no space left" in caplog.text
+    weights = [r.directory / "checkpoints" / "final.safetensors" for r in (run, whole)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    assert run.result["final"] == whole.result["final"]
 
 
 # --- The sinks of a real run.
