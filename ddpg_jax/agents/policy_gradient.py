@@ -13,9 +13,10 @@ The nesting of an update call, d = policy_delay:
         actor step                           on the last batch of the round, with the new critic
         targets follow
 
-A step whose loss or gradient is not finite is rejected: parameters, targets, optimisers and moments stay as they were,
-and only the random counter goes on. After `max_rejected` in a row a seed is frozen: nothing is applied to it any more.
-Both are selections inside the program, so a seed that diverges takes part in every call and changes no bit of another.
+A step is rejected where its loss, its gradient, or what would move parameters and moments is not finite: all stays as it
+was, and only the random counter goes on. Where the critic's step on a batch is rejected, the actor makes none on it.
+After `max_rejected` in a row a seed is frozen: nothing is applied to it any more. All this is selection inside the
+program, so a seed that diverges takes part in every call and changes no bit of another.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 
@@ -115,16 +117,16 @@ def policy_gradient(
 
     def reset(state: TrainState, run_key: Array) -> TrainState:
         new = init(stream_key(run_key, "reset networks", state.step))
-        return new._replace(step=state.step, stats=new.stats._replace(obs=state.stats.obs))
+        new = new._replace(step=state.step, stats=new.stats._replace(obs=state.stats.obs))
+        return _chosen(is_frozen(state, max_rejected), state, new)
 
-    def kept(state: TrainState, new: TrainState, which: int, *sizes: Array) -> tuple[TrainState, Array]:
-        """The new state if all sizes are finite and the seed is not frozen, else the old one; and whether it is new."""
-        finite, frozen = jnp.isfinite(jnp.stack(sizes)).all(), is_frozen(state, max_rejected)
-        counted = jnp.where(finite, 0, state.rejected[which] + 1)
-        rejected = state.rejected.at[which].set(jnp.where(frozen, state.rejected[which], counted))
-        ok = finite & ~frozen
-        chosen = jax.tree.map(lambda old, new: jnp.where(ok, new, old), state, new)
-        return chosen._replace(step=new.step, rejected=rejected), ok
+    def kept(state: TrainState, new: TrainState, which: int, finite: Array, tried: Array) -> tuple[TrainState, Array]:
+        """The new state if it is finite, tried, and the seed is not frozen, else the old one; and whether it is new."""
+        tried = tried & ~is_frozen(state, max_rejected)
+        counted = jnp.where(finite, jnp.zeros_like(state.rejected), state.rejected + 1)
+        rejected = jnp.where(tried & (np.arange(2) == which), counted, state.rejected)
+        applied = finite & tried
+        return _chosen(applied, new, state)._replace(step=new.step, rejected=rejected), applied
 
     def init_act(num_envs: int) -> Tree:
         return jax.vmap(lambda _: exploration.init())(jnp.arange(num_envs))
@@ -176,8 +178,10 @@ def policy_gradient(
         (value, (td_error, values, trace)), (d_encoder, d_critic) = jax.value_and_grad(loss, has_aux=True)(
             (state.params.encoder, state.params.critic)
         )
-        encoder, encoder_opt = _descend(optimizers.encoder, d_encoder, state.opt_state.encoder, state.params.encoder)
-        critic, critic_opt = _descend(optimizers.critic, d_critic, state.opt_state.critic, state.params.critic)
+        to_encoder, encoder_opt = _descend(optimizers.encoder, d_encoder, state.opt_state.encoder, state.params.encoder)
+        to_critic, critic_opt = _descend(optimizers.critic, d_critic, state.opt_state.critic, state.params.critic)
+        encoder = optax.apply_updates(state.params.encoder, to_encoder)
+        critic = optax.apply_updates(state.params.critic, to_critic)
         params = state.params._replace(encoder=encoder, critic=critic)
         norm = _norm(d_critic)
         new = state._replace(
@@ -193,8 +197,9 @@ def policy_gradient(
             "mean_q": jnp.mean(values),
             "max_q": jnp.max(values),
         }
-        state, ok = kept(state, new, _CRITIC, value, norm, _norm(d_encoder), _norm(trace.moments))
-        return state, (metrics | {"rejected": ~ok}, jnp.nan_to_num(td_error, nan=0.0, posinf=0.0, neginf=0.0))
+        finite = _finite((value, norm, _norm(d_encoder)), (to_encoder, to_critic, trace.moments))
+        state, applied = kept(state, new, _CRITIC, finite, jnp.bool_(True))
+        return state, (metrics | {"rejected": ~applied}, _harmless(td_error))
 
     def actor_step(state: TrainState, data: Transition, run_key: Array) -> tuple[TrainState, Metrics]:
         keys = jax.random.split(stream_key(run_key, "actor", state.step), data.reward.shape)
@@ -205,8 +210,8 @@ def policy_gradient(
             return jnp.mean(losses), (actions, trace)
 
         (value, (actions, trace)), d_actor = jax.value_and_grad(loss, has_aux=True)(state.params.actor)
-        actor, actor_opt = _descend(optimizers.actor, d_actor, state.opt_state.actor, state.params.actor)
-        params = state.params._replace(actor=actor)
+        to_actor, actor_opt = _descend(optimizers.actor, d_actor, state.opt_state.actor, state.params.actor)
+        params = state.params._replace(actor=optax.apply_updates(state.params.actor, to_actor))
         norm = _norm(d_actor)
         new = state._replace(
             params=params,
@@ -219,8 +224,9 @@ def policy_gradient(
             "actor_grad_norm": norm,
             "saturated": jnp.mean(jnp.abs(actions) > SATURATED, dtype=jnp.float32),
         }
-        state, ok = kept(state, new, _ACTOR, value, norm, _norm(trace.moments))
-        return state, metrics | {"rejected": ~ok}
+        finite = _finite((value, norm), (to_actor, trace.moments))
+        state, applied = kept(state, new, _ACTOR, finite, state.rejected[_CRITIC] == 0)
+        return state, metrics | {"rejected": ~applied}
 
     def augmented(batch: Batch, run_key: Array, step: Array) -> Batch:
         keys = jax.random.split(stream_key(run_key, "augment", step), batch.weight.shape)
@@ -269,6 +275,21 @@ def policy_gradient(
 def is_frozen(state: TrainState, max_rejected: int) -> Array:
     """Whether nothing is applied to a seed any more, `[]`; of several seeds, `[S]`."""
     return jnp.max(state.rejected, -1) >= max_rejected
+
+
+def _chosen(which: Array, one: Tree, other: Tree) -> Tree:
+    """One tree or the other, by a bool `[]`."""
+    return jax.tree.map(lambda a, b: jnp.where(which, a, b), one, other)
+
+
+def _finite(sizes: tuple[Array, ...], moved: Tree) -> Array:
+    """Whether sizes `[]`, and all leaves of what is moved, are finite, `[]`; a norm is if every component is."""
+    return jnp.isfinite(jnp.stack([*sizes, _norm(moved)])).all()
+
+
+def _harmless(td_error: Array) -> Array:
+    """Errors whose squares are no float32 count as 0, so that no replay asks for their transitions before others."""
+    return jnp.where(jnp.isfinite(jnp.square(td_error)), td_error, jnp.zeros_like(td_error))
 
 
 def _explorer(policy: Callable[[TrainState, Array], Array], exploration: Exploration) -> ActFn:
@@ -322,4 +343,4 @@ def _descend(
 ) -> tuple[Tree, Tree]:
     with jax.numpy_dtype_promotion("standard"):  # optax raises a float to the power of its int32 counter
         updates, opt_state = optimizer.update(gradient, opt_state, params)
-    return optax.apply_updates(params, updates), opt_state
+    return updates, opt_state
