@@ -253,7 +253,7 @@ def test_where_all_seeds_diverge_the_run_ends_with_exit_4(loop, tmp_path, monkey
 
         def step(state, action, key):
             state, result = env.step(state, action, key)
-            return state, result._replace(reward=jnp.full_like(result.reward, 1e37))
+            return state, result._replace(reward=jnp.full_like(result.reward, 1e30))
 
         return env._replace(step=step)
 
