@@ -287,8 +287,8 @@ class Agent(NamedTuple):
       policy: `(state, obs [*O]) -> action [A]`, greedy; reads what `act` reads.
       update: `(state, batches [U, B, ...], run_key) -> (state, metrics [U], td_error [U, B])`. What is not finite is
         never applied: see `agents.policy_gradient`.
-      reset: `(state, run_key) -> state`: networks, their targets and optimisers begin anew; what was seen stays. A frozen
-        learner stays as it is.
+      reset: `(state, run_key) -> state`: networks, their targets and optimisers begin anew; what was seen stays. A
+        frozen learner stays as it is.
       value: `(state, obs [*O]) -> []`, what the critics predict of the greedy policy from there on, discounted.
       diagnose: `(state, batch [B]) -> metrics []`, what is worth a look now and then but not in every update: shares of
         dead hidden units, distance of the target critics.

@@ -13,8 +13,8 @@ The nesting of an update call, d = policy_delay:
         actor step                           on the last batch of the round, with the new critic
         targets follow
 
-A step is rejected where its loss, its gradient, or what would move parameters and moments is not finite: all stays as it
-was, and only the random counter goes on. Where the critic's step on a batch is rejected, the actor makes none on it.
+A step is rejected where its loss, its gradient, or what would move parameters and moments is not finite: all stays as
+it was, and only the random counter goes on. Where the critic's step on a batch is rejected, the actor makes none on it.
 After `max_rejected` in a row a seed is frozen: nothing is applied to it any more. All this is selection inside the
 program, so a seed that diverges takes part in every call and changes no bit of another.
 """

@@ -31,7 +31,7 @@ def test_an_episode_that_crosses_reports():
     meter.updated(metrics([(4.0, 10.0), (6.0, 20.0)]))
     meter.stepped(step([[2.0]], [[False]]), 2)
     assert meter.settle(2) == [
-        {"event": "update", "seed": 7, "step": 2, "updates": 2, "critic_loss": 5.0, "max_q": 20.0}
+        {"event": "update", "seed": 7, "step": 2, "updates": 2, "critic_loss": 5.0, "max_q": 20.0, "rejected": 0.0}
     ]
 
     meter.updated(metrics([(1.0, 60.0)]))
@@ -52,7 +52,8 @@ def test_an_episode_that_crosses_reports():
     assert second == episode | {
         "step": 4, "episode": 1, "episode_return": 0.5, "episode_length": 1, "episode_max_q": -8.0
     }  # fmt: skip
-    assert update == {"event": "update", "seed": 7, "step": 4, "updates": 4, "critic_loss": 2.0, "max_q": 60.0}
+    means = {"critic_loss": 2.0, "max_q": 60.0, "rejected": 0.0}
+    assert update == {"event": "update", "seed": 7, "step": 4, "updates": 4, **means}
     assert meter.updates == 4
 
 
@@ -107,7 +108,8 @@ def test_episodes_do_not_depend_on_when_they_are_settled():
         meter, rows = Meter((0, 1), 2, NAMES), []
         for t in range(60):
             if blocks[t].shape[1]:
-                meter.updated(jnp.asarray(blocks[t]))
+                applied = np.zeros((*blocks[t].shape[:2], 1), np.float32)
+                meter.updated(jnp.asarray(np.concatenate([blocks[t], applied], -1)))
             meter.stepped(step(reward[t], done[t]), t + 1)
             if (t + 1) % every == 0 or t == 59:
                 rows += [row for row in meter.settle(t + 1) if row["event"] == "episode"]
@@ -125,10 +127,10 @@ def test_episodes_do_not_depend_on_when_they_are_settled():
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_a_metric_that_is_not_finite_is_named(value):
     meter = Meter((31, 57), 1, NAMES)
-    meter.updated(jnp.zeros((2, 2, 2)))
+    meter.updated(jnp.zeros((2, 2, 3)))
     meter.settle(2)
-    meter.updated(jnp.zeros((2, 1, 2)))
-    meter.updated(jnp.zeros((2, 3, 2)).at[1, 1, 1].set(value).at[1, 2, 0].set(value))  # update 5 of seed 57 first
+    meter.updated(jnp.zeros((2, 1, 3)))
+    meter.updated(jnp.zeros((2, 3, 3)).at[1, 1, 1].set(value).at[1, 2, 0].set(value))  # update 5 of seed 57 first
     with pytest.raises(NotFiniteError, match=rf"seed 57\b.*max_q.*{value}.*update 5\b"):
         meter.settle(6)
 
@@ -139,3 +141,50 @@ def test_a_diagnostic_that_is_not_finite_is_named():
     meter.updated(metrics([(1.0, 2.0)], [(1.0, 2.0)]))
     with pytest.raises(NotFiniteError, match="seed 57: target_distance is not finite after 1 updates"):
         meter.settle(1, {"target_distance": jnp.array([0.1, jnp.nan])})
+
+
+def test_updates_that_were_rejected_do_not_count():
+    """By hand: of three updates the second was rejected, and its numbers are 0."""
+    meter = Meter((7,), 1, NAMES)
+    meter.updated(jnp.array([[(4.0, -10.0, 0.0), (0.0, 0.0, 1.0), (6.0, -20.0, 0.0)]]))
+    (row,) = meter.settle(3)
+    assert row == {
+        "event": "update",
+        "seed": 7,
+        "step": 3,
+        "updates": 3,
+        "critic_loss": 5.0,
+        "max_q": -10.0,
+        "rejected": pytest.approx(1 / 3),
+    }
+    meter.updated(jnp.array([[(0.0, 0.0, 1.0)]]))
+    assert meter.settle(4) == [{"event": "update", "seed": 7, "step": 4, "updates": 4, "rejected": 1.0}]
+
+
+def test_a_meter_goes_on_where_another_was():
+    """Whether or not everything was settled; and an episode that is given up leaves no trace."""
+    one = Meter((7, 8), 2, NAMES)
+    one.updated(metrics([(1.0, 2.0)], [(3.0, 4.0)]))
+    one.stepped(step([[1.0, 2.0], [3.0, 4.0]], [[False, True], [False, False]]), 1)
+    other = Meter((7, 8), 2, NAMES)
+    other.restore({name: x.copy() for name, x in one.state().items()})
+    abandoned = Meter((7, 8), 2, NAMES)
+    abandoned.restore(one.state())
+    abandoned.abandon(np.array([[True, False], [False, False]]))
+    abandoned.abandon(np.zeros((2, 2), bool))
+    rows = []
+    for meter in (one, other, abandoned):
+        meter.updated(metrics([(5.0, 6.0)], [(7.0, 8.0)]))
+        meter.stepped(step([[1.0, 1.0], [1.0, 1.0]], [[True, False], [True, False]]), 2)
+        rows.append(meter.settle(2))
+    assert rows[0] == rows[1]
+    assert (one.returns == other.returns).all()
+    given_up = [row for row in rows[2] if row["event"] == "episode"]
+    assert [
+        (r["seed"], r["env"], r["episode"], r["episode_return"], r["episode_length"], r["episode_max_q"])
+        for r in given_up
+    ] == [
+        (7, 1, 0, 2.0, 1, 2.0),
+        (7, 0, 1, 1.0, 1, 6.0),
+        (8, 0, 0, 4.0, 2, 6.0),
+    ]

@@ -878,16 +878,20 @@ def test_a_diagnostic_that_is_not_finite_ends_the_run_and_names_the_seed():
 
 
 def test_a_lane_that_diverges_does_not_disturb_the_others():
-    (totals,) = varied_ended().totals
-    assert np.flatnonzero(~np.isfinite(totals.metrics).all(1)).tolist() == [DIVERGING]
+    (totals,), rejected = varied_ended().totals, varied_ended().lane.learner.rejected
+    assert np.flatnonzero(totals.metrics[:, METRICS.index("rejected")]).tolist() == [DIVERGING]
+    assert np.flatnonzero(rejected.max(1)).tolist() == [DIVERGING]
+    assert rejected[DIVERGING].max() == varied().config.algorithm.max_rejected
+    assert np.isfinite(totals.metrics).all()
     assert not totals.faults.any()  # what environments make of its actions is not their fault
 
 
 def test_parameters_that_diverge_are_not_blamed_on_the_environment():
     built = varied()
     loop = device_loop(built.config, built.compiled, built.keys, built.hyper)
-    with pytest.raises(NotFiniteError, match=f"seed {100 + DIVERGING}: .*critic_learning_rate"):
-        list(reports(built.config, built.compiled, loop, {}, 0))
+    *_, last = reports(built.config, built.compiled, loop, {}, 0)
+    rows = [row for row in last.rows if row["event"] == "update" and row["seed"] == 100 + DIVERGING]
+    assert [(row["rejected"], "critic_loss" in row) for row in rows] == [(1.0, False)]
 
 
 # --- Counters that run over.
