@@ -29,7 +29,7 @@ from ddpg_jax.agents import policy_gradient
 ALGORITHMS = ("ddpg", "td3")
 LIMIT = 1.03
 WITHOUT: dict[str, Callable[..., Any]] = {
-    "_finite": lambda sizes, moved: jnp.bool_(True),
+    "_finite": lambda *sizes: jnp.bool_(True),
     "is_frozen": lambda state, max_rejected: jnp.bool_(False),
     "_harmless": lambda td_error: td_error,
 }

@@ -64,6 +64,7 @@ def ddpg(config: Config, spec: EnvSpec) -> Agent:
         normalizer=make_normalizer(config, spec),
         follow=polyak(algorithm.tau),
         max_rejected=algorithm.max_rejected,
+        numbers=_numbers(config),
     )
 
 
@@ -81,6 +82,7 @@ def td3(config: Config, spec: EnvSpec) -> Agent:
         next_action=smoothed(algorithm.target_noise, algorithm.target_noise_clip),
         policy_delay=algorithm.policy_delay,
         max_rejected=algorithm.max_rejected,
+        numbers=_numbers(config),
     )
 
 
@@ -96,6 +98,7 @@ def d4pg(config: Config, spec: EnvSpec) -> Agent:
         normalizer=make_normalizer(config, spec),
         follow=polyak(algorithm.tau),
         max_rejected=algorithm.max_rejected,
+        numbers=_numbers(config),
     )
 
 
@@ -116,7 +119,14 @@ def fasttd3(config: Config, spec: EnvSpec) -> Agent:
         next_action=smoothed(algorithm.target_noise, algorithm.target_noise_clip),
         policy_delay=algorithm.policy_delay,
         max_rejected=algorithm.max_rejected,
+        numbers=_numbers(config),
     )
+
+
+def _numbers(config: Config) -> tuple[Any, ...]:
+    """The numbers by which steps are made: finite in a configuration that was checked, but they may be traced."""
+    values = [getattr(config.algorithm, field) for field in config.algorithm.hyper]
+    return tuple(value for value in values if value is not None)
 
 
 _ALGORITHMS = {"ddpg": ddpg, "td3": td3, "d4pg": d4pg, "fasttd3": fasttd3}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,11 +87,15 @@ def train_distributed(
         raise DdpgJaxError("the processes have no evaluation in common; what each one reached is in process-<i>")
     figures = ("env_steps_per_second", "updates_per_second", "env_steps_per_seed", "updates_per_seed", "complete")
     rates, updates, *reached = _from_all(np.array([own.result[name] for name in figures], np.float64)).T
+    lost = _from_all(np.isin(own_seeds(config).seed_list, own.result.get("diverged_seeds", [])).astype(np.int64))
+    kept, diverged = divided(config.seed_list, lost.reshape(-1) > 0)
+    returns = returns[:, lost.reshape(-1) == 0]
     summaries: list[dict[str, Any]] = [
         {"step": step, **summarize(each)} for step, each in zip(steps, returns, strict=True)
     ]
     result = own.result | {
-        "seeds": list(config.seed_list),
+        "seeds": kept,
+        **({"diverged_seeds": diverged} if diverged else {}),
         "processes": jax.process_count(),
         "complete": bool(reached[2].all()),
         "final": summaries[-1],
@@ -107,6 +112,12 @@ def train_distributed(
         learning_curve(whole.learning_curve, np.array(steps), returns.mean(2), title)
     multihost_utils.sync_global_devices("the result is written")
     return Run(whole.path, config, result)
+
+
+def divided(seeds: Sequence[int], lost: HostArray) -> tuple[list[int], list[int]]:
+    """The seeds that are left, and those that have diverged, bool `[S]`."""
+    pairs = list(zip(seeds, lost.tolist(), strict=True))
+    return [seed for seed, gone in pairs if not gone], [seed for seed, gone in pairs if gone]
 
 
 def _make_room(whole: RunDirectory, overwrite: bool) -> None:

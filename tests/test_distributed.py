@@ -32,6 +32,10 @@ def test_seeds_that_cannot_be_divided_are_refused(monkeypatch):
         distributed.own_seeds(dj.load_config(seeds=5))
 
 
+def test_seeds_that_diverged_are_told_from_those_that_are_left():
+    assert distributed.divided((5, 6, 7), np.array([False, True, False])) == ([5, 7], [6])
+
+
 def test_a_directory_must_be_named(capsys):
     assert main(["train", "--distributed"]) == 2
     assert "--distributed needs --run-dir" in capsys.readouterr().err

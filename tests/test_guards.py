@@ -11,7 +11,9 @@ from safetensors.numpy import load_file, save_file
 from tiny_run import EPISODE, read_rows, tiny_config
 
 import ddpg_jax as dj
+from ddpg_jax.algorithms import make_agent
 from ddpg_jax.cli import main
+from ddpg_jax.config import with_values
 from ddpg_jax.envs.pendulum import pendulum
 from ddpg_jax.errors import NotFiniteError, StorageError
 from ddpg_jax.reading import dump_toml
@@ -72,7 +74,8 @@ def test_an_update_that_is_not_finite_changes_nothing_wherever_that_comes_from(n
             bad = spoilt(bad, u, int(chance.integers(8)), leaf, value)
         after, metrics, td_error = tiny.update(state, bad, KEY)
         if name == "d4pg" and leaf == "reward" and not np.isnan(value):
-            assert metrics["rejected"].sum() == 0  # the projection puts it onto the outermost atom
+            assert metrics["rejected"].sum() == 0  # the projection takes any reward to the support
+            assert finite((after, metrics, td_error))
             continue
         assert (metrics["rejected"] == 1).all()
         assert same(after, state, "step", "rejected")
@@ -131,18 +134,45 @@ def test_parameters_that_are_not_finite_are_not_learned_from(which, made, make_b
     assert state.rejected.max() == K
 
 
-def test_steps_that_would_lead_to_infinity_are_not_made(make_tiny, make_batches, spec):
-    """The gradient is finite, the rate is not: only a sweep can ask for that."""
-    from ddpg_jax.algorithms import make_agent
-    from ddpg_jax.config import with_values
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+@pytest.mark.parametrize("path", ["critic_learning_rate", "actor_learning_rate", "tau", "max_grad_norm", "gamma"])
+def test_steps_that_would_lead_to_infinity_are_not_made(path, value, make_batches, spec):
+    """The gradient is finite, a number of the lane is not: only a caller who traces them can ask for that."""
+    config = tiny_config(algorithm={"hidden": [4], "batch_size": 8, "max_grad_norm": 1.0})
 
-    config = tiny_config(algorithm={"hidden": [16, 16], "batch_size": 8})
-    agent = make_agent(with_values(config, {"algorithm.critic_learning_rate": np.float32(np.inf)}), spec)
-    tiny = make_tiny(agent)
-    state = tiny.init(KEY)
-    after, metrics, _ = tiny.update(state, make_batches(1), KEY)
+    @jax.jit
+    def updated(value):
+        agent = make_agent(with_values(config, {f"algorithm.{path}": value}), spec)
+        return agent.init(KEY), agent.update(agent.init(KEY), make_batches(1), KEY)
+
+    state, (after, metrics, _) = updated(jnp.float32(value))
     assert metrics["rejected"].tolist() == [1]
     assert same(after, state, "step", "rejected")
+    assert updated(jnp.float32(0.01))[1][1]["rejected"].tolist() == [0]
+
+
+@pytest.mark.parametrize("name", ["ddpg", "td3"])
+@pytest.mark.parametrize("decay", ["none", "l2", "decoupled"])
+@pytest.mark.parametrize("limit", [None, 1.0])
+def test_the_largest_gradients_that_are_let_through_leave_everything_finite(name, decay, limit, make_batches, spec):
+    """Rewards of all sizes up to where the loss, then the gradient overflows, ten updates of each."""
+    decays = {} if decay == "none" else {"critic_weight_decay": 1.0, "actor_weight_decay": 1.0}
+    settings = {"name": name, "hidden": [4], "batch_size": 8, "weight_decay": decay, "critic_learning_rate": 1.0}
+    agent = make_agent(tiny_config(algorithm=settings | {"max_grad_norm": limit} | decays), spec)
+    batches = make_batches(10)
+
+    @jax.jit
+    def updated(size):
+        data = batches.data._replace(reward=size * batches.data.reward)
+        return agent.update(agent.init(KEY), batches._replace(data=data), KEY)
+
+    refused = []
+    for size in np.logspace(0, 38, 39):
+        state, metrics, td_error = updated(jnp.float32(size))
+        assert finite((state, metrics, td_error))
+        refused.append(float(metrics["rejected"].sum()))
+    assert refused[0] == 0
+    assert refused[-1] == 10
 
 
 def test_errors_of_a_bad_update_ask_for_no_priority(made, make_batches):
@@ -253,7 +283,7 @@ def test_where_all_seeds_diverge_the_run_ends_with_exit_4(loop, tmp_path, monkey
 
         def step(state, action, key):
             state, result = env.step(state, action, key)
-            return state, result._replace(reward=jnp.full_like(result.reward, 1e30))
+            return state, result._replace(reward=jnp.full_like(result.reward, 1e30))  # no float32 when squared
 
         return env._replace(step=step)
 
@@ -292,7 +322,7 @@ def test_a_bundle_holds_the_first_batch_that_cannot_be_learned_from(written):
     np.testing.assert_array_equal(read.batch.data.obs, bad.data.obs)
 
 
-def test_a_bundle_without_such_a_batch_says_so(tmp_path, made, make_batches, spec, capsys):
+def test_a_bundle_without_such_a_batch_says_so(tmp_path, made, make_batches, capsys, spec):
     config = dj.load_config(algorithm={"hidden": (16, 16), "batch_size": 8})
     path = tmp_path / "b.safetensors"
     batches = [make_batches(1)._replace(index=())]
@@ -319,6 +349,17 @@ def test_what_is_no_bundle_is_refused(written, tmp_path, capsys):
         read_bundle(other)
     save_file(arrays | {"batch/data/reward": np.zeros((1, 7), np.float32)}, other, text)
     with pytest.raises(StorageError, match=r"batch/data/reward: expected float32\[1, 8\]"):
+        read_bundle(other)
+    save_file(arrays, other, text | {"seed": "-1"})
+    with pytest.raises(StorageError, match="seed -1 is none"):
+        read_bundle(other)
+    odd = {name: x[[0, 0, 0]] if name.startswith("batch") else x for name, x in arrays.items()}
+    save_file(odd, other, text | {"config": text["config"].replace('name = "ddpg"', 'name = "td3"')})
+    with pytest.raises(StorageError, match="does not fit the configuration"):
+        read_bundle(other)
+    empty = {name: x[:0] if name.startswith("batch") else x for name, x in arrays.items()}
+    save_file(empty, other, text)
+    with pytest.raises(StorageError, match="whole rounds, but 0 of 8"):
         read_bundle(other)
     save_file(arrays, other, text | {"seed": "x"})
     assert main(["reproduce", str(other)]) == 5

@@ -13,15 +13,19 @@ The nesting of an update call, d = policy_delay:
         actor step                           on the last batch of the round, with the new critic
         targets follow
 
-A step is rejected where its loss, its gradient, or what would move parameters and moments is not finite: all stays as
-it was, and only the random counter goes on. Where the critic's step on a batch is rejected, the actor makes none on it.
-After `max_rejected` in a row a seed is frozen: nothing is applied to it any more. All this is selection inside the
-program, so a seed that diverges takes part in every call and changes no bit of another.
+A step is rejected where its loss, the norm of its gradient or a moment of the batch is not finite: all stays as it was,
+and only the random counter goes on. Where the critic's step on a batch is rejected, the actor makes none on it. After
+`max_rejected` in a row a seed is frozen: nothing is applied to it any more. All this is selection inside the program,
+so a seed that diverges takes part in every call and changes no bit of another.
+
+The components of a step are not looked at, which would cost half an update (docs/design.md). So an optimiser must lead
+from a finite norm to a finite step, as those of `parts` do where their numbers are finite; `numbers` sees to that.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -79,6 +83,7 @@ def policy_gradient(
     augment: AugmentFn = unchanged,
     policy_delay: int = 1,
     max_rejected: int = 10,
+    numbers: tuple[Any, ...] = (),
 ) -> Agent:
     """Assembles an agent of one seed.
 
@@ -96,6 +101,7 @@ def policy_gradient(
       augment: augmentation of one transition.
       policy_delay: critic steps for one step of actor and targets; U is a multiple of it.
       max_rejected: steps of critics, or of the actor, in a row that are not finite before a seed is frozen.
+      numbers: of optimisers and targets, `[]`, which may be traced; where one is not finite, no step is applied.
 
     Returns:
       The agent.
@@ -120,8 +126,11 @@ def policy_gradient(
         new = new._replace(step=state.step, stats=new.stats._replace(obs=state.stats.obs))
         return _chosen(is_frozen(state, max_rejected), state, new)
 
-    def kept(state: TrainState, new: TrainState, which: int, finite: Array, tried: Array) -> tuple[TrainState, Array]:
+    def kept(
+        state: TrainState, new: TrainState, which: int, sizes: tuple[Array, ...], tried: Array | bool = True
+    ) -> tuple[TrainState, Array]:
         """The new state if it is finite, tried, and the seed is not frozen, else the old one; and whether it is new."""
+        finite = _finite(*sizes, *numbers)
         tried = tried & ~is_frozen(state, max_rejected)
         counted = jnp.where(finite, jnp.zeros_like(state.rejected), state.rejected + 1)
         rejected = jnp.where(tried & (np.arange(2) == which), counted, state.rejected)
@@ -178,10 +187,8 @@ def policy_gradient(
         (value, (td_error, values, trace)), (d_encoder, d_critic) = jax.value_and_grad(loss, has_aux=True)(
             (state.params.encoder, state.params.critic)
         )
-        to_encoder, encoder_opt = _descend(optimizers.encoder, d_encoder, state.opt_state.encoder, state.params.encoder)
-        to_critic, critic_opt = _descend(optimizers.critic, d_critic, state.opt_state.critic, state.params.critic)
-        encoder = optax.apply_updates(state.params.encoder, to_encoder)
-        critic = optax.apply_updates(state.params.critic, to_critic)
+        encoder, encoder_opt = _descend(optimizers.encoder, d_encoder, state.opt_state.encoder, state.params.encoder)
+        critic, critic_opt = _descend(optimizers.critic, d_critic, state.opt_state.critic, state.params.critic)
         params = state.params._replace(encoder=encoder, critic=critic)
         norm = _norm(d_critic)
         new = state._replace(
@@ -197,9 +204,8 @@ def policy_gradient(
             "mean_q": jnp.mean(values),
             "max_q": jnp.max(values),
         }
-        finite = _finite((value, norm, _norm(d_encoder)), (to_encoder, to_critic, trace.moments))
-        state, applied = kept(state, new, _CRITIC, finite, jnp.bool_(True))
-        return state, (metrics | {"rejected": ~applied}, _harmless(td_error))
+        state, applied = kept(state, new, _CRITIC, (value, norm, _norm(d_encoder), _norm(trace.moments)))
+        return state, (metrics | {"rejected": ~applied}, td_error)
 
     def actor_step(state: TrainState, data: Transition, run_key: Array) -> tuple[TrainState, Metrics]:
         keys = jax.random.split(stream_key(run_key, "actor", state.step), data.reward.shape)
@@ -210,8 +216,8 @@ def policy_gradient(
             return jnp.mean(losses), (actions, trace)
 
         (value, (actions, trace)), d_actor = jax.value_and_grad(loss, has_aux=True)(state.params.actor)
-        to_actor, actor_opt = _descend(optimizers.actor, d_actor, state.opt_state.actor, state.params.actor)
-        params = state.params._replace(actor=optax.apply_updates(state.params.actor, to_actor))
+        actor, actor_opt = _descend(optimizers.actor, d_actor, state.opt_state.actor, state.params.actor)
+        params = state.params._replace(actor=actor)
         norm = _norm(d_actor)
         new = state._replace(
             params=params,
@@ -224,8 +230,8 @@ def policy_gradient(
             "actor_grad_norm": norm,
             "saturated": jnp.mean(jnp.abs(actions) > SATURATED, dtype=jnp.float32),
         }
-        finite = _finite((value, norm), (to_actor, trace.moments))
-        state, applied = kept(state, new, _ACTOR, finite, state.rejected[_CRITIC] == 0)
+        of_this = (value, norm, _norm(trace.moments))
+        state, applied = kept(state, new, _ACTOR, of_this, tried=state.rejected[_CRITIC] == 0)
         return state, metrics | {"rejected": ~applied}
 
     def augmented(batch: Batch, run_key: Array, step: Array) -> Batch:
@@ -241,13 +247,15 @@ def policy_gradient(
             state, (critic_metrics, td_error) = jax.lax.scan(one, state, batches)
             state, actor_metrics = actor_step(state, last.data, run_key)
             repeated = {name: jnp.full(policy_delay, value) for name, value in actor_metrics.items()}
-            rejected = critic_metrics.pop("rejected") | repeated.pop("rejected")
-            metrics = {name: jnp.where(rejected, 0.0, value) for name, value in (critic_metrics | repeated).items()}
-            return state, (metrics | {"rejected": rejected.astype(jnp.float32)}, td_error)
+            rejected = critic_metrics["rejected"] | repeated["rejected"]
+            return state, (critic_metrics | repeated | {"rejected": rejected}, td_error)
 
         rounds = jax.tree.map(lambda x: x.reshape(-1, policy_delay, *x.shape[1:]), batches)
         state, (metrics, td_error) = jax.lax.scan(one_round, state, rounds)
-        return state, {name: m.reshape(-1) for name, m in metrics.items()}, td_error.reshape(batches.weight.shape)
+        rejected = metrics["rejected"].reshape(-1)
+        counted = {name: jnp.where(rejected, 0.0, m.reshape(-1)) for name, m in metrics.items() if name != "rejected"}
+        td_error = _harmless(td_error.reshape(batches.weight.shape))
+        return state, counted | {"rejected": rejected.astype(jnp.float32)}, td_error
 
     def diagnose(state: TrainState, batch: Batch) -> Metrics:
         def traces(data: Transition) -> tuple[Trace, Trace]:
@@ -274,17 +282,19 @@ def policy_gradient(
 
 def is_frozen(state: TrainState, max_rejected: int) -> Array:
     """Whether nothing is applied to a seed any more, `[]`; of several seeds, `[S]`."""
-    return jnp.max(state.rejected, -1) >= max_rejected
+    return jnp.maximum(state.rejected[..., _CRITIC], state.rejected[..., _ACTOR]) >= max_rejected
 
 
 def _chosen(which: Array, one: Tree, other: Tree) -> Tree:
     """One tree or the other, by a bool `[]`."""
-    return jax.tree.map(lambda a, b: jnp.where(which, a, b), one, other)
+    return jax.tree.map(
+        lambda a, b: a if a is b else jax.lax.select(jnp.broadcast_to(which, a.shape), a, b), one, other
+    )
 
 
-def _finite(sizes: tuple[Array, ...], moved: Tree) -> Array:
-    """Whether sizes `[]`, and all leaves of what is moved, are finite, `[]`; a norm is if every component is."""
-    return jnp.isfinite(jnp.stack([*sizes, _norm(moved)])).all()
+def _finite(*sizes: Any) -> Array:
+    """Whether all of these are, `[]`; by their sum, as one operation costs what one size does."""
+    return jnp.isfinite(sum(sizes, jnp.zeros(())))
 
 
 def _harmless(td_error: Array) -> Array:
@@ -343,4 +353,4 @@ def _descend(
 ) -> tuple[Tree, Tree]:
     with jax.numpy_dtype_promotion("standard"):  # optax raises a float to the power of its int32 counter
         updates, opt_state = optimizer.update(gradient, opt_state, params)
-    return updates, opt_state
+    return optax.apply_updates(params, updates), opt_state

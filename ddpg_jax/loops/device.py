@@ -325,7 +325,8 @@ def lane_rows(chunk: Chunk, lane: int, seed: int) -> list[Row]:
     rows: list[Row] = []
     if totals.episodes:
         means = {name: getattr(totals, name) / totals.episodes for name in ("episode_return", "episode_length")}
-        rows.append({"event": "episodes", "seed": seed, "step": chunk.step, "episodes": totals.episodes, **means})
+        finite = {name: mean for name, mean in means.items() if np.isfinite(mean)}  # rewards of 3e38 add up to infinity
+        rows.append({"event": "episodes", "seed": seed, "step": chunk.step, "episodes": totals.episodes, **finite})
     if totals.updates:
         sums = dict(zip(METRICS, totals.metrics.tolist(), strict=True))
         rejected = sums["rejected"]

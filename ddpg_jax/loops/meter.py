@@ -1,6 +1,6 @@
 """Bookkeeping of the host loop: episode statistics, and update metrics that stay on the device until they are wanted.
 
-An episode's predicted Q is averaged over the updates made while it lasted. Those numbers are on the device when the
+An episode's predicted Q is averaged over the updates applied while it lasted. Those numbers are on the device when the
 episode ends, so an end is only noted, and settled at the next report.
 """
 
@@ -17,7 +17,7 @@ from ddpg_jax.errors import NotFiniteError
 from ddpg_jax.loops.report import Row
 from ddpg_jax.types import Array, HostArray, Step
 
-_NOTED = ("return", "length", "episode", "began", "began_q", "q_sum")
+_NOTED = ("return", "length", "episode", "began", "began_q", "q_sum", "applied")
 """The arrays of a meter that have a fixed shape."""
 
 _ADVICE = "lower algorithm.critic_learning_rate, or set algorithm.max_grad_norm"
@@ -47,9 +47,10 @@ class Meter:
         self._max_q, self._rejected = names.index("max_q"), names.index("rejected")
         self._return, self._length = np.zeros(shape), np.zeros(shape, np.int64)
         self._episode = np.zeros(shape, np.int64)
-        self._began = np.zeros(shape, np.int64)  # updates made when the episode began
+        self._began = np.zeros(shape, np.int64)  # updates applied when the episode began
         self._began_q = np.zeros(shape)  # running sum of the largest Q at that update
         self._q_sum = np.zeros(len(seeds))  # the same sum at the last report
+        self._applied = np.zeros(len(seeds), np.int64)  # updates applied until then
         self._settled = 0  # updates made at the last report
         self._updates = 0
         self._pending: list[Array] = []
@@ -98,9 +99,11 @@ class Meter:
         num_seeds = len(self._seeds)
         metrics = np.concatenate(blocks, 1) if blocks else np.zeros((num_seeds, 0, len(self._names)), np.float32)
         self._check(metrics)
-        sums = np.concatenate([np.zeros((num_seeds, 1)), np.cumsum(metrics[..., self._max_q], 1, np.float64)], 1)
-        sums += self._q_sum[:, None]
-        rows = [self._episode_row(end, float(sums[end.seed, end.updates - self._settled])) for end in self._ends]
+        sums, applied = self._running(metrics)
+        rows: list[Row] = []
+        for end in self._ends:
+            at = end.seed, end.updates - self._settled
+            rows.append(self._episode_row(end, float(sums[at]), int(applied[at])))
         found = jax.device_get(dict(diagnostics or {}))
         for name, values in found.items():
             if not np.isfinite(values).all():
@@ -108,7 +111,7 @@ class Meter:
                 raise NotFiniteError(f"seed {seed}: {name} is not finite after {self._updates} updates; {_ADVICE}")
         of_seed = [{name: float(values[i]) for name, values in found.items()} for i in range(num_seeds)]
         rows += [self._update_row(i, step, metrics[i]) | of_seed[i] for i in range(num_seeds) if metrics.shape[1]]
-        self._q_sum, self._settled = sums[:, -1], self._updates
+        self._q_sum, self._applied, self._settled = sums[:, -1], applied[:, -1], self._updates
         self._pending, self._ends = [], []
         return rows
 
@@ -117,12 +120,12 @@ class Meter:
         if not lanes.any():
             return
         blocks: list[HostArray] = jax.device_get(self._pending)
-        pending = [block[..., self._max_q].sum(1, np.float64) for block in blocks]
-        q_sum = self._q_sum + sum(pending, np.zeros(len(self._seeds)))
+        empty = np.zeros((len(self._seeds), 0, len(self._names)), np.float32)
+        sums, applied = self._running(np.concatenate([empty, *blocks], 1))
         self._return[lanes], self._length[lanes] = 0.0, 0
         self._episode[lanes] += 1
-        self._began[lanes] = self._updates
-        self._began_q[lanes] = np.broadcast_to(q_sum[:, None], lanes.shape)[lanes]
+        self._began[lanes] = np.broadcast_to(applied[:, -1:], lanes.shape)[lanes]
+        self._began_q[lanes] = np.broadcast_to(sums[:, -1:], lanes.shape)[lanes]
 
     @property
     def returns(self) -> HostArray:
@@ -160,7 +163,14 @@ class Meter:
         """Critic updates of each seed so far."""
         return self._updates
 
-    def _episode_row(self, end: _End, q_sum: float) -> Row:
+    def _running(self, metrics: HostArray) -> tuple[HostArray, HostArray]:
+        """Running sums of the largest Q, and updates applied, before each of the pending updates and after the last."""
+        q, taken = metrics[..., self._max_q], metrics[..., self._rejected] == 0
+        starts = self._q_sum[:, None], self._applied[:, None]
+        sums = np.cumsum(np.concatenate([starts[0], np.where(taken, q, 0.0)], 1, dtype=np.float64), 1)
+        return sums, np.cumsum(np.concatenate([starts[1], taken], 1, dtype=np.int64), 1)
+
+    def _episode_row(self, end: _End, q_sum: float, applied: int) -> Row:
         lane = end.seed, end.env
         row: Row = {
             "event": "episode",
@@ -171,11 +181,11 @@ class Meter:
             "episode_return": end.episode_return,
             "episode_length": end.length,
         }
-        count = end.updates - int(self._began[lane])
+        count = applied - int(self._began[lane])
         if count:
             row["episode_max_q"] = (q_sum - float(self._began_q[lane])) / count
         self._episode[lane] += 1
-        self._began[lane], self._began_q[lane] = end.updates, q_sum
+        self._began[lane], self._began_q[lane] = applied, q_sum
         return row
 
     def _update_row(self, i: int, step: int, metrics: HostArray) -> Row:

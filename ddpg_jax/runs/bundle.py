@@ -99,11 +99,16 @@ def read_bundle(path: Path) -> Bundle:
         values, spec, seed = tomllib.loads(text["config"]), as_spec(json.loads(text["spec"])), int(text["seed"])
     except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
         raise StorageError(f"{path} cannot be read: {error}") from error
+    if not 0 <= seed < 2**63:
+        raise StorageError(f"{path} cannot be read: seed {seed} is none")
     identifier = values.get("env", {}).get("id", "") if isinstance(values.get("env"), dict) else ""
     config = resolve(values, {"env": {"id": identifier}}, source=str(path))
     agent = make_agent(config, spec)
     state = from_host(jax.eval_shape(agent.init, run_keys([0])[0]), arrays, "state", str(path))
     batch = from_host(_batch_like(arrays, spec, path), arrays, "batch", str(path))
+    updates, size = batch.weight.shape
+    if updates * size < 1 or updates % config.algorithm.critic_steps_per_round:
+        raise StorageError(f"{path} does not hold the batches of whole rounds, but {updates} of {size} transitions")
     return Bundle(config, seed, agent, jax.tree.map(jnp.asarray, state), batch, run_keys([seed])[0])
 
 

@@ -266,5 +266,5 @@ def _evaluation_rows(seeds: tuple[int, ...], evaluated: Evaluated) -> list[Row]:
 
 
 def _mean_return(rows: list[Row], otherwise: float | None) -> float | None:
-    returns = [row["episode_return"] for row in rows if row["event"] in ("episode", "episodes")]
+    returns = [row["episode_return"] for row in rows if "episode_return" in row]
     return float(np.mean(returns)) if returns else otherwise

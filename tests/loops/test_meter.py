@@ -161,6 +161,21 @@ def test_updates_that_were_rejected_do_not_count():
     assert meter.settle(4) == [{"event": "update", "seed": 7, "step": 4, "updates": 4, "rejected": 1.0}]
 
 
+def test_rejected_updates_do_not_count_in_the_value_of_an_episode():
+    """Q of 10 and 30 were predicted by updates that were applied, across two reports: 20; and then by none."""
+    meter = Meter((7,), 1, NAMES)
+    meter.updated(jnp.array([[(4.0, 10.0, 0.0), (0.0, 0.0, 1.0)]]))
+    meter.stepped(step([[1.0]], [[False]]), 1)
+    meter.settle(1)
+    meter.updated(jnp.array([[(0.0, 0.0, 1.0), (4.0, 30.0, 0.0)]]))
+    meter.stepped(step([[1.0]], [[True]]), 2)
+    meter.updated(jnp.array([[(0.0, 0.0, 1.0)]]))
+    meter.stepped(step([[1.0]], [[True]]), 3)
+    first, second, _ = meter.settle(3)
+    assert first["episode_max_q"] == 20.0
+    assert "episode_max_q" not in second
+
+
 def test_a_meter_goes_on_where_another_was():
     """Whether or not everything was settled; and an episode that is given up leaves no trace."""
     one = Meter((7, 8), 2, NAMES)
