@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from ddpg_jax.config import TAGS, Config, is_device_env
 from ddpg_jax.errors import ConfigError
+from ddpg_jax.learners import FastTD3Config
 from ddpg_jax.reading import dump_toml, load_config, resolve
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -127,7 +128,7 @@ def at(section: str, tags: dict[str, Any], **values: Any) -> dict[str, Any]:
 
 def test_the_schema_walk_sees_every_section():
     assert {section for section, *_ in FIELDS} == {""} | {
-        "env", "algorithm", "exploration", "replay", "evaluation", "logging"
+        "env", "algorithm", "exploration", "replay", "evaluation", "logging", "checkpoint"
     }  # fmt: skip
     assert len(FIELDS) > 35
     for section, tag in TAGS.items():
@@ -388,8 +389,9 @@ def configs(draw: st.DrawFn) -> Config:
     values = draw(_strategy(SCHEMA))
     algorithm = values.get("algorithm", {})
     algorithm["action_layer"] = algorithm.get("action_layer", 0) % len(algorithm.get("hidden", (64, 64)))
-    if algorithm.get("critic_hidden") is not None:
-        algorithm["action_layer"] %= len(algorithm["critic_hidden"])
+    default = FastTD3Config.model_fields["critic_hidden"].default if algorithm.get("name") == "fasttd3" else None
+    if (critic := algorithm.get("critic_hidden", default)) is not None:
+        algorithm["action_layer"] %= len(critic)
     algorithm.pop("architecture", None)
     if algorithm.get("learning_rate_schedule") == "exponential":
         algorithm["learning_rate_end"] = 0.1

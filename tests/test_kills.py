@@ -30,7 +30,7 @@ TASKS = {
         *(*SMALL, "--env.id", "HalfCheetah-v5", "--env.max-episode-steps", "150", "--replay.kind", "prioritized"),
         *("--replay.capacity", "2000", "--algorithm.name", "td3", "--exploration.kind", "ou"),
     ),
-    "device loop": (*SMALL, "--env.id", "jax:pendulum", "--total-steps", "20000", "--replay.capacity", "5000"),
+    "device loop": (*SMALL, "--env.id", "jax:pendulum", "--total-steps", "6000", "--replay.capacity", "5000"),
 }
 
 
@@ -114,9 +114,16 @@ def test_runs_that_are_killed_end_with_the_same_hashes(task, environment, tmp_pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", ["host loop, Pendulum", "device loop"])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+@pytest.mark.parametrize(
+    ("task", "number"),
+    [
+        ("host loop, Pendulum", signal.SIGTERM),
+        ("host loop, Pendulum", signal.SIGINT),
+        ("device loop", signal.SIGUSR1),
+    ],
+)
 def test_a_signal_ends_a_run_with_exit_75_and_it_goes_on(task, number, environment, tmp_path):
+    """At five random times; all three signals take the same way (tests/test_resume_run.py sends each)."""
     words = TASKS[task]
     finish(words, tmp_path / "clean", environment)
     chance, notices, path = random.Random(number), [], tmp_path / "run"  # noqa: S311

@@ -333,12 +333,14 @@ def lane_rows(chunk: Chunk, lane: int, seed: int) -> list[Row]:
         applied = totals.updates - rejected
         means = {name: value / applied for name, value in sums.items()} | {"max_q": totals.max_q} if applied else {}
         means |= {"rejected": rejected / totals.updates}
-        means |= zip(DIAGNOSTICS, totals.diagnostics.tolist(), strict=True)
+        found = zip(DIAGNOSTICS, totals.diagnostics.tolist(), strict=True)
+        means |= {name: value for name, value in found if np.isfinite(value)}
         rows.append({"event": "update", "seed": seed, "step": chunk.step, "updates": chunk.updates, **means})
     return rows
 
 
 def _check(config: Config, chunk: Chunk) -> None:
+    rejected = np.asarray(chunk.learner.rejected)
     for i, seed in enumerate(config.seed_list):
         if chunk.totals.faults[i]:
             raise EnvironmentFault(
@@ -346,6 +348,9 @@ def _check(config: Config, chunk: Chunk) -> None:
                 f"{chunk.totals.faults[i]} of the iterations before step {chunk.step}"
             )
         numbers = np.concatenate([chunk.totals.metrics[i], chunk.totals.diagnostics[i]])
+        numbers = (
+            numbers[: len(METRICS)] if rejected[i].any() else numbers
+        )  # a seed that diverges may be odd, and is marked
         bad = np.flatnonzero(~np.isfinite(numbers))
         if len(bad):
             name = (*METRICS, *DIAGNOSTICS)[bad[0]]

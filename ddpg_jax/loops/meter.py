@@ -105,11 +105,12 @@ class Meter:
             at = end.seed, end.updates - self._settled
             rows.append(self._episode_row(end, float(sums[at]), int(applied[at])))
         found = jax.device_get(dict(diagnostics or {}))
+        diverging = metrics[:, -1:, self._rejected].any(1)  # such a seed may be odd, and is marked
         for name, values in found.items():
-            if not np.isfinite(values).all():
-                seed = self._seeds[int(np.argmin(np.isfinite(values)))]
+            if not (whole := np.isfinite(values) | diverging).all():
+                seed = self._seeds[int(np.argmin(whole))]
                 raise NotFiniteError(f"seed {seed}: {name} is not finite after {self._updates} updates; {_ADVICE}")
-        of_seed = [{name: float(values[i]) for name, values in found.items()} for i in range(num_seeds)]
+        of_seed = [{name: float(x[i]) for name, x in found.items() if np.isfinite(x[i])} for i in range(num_seeds)]
         rows += [self._update_row(i, step, metrics[i]) | of_seed[i] for i in range(num_seeds) if metrics.shape[1]]
         self._q_sum, self._applied, self._settled = sums[:, -1], applied[:, -1], self._updates
         self._pending, self._ends = [], []

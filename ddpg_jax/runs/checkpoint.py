@@ -115,6 +115,7 @@ class CheckpointStore:
         self._row_leaves: list[Leaf] = []
         self._segments: list[Segment] = []  # what the next save may refer to
         self._clean = False
+        self._known: dict[str, Manifest] = {}  # of what this object has written or verified
 
     def save(self, checkpoint: Checkpoint) -> Found:
         """Writes a checkpoint, reads it back, and removes those that are not kept any more.
@@ -131,6 +132,7 @@ class CheckpointStore:
         except OSError as error:
             raise StorageError(f"{self._folder}: the checkpoint after {checkpoint.step} steps: {error}") from error
         self._row_leaves, self._segments = manifest.row_leaves, manifest.segments
+        self._known[f"{sequence:08d}-step-{checkpoint.step}"] = manifest
         try:
             self._prune()
         except (OSError, StorageError):  # what could not be removed now is removed next time
@@ -360,7 +362,9 @@ class CheckpointStore:
         Raises:
           StorageError: a manifest cannot be read, so that nothing is known to be needless; `newest` sees to that.
         """
-        known = [(name, self._manifest(name)) for _, name in self._every()]
+        names = [name for _, name in self._every()]
+        self._known = {name: self._known.get(name) or self._manifest(name) for name in names}
+        known = list(self._known.items())
         scored = [(each.score, each.sequence, name) for name, each in known if each.score is not None]
         kept = {name for name, _ in known[-self._keep :]} | ({max(scored)[2]} if scored else set[str]())
         for name, _ in known:
