@@ -33,7 +33,7 @@ from ddpg_jax.loops.schedule import calls_per_iteration, prioritization, reset_p
 from ddpg_jax.replay import device as replays
 from ddpg_jax.replay.device_prioritized import prioritized
 from ddpg_jax.rng import stream_key
-from ddpg_jax.types import ActFn, Agent, Array, Batch, DeviceEnv, EnvSpec, HostArray, Step, TrainState, Tree
+from ddpg_jax.types import ActFn, Agent, Array, Batch, DeviceEnv, EnvSpec, HostArray, TrainState, Tree
 
 if TYPE_CHECKING:
     from ddpg_jax.config import Config
@@ -94,8 +94,8 @@ class Totals(NamedTuple):
       episodes: episodes that ended, int32 `[]`.
       episode_return: sum of their returns, `[]`.
       episode_length: sum of their lengths, int32 `[]`.
-      faults: steps at which an environment reported a number that is not finite, though its action and the observation
-        before were, int32 `[]`.
+      faults: steps at which an environment reported a number that is not finite, though its action was, int32 `[]`;
+        0 is learned from and stored in the place of such a number.
     """
 
     updates: Array
@@ -253,15 +253,18 @@ def _iterate(
     act_keys, env_keys = (
         jax.random.split(stream_key(key, name, clock.iteration), num_envs) for name in ("explore", "environment")
     )
-    learner = ready(lane, clock)
-    action, act_state = choose(learner, lane.act_state, lane.obs, lane.first, act_keys)
+    obs, observed = _finite(lane.obs)
+    learner = ready(lane._replace(obs=obs), clock)
+    action, act_state = choose(learner, lane.act_state, obs, lane.first, act_keys)
     env_state, step = jax.vmap(env.step)(lane.env_state, action, env_keys)
-    store = replay.add(lane.store, clock.position, lane.obs, action, step)
+    (reward, rewarded), (next_obs, followed) = _finite(step.reward), _finite(step.next_obs)
+    step = step._replace(reward=reward, next_obs=next_obs)
+    store = replay.add(lane.store, clock.position, obs, action, step)
     clock = clock._replace(iteration=clock.iteration + 1, position=replays.advance(clock.position, steps))
     done = step.terminated | step.truncated
     episode_return, episode_length = lane.episode_return + step.reward, lane.episode_length + 1
-    sane = jnp.isfinite(action).all() & jnp.isfinite(lane.obs).all()  # else what comes of it is not its fault
-    totals = _noted(totals, step, done, episode_return, episode_length, sane)
+    answered = rewarded & followed | ~jnp.isfinite(action).all()  # what comes of such an action is not its fault
+    totals = _noted(totals, done, episode_return, episode_length, ~(observed & answered))
     lane = Lane(
         learner,
         act_state,
@@ -345,16 +348,19 @@ def nothing_yet() -> Totals:
     )
 
 
-def _noted(
-    totals: Totals, step: Step, done: Array, episode_return: Array, episode_length: Array, sane: Array
-) -> Totals:
-    finite = jnp.isfinite(step.reward).all()
-    if jnp.issubdtype(step.next_obs.dtype, jnp.floating):
-        finite &= jnp.isfinite(step.next_obs).all()
+def _finite(values: Array) -> tuple[Array, Array]:
+    """The values with 0 for those that are not finite, so that none is learned from or kept; and if all were, `[]`."""
+    if not jnp.issubdtype(values.dtype, jnp.floating):
+        return values, jnp.bool_(True)
+    finite = jnp.isfinite(values)
+    return jnp.where(finite, values, jnp.zeros_like(values)), finite.all()
+
+
+def _noted(totals: Totals, done: Array, episode_return: Array, episode_length: Array, fault: Array) -> Totals:
     ended = done.astype(jnp.int32)
     return totals._replace(
         episodes=totals.episodes + ended.sum(),
         episode_return=totals.episode_return + jnp.where(done, episode_return, jnp.zeros_like(episode_return)).sum(),
         episode_length=totals.episode_length + (episode_length * ended).sum(),
-        faults=totals.faults + (sane & ~finite).astype(jnp.int32),
+        faults=totals.faults + fault.astype(jnp.int32),
     )

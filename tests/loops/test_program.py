@@ -854,6 +854,47 @@ def test_numbers_of_an_environment_that_are_not_finite_end_the_run_and_name_the_
         next(reports(config, built.compiled, loop(), {}, 0))
 
 
+def spoiling(config: Config, leaf: str, value: float, when: int, where: int) -> DeviceEnv:
+    """Pendulum that reports a number once: a component of a leaf, at a step of an environment's life, or at resets."""
+    good = pendulum(config.env.max_episode_steps)
+
+    def spoilt(x: Any, here: Any) -> Any:
+        flat = jnp.atleast_1d(x)
+        return jnp.where(here, flat.at[where % len(flat)].set(value), flat).reshape(jnp.shape(x))
+
+    def reset(key: Any) -> Any:
+        state, obs = good.reset(key)
+        return (state, jnp.int32(0)), spoilt(obs, leaf == "first")
+
+    def step(state: Any, action: Any, key: Any) -> Any:
+        inner, age = state
+        inner, report = good.step(inner, action, key)
+        return (inner, age + 1), report._replace(
+            **{
+                name: spoilt(getattr(report, name), (leaf == name) & (age == when))
+                for name in ("reward", "next_obs", "obs")
+            }
+        )
+
+    return good._replace(reset=reset, step=step)
+
+
+@pytest.mark.parametrize(
+    ("leaf", "value", "when", "where"),
+    [("reward", np.nan, 5, 0), ("next_obs", np.inf, 30, 2), ("obs", -np.inf, 17, 1), ("first", np.nan, 0, 2)],
+)
+@pytest.mark.usefixtures("learning_nothing")
+def test_no_number_that_is_not_finite_enters_a_replay_on_device(leaf: str, value: float, when: int, where: int):
+    """From a reward, a successor, the first observation of a later episode, or of the run: reported, and not kept."""
+    config = device_config(seeds=[3, 4], total_steps=40, logging={"every": 40})
+    built = build(config, spoiling(config, leaf, value, when, where), devices=jax.devices()[:1])
+    last = next(device_loop(config, built.compiled, built.keys, {}))
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(last.place.lane.store))
+    assert (last.totals.faults >= 1).all()
+    with pytest.raises(EnvironmentFault, match="seed 3: an observation or a reward was not finite"):
+        next(reports(config, built.compiled, iter([last]), {}, 0))
+
+
 def test_a_metric_that_is_not_finite_ends_the_run_and_names_the_seed():
     built = four()
     chunk = next(device_loop(built.config, built.compiled, built.keys, {}))
