@@ -198,10 +198,12 @@ def _verify(options: argparse.Namespace, words: list[str]) -> int:
 def _train_distributed(config: Config, options: argparse.Namespace, shown: dict[str, Any]) -> Run:
     if options.run_dir is None:
         raise ConfigError("--distributed needs --run-dir: all processes write into one directory")
+    if options.init_from is not None:
+        raise ConfigError("--init-from has no effect with --distributed: begin the seeds of each process by themselves")
     from ddpg_jax.distributed import join, train_distributed
 
     join(options.coordinator, options.num_processes, options.process_id)
-    return train_distributed(config, options.run_dir, **shown)
+    return train_distributed(config, options.run_dir, resume=options.resume or "never", **shown)
 
 
 def _reproduce(options: argparse.Namespace, words: list[str]) -> int:

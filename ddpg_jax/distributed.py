@@ -10,7 +10,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -61,7 +61,12 @@ def own_seeds(config: Config) -> Config:
 
 
 def train_distributed(
-    config: Config, run_dir: str | Path, *, overwrite: bool = False, console: Console | None = None
+    config: Config,
+    run_dir: str | Path,
+    *,
+    overwrite: bool = False,
+    resume: Literal["never", "auto"] = "never",
+    console: Console | None = None,
 ) -> Run:
     """Trains the seeds of this process; process 0 then writes the result of all.
 
@@ -69,6 +74,7 @@ def train_distributed(
       config: the whole run, the same in every process.
       run_dir: directory of the whole; each process writes a run of its own into `process-<i>` of it.
       overwrite: whether the files of an earlier run there may be removed.
+      resume: "auto": each process goes on with the run that it finds in its directory, if it finds one.
       console: where progress is shown; None: nowhere.
 
     Returns:
@@ -77,11 +83,13 @@ def train_distributed(
     Raises:
       ConfigError: the seeds cannot be divided evenly.
       StorageError: there is a run and `overwrite` is not set.
-      DdpgJaxError: interrupted before the first evaluation that all processes share.
+      Interrupted: a signal ended this process; once all have ended, `resume="auto"` goes on.
+      DdpgJaxError: the processes have no evaluation in common.
     """
-    whole = RunDirectory(run_dir)
-    _make_room(whole, overwrite)
-    own = train(own_seeds(config), whole.path / f"process-{jax.process_index()}", overwrite=overwrite, console=console)
+    whole, own_dir = RunDirectory(run_dir), Path(run_dir) / f"process-{jax.process_index()}"
+    if resume == "never":
+        _make_room(whole, overwrite)
+    own = train(own_seeds(config), own_dir, overwrite=overwrite, resume=resume, console=console)
     steps, returns = _evaluations_of_all(RunDirectory(own.directory).metrics)
     if not steps:
         raise DdpgJaxError("the processes have no evaluation in common; what each one reached is in process-<i>")

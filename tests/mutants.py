@@ -527,7 +527,7 @@ def outcome(mutant: Mutant, slow: bool) -> str:
         if text.count(mutant.old) < 1:
             return "NOT FOUND: " + mutant.old
         path.write_text(text.replace(mutant.old, mutant.new, 1), encoding="utf-8")
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *mutant.tests.split()]
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider", *mutant.tests.split()]
         command += ["-m", "slow or not slow"] if slow else []
         environment = os.environ | {"PYTHONPATH": str(root)}
         try:

@@ -2,9 +2,11 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -47,17 +49,38 @@ def _free_port():
         return probe.getsockname()[1]
 
 
-def _train_in_processes(config, directory):
-    """Runs the command in two processes that find each other on loopback."""
+def test_weights_of_another_run_are_not_taken_silently(tmp_path, capsys):
+    assert main(["train", "--distributed", "--run-dir", str(tmp_path / "a"), "--init-from", str(tmp_path / "b")]) == 2
+    assert "--init-from has no effect with --distributed" in capsys.readouterr().err
+
+
+def _start(config, directory, *more):
+    """Starts the command in two processes that find each other on loopback."""
     path = directory.parent / f"{directory.name}.toml"
     path.write_text(dump_toml(config))
     job = ["--distributed", "--coordinator", f"127.0.0.1:{_free_port()}", "--num-processes", str(PROCESSES)]
-    command = [sys.executable, "-m", "ddpg_jax", "train", str(path), "--run-dir", str(directory), "--quiet", *job]
+    command = [
+        sys.executable,
+        "-m",
+        "ddpg_jax",
+        "train",
+        str(path),
+        "--run-dir",
+        str(directory),
+        "--quiet",
+        *job,
+        *more,
+    ]
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-    processes = [
+    return [
         subprocess.Popen([*command, "--process-id", str(i)], env=environment, stdout=subprocess.PIPE, text=True)
         for i in range(PROCESSES)
     ]
+
+
+def _train_in_processes(config, directory, *more):
+    """What the command leaves when both processes have come to their end."""
+    processes = _start(config, directory, *more)
     outputs = [process.communicate(timeout=500)[0] for process in processes]
     assert [process.returncode for process in processes] == [0] * PROCESSES, outputs
     return json.loads((directory / "result.json").read_text())
@@ -90,3 +113,31 @@ def test_both_processes_learn(tmp_path):
     assert np.median(scores[:4]) >= -250
     assert np.median(scores[4:]) >= -250
     assert (tmp_path / "shared" / "learning_curve.png").exists()
+
+
+@pytest.mark.slow
+def test_a_job_that_was_ended_by_a_signal_goes_on_to_the_bit(tmp_path):
+    """Both processes are told to stop while they learn; the same command with --resume auto ends the job."""
+    config = dj.load_config(
+        seeds=4, total_steps=20000, env={"id": "jax:pendulum"}, evaluation={"every": 2000}, checkpoint={"every": 1000}
+    )
+    clean = _train_in_processes(config, tmp_path / "clean")
+    processes = _start(config, tmp_path / "ended")
+    records = [tmp_path / "ended" / f"process-{i}" / "metrics.jsonl" for i in range(PROCESSES)]
+    deadline = time.monotonic() + 300
+    while not all(record.exists() and '"evaluation"' in record.read_text() for record in records):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    for process in processes:
+        process.send_signal(signal.SIGTERM)
+    for process in processes:
+        process.communicate(timeout=300)
+    assert [process.returncode for process in processes] == [75] * PROCESSES
+    assert not (tmp_path / "ended" / "result.json").exists()
+    result = _train_in_processes(config, tmp_path / "ended", "--resume", "auto")
+    assert result["final"] == clean["final"]
+    assert result["best"] == clean["best"]
+    for i in range(PROCESSES):
+        for name in ("metrics.jsonl", "checkpoints/final.safetensors"):
+            a, b = (tmp_path / run / f"process-{i}" / name for run in ("clean", "ended"))
+            assert a.read_bytes() == b.read_bytes(), name

@@ -167,7 +167,7 @@ def test_refusals_of_names(name, kwargs, message):
         ),
         ({"initial": lambda key: tuple(jnp.zeros(2))}, "has other parts than after a reset"),
     ],
-    ids=str,
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else value,
 )
 def test_refusals_of_what_cannot_be_trained(attributes, message):
     with pytest.raises(EnvironmentFault, match=message):
