@@ -121,6 +121,16 @@ def test_after_so_many_in_a_row_a_seed_is_frozen_for_good(made, make_batches):
     assert same(tiny.agent.reset(state, KEY), state)
 
 
+def test_moments_of_a_batch_that_are_no_numbers_are_not_kept(make_tiny, make_batches):
+    """One observation of 1e25: its square is infinite, and so is the batch's variance, but the loss is finite."""
+    tiny = make_tiny(normalization="batch")
+    state, *_ = tiny.update(tiny.init(KEY), make_batches(1), KEY)
+    after, metrics, _ = tiny.update(state, spoilt(make_batches(1), 0, 0, "obs", 1e25), KEY)
+    assert metrics["rejected"].tolist() == [1]
+    assert same(after, state, "step", "rejected")
+    assert finite(after)
+
+
 @pytest.mark.parametrize("which", ["actor", "critic"])
 def test_parameters_that_are_not_finite_are_not_learned_from(which, made, make_batches):
     tiny = made["ddpg"]

@@ -25,6 +25,9 @@ from ddpg_jax.errors import EnvironmentFault
 from ddpg_jax.types import EnvSpec, HostArray, Step
 
 _START_SECONDS = 120.0
+_LOOK_SECONDS = 0.5
+"""Time between two looks at the workers that have not answered. The pipe of one that died tells at once, unless an
+environment has started a process that was born with it."""
 
 
 class _Part(NamedTuple):
@@ -130,19 +133,23 @@ class WorkerLanes:
         self._await(self._timeout)
 
     def _await(self, seconds: float) -> None:
-        """Waits until every worker has answered; one that died is seen at once, through the end of its process."""
+        """Waits until every worker has answered, or one has died."""
         deadline = time.monotonic() + seconds
         waiting = dict(enumerate(self._pipes))
         while waiting:
-            sentinels = [self._processes[i].sentinel for i in waiting]
-            ready = wait([*waiting.values(), *sentinels], timeout=max(0.0, deadline - time.monotonic()))
-            if not ready:
+            left = deadline - time.monotonic()
+            ready = wait(list(waiting.values()), timeout=min(max(0.0, left), _LOOK_SECONDS))
+            heard = [i for i, pipe in waiting.items() if pipe in ready or (not ready and self._ended(i))]
+            if not heard and left <= 0:
                 raise EnvironmentFault(f"{self._name(next(iter(waiting)))} did not answer within {seconds:g} s")
-            for i in [i for i, pipe in waiting.items() if pipe in ready or self._processes[i].sentinel in ready]:
+            for i in heard:
                 answer = self._answer(i)
                 if answer:
                     raise EnvironmentFault(answer)
                 del waiting[i]
+
+    def _ended(self, i: int) -> bool:
+        return self._processes[i].exitcode is not None
 
     def _answer(self, i: int) -> str:
         try:
@@ -153,7 +160,8 @@ class WorkerLanes:
             return self._lost(i)
 
     def _lost(self, i: int) -> str:
-        self._processes[i].join(1.0)
+        if not self._ended(i):  # its pipe has, so it is about to
+            self._processes[i].join(1.0)
         code = self._processes[i].exitcode
         how = f"was ended by {signal.Signals(-code).name}" if code is not None and code < 0 else f"ended with {code}"
         return f"{self._name(i)} {how}"

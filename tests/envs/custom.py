@@ -102,6 +102,7 @@ FAULTS: dict[str, Callable[[tuple], tuple]] = {
     "reward beyond float32": _other(1, 1e300),
     "reward of two": _other(1, np.ones(2)),
     "reward complex": _other(1, 1j),
+    "reward text": _other(1, "1.5"),
     "shape longer": _obs(lambda obs: np.append(obs, 0)),
     "shape with batch": _obs(lambda obs: obs[None]),
     "shape of one": _obs(lambda obs: obs[:1]),
@@ -177,6 +178,16 @@ class Recorder(Walk):
     def step(self, action: np.ndarray) -> tuple[Any, ...]:
         self.actions.append(action.copy())
         return super().step(np.zeros(1))
+
+
+class Forks(Walk):
+    """Starts a process of its own that outlives it by some seconds, and holds whatever files it was born with."""
+
+    def reset(self, **arguments: Any) -> tuple[Any, dict]:
+        if os.fork() == 0:
+            time.sleep(12)
+            os._exit(0)
+        return super().reset(**arguments)
 
 
 class Who(Walk):

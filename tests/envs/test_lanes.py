@@ -309,6 +309,7 @@ STEP_FAULTS = {
     "reward beyond float32": "reward",
     "reward of two": "reward=array([1., 1.])",
     "reward complex": "reward=1j",
+    "reward text": "reward='1.5'",
     "shape longer": "shape (4,)",
     "shape with batch": "shape (1, 3)",
     "shape of one": "shape (1,)",

@@ -154,9 +154,21 @@ def test_a_worker_killed_between_two_steps_is_reported(victim, gone):
 def test_a_worker_that_hangs_is_reported_after_the_time_given_and_ended():
     with _workers(_faulty("hangs", step=0), timeout=3.0) as lanes:
         lanes.reset()
+        began = time.monotonic()
         with pytest.raises(EnvironmentFault, match=r"lanes 3 to 5.* did not answer within 3 s"):
             lanes.step(ZEROS)
+        assert 3 <= time.monotonic() - began < 10
         assert len(multiprocessing.active_children()) == 2  # close has to end it
+
+
+def test_a_worker_is_missed_though_what_it_started_holds_its_pipe_open():
+    with _workers(custom.Forks, shape=(1, 1), workers=1) as lanes:
+        lanes.reset()
+        os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+        began = time.monotonic()
+        with pytest.raises(EnvironmentFault, match=r"lanes 0 to 0.* SIGKILL"):
+            lanes.step(np.zeros((1, 1, 2), np.float32))
+        assert time.monotonic() - began < 8
 
 
 def test_an_environment_that_cannot_be_made_in_a_worker_is_reported_and_nothing_is_left():
@@ -169,13 +181,19 @@ def test_an_environment_that_cannot_be_made_in_a_worker_is_reported_and_nothing_
 
 
 SCRIPT = """
-import os, pathlib, re, signal, sys
+import multiprocessing, os, pathlib, re, signal, sys, threading
+from functools import partial
 import custom, numpy as np
 from ddpg_jax.envs.registry import describe
 from ddpg_jax.envs.workers import WorkerLanes
-lanes = WorkerLanes(custom.Who, (2, 1), custom.lane_seed, spec=describe(custom.Who()), workers=2, timeout=60.0)
-print(*lanes.reset()[:, 0, 0].astype(int).tolist(), flush=True)
+hangs = sys.argv[1] == "kill while they hang"
+make = partial(custom.Faulty, "hangs", lane=1, step=0) if hangs else custom.Who
+lanes = WorkerLanes(make, (2, 1), custom.lane_seed, spec=describe(make()), workers=2, timeout=60.0)
+lanes.reset()
+print(*(process.pid for process in multiprocessing.active_children()), flush=True)
 print(*set(re.findall(r"/dev/shm/\\S+", pathlib.Path("/proc/self/maps").read_text())), flush=True)
+if hangs:
+    threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGKILL)).start()
 lanes.step(np.zeros((2, 1, 2), np.float32))
 if sys.argv[1] == "kill":
     os.kill(os.getpid(), signal.SIGKILL)
@@ -184,7 +202,7 @@ if sys.argv[1] == "close":
 """
 
 
-@pytest.mark.parametrize(("end", "code"), [("close", 0), ("forget", 0), ("kill", -9)])
+@pytest.mark.parametrize(("end", "code"), [("close", 0), ("forget", 0), ("kill", -9), ("kill while they hang", -9)])
 def test_when_the_process_ends_so_do_its_workers_and_its_memory(end, code):
     environment = os.environ | {"PYTHONPATH": str(Path(custom.__file__).parent), "PYTHONWARNINGS": "error"}
     done = subprocess.run(
