@@ -157,7 +157,7 @@ MUTANTS = (
         "    return",
         OF_WORKERS,
     ),
-    Mutant("workers: those that hang are ended", WORKERS, "process.kill()", "pass", OF_WORKERS),
+    Mutant("workers: those that hang are ended", WORKERS, "process.kill()", "continue", OF_WORKERS),
     Mutant(
         "spaces: actions are a box",
         "envs/registry.py",
@@ -353,7 +353,9 @@ MUTANTS = (
         RESUME,
     ),
     # the run
-    Mutant("directory: one owner", DIRECTORY, "fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)", "pass", OF_DIRECTORY),
+    Mutant(
+        "directory: one owner", DIRECTORY, "fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)", "continue", OF_DIRECTORY
+    ),
     Mutant(
         "directory: a used one is refused",
         DIRECTORY,
@@ -438,7 +440,7 @@ MUTANTS = (
         "run: saved before a fault ends it",
         "training.py",
         "_save_before(report.fault, partial(saver.save_now, store, make))",
-        "pass",
+        "continue",
         RESUME,
     ),
     Mutant(

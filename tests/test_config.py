@@ -198,6 +198,11 @@ def test_sections_that_are_no_tables_are_refused():
         assert lines_for(message({section: 5}), section)
 
 
+def test_a_word_that_resembles_none_is_told_what_there_is_unless_that_is_long():
+    assert "unknown key; there are " in message({"env": {"qqqqqqqqq": 1}})
+    assert lines_for(message({"algorithm": {"qqqqqqqqq": 1}}), "algorithm.qqqqqqqqq")[0].endswith("unknown key")
+
+
 def test_elements_of_lists_are_checked():
     assert lines_for(message({"algorithm": {"hidden": [64, 0]}}), "algorithm.hidden.1")
     assert lines_for(message({"seeds": [0, -1]}), "seeds.1")
@@ -216,6 +221,7 @@ def test_fields_that_contradict_each_other_are_refused():
     assert "updates_per_call=3 is not a multiple of" in message({"algorithm": {"name": "td3", "updates_per_call": 3}})
     assert "v_min=1.0 is not below" in message({"algorithm": {"name": "d4pg", "v_min": 1, "v_max": 1}})
     resolve({"algorithm": {"action_layer": 1}}, {}, source="")
+    assert resolve({"algorithm": {"architecture": "simba"}}, {}, source="").algorithm.architecture == "simba"
     resolve({"algorithm": {"critic_weight_decay": 0.1, "weight_decay": "l2"}}, {}, source="")
 
 

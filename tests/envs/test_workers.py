@@ -129,6 +129,14 @@ def test_a_fault_at_the_reset_is_reported():
         lanes.reset()
 
 
+def test_lanes_that_were_closed_are_of_no_use():
+    with _workers(custom.Walk) as lanes:
+        lanes.close()
+        for use in (lanes.reset, partial(lanes.step, ZEROS)):
+            with pytest.raises(EnvironmentFault, match="were closed; make new lanes"):
+                use()
+
+
 def test_an_action_that_is_not_finite_is_refused():
     action = ZEROS.copy()
     action[1, 2, 0] = np.nan

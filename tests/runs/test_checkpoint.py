@@ -523,8 +523,12 @@ def test_rows_that_break_after_they_were_verified_are_not_read(tmp_path):
     store = saved(tmp_path, 8)
     loaded = store.load(store.newest()[0])
     segment = next((tmp_path / "rows").iterdir())
-    segment.write_bytes(segment.read_bytes()[:-1] + b"?")
+    whole = segment.read_bytes()
+    segment.write_bytes(whole[:-1] + b"?")
     with pytest.raises(StorageError, match="its hash is another"):
+        loaded.rows.read(0, 8)
+    segment.write_bytes(whole + b"?")
+    with pytest.raises(StorageError, match="instead of"):
         loaded.rows.read(0, 8)
     segment.unlink()
     with pytest.raises(StorageError, match="is broken"):

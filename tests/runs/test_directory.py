@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from datetime import datetime
 
 import pytest
 from tiny_run import finished_run, tiny_config
@@ -215,6 +216,48 @@ def test_of_two_that_want_a_directory_exactly_one_gets_it(tmp_path):
     finally:
         for racer in racers:
             racer.communicate()
+
+
+def test_a_run_that_another_has_left_just_before_the_lock_is_kept(tmp_path, monkeypatch):
+    take = RunDirectory._take_lock
+
+    def late(run):
+        (run.path / "config.toml").write_text("theirs")  # another process began here, and has ended already
+        take(run)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunDirectory, "_take_lock", late)
+        with pytest.raises(StorageError, match="is not empty"):
+            RunDirectory.create(tmp_path / "run", "name")
+    assert (tmp_path / "run" / "config.toml").read_text() == "theirs"
+    run = RunDirectory.open(tmp_path / "run")
+    with run.own(), run.own():  # it was given back
+        pass
+
+
+def test_the_directory_of_a_job_is_not_that_of_a_run(tmp_path):
+    for name in ("config.toml", "process-0/config.toml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    with pytest.raises(StorageError, match="the runs of several processes: name one of them"):
+        RunDirectory.open(tmp_path)
+    assert RunDirectory.open(tmp_path / "process-0").path == tmp_path / "process-0"
+
+
+def test_names_that_are_taken_are_counted_on(tmp_path, monkeypatch):
+    class Noon(datetime):
+        @classmethod
+        def now(cls):
+            return cls(2026, 1, 2, 12)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("ddpg_jax.runs.directory.datetime", Noon)
+    names = [RunDirectory.create(None, "ddpg").path.name for _ in range(3)]
+    assert names == ["ddpg_2026-01-02T12-00-00", "ddpg_2026-01-02T12-00-00_2", "ddpg_2026-01-02T12-00-00_3"]
+    for i in range(4, 1000):
+        (tmp_path / "runs" / f"{names[0]}_{i}").mkdir()
+    with pytest.raises(StorageError, match="and 999 more are taken"):
+        RunDirectory.create(None, "ddpg")
 
 
 def test_the_start_of_a_file_is_copied(tmp_path):
