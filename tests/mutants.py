@@ -240,6 +240,13 @@ MUTANTS = (
     Mutant("store: links are not followed", FILES, ' | getattr(os, "O_NOFOLLOW", 0)', "", CHECKPOINT),
     Mutant("store: pipes do not block", FILES, ' | getattr(os, "O_NONBLOCK", 0)', "", f"{CHECKPOINT}"),
     Mutant(
+        "store: names of new folders are synced",
+        FILES,
+        "        sync_folder(each.parent)\n",
+        "        pass\n",
+        CHECKPOINT,
+    ),
+    Mutant(
         "store: regular files only",
         FILES,
         "if not stat.S_ISREG(os.fstat(descriptor).st_mode):",
@@ -359,7 +366,7 @@ MUTANTS = (
     Mutant(
         "directory: a used one is refused",
         DIRECTORY,
-        "if any(path.name != _LOCK for path in self.path.iterdir()):",
+        "if any(path.name not in _NO_RUN for path in self.path.iterdir()):",
         "if False:",
         OF_DIRECTORY,
     ),

@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+from contextlib import suppress
 from functools import partial
 
 import gymnasium
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from gymnasium.envs.classic_control import PendulumEnv
 from gymnasium.wrappers import TimeLimit
+from power import Disk, Killed
 from safetensors.numpy import load_file
 from tiny_run import EPISODE, read_rows, tiny_config
 
@@ -19,6 +21,7 @@ from ddpg_jax.cli import main
 from ddpg_jax.config import Config, sections
 from ddpg_jax.errors import ConfigError, EnvironmentFault, Interrupted, StorageError
 from ddpg_jax.reading import dump_toml, merge
+from ddpg_jax.runs import files
 from ddpg_jax.runs.checkpoint import CheckpointStore, digest
 from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.runs.saver import MOST_FAILURES, Saver
@@ -120,6 +123,26 @@ def test_the_command_exits_with_75_and_resume_goes_on(clean, signal_at, tmp_path
     assert main(["resume", str(path)]) == 0
     assert "is complete after 60 steps" in capsys.readouterr().out
     assert contents(path) == contents(clean["Pendulum-v1"].directory)
+
+
+@pytest.mark.parametrize("power", [False, True], ids=["the process", "the power"])
+@pytest.mark.parametrize("share", [*range(1, 9), 0.1, 0.35, 0.6, 0.85, 1.0])
+def test_where_a_run_is_cut_off_at_a_call_the_same_command_ends_it(share, power, clean, tmp_path, monkeypatch):
+    """At one of its first calls of the file system, or after a share of them. If the power fails, all that was not
+    synced is lost, names too."""
+    config, calls = config_of(), []
+    if isinstance(share, float):
+        with monkeypatch.context() as patch:
+            patch.setattr(files, "before", lambda *call: calls.append(call))
+            dj.train(config, tmp_path / "counted")
+    (tmp_path / "disk").mkdir()
+    with monkeypatch.context() as patch:
+        disk = Disk(tmp_path / "disk", patch, at=round(share * len(calls)) if calls else share)
+        with suppress(Killed):
+            dj.train(config, tmp_path / "disk" / "run")
+    disk.after_the_power_failed(tmp_path / "disk") if power else disk.forget()
+    dj.train(config, tmp_path / "disk" / "run", resume="auto")
+    assert contents(tmp_path / "disk" / "run") == contents(clean["Pendulum-v1"].directory)
 
 
 def test_resume_auto_needs_a_directory(capsys):

@@ -28,6 +28,9 @@ _FILES = (
 )
 _FOLDERS = ("tensorboard", "checkpoints")
 _LOCK = "run.lock"
+_PART = ".part"
+_NO_RUN = frozenset({_LOCK, "config.toml" + _PART})
+"""What a run leaves that was cut off before it had begun."""
 
 
 class RunDirectory:
@@ -120,7 +123,7 @@ class RunDirectory:
           StorageError: it cannot be written.
         """
         try:
-            part = path.with_name(path.name + ".part")
+            part = path.with_name(path.name + _PART)
             files.write_file(part, [text.encode()])
             files.rename(part, path)
             files.sync_folder(path.parent)
@@ -170,7 +173,7 @@ class RunDirectory:
             raise StorageError(f"{self.path} cannot be written: {error}") from error
 
     def _refuse_if_used(self) -> None:
-        if any(path.name != _LOCK for path in self.path.iterdir()):
+        if any(path.name not in _NO_RUN for path in self.path.iterdir()):
             raise StorageError(
                 f"{self.path} is not empty: name another --run-dir, go on with the run there by ddpg-jax resume, "
                 "or replace it with --overwrite"

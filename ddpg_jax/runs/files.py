@@ -24,9 +24,12 @@ def before(operation: str, path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Makes a folder, and those above it; one that is there is taken."""
+    """Makes a folder, and those above it, whose names are on the disk then; one that is there is taken."""
     before("mkdir", path)
+    missing = [each for each in (path, *path.parents) if not each.exists()]
     path.mkdir(parents=True, exist_ok=True)
+    for each in reversed(missing):
+        sync_folder(each.parent)
 
 
 def write_file(path: Path, parts: Iterable[Any]) -> Written:

@@ -61,8 +61,11 @@ class JsonLines:
         self._failing = False
         with _storage(path):
             files.before("open", path)
-            self._file = path.open("r+b" if path.exists() else "w+b", buffering=0)
+            new = not path.exists()
+            self._file = path.open("w+b" if new else "r+b", buffering=0)
             self._size = self._file.seek(0, os.SEEK_END)
+            if new:
+                files.sync_folder(path.parent)
         if offset is not None:
             try:
                 self._cut(offset)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from power import Disk, Killed
 
 from ddpg_jax.errors import StorageError
 from ddpg_jax.runs import checkpoint as module
@@ -227,10 +228,6 @@ def test_two_and_the_best_are_kept(tmp_path):
 # Killed, and out of room.
 
 
-class Killed(BaseException):
-    """The process ends here: nothing after it runs, what was written stays."""
-
-
 class Fault:
     """Raises at the k-th call of the system."""
 
@@ -334,63 +331,6 @@ def test_a_single_error_is_tidied_up(tmp_path, monkeypatch):
         assert needed == {"manifest.json"}
 
 
-class Disk:
-    """What a disk holds if the power fails: bytes of files that were synced, names in folders that were synced.
-
-    It is the hardest disk: whatever was not asked for explicitly is lost, or, of bytes, torn.
-    """
-
-    def __init__(self, folder, monkeypatch, at):
-        self._folder, self._at, self._count = folder, at, 0
-        self.files = {path: path.read_bytes() for path in all_files(folder)}
-        self._synced = dict(self.files)
-        self._before = files.before
-        monkeypatch.setattr(files, "before", self)
-        for name in ("write_file", "sync_folder"):
-            monkeypatch.setattr(files, name, self._noting(getattr(files, name), name))
-
-    def __call__(self, operation, path):
-        self._count += 1
-        if self._count > self._at:
-            raise Killed
-
-    def _noting(self, call, name):
-        def noted(path, *rest):
-            result = call(path, *rest)
-            if name == "write_file":
-                self._synced[path] = path.read_bytes()  # its bytes are safe, its name is not yet
-            else:
-                self._names(path)
-            return result
-
-        return noted
-
-    def _names(self, folder):
-        """The names in a folder are safe from now on, those of the bytes below it as far as they are."""
-        self.files = {path: content for path, content in self.files.items() if path.parent != folder}
-        for path in folder.iterdir():
-            if path.is_file():
-                self.files[path] = self._content(path)
-        below = [path for path in all_files(folder) if path.parent != folder]
-        gone = [path for path in self.files if folder in path.parents and path.parent != folder and not path.exists()]
-        for path in gone:
-            del self.files[path]
-        for path in below:
-            if path.parent.parent == folder and path not in self.files:
-                self.files[path] = self._content(path)
-
-    def _content(self, path):
-        """The bytes that were synced under any name, or a torn half of them."""
-        now = path.read_bytes()
-        return now if now in self._synced.values() else now[: len(now) // 2]
-
-    def after_the_power_failed(self, folder):
-        shutil.rmtree(folder)
-        for path, content in self.files.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
-
-
 def test_after_a_power_failure_the_old_or_the_new_one_is_there(tmp_path, monkeypatch):
     calls, ended = calls_of_a_save(tmp_path, monkeypatch), []
     for k in range(calls + 1):
@@ -409,6 +349,24 @@ def test_after_a_power_failure_the_old_or_the_new_one_is_there(tmp_path, monkeyp
         CheckpointStore(folder).save(checkpoint(34))
         assert equal(newest(folder)[0], checkpoint(34))
     assert set(ended) == {26, 33}
+    assert ended[-1] == 33  # once a save has returned
+
+
+def test_after_a_power_failure_in_the_first_save_there_is_all_or_nothing(tmp_path, monkeypatch):
+    ended, returned = [], False
+    while not returned:
+        folder = tmp_path / f"first-{len(ended)}"
+        folder.mkdir()
+        with monkeypatch.context() as patch:
+            disk = Disk(folder, patch, at=len(ended))
+            with suppress(Killed):
+                CheckpointStore(folder / "checkpoints").save(checkpoint(8))
+                returned = True
+        disk.after_the_power_failed(folder)
+        found, _ = CheckpointStore(folder / "checkpoints").newest()
+        ended.append(found is not None)
+    assert ended[-1]
+    assert not ended[0]
 
 
 def test_what_is_not_read_back_as_it_was_written_is_not_a_checkpoint(tmp_path, monkeypatch):
@@ -710,6 +668,14 @@ def test_memory_stays_under_twice_the_file(tmp_path):
 
 
 # The calls themselves.
+
+
+def test_only_regular_files_are_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for read in (files.file_size, files.hash_file, lambda path: files.read_file(path, 0)):
+        for path in (tmp_path / "pipe", tmp_path):
+            with pytest.raises(OSError, match="is no regular file"):
+                read(path)
 
 
 def test_removing_what_is_not_there_is_no_error(tmp_path):
