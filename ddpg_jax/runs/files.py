@@ -104,6 +104,7 @@ def remove(path: Path) -> None:
         if path.is_dir() and not path.is_symlink():
             for each in names(path):
                 remove(path / each)
+            before("rmdir", path)
             path.rmdir()
         else:
             path.unlink()

@@ -185,6 +185,22 @@ def test_rows_of_a_run_that_went_back_are_not_taken_for_those_of_the_other(tmp_p
     assert equal(newest(tmp_path)[0], checkpoint(15))
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (Rows(0, 15, rows_between), Rows(0, 8, rows_between)),
+        (Rows(5, 15, rows_between), Rows(0, 20, rows_between)),
+        (Rows(0, 8, lambda a, b: {"rows": rows_between(a, b)["rows"]}), Rows(0, 15, rows_between)),
+    ],
+    ids=["fewer", "earlier ones", "of another form"],
+)
+def test_rows_that_do_not_continue_what_was_written_are_written_anew(before, after, tmp_path):
+    store = CheckpointStore(tmp_path)
+    store.save(checkpoint(8)._replace(rows=before))
+    store.save(checkpoint(9)._replace(rows=after))
+    assert equal(newest(tmp_path)[0], checkpoint(9)._replace(rows=after))
+
+
 def test_large_rows_are_divided_and_too_many_files_are_joined(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "SEGMENT_BYTES", 20)
     monkeypatch.setattr(module, "MOST_SEGMENTS", 6)
@@ -249,7 +265,7 @@ def calls_of_a_save(tmp_path, monkeypatch):
         store.load(store.newest()[0])
         fault = Fault(patch, None)
         store.save(checkpoint(33))
-    assert {"mkdir", "open", "write", "fsync", "rename", "remove", "read", "list"} == set(fault.calls)
+    assert {"mkdir", "open", "write", "fsync", "rename", "remove", "rmdir", "read", "list"} == set(fault.calls)
     return len(fault.calls)
 
 
@@ -383,6 +399,7 @@ def test_what_is_not_read_back_as_it_was_written_is_not_a_checkpoint(tmp_path, m
         patch.setattr(files, "write_file", lying)
         with pytest.raises(StorageError, match="its hash is another"):
             store.save(checkpoint(9))
+    assert [path.name for path in tmp_path.glob("corrupt-*")] == ["corrupt-00000002-step-9"]
     assert equal(newest(tmp_path)[0], checkpoint(8))
     store.save(checkpoint(10))
     assert equal(newest(tmp_path)[0], checkpoint(10))
@@ -522,6 +539,7 @@ def deep(depth):
 
 HOSTILE = {
     "path out of the folder": lambda m: m["segments"][0].update(name="../../canary"),
+    "path to a whole file outside": lambda m: m["segments"][0].update(name="../../whole"),
     "absolute path": lambda m: m["segments"][0].update(name="/etc/passwd"),
     "folder in a name": lambda m: m["segments"][0].update(name="x/00000001-0-8.safetensors"),
     "absurd shape": lambda m: m["leaves"][0].update(shape=[2**50]),
@@ -556,6 +574,7 @@ def test_hostile_manifests_are_refused(tmp_path, kind):
     path = tmp_path / "a" / "c" / "00000001-step-8" / "manifest.json"
     rewritten(path, lambda values: None)
     assert newest(tmp_path / "a" / "c")[0] is not None  # rewriting alone changes nothing
+    shutil.copy(next((tmp_path / "a" / "c" / "rows").iterdir()), tmp_path / "a" / "whole")
     rewritten(path, HOSTILE[kind])
     store = CheckpointStore(tmp_path / "a" / "c")
     ((_, said),) = store.examine()

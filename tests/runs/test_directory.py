@@ -108,6 +108,21 @@ def test_text_replaces_a_whole_file_and_leaves_no_part(tmp_path):
     assert contents(tmp_path).keys() == {"config.toml"}
 
 
+def test_a_text_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
+    run = RunDirectory.create(tmp_path, "name")
+    run.write_text(run.config, "before")
+
+    def full(operation, path):
+        if operation in ("write", "fsync"):
+            raise OSError(errno.ENOSPC, "full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "before", full)
+        with pytest.raises(StorageError, match=r"config\.toml cannot be written: .* full"):
+            run.write_text(run.config, "after")
+    assert run.config.read_text() == "before"
+
+
 def test_what_cannot_be_written_is_a_storage_error(tmp_path):
     run = RunDirectory.create(tmp_path, "name")
     run.config.mkdir()
