@@ -58,7 +58,7 @@ MUTANTS = (
         UPDATE,
         "_chosen(is_frozen(state, max_rejected), state, new)",
         "new",
-        "tests/agents",
+        GUARDS,
     ),
     Mutant(
         "update: no actor step after a bad batch", UPDATE, "tried=state.rejected[_CRITIC] == 0", "tried=True", GUARDS
