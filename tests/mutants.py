@@ -56,7 +56,7 @@ MUTANTS = (
     Mutant(
         "update: a frozen seed is not reset",
         UPDATE,
-        "_chosen(is_frozen(state, max_rejected), state, new)",
+        "select(is_frozen(state, max_rejected), state, new)",
         "new",
         GUARDS,
     ),

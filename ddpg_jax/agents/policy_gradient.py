@@ -34,6 +34,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from ddpg_jax.agents import normalize
+from ddpg_jax.agents.adam import Held, held, select
 from ddpg_jax.agents.slots import (
     ActionFn,
     AugmentFn,
@@ -91,7 +92,7 @@ def policy_gradient(
       networks: encoder `obs [*O] -> h`, actor `h -> action [A]` in [-1, 1], critic `(h, action [A]) -> [M, Z]`.
       head: what the critics' outputs mean.
       exploration: of one environment.
-      optimizers: an `optax.GradientTransformation` for each network.
+      optimizers: an `optax.GradientTransformation` for each network; fastest where it is `Held`.
       follow: how the targets follow after a round.
       follow_critic: how they follow after each critic step.
       normalizer: of the observations.
@@ -110,6 +111,7 @@ def policy_gradient(
       Silver et al., "Deterministic policy gradient algorithms" (2014), eq. 9; Lillicrap et al., Algorithm 1
       (arXiv:1509.02971); Fujimoto et al., Algorithm 1 (arXiv:1802.09477).
     """
+    optimizers = Params(*map(held, optimizers))
 
     def init(run_key: Array) -> TrainState:
         params = Params(*(net.init(stream_key(run_key, f"init/{name}")) for name, net in _named(networks)))
@@ -124,18 +126,16 @@ def policy_gradient(
     def reset(state: TrainState, run_key: Array) -> TrainState:
         new = init(stream_key(run_key, "reset networks", state.step))
         new = new._replace(step=state.step, stats=new.stats._replace(obs=state.stats.obs))
-        return _chosen(is_frozen(state, max_rejected), state, new)
+        return select(is_frozen(state, max_rejected), state, new)
 
-    def kept(
-        state: TrainState, new: TrainState, which: int, sizes: tuple[Array, ...], tried: Array | bool = True
-    ) -> tuple[TrainState, Array]:
-        """The new state if it is finite, tried, and the seed is not frozen, else the old one; and whether it is new."""
+    def judged(
+        state: TrainState, which: int, sizes: tuple[Array, ...], tried: Array | bool = True
+    ) -> tuple[Array, Array]:
+        """Whether a step is applied: it is finite, tried, and the seed is not frozen; and the rejections in a row."""
         finite = _finite(*sizes, *numbers)
         tried = tried & ~is_frozen(state, max_rejected)
         counted = jnp.where(finite, jnp.zeros_like(state.rejected), state.rejected + 1)
-        rejected = jnp.where(tried & (np.arange(2) == which), counted, state.rejected)
-        applied = finite & tried
-        return _chosen(applied, new, state)._replace(step=new.step, rejected=rejected), applied
+        return finite & tried, jnp.where(tried & (np.arange(2) == which), counted, state.rejected)
 
     def init_act(num_envs: int) -> Tree:
         return jax.vmap(lambda _: exploration.init())(jnp.arange(num_envs))
@@ -187,15 +187,15 @@ def policy_gradient(
         (value, (td_error, values, trace)), (d_encoder, d_critic) = jax.value_and_grad(loss, has_aux=True)(
             (state.params.encoder, state.params.critic)
         )
-        encoder, encoder_opt = _descend(optimizers.encoder, d_encoder, state.opt_state.encoder, state.params.encoder)
-        critic, critic_opt = _descend(optimizers.critic, d_critic, state.opt_state.critic, state.params.critic)
-        params = state.params._replace(encoder=encoder, critic=critic)
         norm = _norm(d_critic)
+        applied, rejected = judged(state, _CRITIC, (value, norm, _norm(d_encoder), _norm(trace.moments)))
+        old, old_opt = state.params, state.opt_state
+        encoder, encoder_opt = _descend(optimizers.encoder, d_encoder, old_opt.encoder, old.encoder, applied)
+        critic, critic_opt = _descend(optimizers.critic, d_critic, old_opt.critic, old.critic, applied)
+        params = old._replace(encoder=encoder, critic=critic)
         new = state._replace(
-            step=state.step + 1,
             params=params,
             target_params=follow_critic(params, state.target_params, state.step + 1),
-            opt_state=state.opt_state._replace(encoder=encoder_opt, critic=critic_opt),
             stats=_moved(state.stats, critic=trace.moments),
         )
         metrics = {
@@ -204,7 +204,8 @@ def policy_gradient(
             "mean_q": jnp.mean(values),
             "max_q": jnp.max(values),
         }
-        state, applied = kept(state, new, _CRITIC, (value, norm, _norm(d_encoder), _norm(trace.moments)))
+        opt_state = old_opt._replace(encoder=encoder_opt, critic=critic_opt)
+        state = select(applied, new, state)._replace(step=state.step + 1, opt_state=opt_state, rejected=rejected)
         return state, (metrics | {"rejected": ~applied}, td_error)
 
     def actor_step(state: TrainState, data: Transition, run_key: Array) -> tuple[TrainState, Metrics]:
@@ -216,13 +217,14 @@ def policy_gradient(
             return jnp.mean(losses), (actions, trace)
 
         (value, (actions, trace)), d_actor = jax.value_and_grad(loss, has_aux=True)(state.params.actor)
-        actor, actor_opt = _descend(optimizers.actor, d_actor, state.opt_state.actor, state.params.actor)
-        params = state.params._replace(actor=actor)
         norm = _norm(d_actor)
+        of_this, tried = (value, norm, _norm(trace.moments)), state.rejected[_CRITIC] == 0
+        applied, rejected = judged(state, _ACTOR, of_this, tried)
+        actor, actor_opt = _descend(optimizers.actor, d_actor, state.opt_state.actor, state.params.actor, applied)
+        params = state.params._replace(actor=actor)
         new = state._replace(
             params=params,
             target_params=follow(params, state.target_params, state.step),
-            opt_state=state.opt_state._replace(actor=actor_opt),
             stats=_moved(state.stats, actor=trace.moments),
         )
         metrics = {
@@ -230,8 +232,8 @@ def policy_gradient(
             "actor_grad_norm": norm,
             "saturated": jnp.mean(jnp.abs(actions) > SATURATED, dtype=jnp.float32),
         }
-        of_this = (value, norm, _norm(trace.moments))
-        state, applied = kept(state, new, _ACTOR, of_this, tried=state.rejected[_CRITIC] == 0)
+        opt_state = state.opt_state._replace(actor=actor_opt)
+        state = select(applied, new, state)._replace(opt_state=opt_state, rejected=rejected)
         return state, metrics | {"rejected": ~applied}
 
     def augmented(batch: Batch, run_key: Array, step: Array) -> Batch:
@@ -283,13 +285,6 @@ def policy_gradient(
 def is_frozen(state: TrainState, max_rejected: int) -> Array:
     """Whether nothing is applied to a seed any more, `[]`; of several seeds, `[S]`."""
     return jnp.maximum(state.rejected[..., _CRITIC], state.rejected[..., _ACTOR]) >= max_rejected
-
-
-def _chosen(which: Array, one: Tree, other: Tree) -> Tree:
-    """One tree or the other, by a bool `[]`."""
-    return jax.tree.map(
-        lambda a, b: a if a is b else jax.lax.select(jnp.broadcast_to(which, a.shape), a, b), one, other
-    )
 
 
 def _finite(*sizes: Any) -> Array:
@@ -348,9 +343,7 @@ def _named(networks: Params) -> list[tuple[str, Network]]:
     return list(networks._asdict().items())
 
 
-def _descend(
-    optimizer: optax.GradientTransformation, gradient: Tree, opt_state: Tree, params: Tree
-) -> tuple[Tree, Tree]:
+def _descend(optimizer: Held, gradient: Tree, opt_state: Tree, params: Tree, applied: Array) -> tuple[Tree, Tree]:
     with jax.numpy_dtype_promotion("standard"):  # optax raises a float to the power of its int32 counter
-        updates, opt_state = optimizer.update(gradient, opt_state, params)
+        updates, opt_state = optimizer.update(gradient, opt_state, params, applied=applied)
     return optax.apply_updates(params, updates), opt_state

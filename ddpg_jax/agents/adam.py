@@ -1,0 +1,65 @@
+"""Optimisers whose state stays as it was where a step is not applied, and Adam as one of them.
+
+Whoever rejects a step can select the old state after any optimiser, as `held` does. But then the step is computed from
+moments that are not those kept, and a compiler that has fused both must copy the old ones first. `held_adam` computes
+the step from the moments that are kept, so nothing is copied: an update that may reject is as fast as one that never
+does.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ddpg_jax.types import Array, Tree
+
+
+class Held(optax.GradientTransformationExtraArgs):
+    """An optimiser whose `update` takes `applied`, a bool `[]`, and returns its state as it was where that is false."""
+
+
+def held(optimizer: optax.GradientTransformation) -> Held:
+    """Any optimiser as one that is held; one that is already stays itself."""
+    if isinstance(optimizer, Held):
+        return optimizer
+    inner = optax.with_extra_args_support(optimizer)
+
+    def update(
+        updates: Tree, state: Tree, params: Tree = None, *, applied: Array | bool = True, **others: Any
+    ) -> tuple[Tree, Tree]:
+        step, new = inner.update(updates, state, params, applied=applied, **others)
+        return step, select(applied, new, state)
+
+    return Held(inner.init, update)
+
+
+def held_adam(b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> Held:
+    """`optax.scale_by_adam`, held: where a step is applied, it and the state are optax's.
+
+    References:
+      Kingma and Ba, "Adam: a method for stochastic optimization" (arXiv:1412.6980), Algorithm 1.
+    """
+    init = optax.scale_by_adam(b1, b2, eps).init
+
+    def update(
+        updates: Tree, state: Any, params: Tree = None, *, applied: Array | bool = True, **others: Any
+    ) -> tuple[Tree, Any]:
+        del params, others
+        count = select(applied, optax.safe_increment(state.count), state.count)
+        mu = select(applied, optax.tree.update_moment(updates, state.mu, b1, 1), state.mu)
+        nu = select(applied, optax.tree.update_moment(updates, state.nu, b2, 2), state.nu)
+        mean, square = optax.tree.bias_correction(mu, b1, count), optax.tree.bias_correction(nu, b2, count)
+        step = jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + eps), mean, square)
+        return step, state._replace(count=count, mu=mu, nu=nu)
+
+    return Held(init, update)
+
+
+def select(which: Array | bool, one: Tree, other: Tree) -> Tree:
+    """One tree or the other, by a bool `[]`; what is the same object in both is not touched."""
+    return jax.tree.map(
+        lambda a, b: a if a is b else jax.lax.select(jnp.broadcast_to(which, a.shape), a, b), one, other
+    )
