@@ -35,6 +35,7 @@ class Mutant(NamedTuple):
 
 
 UPDATE, LANES, WORKERS = "agents/policy_gradient.py", "envs/lanes.py", "envs/workers.py"
+OPTIMIZERS, OF_OPTIMIZERS = "agents/adam.py", "tests/agents/test_adam.py"
 STORE, MANIFEST, FILES, DIRECTORY = "runs/checkpoint.py", "runs/manifest.py", "runs/files.py", "runs/directory.py"
 METRICS, SAVER, RECORD = "runs/metrics.py", "runs/saver.py", "runs/record.py"
 GUARDS, RESUME, CHECKPOINT = "tests/test_guards.py", "tests/test_resume_run.py", "tests/runs/test_checkpoint.py"
@@ -76,6 +77,20 @@ MUTANTS = (
         "jnp.where(rejected, 0.0, m.reshape(-1))",
         "m.reshape(-1)",
         GUARDS,
+    ),
+    Mutant(
+        "optimizers: any is held",
+        OPTIMIZERS,
+        "return step, select(applied, new, state)",
+        "return step, new",
+        OF_OPTIMIZERS,
+    ),
+    Mutant(
+        "optimizers: Adam's moments are held",
+        OPTIMIZERS,
+        "nu = select(applied, optax.tree.update_moment(updates, state.nu, b2, 2), state.nu)",
+        "nu = optax.tree.update_moment(updates, state.nu, b2, 2)",
+        OF_OPTIMIZERS,
     ),
     Mutant("run: a frozen seed is marked", RECORD, "frozen & ~self._diverged)", "frozen & False)", GUARDS),
     Mutant("run: ends where all seeds diverge", RECORD, "if self._diverged.all():", "if False:", GUARDS),
