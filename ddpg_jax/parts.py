@@ -12,7 +12,7 @@ import optax
 
 from ddpg_jax.agents import exploration as explorations
 from ddpg_jax.agents import networks, noise, normalize
-from ddpg_jax.agents.adam import Held, held, held_adam
+from ddpg_jax.agents.optimizers import Held, held, held_adam
 from ddpg_jax.types import Array, EnvSpec, Exploration, Network, Noise, Normalizer, Params
 
 if TYPE_CHECKING:

@@ -35,7 +35,7 @@ class Mutant(NamedTuple):
 
 
 UPDATE, LANES, WORKERS = "agents/policy_gradient.py", "envs/lanes.py", "envs/workers.py"
-OPTIMIZERS, OF_OPTIMIZERS = "agents/adam.py", "tests/agents/test_adam.py"
+OPTIMIZERS, OF_OPTIMIZERS = "agents/optimizers.py", "tests/agents/test_optimizers.py"
 STORE, MANIFEST, FILES, DIRECTORY = "runs/checkpoint.py", "runs/manifest.py", "runs/files.py", "runs/directory.py"
 METRICS, SAVER, RECORD = "runs/metrics.py", "runs/saver.py", "runs/record.py"
 GUARDS, RESUME, CHECKPOINT = "tests/test_guards.py", "tests/test_resume_run.py", "tests/runs/test_checkpoint.py"
@@ -86,7 +86,28 @@ MUTANTS = (
         OF_OPTIMIZERS,
     ),
     Mutant(
-        "optimizers: Adam's moments are held",
+        "optimizers: Adam's first moments are held",
+        OPTIMIZERS,
+        "mu = select(applied, optax.tree.update_moment(updates, state.mu, b1, 1), state.mu)",
+        "mu = optax.tree.update_moment(updates, state.mu, b1, 1)",
+        OF_OPTIMIZERS,
+    ),
+    Mutant(
+        "optimizers: Adam's count is held",
+        OPTIMIZERS,
+        "count = select(applied, optax.safe_increment(state.count), state.count)",
+        "count = optax.safe_increment(state.count)",
+        OF_OPTIMIZERS,
+    ),
+    Mutant(
+        "optimizers: the rate's count is held",
+        "parts.py",
+        "held(optax.scale_by_learning_rate(_scheduled(config, rate, max(1, steps))))",
+        "optax.scale_by_learning_rate(_scheduled(config, rate, max(1, steps)))",
+        OF_OPTIMIZERS,
+    ),
+    Mutant(
+        "optimizers: Adam's second moments are held",
         OPTIMIZERS,
         "nu = select(applied, optax.tree.update_moment(updates, state.nu, b2, 2), state.nu)",
         "nu = optax.tree.update_moment(updates, state.nu, b2, 2)",

@@ -24,6 +24,7 @@ LAYERS = {
         "agents.slots",
         "agents.augment",
         "agents.normalize",
+        "agents.optimizers",
     ),
     0: (
         "equations",

@@ -34,7 +34,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from ddpg_jax.agents import normalize
-from ddpg_jax.agents.adam import Held, held, select
+from ddpg_jax.agents.optimizers import Held, held, select
 from ddpg_jax.agents.slots import (
     ActionFn,
     AugmentFn,

@@ -2,8 +2,7 @@
 
 Whoever rejects a step can select the old state after any optimiser, as `held` does. But then the step is computed from
 moments that are not those kept, and a compiler that has fused both must copy the old ones first. `held_adam` computes
-the step from the moments that are kept, so nothing is copied: an update that may reject is as fast as one that never
-does.
+the step from the moments that are kept, and no moments are copied.
 """
 
 from __future__ import annotations
