@@ -1,5 +1,6 @@
 """What the README says can be typed: its commands are those of CI, and its examples are right configurations."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -38,3 +39,11 @@ def test_the_mistakes_shown_are_those_reported():
 def test_its_pictures_and_files_exist():
     for path in re.findall(r"\]\(([\w/.]+)\)|`((?:docs|benchmarks|configs)/[\w/.]+)`", README):
         assert (ROOT / "".join(path)).exists()
+
+
+def test_the_commands_of_the_results_can_be_typed_anywhere():
+    """They name no absolute path."""
+    results = [json.loads(path.read_text()) for path in (ROOT / "benchmarks" / "results").glob("*.json")]
+    commands = [result["command"] for result in results if "command" in result]
+    assert len(commands) > 10
+    assert not [word for command in commands for word in shlex.split(command) if word.startswith("/")]
