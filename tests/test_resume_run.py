@@ -5,6 +5,7 @@ import shutil
 import signal
 from contextlib import suppress
 from functools import partial
+from types import SimpleNamespace
 
 import gymnasium
 import numpy as np
@@ -441,6 +442,26 @@ def test_a_save_that_fails_is_tried_again_at_longer_intervals_and_not_for_ever(m
     assert "no room; trying again in 5 s, training goes on" in said[0]
     with pytest.raises(StorageError, match="10 checkpoints in a row failed"):
         saver.save(Full(), lambda: None)
+
+
+@pytest.mark.parametrize("failures", [0, 2, 3])
+def test_the_last_save_is_tried_three_times(failures, monkeypatch):
+    saver, _, said, _ = saver_of(monkeypatch, every=100, min_seconds=0)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    tries = []
+
+    class FullAtFirst:
+        def save(self, checkpoint):
+            tries.append(checkpoint)
+            return fail() if len(tries) <= failures else SimpleNamespace(step=7)
+
+    if failures == 3:
+        with pytest.raises(StorageError, match="no room"):
+            saver.save_now(FullAtFirst(), lambda: "made")
+    else:
+        saver.save_now(FullAtFirst(), lambda: "made")
+    assert tries == ["made"] * min(failures + 1, 3)
+    assert len(said) == min(failures, 2)
 
 
 def test_a_run_whose_checkpoints_fail_trains_on(clean, tmp_path, monkeypatch, caplog):
