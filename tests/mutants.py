@@ -470,14 +470,14 @@ MUTANTS = (
         "runs/signals.py",
         "signal.signal(number, self._note) for number in SIGNALS",
         "None for number in ()",
-        RESUME,
+        "tests/runs/test_signals.py",
     ),
     Mutant(
         "signals: a second Ctrl-C aborts",
         "runs/signals.py",
         "            raise KeyboardInterrupt\n",
         "            pass\n",
-        f"{RESUME} tests/test_cli.py",
+        "tests/runs/test_signals.py",
     ),
     Mutant(
         "run: saved before a fault ends it",
