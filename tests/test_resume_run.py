@@ -330,12 +330,26 @@ class Restless(PendulumEnv):
         return self._get_obs(), info
 
 
+class Rebuilt(PendulumEnv):
+    """Its motor may be another one the next time that it is made."""
+
+    torque = 2.0
+
+    def __init__(self):
+        super().__init__()
+        self.max_torque = self.torque
+        self.action_space = gymnasium.spaces.Box(-self.torque, self.torque, (1,), np.float32)
+
+
+ENVIRONMENTS = {"Fragile-v0": Fragile, "Restless-v0": Restless, "Rebuilt-v0": Rebuilt}
+
+
 @pytest.fixture(scope="module", autouse=True)
 def registered():
-    for name, kind in (("Fragile-v0", Fragile), ("Restless-v0", Restless)):
+    for name, kind in ENVIRONMENTS.items():
         gymnasium.register(name, lambda kind=kind: TimeLimit(kind(), EPISODE))
     yield
-    for name in ("Fragile-v0", "Restless-v0"):
+    for name in ENVIRONMENTS:
         gymnasium.registry.pop(name)
 
 
@@ -372,6 +386,23 @@ def test_a_fault_is_told_even_if_the_run_cannot_be_saved(tmp_path, monkeypatch):
     with pytest.raises(EnvironmentFault, match="cable") as error:
         dj.train(fragile_config(), tmp_path / "run")
     assert error.value.__notes__ == ["nor could the run be saved: no room"]
+
+
+def test_an_environment_that_was_rebuilt_under_its_name_is_refused(signal_at, tmp_path, monkeypatch):
+    signal_at(23)
+    with pytest.raises(Interrupted):
+        dj.train(config_of("Rebuilt-v0"), tmp_path / "run")
+    before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    monkeypatch.setattr(Rebuilt, "torque", 3.0)
+    with pytest.raises(
+        ConfigError,
+        match=r"'Rebuilt-v0' is not what it was when the run was saved:\n  action_low: \(-2.0,\) -> \(-3.0,\)\n"
+        r"  action_high: \(2.0,\) -> \(3.0,\)",
+    ):
+        dj.resume_run(tmp_path / "run")
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
+    monkeypatch.undo()
+    assert dj.resume_run(tmp_path / "run").result["complete"]
 
 
 def test_an_environment_that_does_not_repeat_itself_is_said_and_begun_anew(signal_at, tmp_path, caplog):
