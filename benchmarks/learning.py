@@ -180,6 +180,7 @@ def _arguments() -> tuple[argparse.Namespace, Config]:
     parser.add_argument("--store", type=Path, default=Path("runs/learning.jsonl"), help="seeds that are done")
     options = parser.parse_args(words)
     options.store.parent.mkdir(parents=True, exist_ok=True)
+    options.out.mkdir(parents=True, exist_ok=True)
     return options, parse_config(options.config, overrides)
 
 
