@@ -21,6 +21,7 @@ class StopRequest:
         self.requested = False
         self.signal: int | None = None
         self._before: dict[int, Any] = {}
+        self._interrupted = False
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
@@ -32,6 +33,8 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.signal == number == signal.SIGINT:
-            raise KeyboardInterrupt
+        if number == signal.SIGINT:
+            if self._interrupted:
+                raise KeyboardInterrupt
+            self._interrupted = True
         self.requested, self.signal = True, number

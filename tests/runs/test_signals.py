@@ -40,6 +40,15 @@ def test_of_the_second_signals_ctrl_c_alone_aborts(number):
     assert signal.getsignal(number) == signal.SIG_IGN
 
 
+def test_a_second_ctrl_c_aborts_whatever_came_between():
+    with StopRequest() as stop:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.signal == signal.SIGTERM
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
 def test_outside_the_main_thread_nothing_is_changed():
     seen = []
 
