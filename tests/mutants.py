@@ -475,8 +475,8 @@ MUTANTS = (
     Mutant(
         "signals: a second Ctrl-C aborts",
         "runs/signals.py",
-        "                raise KeyboardInterrupt\n",
-        "                pass\n",
+        "            raise KeyboardInterrupt\n",
+        "            pass\n",
         "tests/runs/test_signals.py",
     ),
     Mutant(

@@ -19,7 +19,6 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.requested = False
-        self.signal: int | None = None
         self._before: dict[int, Any] = {}
         self._interrupted = False
 
@@ -33,8 +32,7 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT:
-            if self._interrupted:
-                raise KeyboardInterrupt
-            self._interrupted = True
-        self.requested, self.signal = True, number
+        if number == signal.SIGINT and self._interrupted:
+            raise KeyboardInterrupt
+        self._interrupted |= number == signal.SIGINT
+        self.requested = True

@@ -23,30 +23,26 @@ def test_a_signal_is_noted_and_the_handler_before_comes_back(number):
         assert not stop.requested
         signal.raise_signal(number)
         assert stop.requested
-        assert stop.signal == number
     assert signal.getsignal(number) == signal.SIG_IGN
 
 
-@pytest.mark.parametrize("number", SIGNALS)
-def test_of_the_second_signals_ctrl_c_alone_aborts(number):
+@pytest.mark.parametrize("between", [(), (signal.SIGTERM,)], ids=["at once", "after another signal"])
+def test_a_second_ctrl_c_aborts(between):
     with StopRequest() as stop:
-        signal.raise_signal(number)
-        if number == signal.SIGINT:
-            with pytest.raises(KeyboardInterrupt):
-                signal.raise_signal(number)
-        else:
+        for number in (signal.SIGINT, *between):
             signal.raise_signal(number)
-        assert stop.signal == number
-    assert signal.getsignal(number) == signal.SIG_IGN
-
-
-def test_a_second_ctrl_c_aborts_whatever_came_between():
-    with StopRequest() as stop:
-        signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGTERM)
-        assert stop.signal == signal.SIGTERM
+        assert stop.requested
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+
+
+@pytest.mark.parametrize("second", SIGNALS)
+def test_after_the_end_that_a_system_asks_for_no_signal_aborts(second):
+    with StopRequest() as stop:
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(second)
+        assert stop.requested
 
 
 def test_outside_the_main_thread_nothing_is_changed():
