@@ -1,16 +1,20 @@
 """What the guards inside an update cost: with them and without, in turns, medians of interleaved repeats.
 
-    python benchmarks/guards.py [--rounds 41] [--widths 64 256] [--out FILE.json]
+    python benchmarks/guards.py [--rounds 41] [--widths 64 256] [--one-core] [--out FILE.json]
 
 Each contender is `Agent.update` alone, jitted and donated, a call of eight updates with batches already on the device.
 The guards have no switch: for the other side, three small functions of the assembly are replaced by constants before it
 is traced, and the compiler leaves out all that hangs on them.
+
+A step that may be rejected waits for the norm of its gradient. On several cores that forbids some overlap of kernels;
+`--one-core` (Linux) shows the work alone.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -65,8 +69,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=41)
     parser.add_argument("--widths", type=int, nargs="+", default=[64, 256])
+    parser.add_argument("--one-core", action="store_true", help="keep the process on one core")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    if options.one_core:  # before jax counts the cores, which it does with its first array
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     results = {width: {name: measured(width, name, options.rounds) for name in ALGORITHMS} for width in options.widths}
     table = Table("update", "without, us", "with guards, us", "ratio", f"at most {LIMIT}")
     for width, each in results.items():
