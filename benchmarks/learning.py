@@ -138,7 +138,7 @@ def main() -> None:
     if names:
         check_settings(config)
     store = Store(options.store, config)
-    results: dict[str, Any] = {"ours": summaries(ours(config, store))}
+    results: dict[str, Any] = {"ours": summaries(ours(config, store))} if options.ours == "yes" else {}
     versions: dict[str, str] = {}
     for name in names:
         if importlib.util.find_spec(MODULES[name]) is None:
@@ -163,7 +163,7 @@ def main() -> None:
 
 def _arguments() -> tuple[argparse.Namespace, Config]:
     words, overrides = [], []
-    known, rest = ["--peers", "--out", "--jobs", "--store"], sys.argv[1:]
+    known, rest = ["--ours", "--peers", "--out", "--jobs", "--store"], sys.argv[1:]
     while rest:
         word = rest.pop(0)
         if word in known:
@@ -175,6 +175,7 @@ def _arguments() -> tuple[argparse.Namespace, Config]:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", type=Path)
     parser.add_argument("--peers", default="sb3", help="comma-separated: sb3, sbx, or none")
+    parser.add_argument("--ours", choices=("yes", "no"), default="yes", help="no: more seeds of the peers alone")
     parser.add_argument("--jobs", type=int, default=available_cores(), help="seeds of a peer side by side")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--store", type=Path, default=Path("runs/learning.jsonl"), help="seeds that are done")
