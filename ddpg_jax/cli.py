@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddpg_jax import __version__
-from ddpg_jax.errors import ConfigError, DdpgJaxError
+from ddpg_jax.errors import ConfigError, DdpgJaxError, Interrupted
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from ddpg_jax.config import Config
+    from ddpg_jax.sweep import SweepRun
     from ddpg_jax.training import Run
 
 INTERRUPTED = 130
@@ -95,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
 
     resume = commands.add_parser(
         "resume",
-        help="go on with a run that was interrupted, to the bit",
+        help="go on with a run or a sweep that was interrupted, to the bit",
         epilog="--section.field value changes a field, as in train; what changes how the run learns is reported.",
     )
     resume.add_argument("run_dir", type=Path, help="directory of the run")
@@ -124,6 +125,9 @@ def _parser() -> argparse.ArgumentParser:
     sweep.add_argument("sweep", type=Path, help="a TOML file with [grid] or [random]; see docs/sweeps.md")
     sweep.add_argument("--run-dir", type=Path, help="directory of the sweep; default: a new one under runs/")
     sweep.add_argument("--overwrite", action="store_true", help="replace what is in the directory")
+    sweep.add_argument(
+        "--resume", choices=["auto"], help="auto: go on with the sweep that is in the directory, if one is"
+    )
     sweep.add_argument("--quiet", action="store_true", help="show no progress")
     sweep.set_defaults(command=_sweep)
 
@@ -176,11 +180,19 @@ def _show(console: Console, run: Run, record: str) -> None:
 
 def _resume(options: argparse.Namespace, words: list[str]) -> int:
     overrides = _right_overrides(words)
+    from ddpg_jax.runs.directory import RunDirectory
     from ddpg_jax.runs.progress import SturdyConsole
-    from ddpg_jax.training import resume_run
 
     console = SturdyConsole()
     shown = None if options.quiet else console
+    if RunDirectory(options.run_dir).sweep.is_file():
+        if overrides or options.step is not None or options.into is not None:
+            raise ConfigError("a sweep goes on as it was: resume takes no fields, --from or --run-dir for it")
+        from ddpg_jax.sweep import resume_sweep
+
+        return _show_sweep(console, resume_sweep(options.run_dir, shown))
+    from ddpg_jax.training import resume_run
+
     run = resume_run(options.run_dir, step=options.step, into=options.into, console=shown, **overrides)
     _show(console, run, "metrics.jsonl")
     return 0
@@ -217,27 +229,30 @@ def _reproduce(options: argparse.Namespace, words: list[str]) -> int:
 
 def _sweep(options: argparse.Namespace, words: list[str]) -> int:
     overrides = _right_overrides(words)
+    if options.resume == "auto" and options.run_dir is None:
+        raise ConfigError("--resume auto needs --run-dir: the directory that an earlier start may have left")
     from ddpg_jax.grid import load_sweep
 
     sweep = load_sweep(options.sweep, overrides)
     from ddpg_jax.runs.progress import SturdyConsole
-    from ddpg_jax.runs.tables import ranking_table
     from ddpg_jax.sweep import run_sweep
 
     console = SturdyConsole()
-    run = run_sweep(sweep, options.run_dir, overwrite=options.overwrite, console=None if options.quiet else console)
+    shown: dict[str, Any] = {"overwrite": options.overwrite, "console": None if options.quiet else console}
+    return _show_sweep(console, run_sweep(sweep, options.run_dir, resume=options.resume or "never", **shown))
+
+
+def _show_sweep(console: Console, run: SweepRun) -> int:
+    """The ranking of a sweep and its files; returns the exit code, and says how it goes on if it was interrupted."""
+    from ddpg_jax.runs.tables import ranking_table
+
     console.print(ranking_table(run.result))
     names = ("ranking.png", "best.toml", "result.json", "metrics.jsonl")
     files = ", ".join(name for name in names if (run.directory / name).exists())
     console.print(f"{run.directory}/{files}", soft_wrap=True, highlight=False)
-    return _ending(run.result)
-
-
-def _ending(result: dict[str, Any]) -> int:
-    """The exit code of a run or sweep, and a word if it was interrupted."""
-    if not result["complete"]:
-        print("ddpg-jax: interrupted; what was reached is saved", file=sys.stderr)
-        return INTERRUPTED
+    if not run.result["complete"]:
+        print(f"ddpg-jax: interrupted; to go on: ddpg-jax resume {run.directory}", file=sys.stderr)
+        return Interrupted.exit_code
     return 0
 
 

@@ -3,49 +3,42 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import tomli_w
 from rich.console import Console
 
-from ddpg_jax.config import Config
+from ddpg_jax.board import Board
+from ddpg_jax.changes import compare
 from ddpg_jax.envs.catalogue import chosen_loop
 from ddpg_jax.envs.factory import device_env
-from ddpg_jax.errors import ConfigError, EnvironmentFault
-from ddpg_jax.grid import Group, Sweep
-from ddpg_jax.loops.device import (
-    Chunk,
-    Compiled,
-    compile_program,
-    device_loop,
-    free_bytes,
-    lane_mesh,
-    lane_rows,
-    largest_fit,
-    memory_bytes,
-    padded,
-    spread_over_cores,
-)
+from ddpg_jax.errors import ConfigError, EnvironmentFault, StorageError
+from ddpg_jax.grid import Sweep, load_sweep
+from ddpg_jax.loops.device import Chunk, device_loop, lane_rows, spread_over_cores
+from ddpg_jax.loops.device_state import restored, snapshot
+from ddpg_jax.loops.report import Snapshot, as_made
 from ddpg_jax.loops.schedule import is_due
-from ddpg_jax.memory import human_bytes
 from ddpg_jax.reading import dump_toml
 from ddpg_jax.reports.plots import ranking
-from ddpg_jax.reports.result import environment
-from ddpg_jax.reports.statistics import bootstrap_interval, interquartile_mean
-from ddpg_jax.rng import run_keys
+from ddpg_jax.reports.result import environment, other_environment
+from ddpg_jax.runs.checkpoint import Checkpoint, CheckpointStore, Rows
 from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.runs.metrics import JsonLines
-from ddpg_jax.runs.progress import ProgressDisplay, Status, rates
+from ddpg_jax.runs.progress import ProgressDisplay, Status, rates, speaker
+from ddpg_jax.runs.saver import Saver
 from ddpg_jax.runs.signals import StopRequest
-from ddpg_jax.types import Array, DeviceEnv, HostArray
+from ddpg_jax.turns import Position, Turn, turns
+from ddpg_jax.types import DeviceEnv
+
+_BOARD = "board/"
 
 
 class SweepRun(NamedTuple):
-    """A finished sweep.
+    """A sweep that was run, to its end or until it was told to stop.
 
     Attributes:
       directory: where its files are: `sweep.toml`, `result.json`, `metrics.jsonl`, `ranking.png`, `best.toml`.
@@ -56,65 +49,245 @@ class SweepRun(NamedTuple):
     result: dict[str, Any]
 
 
-class Turn(NamedTuple):
-    """Lanes that run together.
-
-    Attributes:
-      config: of their structure.
-      compiled: their programs, for L lanes.
-      keys: `[L]`.
-      hyper: numbers by path, each `[L]`.
-      lanes: of each lane that counts, (combination, position of its seed); fewer than L in a last turn that is padded.
-    """
-
-    config: Config
-    compiled: Compiled
-    keys: Array
-    hyper: dict[str, HostArray]
-    lanes: tuple[tuple[int, int], ...]
-
-
 def run_sweep(
-    sweep: Sweep, run_dir: str | Path | None = None, *, overwrite: bool = False, console: Console | None = None
+    sweep: Sweep,
+    run_dir: str | Path | None = None,
+    *,
+    overwrite: bool = False,
+    resume: Literal["never", "auto"] = "never",
+    console: Console | None = None,
 ) -> SweepRun:
     """Trains every combination with every seed and ranks the combinations by their final evaluations.
 
-    A lane whose numbers stop being finite is marked, ranks last, and does not disturb the others. The first
-    Ctrl-C ends the sweep at the end of the chunk, with everything written up to there.
+    A lane whose numbers stop being finite is marked, ranks last, and does not disturb the others. Ctrl-C, SIGTERM and
+    SIGUSR1 end the sweep within about a second, with a checkpoint from which `resume_sweep` goes on to the bit and a
+    ranking of what was reached; a second Ctrl-C ends it at once. The last checkpoints are removed when it is complete.
 
     Args:
       sweep: from `load_sweep`.
       run_dir: where its files go; None: a new directory under `runs/`.
       overwrite: whether the files of an earlier run there may be removed.
+      resume: "auto": where the directory holds this sweep, it goes on, as a cluster starts the same command again.
       console: where progress is shown; None: nowhere.
 
     Raises:
-      ConfigError: the environment is not one written in JAX, or not even one lane fits into memory.
+      ConfigError: the environment is not one written in JAX, not even one lane fits into memory, or another sweep is in
+        the directory.
       EnvironmentFault: an environment cannot be made, or reported numbers that are not finite in every combination.
-      StorageError: the directory cannot be used.
+      StorageError: the directory cannot be used, or too many checkpoints failed.
     """
-    console = console or Console(quiet=True)
+    envs = _environments(sweep)
+    if resume == "auto" and run_dir is not None and RunDirectory(run_dir).sweep.is_file():
+        directory = RunDirectory.open(run_dir, of="sweep")
+        _refuse_another(sweep, load_sweep(directory.sweep), directory)
+        return _resumed(sweep, envs, directory, console)
+    name = f"{sweep.configs[0].env.id.rpartition(':')[-1]}_sweep"
+    directory = RunDirectory.create(run_dir, name, overwrite=overwrite)
+    with ExitStack() as stack:
+        stack.enter_context(directory.own())
+        directory.write_text(directory.sweep, tomli_w.dumps(sweep.source))
+        store = CheckpointStore(directory.checkpoints, keep=sweep.configs[0].checkpoint.keep)
+        return _drive(sweep, envs, directory, store, _Begun(), console, stack)
+
+
+def resume_sweep(run_dir: str | Path, console: Console | None = None) -> SweepRun:
+    """Takes a sweep up where its last whole checkpoint is, and brings it to its end.
+
+    Its record and its ranking end as if nothing had happened; a sweep without a checkpoint begins at its beginning.
+
+    Args:
+      run_dir: directory of the sweep.
+      console: where progress is shown; None: nowhere.
+
+    Raises:
+      StorageError: there is no sweep, or another process is running it.
+      ConfigError: as in `run_sweep`, and so are the others.
+    """
+    directory = RunDirectory.open(run_dir, of="sweep")
+    sweep = load_sweep(directory.sweep)
+    return _resumed(sweep, _environments(sweep), directory, console)
+
+
+class _Begun(NamedTuple):
+    """What a sweep goes on from.
+
+    Attributes:
+      checkpoint: all that was kept; None: nothing, it begins at the beginning.
+      position: the turn that was in progress.
+      before: environment steps of a lane in the turns before, added up.
+      seconds: spent so far.
+      metrics_bytes: size of the record.
+    """
+
+    checkpoint: Checkpoint | None = None
+    position: Position | None = None
+    before: int = 0
+    seconds: float = 0.0
+    metrics_bytes: int = 0
+
+    @property
+    def snapshot(self) -> Snapshot | None:
+        """Where the turn was."""
+        if self.checkpoint is None:
+            return None
+        arrays, rows = self.checkpoint.arrays, self.checkpoint.rows
+        own = {name: x for name, x in arrays.items() if not name.startswith(_BOARD)}
+        return Snapshot(own, rows.first, rows.stop, rows.read, {})
+
+    def board(self, sweep: Sweep) -> Board:
+        """What was reached."""
+        if self.checkpoint is None:
+            return Board(sweep)
+        kept = {name.removeprefix(_BOARD): x for name, x in self.checkpoint.arrays.items() if name.startswith(_BOARD)}
+        return Board(sweep, kept)
+
+
+class _Keeper:
+    """Saves a sweep where it is due; steps are counted over all turns.
+
+    Args:
+      sweep: what is run.
+      store: where to.
+      stop: whether it shall stop.
+      board: what is reached.
+      record: the lanes' rows.
+      begun: what it goes on from.
+      say: prints a line of warning.
+    """
+
+    def __init__(
+        self,
+        sweep: Sweep,
+        store: CheckpointStore,
+        stop: StopRequest,
+        board: Board,
+        record: JsonLines,
+        begun: _Begun,
+        say: Callable[[str], None],
+    ) -> None:
+        self._store, self._board, self._record = store, board, record
+        self._before, self._earlier, self._began = begun.before, begun.seconds, time.perf_counter()
+        step = 0 if begun.checkpoint is None else begun.checkpoint.step
+        self._saver = Saver(sweep.configs[0].checkpoint, stop, step, say)
+
+    @property
+    def seconds(self) -> float:
+        """Spent on the sweep so far."""
+        return self._earlier + time.perf_counter() - self._began
+
+    def ended(self, turn: Turn) -> None:
+        """Counts a turn that came to its end; the rows of the next one are others."""
+        self._before += turn.config.total_steps
+        self._store.forget_rows()
+
+    def wanted(self, step: int) -> bool:
+        """Whether the sweep shall be saved, or stop, after so many steps of its turn."""
+        return self._saver.wanted(self._before + step)
+
+    def save(self, turn: Turn, chunk: Chunk) -> None:
+        """Saves, or says why that failed and when it is tried again."""
+        self._saver.save(self._store, lambda: self._checkpoint(turn, chunk))
+
+    def save_now(self, turn: Turn, chunk: Chunk) -> None:
+        """Saves before the sweep stops."""
+        self._saver.save_now(self._store, lambda: self._checkpoint(turn, chunk))
+
+    def _checkpoint(self, turn: Turn, chunk: Chunk) -> Checkpoint:
+        kept = snapshot(chunk.place, turn.compiled.replay, len(turn.lanes), {})
+        board = {f"{_BOARD}{name}": x.copy() for name, x in self._board.arrays.items()}
+        facts = {
+            "level": "exact",
+            "position": list(turn.position),
+            "before": self._before,
+            "seconds": self.seconds,
+            "metrics_bytes": self._record.sync(),
+            **environment(),
+        }
+        rows = Rows(kept.first_row, kept.stop_row, lambda a, b: dict(kept.read_rows(a, b)))
+        return Checkpoint(self._before + chunk.step, dict(kept.arrays) | board, rows, facts)
+
+
+def _environments(sweep: Sweep) -> list[DeviceEnv]:
+    """Of each group, after the devices were made that they are compiled for."""
     for group in sweep.groups:
         if chosen_loop(group.config) != "device":
             raise ConfigError(
                 f"a sweep runs environments written in JAX, as jax:pendulum; env.id={group.config.env.id!r} is not one"
             )
-    name = f"{sweep.configs[0].env.id.rpartition(':')[-1]}_sweep"
     spread_over_cores()
-    envs = [device_env(group.config) for group in sweep.groups]
-    directory = RunDirectory.create(run_dir, name, overwrite=overwrite)
-    directory.write_text(directory.path / "sweep.toml", tomli_w.dumps(sweep.source))
-    board, began = _Board(sweep), time.perf_counter()
+    return [device_env(group.config) for group in sweep.groups]
+
+
+def _refuse_another(sweep: Sweep, before: Sweep, directory: RunDirectory) -> None:
+    """Refuses to go on with a sweep that is not the one asked for; how often it is saved may differ."""
+    if sweep.combinations != before.combinations:
+        raise ConfigError(f"{directory.path} holds a sweep of other combinations; name another --run-dir")
+    for old, new in zip(before.configs, sweep.configs, strict=True):
+        changes = [change for change in compare(old, new) if not change.path.startswith("checkpoint.")]
+        if changes:
+            lines = "\n  ".join(map(str, changes[:10]))
+            raise ConfigError(
+                f"{directory.path} holds another sweep:\n  {lines}\nset these back, or name another --run-dir"
+            )
+
+
+def _resumed(sweep: Sweep, envs: Sequence[DeviceEnv], directory: RunDirectory, console: Console | None) -> SweepRun:
+    """Goes on in the directory of a sweep."""
+    say = speaker(console)
     with ExitStack() as stack:
         stack.enter_context(directory.own())
-        record = stack.enter_context(closing(JsonLines(directory.metrics)))
-        stop = stack.enter_context(StopRequest())
-        turns = (turn for group, env in zip(sweep.groups, envs, strict=True) for turn in _turns(group, env, console))
-        for turn in turns:
-            if stop.requested:  # while it compiled
-                break
-            _run_turn(turn, board, record, console, stop)
-    result: dict[str, Any] = {**board.result(), "seconds": time.perf_counter() - began, **environment()}
+        result = directory.read_result()
+        if result is not None and result.get("complete"):
+            say(f"{directory.path} is complete")
+            return SweepRun(directory.path, result)
+        store = CheckpointStore(directory.checkpoints, keep=sweep.configs[0].checkpoint.keep)
+        found, lines = store.newest()
+        for line in lines:
+            say(line)
+        begun = _Begun() if found is None else _begun(store.load(found), say)
+        say(f"resumes after {0 if begun.checkpoint is None else begun.checkpoint.step} steps, all turns added up")
+        directory.drop_results()
+        return _drive(sweep, envs, directory, store, begun, console, stack)
+
+
+def _begun(checkpoint: Checkpoint, say: Callable[[str], None]) -> _Begun:
+    """What a checkpoint says of where the sweep was; prints what is not as it was then."""
+    facts = checkpoint.facts
+    try:
+        group, first, count = map(int, facts["position"])
+        if min(group, first) < 0 or count < 1:
+            raise ValueError(f"there is no turn {facts['position']}")
+        numbers = int(facts["before"]), float(facts["seconds"]), int(facts["metrics_bytes"])
+        lines = other_environment(facts)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise StorageError(f"the checkpoint's description cannot be read: {error}") from error
+    for line in lines:
+        say(line)
+    return _Begun(checkpoint, Position(group, first, count), *numbers)
+
+
+def _drive(
+    sweep: Sweep,
+    envs: Sequence[DeviceEnv],
+    directory: RunDirectory,
+    store: CheckpointStore,
+    begun: _Begun,
+    console: Console | None,
+    stack: ExitStack,
+) -> SweepRun:
+    """Runs the turns that are left, and writes what was reached."""
+    say, quiet = speaker(console), console or Console(quiet=True)
+    board = begun.board(sweep)
+    record = stack.enter_context(closing(JsonLines(directory.metrics, begun.metrics_bytes, warn=say)))
+    stop = stack.enter_context(StopRequest())
+    keeper = _Keeper(sweep, store, stop, board, record, begun, say)
+    resumed = begun.snapshot
+    for turn in turns(sweep.groups, envs, quiet, begun.position):
+        if stop.requested:  # while it compiled
+            break
+        _run_turn(turn, resumed, board, record, keeper, stop, quiet)
+        resumed = None
+    result: dict[str, Any] = {**board.result(), "seconds": keeper.seconds, **environment()}
     _write(directory, sweep, result)
     if all(entry["faulty_seeds"] for entry in result["combinations"]):
         raise EnvironmentFault(
@@ -125,81 +298,59 @@ def run_sweep(
 
 def _write(directory: RunDirectory, sweep: Sweep, result: dict[str, Any]) -> None:
     """Writes the result, its picture, and the configuration of the best combination if all were run to their end."""
-    directory.write_result(result)
     ranked = [each for each in result["combinations"] if each["interquartile_mean"] is not None]
     if ranked and result["complete"]:
         directory.write_text(directory.path / "best.toml", dump_toml(sweep.configs[ranked[0]["combination"]]))
     if ranked:
         title = f"{sweep.configs[0].env.id}, {len(sweep.combinations)} combinations"
         ranking(directory.path / "ranking.png", ranked, title)
+    directory.write_result(result)
+    if result["complete"]:
+        directory.drop_checkpoints()
 
 
-def _turns(group: Group, env: DeviceEnv, console: Console) -> Iterator[Turn]:
-    """The lanes of a group, as many at a time as fit; says beforehand what they take."""
-    config, seeds = group.config, group.config.seed_list
-    lanes = [(place, seed) for place in range(len(group.numbers)) for seed in range(len(seeds))]
-    every_key = run_keys(seeds)
-
-    def arguments(chosen: list[tuple[int, int]]) -> tuple[Array, dict[str, HostArray]]:
-        places, positions = (np.array(column) for column in zip(*chosen, strict=True))
-        return every_key[positions], {name: values[places] for name, values in group.hyper.items()}
-
-    def compiled_for(count: int) -> tuple[Compiled, int]:
-        """The programs of so many lanes, and how many lanes they are with the padding."""
-        mesh = lane_mesh(count, config.data_parallel)
-        size = padded(count, mesh)
-        return compile_program(config, env, *arguments(padding(lanes[:count], size)), mesh), size
-
-    def padding(chosen: list[tuple[int, int]], size: int) -> list[tuple[int, int]]:
-        return chosen + chosen[-1:] * (size - len(chosen))
-
-    console.print(f"{len(group.numbers)} combinations of one structure: compiling", highlight=False)
-    compiled, size = compiled_for(len(lanes))
-    fit = largest_fit(compiled, size)
-    console.print(_memory_line(compiled, len(lanes), fit), highlight=False, soft_wrap=True)
-    if fit < 1:
-        raise ConfigError(
-            f"one lane with replay.capacity={config.replay.capacity} needs {human_bytes(memory_bytes(compiled, 1))}, "
-            f"{human_bytes(free_bytes(compiled.mesh))} are free"
-        )
-    if fit < len(lanes):
-        compiled, size = compiled_for(fit)
-    for first in range(0, len(lanes), size):
-        chosen = lanes[first : first + size]
-        real = tuple((group.numbers[place], seed) for place, seed in chosen)
-        yield Turn(config, compiled, *arguments(padding(chosen, size)), real)
-
-
-def _memory_line(compiled: Compiled, lanes: int, fit: int) -> str:
-    parts = ", ".join(f"{name} {human_bytes(size)}" for name, size in compiled.lane_bytes.items())
-    how = "all at once" if fit >= lanes else f"so they run in {-(-lanes // max(fit, 1))} turns"
-    return (
-        f"{lanes} lanes of {human_bytes(sum(compiled.lane_bytes.values()))} each ({parts}), program "
-        f"{human_bytes(compiled.program_bytes)}; at most {fit} fit into the {human_bytes(free_bytes(compiled.mesh))} "
-        f"that are free: {how}"
-    )
-
-
-def _run_turn(turn: Turn, board: _Board, record: JsonLines, console: Console, stop: StopRequest) -> None:
-    """Trains the lanes of a turn, to the end of a chunk where a stop is requested."""
-    config = turn.config
-    keys, hyper = turn.compiled.place((turn.keys, turn.hyper))
+def _run_turn(
+    turn: Turn,
+    resumed: Snapshot | None,
+    board: Board,
+    record: JsonLines,
+    keeper: _Keeper,
+    stop: StopRequest,
+    console: Console,
+) -> None:
+    """Trains the lanes of a turn to their end; where a stop is requested, saves them and judges what they reached."""
+    config, compiled = turn.config, turn.compiled
+    keys, hyper = compiled.place((turn.keys, turn.hyper))
+    begun = as_made if resumed is None else restored(compiled, resumed, len(turn.lanes))
     last: Chunk | None = None
+
+    def evaluated(chunk: Chunk) -> list[dict[str, Any]]:
+        return board.evaluated(turn, chunk.step, np.asarray(compiled.evaluate(chunk.learner, hyper).returns))
+
     with ProgressDisplay(console, config.total_steps, len(turn.lanes)) as progress:
-        for chunk in device_loop(config, turn.compiled, keys, hyper):
-            stopping, rows = stop.requested, list[dict[str, Any]]()
-            board.note(turn, chunk)
-            for i, (number, seed) in enumerate(turn.lanes):
-                rows += [{"combination": number, **row} for row in lane_rows(chunk, i, config.seed_list[seed])]
-            ends = chunk.step >= config.total_steps or stopping
-            if ends or is_due(chunk.step, config.evaluation.every, config.env.num_envs):
-                returns = np.asarray(turn.compiled.evaluate(chunk.learner, hyper).returns)
-                rows += board.evaluated(turn, chunk.step, returns)
-            record.write([row for row in rows if _is_finite(row)])
-            progress.show(Status(chunk.step, _rates(chunk, last, len(turn.lanes)), None, board.median(turn)))
-            last = chunk
-            if stopping:
+        for chunk in device_loop(config, compiled, keys, hyper, begun, keeper.wanted):
+            judged = is_due(chunk.step, config.evaluation.every, config.env.num_envs)
+            judged = chunk.due and (judged or chunk.step >= config.total_steps)
+            if chunk.due:
+                board.note(turn, chunk)
+                rows = [
+                    {"combination": number, **row}
+                    for i, (number, seed) in enumerate(turn.lanes)
+                    for row in lane_rows(chunk, i, config.seed_list[seed])
+                ]
+                rows += evaluated(chunk) if judged else []
+                record.write([row for row in rows if _is_finite(row)])
+                progress.show(Status(chunk.step, _rates(chunk, last, len(turn.lanes)), None, board.median(turn)))
+                last = chunk
+            if stop.requested:
+                keeper.save_now(turn, chunk)
+                if not judged:  # for the ranking only: the sweep goes on from what was saved
+                    board.note(turn, chunk)
+                    evaluated(chunk)
                 break
+            if keeper.wanted(chunk.step) or (chunk.step >= config.total_steps and not turn.ends):
+                keeper.save(turn, chunk)
+    keeper.ended(turn)
 
 
 def _rates(chunk: Chunk, last: Chunk | None, lanes: int) -> dict[str, float]:
@@ -209,69 +360,3 @@ def _rates(chunk: Chunk, last: Chunk | None, lanes: int) -> dict[str, float]:
 
 def _is_finite(row: dict[str, Any]) -> bool:
     return all(np.isfinite(value) for value in row.values() if isinstance(value, float))
-
-
-def _score(entry: dict[str, Any]) -> float:
-    return -np.inf if entry["interquartile_mean"] is None else entry["interquartile_mean"]
-
-
-class _Board:
-    """The final evaluations of all lanes as they come in, and which lanes have diverged."""
-
-    def __init__(self, sweep: Sweep) -> None:
-        self._sweep = sweep
-        self._seeds = sweep.configs[0].seed_list
-        shape = len(sweep.combinations), len(self._seeds)
-        self._mean = np.full(shape, np.nan)
-        self._step = np.zeros(shape, np.int64)
-        self._diverged = np.zeros(shape, bool)
-        self._faulty = np.zeros(shape, bool)
-
-    def note(self, turn: Turn, chunk: Chunk) -> None:
-        """Marks the lanes whose environment reported a number that is not finite, or that are frozen."""
-        rejected = np.asarray(chunk.learner.rejected)
-        for i, lane in enumerate(turn.lanes):
-            self._faulty[lane] |= bool(chunk.totals.faults[i]) and not self._diverged[lane]
-            limit = self._sweep.configs[lane[0]].algorithm.max_rejected
-            self._diverged[lane] |= bool(rejected[i].max() >= limit) and not self._faulty[lane]
-
-    def evaluated(self, turn: Turn, step: int, returns: HostArray) -> list[dict[str, Any]]:
-        """Notes an evaluation `[L, episodes]` and returns its rows, of the lanes that have not diverged."""
-        rows: list[dict[str, Any]] = []
-        for lane, each in zip(turn.lanes, returns, strict=False):
-            self._diverged[lane] |= not np.isfinite(each).all() and not self._faulty[lane]
-            lost = self._diverged[lane] or self._faulty[lane]
-            self._mean[lane] = np.nan if lost else each.mean()
-            self._step[lane] = step
-            if not lost:
-                where = {"combination": lane[0], "event": "evaluation", "seed": self._seeds[lane[1]], "step": step}
-                rows.append({**where, "mean_return": float(each.mean()), "returns": each.tolist()})
-        return rows
-
-    def median(self, turn: Turn) -> float | None:
-        """The median of the last evaluations of a turn's lanes."""
-        means = np.array([self._mean[lane] for lane in turn.lanes])
-        return float(np.median(means[np.isfinite(means)])) if np.isfinite(means).any() else None
-
-    def result(self) -> dict[str, Any]:
-        """The combinations: those run to their end first, the best on top, those without a finite evaluation last."""
-        entries = [self._entry(i) for i in range(len(self._mean))]
-        ended = {i: entry["step"] >= self._sweep.configs[i].total_steps for i, entry in enumerate(entries)}
-        entries.sort(key=lambda entry: (ended[entry["combination"]], _score(entry)), reverse=True)
-        complete = all(ended.values())
-        env = self._sweep.configs[0].env.id
-        return {"env": env, "seeds": list(self._seeds), "complete": complete, "combinations": entries}
-
-    def _entry(self, number: int) -> dict[str, Any]:
-        means = self._mean[number]
-        whole = bool(np.isfinite(means).all())
-        return {
-            "combination": number,
-            "values": self._sweep.combinations[number],
-            "step": int(self._step[number].min()),
-            "interquartile_mean": float(interquartile_mean(means)) if whole else None,
-            "interval": bootstrap_interval(means) if whole else None,
-            "per_seed": [float(mean) if np.isfinite(mean) else None for mean in means],
-            "diverged_seeds": int(self._diverged[number].sum()),
-            "faulty_seeds": int(self._faulty[number].sum()),
-        }

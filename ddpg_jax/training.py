@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
@@ -21,16 +20,15 @@ from ddpg_jax.loops.report import Report, as_made
 from ddpg_jax.loops.start import Loop, start
 from ddpg_jax.reading import dump_toml, read_toml, resolve
 from ddpg_jax.reports.plots import learning_curve
-from ddpg_jax.reports.result import environment, make_result
+from ddpg_jax.reports.result import make_result, other_environment
 from ddpg_jax.runs.checkpoint import Checkpoint, CheckpointStore
 from ddpg_jax.runs.directory import RunDirectory
+from ddpg_jax.runs.progress import speaker
 from ddpg_jax.runs.record import Begin, Record
 from ddpg_jax.runs.saver import Saver
 from ddpg_jax.runs.signals import StopRequest
 from ddpg_jax.runs.weights import as_spec, beginning_with, save_weights, stored_part
 from ddpg_jax.types import EnvSpec
-
-_log = logging.getLogger("ddpg_jax")
 
 
 class Run(NamedTuple):
@@ -82,7 +80,7 @@ def train(
     """
     if resume == "auto" and run_dir is not None and RunDirectory(run_dir).config.is_file():
         return _resumed(RunDirectory.open(run_dir), config, console)
-    say = _speaker(console)
+    say = speaker(console)
     with ExitStack() as stack:
         saver = Saver(config.checkpoint, stack.enter_context(StopRequest()), 0, say)
         begin = Begin(level="exact" if init_from is None else "weights")
@@ -144,7 +142,7 @@ def run_name(config: Config) -> str:
 
 def _resumed(directory: RunDirectory, config: Config, console: Console | None) -> Run:
     """Goes on in the directory of a run."""
-    say = _speaker(console)
+    say = speaker(console)
     with ExitStack() as stack:
         stop = stack.enter_context(StopRequest())
         stack.enter_context(directory.own())
@@ -161,7 +159,7 @@ def _resumed(directory: RunDirectory, config: Config, console: Console | None) -
 
 def _branched(source: RunDirectory, config: Config, step: int, into: str | Path, console: Console | None) -> Run:
     """Goes on from a checkpoint of a run in a directory of its own."""
-    say = _speaker(console)
+    say = speaker(console)
     with ExitStack() as stack:
         stop = stack.enter_context(StopRequest())
         store = CheckpointStore(source.checkpoints, keep=config.checkpoint.keep)
@@ -186,8 +184,8 @@ def _begin(checkpoint: Checkpoint, config: Config, say: Callable[[str], None]) -
         before = Config.model_validate(facts["config"])
         level, earlier = str(facts["level"]), tuple(map(str, facts["changes"]))
         sum(map(float, facts["seconds"].values()), float(facts["updates"]))
-        versions, device = dict(facts["versions"]), dict(facts["device"])
-    except (KeyError, TypeError, ValueError, ValidationError) as error:
+        otherwise = other_environment(facts)
+    except (KeyError, TypeError, ValueError, AttributeError, ValidationError) as error:
         raise StorageError(f"the checkpoint's description cannot be read: {error}") from error
     changes = compare(before, config)
     refused = [change for change in changes if change.effect is Effect.STRUCTURAL]
@@ -199,11 +197,8 @@ def _begin(checkpoint: Checkpoint, config: Config, say: Callable[[str], None]) -
     for change in changes:
         warned = change.effect is Effect.LEARNING
         say(f"{'warning: ' if warned else ''}changed: {change}{', so the run learns otherwise' if warned else ''}")
-    now = environment()
-    for what, old, new in (("versions", versions, now["versions"]), ("device", device, now["device"])):
-        differing = [f"{name} {old.get(name)} -> {value}" for name, value in new.items() if old.get(name) != value]
-        if differing:
-            say(f"warning: other {what} than before, so the last bits may differ: {', '.join(differing)}")
+    for line in otherwise:
+        say(line)
     learning = tuple(str(change) for change in changes if change.effect is Effect.LEARNING)
     return Begin(checkpoint, level, (*earlier, *(f"at step {checkpoint.step}: {each}" for each in learning)))
 
@@ -217,7 +212,7 @@ def _go_on(
     stack: ExitStack,
     console: Console | None,
 ) -> Run:
-    say = _speaker(console)
+    say = speaker(console)
     saver = Saver(config.checkpoint, stop, begin.step, say)
     try:
         loop = start(config, stack, begin.snapshot, saver.wanted)
@@ -245,13 +240,6 @@ def _check_spec(begin: Begin, spec: EnvSpec, config: Config) -> None:
     if differing:
         lines = "\n  ".join(f"{name}: {getattr(before, name)} -> {getattr(spec, name)}" for name in differing)
         raise ConfigError(f"env.id={config.env.id!r} is not what it was when the run was saved:\n  {lines}")
-
-
-def _speaker(console: Console | None) -> Callable[[str], None]:
-    """Prints a line for people: on the console, or as a warning of this package's logger where there is none."""
-    if console is None:
-        return _log.warning
-    return lambda line: console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
 def _drive(

@@ -20,13 +20,13 @@ def verify(run_dir: str | Path, console: Console) -> int:
     bit, and one of the record up to there.
 
     Args:
-      run_dir: directory of a run.
+      run_dir: directory of a run, or of a sweep that is not complete.
       console: where to print.
 
     Returns:
       The exit code: 0 if all checkpoints are whole and there is one, else that of `StorageError`.
     """
-    directory = RunDirectory.open(run_dir)
+    directory = RunDirectory.open(run_dir, of="sweep" if RunDirectory(run_dir).sweep.is_file() else "run")
     store = CheckpointStore(directory.checkpoints)
     examined = store.examine()
     for name, each in examined:

@@ -2,20 +2,25 @@
 
 import json
 import tomllib
+from contextlib import contextmanager
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tomli_w
 from rich.console import Console
 from tiny_run import read_rows
 
 import ddpg_jax as dj
+from ddpg_jax.board import Board
 from ddpg_jax.cli import main
 from ddpg_jax.envs.pendulum import pendulum
-from ddpg_jax.errors import ConfigError, EnvironmentFault
+from ddpg_jax.errors import ConfigError, EnvironmentFault, StorageError
 from ddpg_jax.grid import load_sweep
 from ddpg_jax.loops import device
-from ddpg_jax.sweep import run_sweep
+from ddpg_jax.runs.checkpoint import CheckpointStore
+from ddpg_jax.runs.signals import StopRequest
+from ddpg_jax.sweep import resume_sweep, run_sweep
 
 TINY = """
 [config]
@@ -101,7 +106,7 @@ def test_lanes_that_do_not_fit_run_in_turns_with_the_same_results(swept, tmp_pat
         """Enough for one lane on each of two devices."""
         return 2 * 8 * 2**10
 
-    monkeypatch.setattr("ddpg_jax.sweep.compile_program", noted)
+    monkeypatch.setattr("ddpg_jax.turns.compile_program", noted)
     monkeypatch.setattr(
         device, "memory_bytes", lambda compiled, lanes: lanes // 2 * 8 * 2**10
     )  # on each of two devices
@@ -179,29 +184,193 @@ def test_gymnasium_environments_are_refused_before_a_directory_is_made(tmp_path)
     assert not (tmp_path / "run").exists()
 
 
-def test_an_interrupted_sweep_keeps_what_it_reached(tmp_path, monkeypatch):
-    class StopAtOnce:
-        asked = 0
+@contextmanager
+def stopped_after(chunks):
+    """Ctrl-C comes while that chunk runs, counted over all turns from 1; 0: before the first one begins."""
 
-        @property
-        def requested(self):
-            """Ctrl-C comes while the first chunk runs, after the question whether to begin."""
-            self.asked += 1
-            return self.asked > 1
-
+    class Stop(StopRequest):
         def __enter__(self):
+            self.requested = chunks == 0
             return self
 
         def __exit__(self, *error):
             pass
 
-    monkeypatch.setattr("ddpg_jax.sweep.StopRequest", StopAtOnce)
-    run = run_sweep(load(tmp_path), tmp_path / "run")
+    made, seen = [], iter(range(1, 1000))
+
+    def stop():
+        made.append(Stop())
+        return made[-1]
+
+    def loop(*args):
+        for chunk in device.device_loop(*args):
+            made[-1].requested |= next(seen) == chunks
+            yield chunk
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ddpg_jax.sweep.StopRequest", stop)
+        patch.setattr("ddpg_jax.sweep.device_loop", loop)
+        yield
+
+
+@contextmanager
+def two_at_a_time():
+    """Memory for two lanes: the eight run in four turns."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(device, "memory_bytes", lambda compiled, lanes: lanes * 2**10)
+        patch.setattr(device, "available_bytes", lambda: 2 * 2**10)
+        patch.setattr("ddpg_jax.turns.lane_mesh", lambda lanes, shared: device.lane_mesh(1, shared))
+        yield
+
+
+SAVING = {"checkpoint": {"every": 10, "min_seconds": 0}}
+
+
+def left(run):
+    """What a sweep has left that its settings determine."""
+    assert run.result["complete"]
+    assert not (run.directory / "checkpoints").exists()
+    files = [(run.directory / name).read_bytes() for name in ("metrics.jsonl", "best.toml", "sweep.toml")]
+    return files, json.loads((run.directory / "result.json").read_text())["combinations"]
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory):
+    """What the sweep leaves that is not interrupted."""
+    folder = tmp_path_factory.mktemp("clean")
+    return left(run_sweep(load(folder, **SAVING), folder / "run"))
+
+
+@pytest.fixture(scope="module")
+def clean_in_turns(tmp_path_factory):
+    """Likewise, in four turns."""
+    folder = tmp_path_factory.mktemp("turns")
+    with two_at_a_time():
+        return left(run_sweep(load(folder, **SAVING), folder / "run"))
+
+
+def test_an_interrupted_sweep_shows_what_it_reached(tmp_path):
+    with stopped_after(1):
+        run = run_sweep(load(tmp_path), tmp_path / "run")
     assert not run.result["complete"]
     assert {entry["step"] for entry in run.result["combinations"]} == {20}
     assert all(entry["interquartile_mean"] is not None for entry in run.result["combinations"])
     assert (run.directory / "ranking.png").exists()
     assert not (run.directory / "best.toml").exists()
+
+
+@pytest.mark.parametrize("interrupted", [(0,), (1, 1, 2)], ids=str)
+def test_an_interrupted_sweep_goes_on_to_the_bit(clean, tmp_path, interrupted):
+    """Chunks end after 10, 20, 30, 40, 50 and 60 steps; after 10 and 50 nothing is recorded."""
+    with stopped_after(interrupted[0]):
+        run = run_sweep(load(tmp_path, **SAVING), tmp_path / "run")
+    for chunks in interrupted[1:]:
+        assert not run.result["complete"]
+        with stopped_after(chunks):
+            run = resume_sweep(tmp_path / "run")
+    assert not run.result["complete"]
+    assert left(resume_sweep(tmp_path / "run")) == clean
+
+
+@pytest.mark.parametrize("chunks", [6, 20, 24])
+def test_a_sweep_goes_on_in_the_turn_it_was_in(clean_in_turns, tmp_path, chunks):
+    """Each turn has six chunks: the first is cut at its end, the last in its midst and at its end."""
+    console = Console(record=True, width=200)
+    with two_at_a_time():
+        with stopped_after(chunks):
+            run = run_sweep(load(tmp_path, **SAVING), tmp_path / "run")
+        assert run.result["complete"] == (chunks == 24)
+        assert left(resume_sweep(tmp_path / "run", console)) == clean_in_turns
+    said = "is complete" if chunks == 24 else f"resumes after {chunks * 10} steps, all turns added up"
+    assert said in console.export_text()
+
+
+def test_a_sweep_that_was_cut_off_goes_on_from_its_last_checkpoint(clean, tmp_path, monkeypatch):
+    def cut(self, *args):
+        if self.arrays["step"].max() == 30:
+            raise KeyboardInterrupt
+        return note(self, *args)
+
+    note = Board.note
+    monkeypatch.setattr(Board, "note", cut)
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(load(tmp_path, **SAVING), tmp_path / "run", resume="auto")
+    monkeypatch.setattr(Board, "note", note)
+    assert left(run_sweep(load(tmp_path, **SAVING), tmp_path / "run", resume="auto")) == clean
+
+
+def test_structure_is_taken_up_group_by_group(tmp_path):
+    text = TINY + "[grid]\nalgorithm.n_step = [1, 2]\n"
+    whole = run_sweep(load(tmp_path, text, **SAVING), tmp_path / "clean")
+    with stopped_after(8):
+        run_sweep(load(tmp_path, text, **SAVING), tmp_path / "run")
+    assert left(resume_sweep(tmp_path / "run")) == left(whole)
+
+
+def test_a_turn_that_does_not_fit_any_more_is_refused(tmp_path, monkeypatch):
+    with two_at_a_time():
+        with stopped_after(1):
+            run_sweep(load(tmp_path), tmp_path / "run")
+        monkeypatch.setattr(device, "available_bytes", lambda: 2**10)
+        with pytest.raises(ConfigError, match=r"a turn of 2 lanes with replay.capacity=100 needs .*, 1.0 kB are free"):
+            resume_sweep(tmp_path / "run")
+
+
+def test_another_sweep_in_the_directory_is_refused(tmp_path):
+    with stopped_after(1):
+        run = run_sweep(load(tmp_path), tmp_path / "run")
+    before = {path.name: path.read_bytes() for path in run.directory.iterdir() if path.is_file()}
+    with pytest.raises(ConfigError, match=r"holds another sweep:\s+total_steps: 60 -> 90"):
+        run_sweep(load(tmp_path, total_steps=90), tmp_path / "run", resume="auto")
+    with pytest.raises(ConfigError, match="holds a sweep of other combinations"):
+        run_sweep(load(tmp_path, TINY + "[grid]\nalgorithm.tau = [0.1, 0.2]\n"), tmp_path / "run", resume="auto")
+    assert {path.name: path.read_bytes() for path in run.directory.iterdir() if path.is_file()} == before
+    assert run_sweep(load(tmp_path, **SAVING), tmp_path / "run", resume="auto").result["complete"]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"position": [0, -1, 2]}, {"position": 3}, {"before": "x"}, {"versions": 1}], ids=str
+)
+def test_a_checkpoint_that_does_not_say_where_it_was_is_refused(tmp_path, wrong):
+    with stopped_after(1):
+        run = run_sweep(load(tmp_path), tmp_path / "run")
+    store = CheckpointStore(run.directory / "checkpoints")
+    found, _ = store.newest()
+    checkpoint = store.load(found)
+    store.save(checkpoint._replace(facts=checkpoint.facts | wrong))
+    with pytest.raises(StorageError, match="description cannot be read"):
+        resume_sweep(tmp_path / "run")
+
+
+def test_a_checkpoint_of_another_sweep_is_refused(tmp_path):
+    with stopped_after(1):
+        run = run_sweep(load(tmp_path), tmp_path / "run")
+    more = load(tmp_path, TINY + GRID.replace("[0.1, 0.5]", "[0.1, 0.5, 0.6]"))
+    (run.directory / "sweep.toml").write_text(tomli_w.dumps(more.source))
+    with pytest.raises(StorageError, match="of another sweep"):
+        resume_sweep(tmp_path / "run")
+
+
+def test_the_commands_interrupt_verify_and_resume(tmp_path, capsys):
+    path = tmp_path / "sweep.toml"
+    path.write_text(TINY + GRID)
+    words = ["sweep", str(path), "--run-dir", str(tmp_path / "run"), "--resume", "auto", "--quiet"]
+    with stopped_after(1):
+        assert main(words) == 75
+    assert f"to go on: ddpg-jax resume {tmp_path / 'run'}" in capsys.readouterr().err
+    assert main(["verify", str(tmp_path / "run")]) == 0
+    assert "whole, step 20" in capsys.readouterr().out
+    assert main(["resume", str(tmp_path / "run"), "--total-steps", "90"]) == 2
+    assert "a sweep goes on as it was" in capsys.readouterr().err
+    assert main(["evaluate", str(tmp_path / "run")]) == 5
+    assert "it holds a sweep: train its best.toml" in capsys.readouterr().err
+    assert main(["resume", str(tmp_path / "run")]) == 0
+    assert "resumes after 20 steps" in capsys.readouterr().out
+    assert main(words) == 0
+    assert main(["resume", str(tmp_path / "run")]) == 0
+    assert "is complete" in capsys.readouterr().out
+    assert main([*words[:2], "--resume", "auto"]) == 2
+    assert "--resume auto needs --run-dir" in capsys.readouterr().err
 
 
 def test_the_command_shows_a_table_of_at_most_80_columns(tmp_path, capsys):

@@ -18,7 +18,6 @@ from ddpg_jax.trees import from_host, to_host
 from ddpg_jax.types import Array, HostArray, Tree
 
 if TYPE_CHECKING:
-    from ddpg_jax.config import Config
     from ddpg_jax.loops.device import Compiled
 
 _BLOCK = 2**14
@@ -60,18 +59,18 @@ def snapshot(place: Place, replay: DeviceReplay, num_seeds: int, seconds: dict[s
     return Snapshot(to_host(by_lane | counters), first, place.iteration, read, seconds)
 
 
-def restored(config: Config, compiled: Compiled, snapshot: Snapshot) -> Place:
+def restored(compiled: Compiled, snapshot: Snapshot, num_seeds: int) -> Place:
     """Where the loop was, put where its lanes are.
 
     Args:
-      config: the run.
       compiled: its programs.
-      snapshot: of a loop of this configuration.
+      snapshot: of a loop of the same configuration.
+      num_seeds: how many lanes are no padding.
 
     Raises:
       StorageError: it is not.
     """
-    source, replay, seeds = "the checkpoint", compiled.replay, len(config.seed_list)
+    source, replay, seeds = "the checkpoint", compiled.replay, num_seeds
     lane, clock, totals = compiled.like
     rows_like = replay.rows(lane.store)
     bare = _of_seeds({"lane": lane._replace(store=replay.with_rows(lane.store, ())), "totals": totals}, seeds)

@@ -109,7 +109,7 @@ def _device(config: Config, stack: ExitStack, snapshot: Snapshot | None, wanted:
     keys = run_keys([*seeds, *seeds[-1:] * (padded(len(seeds), mesh) - len(seeds))])
     compiled = compile_program(config, env, keys, {}, mesh)
     _check_memory(config, compiled)
-    place = begin if snapshot is None else restored(config, compiled, snapshot)
+    place = begin if snapshot is None else restored(compiled, snapshot, len(seeds))
     chunks = device_loop(config, compiled, keys, {}, place, wanted)
     before = {} if snapshot is None else snapshot.seconds
     return Loop(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -78,6 +79,17 @@ def environment() -> dict[str, Any]:
         "device": {"kind": devices[0].device_kind, "platform": devices[0].platform, "count": len(devices)},
         "machine": {"system": platform.system(), "processor": platform.machine(), "cores": available_cores()},
     }
+
+
+def other_environment(before: Mapping[str, Any]) -> list[str]:
+    """Lines of warning where `environment` is not what it was before."""
+    now, lines = environment(), list[str]()
+    for what in ("versions", "device"):
+        old, new = before[what], now[what]
+        differing = [f"{name} {old.get(name)} -> {value}" for name, value in new.items() if old.get(name) != value]
+        if differing:
+            lines.append(f"warning: other {what} than before, so the last bits may differ: {', '.join(differing)}")
+    return lines
 
 
 def _version(package: str) -> str | None:

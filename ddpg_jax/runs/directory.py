@@ -8,10 +8,10 @@ import os
 import platform
 import weakref
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ddpg_jax.errors import StorageError
 from ddpg_jax.runs import files
@@ -29,7 +29,7 @@ _FILES = (
 _FOLDERS = ("tensorboard", "checkpoints")
 _LOCK = "run.lock"
 _PART = ".part"
-_NO_RUN = frozenset({_LOCK, "config.toml" + _PART})
+_NO_RUN = frozenset({_LOCK, "config.toml" + _PART, "sweep.toml" + _PART})
 """What a run leaves that was cut off before it had begun."""
 
 
@@ -46,6 +46,7 @@ class RunDirectory:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.config = self.path / "config.toml"
+        self.sweep = self.path / "sweep.toml"
         self.metrics = self.path / "metrics.jsonl"
         self.timing = self.path / "timing.jsonl"
         self.tensorboard = self.path / "tensorboard"
@@ -86,15 +87,17 @@ class RunDirectory:
         return run
 
     @classmethod
-    def open(cls, path: str | Path) -> RunDirectory:
-        """The directory of a run that is there.
+    def open(cls, path: str | Path, of: Literal["run", "sweep"] = "run") -> RunDirectory:
+        """The directory of a run, or of a sweep, that is there.
 
         Raises:
-          StorageError: there is no run.
+          StorageError: there is none.
         """
         run = cls(path)
-        if not run.config.is_file():
-            raise StorageError(f"{run.path} is not a run directory: it holds no config.toml")
+        held = {"run": run.config, "sweep": run.sweep}
+        if not held[of].is_file():
+            other = "; it holds a sweep: train its best.toml" if of == "run" and run.sweep.is_file() else ""
+            raise StorageError(f"{run.path} is not a {of} directory: it holds no {held[of].name}{other}")
         if (run.path / "process-0").is_dir():
             raise StorageError(f"{run.path} holds the runs of several processes: name one of them, as process-0")
         return run
@@ -161,16 +164,22 @@ class RunDirectory:
             raise StorageError(f"{path} cannot be copied: {error}") from error
 
     def drop_results(self) -> None:
-        """Removes what a run has written at its end, as it goes on.
+        """Removes what a run or a sweep has written at its end, as it goes on.
 
         Raises:
           StorageError: they cannot be removed.
         """
         try:
-            for path in (self.result, self.weights, self.learning_curve):
+            of_sweep = self.path / "ranking.png", self.path / "best.toml"
+            for path in (self.result, self.weights, self.learning_curve, *of_sweep):
                 files.remove(path)
         except OSError as error:
             raise StorageError(f"{self.path} cannot be written: {error}") from error
+
+    def drop_checkpoints(self) -> None:
+        """Removes the checkpoints of what has come to its end; those that cannot be removed stay."""
+        with suppress(OSError):
+            files.remove(self.checkpoints)
 
     def _refuse_if_used(self) -> None:
         if any(path.name not in _NO_RUN for path in self.path.iterdir()):

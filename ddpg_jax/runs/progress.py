@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Console
@@ -14,6 +15,8 @@ from ddpg_jax.reports.advice import Seen, advise
 
 if TYPE_CHECKING:
     from ddpg_jax.loops.report import Row
+
+_log = logging.getLogger("ddpg_jax")
 
 
 class Status(NamedTuple):
@@ -30,6 +33,13 @@ class Status(NamedTuple):
     rates: dict[str, float]
     episode_return: float | None
     evaluation: float | None
+
+
+def speaker(console: Console | None) -> Callable[[str], None]:
+    """Prints a line for people: on the console, or as a warning of this package's logger where there is none."""
+    if console is None:
+        return _log.warning
+    return lambda line: console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
 def rates(steps: int, updates: int, seconds: float, num_seeds: int) -> dict[str, float]:

@@ -1,0 +1,134 @@
+"""The turns of a sweep: its lanes by structure, as many side by side as fit into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from rich.console import Console
+
+from ddpg_jax.config import Config
+from ddpg_jax.errors import ConfigError
+from ddpg_jax.grid import Group
+from ddpg_jax.loops.device import (
+    Compiled,
+    compile_program,
+    free_bytes,
+    lane_mesh,
+    largest_fit,
+    memory_bytes,
+    padded,
+)
+from ddpg_jax.memory import human_bytes
+from ddpg_jax.rng import run_keys
+from ddpg_jax.types import Array, DeviceEnv, HostArray
+
+Lane = tuple[int, int]
+"""A combination and the position of a seed."""
+
+
+class Position(NamedTuple):
+    """Which turn of a sweep.
+
+    Attributes:
+      group: number of its structure.
+      first: its first lane, among those of the group.
+      lanes: how many each turn of the group has, but for the last, which may have fewer.
+    """
+
+    group: int
+    first: int
+    lanes: int
+
+
+class Turn(NamedTuple):
+    """Lanes that run together.
+
+    Attributes:
+      position: which turn.
+      ends: whether it is the last of the sweep.
+      config: of their structure.
+      compiled: their programs, for L lanes.
+      keys: `[L]`.
+      hyper: numbers by path, each `[L]`.
+      lanes: those that count; fewer than L where there is padding, which is the last of them again.
+    """
+
+    position: Position
+    ends: bool
+    config: Config
+    compiled: Compiled
+    keys: Array
+    hyper: dict[str, HostArray]
+    lanes: tuple[Lane, ...]
+
+
+def turns(
+    groups: Sequence[Group], envs: Sequence[DeviceEnv], console: Console, begun: Position | None = None
+) -> Iterator[Turn]:
+    """The turns of a sweep; each is compiled when it is asked for, and what its lanes take is said beforehand.
+
+    Args:
+      groups: of the sweep.
+      envs: of each group.
+      console: where that is said.
+      begun: a turn to begin with; the group's turns are divided as they were then.
+
+    Raises:
+      ConfigError: not even one lane fits into memory, or not so many as in the turn to begin with.
+    """
+    for number in range(0 if begun is None else begun.group, len(groups)):
+        here = begun if begun is not None and begun.group == number else None
+        for turn in _of_group(number, groups[number], envs[number], console, here):
+            yield turn._replace(ends=turn.ends and number == len(groups) - 1)
+
+
+def _of_group(number: int, group: Group, env: DeviceEnv, console: Console, begun: Position | None) -> Iterator[Turn]:
+    config, seeds = group.config, group.config.seed_list
+    lanes = [(place, seed) for place in range(len(group.numbers)) for seed in range(len(seeds))]
+    every_key = run_keys(seeds)
+
+    def arguments(chosen: list[Lane]) -> tuple[Array, dict[str, HostArray]]:
+        places, positions = (np.array(column) for column in zip(*chosen, strict=True))
+        return every_key[positions], {name: values[places] for name, values in group.hyper.items()}
+
+    def compiled_for(count: int) -> tuple[Compiled, int]:
+        """The programs of so many lanes, and how many lanes they are with the padding."""
+        mesh = lane_mesh(count, config.data_parallel)
+        size = padded(count, mesh)
+        return compile_program(config, env, *arguments(padding(lanes[:count], size)), mesh), size
+
+    def padding(chosen: list[Lane], size: int) -> list[Lane]:
+        return chosen + chosen[-1:] * (size - len(chosen))
+
+    console.print(f"{len(group.numbers)} combinations of one structure: compiling", highlight=False)
+    compiled, size = compiled_for(len(lanes) if begun is None else begun.lanes)
+    fit = largest_fit(compiled, size)
+    least = 1 if begun is None else begun.lanes
+    console.print(_memory_line(compiled, len(lanes), fit), highlight=False, soft_wrap=True)
+    if fit < least:
+        raise ConfigError(
+            f"{'one lane' if least == 1 else f'a turn of {least} lanes'} with replay.capacity={config.replay.capacity} "
+            f"needs {human_bytes(memory_bytes(compiled, least))}, {human_bytes(free_bytes(compiled.mesh))} are free"
+        )
+    if begun is None and fit < len(lanes):
+        compiled, size = compiled_for(fit)
+    first, count = (0, size) if begun is None else begun[1:]
+    for start in range(first, len(lanes), count):
+        chosen = lanes[start : start + count]
+        real = tuple((group.numbers[place], seed) for place, seed in chosen)
+        ends = start + count >= len(lanes)
+        yield Turn(
+            Position(number, start, count), ends, config, compiled, *arguments(padding(chosen, size)), lanes=real
+        )
+
+
+def _memory_line(compiled: Compiled, lanes: int, fit: int) -> str:
+    parts = ", ".join(f"{name} {human_bytes(size)}" for name, size in compiled.lane_bytes.items())
+    how = "all at once" if fit >= lanes else f"so they run in {-(-lanes // max(fit, 1))} turns"
+    return (
+        f"{lanes} lanes of {human_bytes(sum(compiled.lane_bytes.values()))} each ({parts}), program "
+        f"{human_bytes(compiled.program_bytes)}; at most {fit} fit into the {human_bytes(free_bytes(compiled.mesh))} "
+        f"that are free: {how}"
+    )
