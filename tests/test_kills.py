@@ -113,6 +113,72 @@ def test_runs_that_are_killed_end_with_the_same_hashes(task, environment, tmp_pa
     assert sum(lives) == KILLS
 
 
+SWEEP = """
+[config]
+seeds = 2
+total_steps = 4000
+env.id = "jax:pendulum"
+algorithm.hidden = [16, 16]
+algorithm.batch_size = 16
+algorithm.warmup_steps = 200
+replay.capacity = 3000
+evaluation.every = 1000
+evaluation.episodes = 2
+logging.every = 500
+checkpoint.every = 200
+checkpoint.min_seconds = 0
+
+[grid]
+algorithm.tau = [0.005, 0.05]
+algorithm.n_step = [1, 3]
+"""
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_killed_ends_with_the_same_record_and_ranking(environment, tmp_path):
+    """Two structures, a turn each; ten kills, of which those while it compiles or begins are the most."""
+    (tmp_path / "sweep.toml").write_text(SWEEP)
+
+    def start(path):
+        command = [sys.executable, "-m", "ddpg_jax", "sweep", str(tmp_path / "sweep.toml"), "--run-dir", str(path)]
+        return subprocess.Popen(
+            [*command, "--resume", "auto", "--quiet"],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def complete(path):
+        said = start(path).communicate(timeout=SECONDS)[1]
+        assert (path / "result.json").exists(), said
+        combinations = json.loads((path / "result.json").read_text())["combinations"]
+        return (path / "metrics.jsonl").read_bytes(), (path / "best.toml").read_bytes(), combinations
+
+    complete(tmp_path / "warm")
+    began = time.monotonic()
+    clean = complete(tmp_path / "clean")
+    life = time.monotonic() - began
+    chance, kills, runs, saved = random.Random("sweep"), 0, 0, 0  # noqa: S311
+    while kills < KILLS // 2:
+        path, runs = tmp_path / f"run-{runs}", runs + 1
+        while kills < KILLS // 2:
+            process = start(path)
+            try:
+                process.wait(chance.uniform(0.3 * life, 1.1 * life))
+                said = process.communicate()[1]
+                assert process.returncode == 0, said
+                break
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.communicate()
+                kills, saved = kills + 1, saved + (path / "checkpoints").is_dir()
+        assert complete(path) == clean, f"run {runs - 1}"
+    print(f"sweep: {kills} kills, {saved} with checkpoints, {runs} runs, all equal")
+    assert saved
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "number"),
