@@ -214,7 +214,7 @@ class CriticHead(NamedTuple):
     Attributes:
       target: `(reward [], discount [], next_outputs [M, Z], key) -> y`, what the critics are regressed on. The key is
         the same for all samples of an update.
-      loss: `(outputs [M, Z], y) -> (loss [], td_error [])`.
+      loss: `(outputs [M, Z], y) -> (loss [], td_error [])`; the error is a size, which priorities are made of.
       value: `outputs [M', Z] -> []`, what the actor ascends.
       asked: parameters or moments with leading `[M]` -> those with leading `[M']` of the critics that `value` needs.
     """

@@ -49,7 +49,8 @@ def random_subset(size: int) -> ChooseFn:
 def scalar(bootstrap: ReduceFn = jnp.min, ascend: ReduceFn = first, choose: ChooseFn = every) -> CriticHead:
     """Critics that predict the expected return, regressed by squared error.
 
-    The loss of one sample is the sum over critics of (y − Q_i)², without a factor one half (see docs/fidelity.md).
+    The loss of one sample is the sum over critics of (y − Q_i)², without a factor one half (see docs/fidelity.md); its
+    temporal-difference error is the mean over critics of |y − Q_i|, so that critics who disagree do not cancel.
 
     Args:
       bootstrap: joins the critics in the target; with one critic all choices are the same.
@@ -68,7 +69,7 @@ def scalar(bootstrap: ReduceFn = jnp.min, ascend: ReduceFn = first, choose: Choo
 
     def loss(outputs: Array, y: Array) -> tuple[Array, Array]:
         td_errors = y - outputs[:, 0]
-        return jnp.sum(jnp.square(td_errors)), jnp.mean(td_errors)
+        return jnp.sum(jnp.square(td_errors)), jnp.mean(jnp.abs(td_errors))
 
     def value(outputs: Array) -> Array:
         return ascend(outputs[:, 0])
@@ -91,7 +92,8 @@ def categorical(
 ) -> CriticHead:
     """Critics that predict the distribution of the return on fixed atoms, by cross-entropy.
 
-    The loss of one sample is the sum over critics; its temporal-difference error is that of the means.
+    The loss of one sample is the sum over critics; its temporal-difference error is that of the means, in size, and of
+    several critics the average.
 
     Args:
       atoms: equally spaced and rising, `[Z]`.
@@ -111,7 +113,8 @@ def categorical(
 
     def loss(outputs: Array, y: Array) -> tuple[Array, Array]:
         means = jax.vmap(mean, (None, 0))(atoms, outputs)
-        return jnp.sum(jax.vmap(cross_entropy, (None, 0))(y, outputs)), jnp.mean(jnp.sum(atoms * y) - means)
+        sizes = jnp.abs(jnp.sum(atoms * y) - means)
+        return jnp.sum(jax.vmap(cross_entropy, (None, 0))(y, outputs)), jnp.mean(sizes)
 
     def value(outputs: Array) -> Array:
         return ascend(jax.vmap(mean, (None, 0))(atoms, outputs))

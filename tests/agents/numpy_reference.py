@@ -122,7 +122,7 @@ def dead(net, x, late=None, late_layer=0):
 def td3_round(actor, critics, target_actor, target_critics, batches, noises, adams, tau):
     """One round of TD3, a critic step for each batch, then actor and targets; critics are a list of networks.
 
-    Returns the new actor, critics and targets, and the temporal-difference errors of each batch, averaged over critics.
+    Returns the new actor, critics and targets, and the sizes of the errors of each batch, averaged over critics.
     """
     errors = []
     for batch, noise in zip(batches, noises, strict=True):
@@ -135,7 +135,7 @@ def td3_round(actor, critics, target_actor, target_critics, batches, noises, ada
             each.append(y - q[:, 0])
             grads, _ = backward(critic, tape, -2.0 * each[-1][:, None] / len(y))
             critics[m] = adams.critic[m].descend(critic, grads)
-        errors.append(np.mean(each, 0))
+        errors.append(np.mean(np.abs(each), 0))
     obs = np.asarray(batches[-1][0], np.float64)
     mu, mu_tape = forward(actor, obs)
     _, tape = forward(critics[0], obs, np.tanh(mu))
