@@ -34,7 +34,8 @@ from ddpg_jax.loops.host import host_loop
 from ddpg_jax.loops.start import make_ring
 from ddpg_jax.replay.ring import row_dtype
 from ddpg_jax.rng import run_keys
-from ddpg_jax.runs.checkpoint import Checkpoint, CheckpointStore, Rows
+from ddpg_jax.runs.checkpoint import Checkpoint, CheckpointStore
+from ddpg_jax.runs.segments import Rows
 from ddpg_jax.trees import to_host
 from ddpg_jax.types import EnvSpec
 

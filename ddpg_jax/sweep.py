@@ -25,11 +25,12 @@ from ddpg_jax.loops.schedule import is_due
 from ddpg_jax.reading import dump_toml
 from ddpg_jax.reports.plots import ranking
 from ddpg_jax.reports.result import environment, other_environment
-from ddpg_jax.runs.checkpoint import Checkpoint, CheckpointStore, Rows
+from ddpg_jax.runs.checkpoint import Checkpoint, CheckpointStore
 from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.runs.metrics import JsonLines
 from ddpg_jax.runs.progress import ProgressDisplay, Status, rates, speaker
 from ddpg_jax.runs.saver import Saver
+from ddpg_jax.runs.segments import Rows
 from ddpg_jax.runs.signals import StopRequest
 from ddpg_jax.turns import Position, Turn, turns
 from ddpg_jax.types import DeviceEnv

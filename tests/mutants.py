@@ -37,6 +37,7 @@ class Mutant(NamedTuple):
 UPDATE, LANES, WORKERS = "agents/policy_gradient.py", "envs/lanes.py", "envs/workers.py"
 OPTIMIZERS, OF_OPTIMIZERS = "agents/optimizers.py", "tests/agents/test_optimizers.py"
 STORE, MANIFEST, FILES, DIRECTORY = "runs/checkpoint.py", "runs/manifest.py", "runs/files.py", "runs/directory.py"
+SEGMENTS, VERIFIED = "runs/segments.py", "runs/verified.py"
 METRICS, SAVER, RECORD = "runs/metrics.py", "runs/saver.py", "runs/record.py"
 GUARDS, RESUME, CHECKPOINT = "tests/test_guards.py", "tests/test_resume_run.py", "tests/runs/test_checkpoint.py"
 OF_LANES, OF_WORKERS, OF_SPACES = (
@@ -251,22 +252,26 @@ MUTANTS = (
         "tests/loops/test_program.py -k finite",
     ),
     # the store
-    Mutant("store: the manifest's own bytes", STORE, "if content != canonical(manifest):", "if False:", CHECKPOINT),
-    Mutant("store: sizes in a manifest", STORE, "        check_layout(manifest, path)\n", "", CHECKPOINT),
+    Mutant("store: the manifest's own bytes", VERIFIED, "if content != canonical(manifest):", "if False:", CHECKPOINT),
+    Mutant("store: sizes in a manifest", VERIFIED, "    check_layout(manifest, path)\n", "", CHECKPOINT),
     Mutant(
         "store: format and name",
-        STORE,
-        'if manifest.format != FORMAT or name != f"{manifest.sequence:08d}-step-{manifest.step}":',
+        VERIFIED,
+        'if manifest.format != FORMAT or folder.name != f"{manifest.sequence:08d}-step-{manifest.step}":',
         "if False:",
         CHECKPOINT,
     ),
-    Mutant("store: a manifest's size", STORE, "if size > _MANIFEST_BYTES:", "if False:", CHECKPOINT),
+    Mutant("store: a manifest's size", VERIFIED, "if size > _MANIFEST_BYTES:", "if False:", CHECKPOINT),
     Mutant(
-        "store: hashes when it is found", STORE, "if files.hash_file(path) != (size, sha256):", "if False:", CHECKPOINT
+        "store: hashes when it is found",
+        VERIFIED,
+        "if files.hash_file(path) != (size, sha256):",
+        "if False:",
+        CHECKPOINT,
     ),
     Mutant(
         "store: hashes when it is read",
-        STORE,
+        VERIFIED,
         "if hashlib.sha256(content).hexdigest() != sha256:",
         "if False:",
         CHECKPOINT,
@@ -313,8 +318,8 @@ MUTANTS = (
     ),
     Mutant(
         "store: rows' folder is synced",
-        STORE,
-        "        if new:\n            files.sync_folder(self._rows)\n",
+        SEGMENTS,
+        "    if new:\n        files.sync_folder(folder)\n",
         "",
         CHECKPOINT,
     ),
@@ -351,7 +356,7 @@ MUTANTS = (
     Mutant(
         "store: nothing is pruned while a manifest cannot be read",
         STORE,
-        "self._known.get(name) or self._manifest(name) for name in names}",
+        "self._known.get(name) or read_manifest(self._folder / name) for name in names}",
         "known for name in names if (known := self._known.get(name))}",
         CHECKPOINT,
     ),
@@ -369,9 +374,11 @@ MUTANTS = (
         "            pass",
         CHECKPOINT,
     ),
-    Mutant("store: rows of another form are written anew", STORE, "leaves == self._row_leaves and ", "", CHECKPOINT),
-    Mutant("store: rows of another past are written anew", STORE, " and usable[-1].stop <= rows.stop", "", CHECKPOINT),
-    Mutant("store: rows without a gap", STORE, " and usable[0].first <= rows.first", "", CHECKPOINT),
+    Mutant("store: rows of another form are written anew", SEGMENTS, "leaves == written_leaves and ", "", CHECKPOINT),
+    Mutant(
+        "store: rows of another past are written anew", SEGMENTS, " and usable[-1].stop <= rows.stop", "", CHECKPOINT
+    ),
+    Mutant("store: rows without a gap", SEGMENTS, " and usable[0].first <= rows.first", "", CHECKPOINT),
     Mutant(
         "store: arrays are as described",
         MANIFEST,

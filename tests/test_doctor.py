@@ -15,7 +15,8 @@ from tiny_run import EPISODE, finished_run, tiny_config
 import ddpg_jax as dj
 from ddpg_jax.cli import main
 from ddpg_jax.doctor import examine_determinism, first_difference
-from ddpg_jax.runs.checkpoint import Checkpoint, Rows
+from ddpg_jax.runs.checkpoint import Checkpoint
+from ddpg_jax.runs.segments import Rows
 
 EQUAL = "two runs of 60 steps: equal to the bit, sha256 "
 

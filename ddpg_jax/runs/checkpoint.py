@@ -8,60 +8,28 @@
         corrupt-.../                    what did not verify and was set aside
 
 A save writes new rows, then a staging folder with the manifest last, each file synced; renames the folder; reads back
-what it wrote; and only then removes older checkpoints. What is parsed from a file has been hashed before, but for the
-manifest, which must be the very bytes that its own contents would be written as.
+what it wrote; and only then removes older checkpoints.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from pydantic import ValidationError
 
 from ddpg_jax.errors import StorageError
 from ddpg_jax.runs import files
-from ddpg_jax.runs.manifest import (
-    FORMAT,
-    MOST_SEGMENTS,
-    Leaf,
-    Manifest,
-    Segment,
-    bytes_of,
-    canonical,
-    check_layout,
-    leaf_of,
-    of_rows,
-    parsed,
-    serialized,
-)
+from ddpg_jax.runs.manifest import FORMAT, Leaf, Manifest, Segment, canonical, leaf_of, parsed, serialized
+from ddpg_jax.runs.segments import Rows, reusable, row_form, rows_of, write_rows
+from ddpg_jax.runs.verified import check, read, read_manifest
 from ddpg_jax.types import HostArray
 
-SEGMENT_BYTES = 2**26
-"""Rows in one file take at most about so much."""
-
-_MANIFEST_BYTES = 2**26
 _FOLDER = re.compile(r"(\d{8,})-step-(\d+)")
 _STAGING = ".staging-"
-
-
-class Rows(NamedTuple):
-    """Rows of a replay, numbered since the run began.
-
-    Attributes:
-      first: the first that is held.
-      stop: the one after the last.
-      read: `(a, b) -> rows`, arrays `[b - a, ...]` by name, for `first <= a <= b <= stop`.
-    """
-
-    first: int
-    stop: int
-    read: Callable[[int, int], dict[str, HostArray]]
 
 
 class Checkpoint(NamedTuple):
@@ -188,30 +156,11 @@ class CheckpointStore:
         Raises:
           StorageError: it is not what was written; also from `rows.read`.
         """
-        manifest = self._manifest(found.path.name)
-        content = _read(found.path / "arrays.safetensors", manifest.bytes, manifest.sha256)
+        manifest = read_manifest(found.path)
+        content = read(found.path / "arrays.safetensors", manifest.bytes, manifest.sha256)
         arrays = parsed(content, manifest.leaves, found.path)
         self._row_leaves, self._segments = manifest.row_leaves, manifest.segments
-        last: list[tuple[Segment, dict[str, HostArray]]] = []
-
-        def segment(each: Segment) -> dict[str, HostArray]:
-            if not last or last[0][0] != each:
-                content = _read(self._rows / each.name, each.bytes, each.sha256)
-                leaves = of_rows(manifest.row_leaves, each.stop - each.first)
-                last[:] = [(each, parsed(content, leaves, self._rows / each.name))]
-            return last[0][1]
-
-        def read(a: int, b: int) -> dict[str, HostArray]:
-            parts: list[dict[str, HostArray]] = []
-            for each in manifest.segments:
-                start, stop = max(a, each.first), min(b, each.stop)
-                if start < stop:
-                    rows = segment(each)
-                    parts.append({name: x[start - each.first : stop - each.first] for name, x in rows.items()})
-            empty = {leaf.name: np.zeros((0, *leaf.shape), leaf.dtype) for leaf in manifest.row_leaves}
-            return {name: np.concatenate([x, *(part[name] for part in parts)]) for name, x in empty.items()}
-
-        rows = Rows(manifest.first, manifest.stop, read)
+        rows = rows_of(manifest, self._rows)
         return Checkpoint(manifest.step, arrays, rows, manifest.facts, manifest.score)
 
     def forget_rows(self) -> None:
@@ -230,7 +179,10 @@ class CheckpointStore:
         new: list[Segment] = []
         committed = False
         try:
-            row_leaves, segments = self._write_rows(checkpoint.rows, sequence, new)
+            row_leaves = row_form(checkpoint.rows)
+            reused = reusable(checkpoint.rows, row_leaves, self._segments, self._row_leaves)
+            start = reused[-1].stop if reused else checkpoint.rows.first
+            write_rows(self._rows, checkpoint.rows, row_leaves, start, sequence, new)
             files.make_folder(staging)
             leaves = [leaf_of(*item) for item in sorted(checkpoint.arrays.items())]
             parts = serialized(leaves, [checkpoint.arrays[leaf.name] for leaf in leaves])
@@ -247,7 +199,7 @@ class CheckpointStore:
                 first=checkpoint.rows.first,
                 stop=checkpoint.rows.stop,
                 row_leaves=row_leaves,
-                segments=segments,
+                segments=[*reused, *new],
                 own_sha256="",
             )
             files.write_file(staging / "manifest.json", [canonical(manifest)])
@@ -264,40 +216,13 @@ class CheckpointStore:
         self._read_back(name, new)
         return manifest
 
-    def _write_rows(self, rows: Rows, sequence: int, new: list[Segment]) -> tuple[list[Leaf], list[Segment]]:
-        """Writes the rows that no segment holds; returns the form of a row, and all segments that are needed."""
-        leaves = [
-            leaf_of(name, x[0])
-            for name, x in sorted(rows.read(rows.first, min(rows.first + 1, rows.stop)).items())
-            if len(x)
-        ]
-        row_bytes = max(1, sum(bytes_of(leaf) for leaf in leaves))
-        count = max(1, SEGMENT_BYTES // row_bytes)
-        usable = [each for each in self._segments if each.stop > rows.first]
-        fits = usable and leaves == self._row_leaves and usable[0].first <= rows.first and usable[-1].stop <= rows.stop
-        reused = usable if fits else []
-        start = reused[-1].stop if reused else rows.first
-        if len(reused) - (start - rows.stop) // count > MOST_SEGMENTS:
-            reused, start = [], rows.first
-        for a in range(start, rows.stop, count):
-            b = min(a + count, rows.stop)
-            name = f"{sequence:08d}-{a}-{b}.safetensors"
-            new.append(Segment(name=name, first=a, stop=b, bytes=0, sha256="0" * 64))
-            read = rows.read(a, b)
-            parts = serialized(of_rows(leaves, b - a), [read[leaf.name] for leaf in leaves])
-            size, sha256 = files.write_file(self._rows / name, parts)
-            new[-1] = new[-1].model_copy(update={"bytes": size, "sha256": sha256})
-        if new:
-            files.sync_folder(self._rows)
-        return leaves, [*reused, *new]
-
     def _read_back(self, name: str, new: list[Segment]) -> None:
         """Verifies what has just been written, and sets it aside if that is not what the disk gives back."""
         try:
-            manifest = self._manifest(name)
-            _check(self._folder / name / "arrays.safetensors", manifest.bytes, manifest.sha256)
+            manifest = read_manifest(self._folder / name)
+            check(self._folder / name / "arrays.safetensors", manifest.bytes, manifest.sha256)
             for each in new:
-                _check(self._rows / each.name, each.bytes, each.sha256)
+                check(self._rows / each.name, each.bytes, each.sha256)
         except StorageError:
             with suppress(OSError):
                 files.rename(self._folder / name, self._folder / f"corrupt-{name}")
@@ -305,40 +230,16 @@ class CheckpointStore:
 
     def _verified(self, name: str) -> Found:
         """A checkpoint of which every byte was read and is right."""
-        manifest = self._manifest(name)
-        _check(self._folder / name / "arrays.safetensors", manifest.bytes, manifest.sha256)
+        manifest = read_manifest(self._folder / name)
+        check(self._folder / name / "arrays.safetensors", manifest.bytes, manifest.sha256)
         for each in manifest.segments:
-            _check(self._rows / each.name, each.bytes, each.sha256)
+            check(self._rows / each.name, each.bytes, each.sha256)
         return self._found(manifest)
 
     def _found(self, manifest: Manifest) -> Found:
         name = f"{manifest.sequence:08d}-step-{manifest.step}"
         size = manifest.bytes + sum(each.bytes for each in manifest.segments)
         return Found(self._folder / name, manifest.step, manifest.sequence, manifest.score, manifest.facts, size)
-
-    def _manifest(self, name: str) -> Manifest:
-        """The manifest of a checkpoint, right in itself; of its files nothing has been read yet.
-
-        Raises:
-          StorageError: it is not.
-        """
-        path = self._folder / name / "manifest.json"
-        try:
-            size = files.file_size(path)
-            if size > _MANIFEST_BYTES:
-                raise StorageError(f"{path} is broken: {size} bytes are too many")
-            content = bytes(files.read_file(path, size))
-            manifest = Manifest.model_validate_json(content)
-            if content != canonical(manifest):
-                raise StorageError(f"{path} is broken: it is not what was written")
-        except OSError as error:
-            raise StorageError(f"{path} is broken: {error}") from error
-        except (ValidationError, ValueError, RecursionError) as error:
-            raise StorageError(f"{path} is broken: {str(error).splitlines()[0]}") from error
-        if manifest.format != FORMAT or name != f"{manifest.sequence:08d}-step-{manifest.step}":
-            raise StorageError(f"{path} is broken: format {manifest.format}, step {manifest.step}")
-        check_layout(manifest, path)
-        return manifest
 
     def _set_aside(self, name: str, step: int, why: str, back_to: int) -> str:
         """Renames a broken checkpoint and says so."""
@@ -363,7 +264,7 @@ class CheckpointStore:
           StorageError: a manifest cannot be read, so that nothing is known to be needless; `newest` sees to that.
         """
         names = [name for _, name in self._every()]
-        self._known = {name: self._known.get(name) or self._manifest(name) for name in names}
+        self._known = {name: self._known.get(name) or read_manifest(self._folder / name) for name in names}
         known = list(self._known.items())
         scored = [(each.score, each.sequence, name) for name, each in known if each.score is not None]
         kept = {name for name, _ in known[-self._keep :]} | ({max(scored)[2]} if scored else set[str]())
@@ -387,24 +288,3 @@ def digest(checkpoint: Checkpoint) -> str:
         for name, array in sorted(rows.read(start, min(start + 2**12, rows.stop)).items()):
             sha256.update(f"{name} {array.dtype.name} {list(array.shape)}\n".encode() + array.tobytes())
     return sha256.hexdigest()
-
-
-def _check(path: Path, size: int, sha256: str) -> None:
-    try:
-        if (found := files.file_size(path)) != size:
-            raise StorageError(f"{path} is broken: it holds {found} bytes instead of {size}")
-        if files.hash_file(path) != (size, sha256):
-            raise StorageError(f"{path} is broken: its hash is another")
-    except OSError as error:
-        raise StorageError(f"{path} is broken: {error}") from error
-
-
-def _read(path: Path, size: int, sha256: str) -> bytearray:
-    """The bytes of a file, whose size and hash are right."""
-    try:
-        content = files.read_file(path, size)
-    except OSError as error:
-        raise StorageError(f"{path} is broken: {error}") from error
-    if hashlib.sha256(content).hexdigest() != sha256:
-        raise StorageError(f"{path} is broken: its hash is another")
-    return content

@@ -19,9 +19,10 @@ from ddpg_jax.loops.schedule import is_due
 from ddpg_jax.reports.result import Evaluated, environment
 from ddpg_jax.reports.statistics import interquartile_mean
 from ddpg_jax.runs.bundle import write_bundle
-from ddpg_jax.runs.checkpoint import Checkpoint, Rows
+from ddpg_jax.runs.checkpoint import Checkpoint
 from ddpg_jax.runs.metrics import JsonLines, Sink, TensorBoard
 from ddpg_jax.runs.progress import ProgressDisplay, Status, rates
+from ddpg_jax.runs.segments import Rows
 from ddpg_jax.types import HostArray
 
 if TYPE_CHECKING:

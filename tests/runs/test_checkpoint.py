@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from power import Disk, Killed
 
 from ddpg_jax.errors import StorageError
-from ddpg_jax.runs import checkpoint as module
-from ddpg_jax.runs import files, manifest
-from ddpg_jax.runs.checkpoint import Checkpoint, CheckpointStore, Found, Rows, digest
+from ddpg_jax.runs import files, manifest, segments, verified
+from ddpg_jax.runs.checkpoint import Checkpoint, CheckpointStore, Found, digest
+from ddpg_jax.runs.segments import Rows
 
 CAPACITY = 20
 
@@ -131,7 +131,7 @@ def test_dtypes_that_are_not_known_are_refused(tmp_path):
 
 
 def test_rows_that_change_their_form_in_between_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "SEGMENT_BYTES", 5)
+    monkeypatch.setattr(segments, "SEGMENT_BYTES", 5)
 
     def odd(a, b):
         return {"rows": np.zeros((b - a, 2 if a < 3 else 3), np.uint8)}
@@ -202,15 +202,15 @@ def test_rows_that_do_not_continue_what_was_written_are_written_anew(before, aft
 
 
 def test_large_rows_are_divided_and_too_many_files_are_joined(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "SEGMENT_BYTES", 20)
-    monkeypatch.setattr(module, "MOST_SEGMENTS", 6)
+    monkeypatch.setattr(segments, "SEGMENT_BYTES", 20)
+    monkeypatch.setattr(segments, "MOST_SEGMENTS", 6)
     store = CheckpointStore(tmp_path)
     for step in (7, 8, 9, 10, 11, 12):
         store.save(checkpoint(step))
         assert equal(newest(tmp_path)[0], checkpoint(step))
         assert len(json.loads(next(tmp_path.glob(f"*-step-{step}/manifest.json")).read_text())["segments"]) <= 6
     whole = CheckpointStore(tmp_path / "whole")
-    monkeypatch.setattr(module, "SEGMENT_BYTES", 2**20)
+    monkeypatch.setattr(segments, "SEGMENT_BYTES", 2**20)
     whole.save(checkpoint(12))
     assert digest(newest(tmp_path)[0]) == digest(newest(tmp_path / "whole")[0])
 
@@ -605,7 +605,7 @@ def test_manifests_that_are_no_json_or_not_ours_are_refused(tmp_path):
 
 def test_an_endless_manifest_is_not_read(tmp_path, monkeypatch):
     saved(tmp_path, 8)
-    monkeypatch.setattr(module, "_MANIFEST_BYTES", 100)
+    monkeypatch.setattr(verified, "_MANIFEST_BYTES", 100)
     assert "are too many" in CheckpointStore(tmp_path).examine()[0][1]
 
 

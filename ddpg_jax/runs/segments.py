@@ -1,0 +1,115 @@
+"""Rows of a replay in files: written once, when they are new, and shared by the checkpoints that need them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ddpg_jax.runs import files
+from ddpg_jax.runs.manifest import (
+    MOST_SEGMENTS,
+    Leaf,
+    Manifest,
+    Segment,
+    bytes_of,
+    leaf_of,
+    of_rows,
+    parsed,
+    serialized,
+)
+from ddpg_jax.runs.verified import read
+from ddpg_jax.types import HostArray
+
+SEGMENT_BYTES = 2**26
+"""Rows in one file take at most about so much."""
+
+
+class Rows(NamedTuple):
+    """Rows of a replay, numbered since the run began.
+
+    Attributes:
+      first: the first that is held.
+      stop: the one after the last.
+      read: `(a, b) -> rows`, arrays `[b - a, ...]` by name, for `first <= a <= b <= stop`.
+    """
+
+    first: int
+    stop: int
+    read: Callable[[int, int], dict[str, HostArray]]
+
+
+def row_form(rows: Rows) -> list[Leaf]:
+    """Name, dtype and shape of what a row is made of; nothing where there are no rows."""
+    one = rows.read(rows.first, min(rows.first + 1, rows.stop))
+    return [leaf_of(name, x[0]) for name, x in sorted(one.items()) if len(x)]
+
+
+def reusable(rows: Rows, leaves: list[Leaf], written: list[Segment], written_leaves: list[Leaf]) -> list[Segment]:
+    """The segments of those written before that hold the first of these rows, without a gap; there may be none."""
+    usable = [each for each in written if each.stop > rows.first]
+    fits = usable and leaves == written_leaves and usable[0].first <= rows.first and usable[-1].stop <= rows.stop
+    if not fits or len(usable) - (usable[-1].stop - rows.stop) // _rows_of_a_file(leaves) > MOST_SEGMENTS:
+        return []
+    return usable
+
+
+def write_rows(folder: Path, rows: Rows, leaves: list[Leaf], start: int, sequence: int, new: list[Segment]) -> None:
+    """Writes rows from `start` on.
+
+    Args:
+      folder: where to.
+      rows: of which those are.
+      leaves: from `row_form`.
+      start: the first that is written.
+      sequence: number of the save.
+      new: is added to before a segment is written, so that it can be removed whatever happens.
+
+    Raises:
+      OSError: they cannot be written.
+    """
+    count = _rows_of_a_file(leaves)
+    for a in range(start, rows.stop, count):
+        b = min(a + count, rows.stop)
+        name = f"{sequence:08d}-{a}-{b}.safetensors"
+        new.append(Segment(name=name, first=a, stop=b, bytes=0, sha256="0" * 64))
+        found = rows.read(a, b)
+        parts = serialized(of_rows(leaves, b - a), [found[leaf.name] for leaf in leaves])
+        size, sha256 = files.write_file(folder / name, parts)
+        new[-1] = new[-1].model_copy(update={"bytes": size, "sha256": sha256})
+    if new:
+        files.sync_folder(folder)
+
+
+def rows_of(manifest: Manifest, folder: Path) -> Rows:
+    """The rows of a checkpoint, read when they are asked for; one segment at a time is held.
+
+    Raises:
+      StorageError: from `read`, where a segment is not what was written.
+    """
+    last: list[tuple[Segment, dict[str, HostArray]]] = []
+
+    def segment(each: Segment) -> dict[str, HostArray]:
+        if not last or last[0][0] != each:
+            content = read(folder / each.name, each.bytes, each.sha256)
+            leaves = of_rows(manifest.row_leaves, each.stop - each.first)
+            last[:] = [(each, parsed(content, leaves, folder / each.name))]
+        return last[0][1]
+
+    def between(a: int, b: int) -> dict[str, HostArray]:
+        parts: list[dict[str, HostArray]] = []
+        for each in manifest.segments:
+            start, stop = max(a, each.first), min(b, each.stop)
+            if start < stop:
+                rows = segment(each)
+                parts.append({name: x[start - each.first : stop - each.first] for name, x in rows.items()})
+        empty = {leaf.name: np.zeros((0, *leaf.shape), leaf.dtype) for leaf in manifest.row_leaves}
+        return {name: np.concatenate([x, *(part[name] for part in parts)]) for name, x in empty.items()}
+
+    return Rows(manifest.first, manifest.stop, between)
+
+
+def _rows_of_a_file(leaves: list[Leaf]) -> int:
+    return max(1, SEGMENT_BYTES // max(1, sum(bytes_of(leaf) for leaf in leaves)))

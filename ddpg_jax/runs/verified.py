@@ -1,0 +1,73 @@
+"""Files of checkpoints, read only if every byte is the one that was written.
+
+What is parsed has been hashed before, but for the manifest, which must be the very bytes that its own contents would be
+written as.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from ddpg_jax.errors import StorageError
+from ddpg_jax.runs import files
+from ddpg_jax.runs.manifest import FORMAT, Manifest, canonical, check_layout
+
+_MANIFEST_BYTES = 2**26
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest in the folder of a checkpoint, right in itself; of its files nothing has been read yet.
+
+    Raises:
+      StorageError: it is not.
+    """
+    path = folder / "manifest.json"
+    try:
+        size = files.file_size(path)
+        if size > _MANIFEST_BYTES:
+            raise StorageError(f"{path} is broken: {size} bytes are too many")
+        content = bytes(files.read_file(path, size))
+        manifest = Manifest.model_validate_json(content)
+        if content != canonical(manifest):
+            raise StorageError(f"{path} is broken: it is not what was written")
+    except OSError as error:
+        raise StorageError(f"{path} is broken: {error}") from error
+    except (ValidationError, ValueError, RecursionError) as error:
+        raise StorageError(f"{path} is broken: {str(error).splitlines()[0]}") from error
+    if manifest.format != FORMAT or folder.name != f"{manifest.sequence:08d}-step-{manifest.step}":
+        raise StorageError(f"{path} is broken: format {manifest.format}, step {manifest.step}")
+    check_layout(manifest, path)
+    return manifest
+
+
+def check(path: Path, size: int, sha256: str) -> None:
+    """Reads a file and compares its size and its hash.
+
+    Raises:
+      StorageError: they are others, or it cannot be read.
+    """
+    try:
+        if (found := files.file_size(path)) != size:
+            raise StorageError(f"{path} is broken: it holds {found} bytes instead of {size}")
+        if files.hash_file(path) != (size, sha256):
+            raise StorageError(f"{path} is broken: its hash is another")
+    except OSError as error:
+        raise StorageError(f"{path} is broken: {error}") from error
+
+
+def read(path: Path, size: int, sha256: str) -> bytearray:
+    """The bytes of a file, whose size and hash are right.
+
+    Raises:
+      StorageError: they are not, or it cannot be read.
+    """
+    try:
+        content = files.read_file(path, size)
+    except OSError as error:
+        raise StorageError(f"{path} is broken: {error}") from error
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise StorageError(f"{path} is broken: its hash is another")
+    return content
