@@ -157,7 +157,7 @@ def device(entry: Entry) -> Racer:
     import jax
 
     from ddpg_jax.envs.catalogue import make_device_env
-    from ddpg_jax.loops.device import compile_program, lane_mesh, spread_over_cores
+    from ddpg_jax.loops.compiled import compile_program, lane_mesh, spread_over_cores
     from ddpg_jax.reading import load_config
     from ddpg_jax.rng import run_keys
 

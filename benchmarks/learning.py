@@ -33,7 +33,7 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).parent))
 from peers import MODULES, PACKAGES, check_settings, train_peer
 
-from ddpg_jax.cli import parse_config, split_overrides
+from ddpg_jax.arguments import parse_config, split_overrides
 from ddpg_jax.config import Config
 from ddpg_jax.memory import available_cores
 from ddpg_jax.reports.result import environment

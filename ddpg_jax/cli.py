@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-import textwrap
-import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddpg_jax import __version__
+from ddpg_jax.arguments import count, fields_help, parse_config, right_overrides, split_overrides
 from ddpg_jax.errors import ConfigError, DdpgJaxError, Interrupted
 
 if TYPE_CHECKING:
@@ -24,27 +23,6 @@ if TYPE_CHECKING:
     from ddpg_jax.training import Run
 
 INTERRUPTED = 130
-
-_OPTIONS = frozenset(
-    {
-        "--help",
-        "--version",
-        "--run-dir",
-        "--overwrite",
-        "--quiet",
-        "--episodes",
-        "--video",
-        "--distributed",
-        "--coordinator",
-        "--num-processes",
-        "--process-id",
-        "--checkpoint-every",
-        "--resume",
-        "--init-from",
-        "--from",
-        "--determinism",
-    }
-)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -89,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     job = train.add_argument_group("several processes, each with its share of the seeds")
     job.add_argument("--distributed", action="store_true", help="join the other processes of the job; needs --run-dir")
     job.add_argument("--coordinator", metavar="HOST:PORT", help="of the first process, where no cluster tells")
-    job.add_argument("--num-processes", type=_count, metavar="N", help="likewise")
+    job.add_argument("--num-processes", type=count, metavar="N", help="likewise")
     job.add_argument("--process-id", type=int, metavar="I", help="likewise, from 0")
     train.add_argument("-h", "--help", action="store_true", help="show this, and every field")
     train.set_defaults(command=_train, parser=train)
@@ -100,9 +78,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="--section.field value changes a field, as in train; what changes how the run learns is reported.",
     )
     resume.add_argument("run_dir", type=Path, help="directory of the run")
-    resume.add_argument(
-        "--from", type=_count, dest="step", metavar="STEP", help="from that checkpoint; needs --run-dir"
-    )
+    resume.add_argument("--from", type=count, dest="step", metavar="STEP", help="from that checkpoint; needs --run-dir")
     resume.add_argument("--run-dir", type=Path, dest="into", help="new directory for what comes of --from")
     resume.add_argument("--quiet", action="store_true", help="show no progress")
     resume.set_defaults(command=_resume)
@@ -133,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
 
     evaluate = commands.add_parser("evaluate", help="evaluate the final policies of a run")
     evaluate.add_argument("run_dir", type=Path, help="directory of a run")
-    evaluate.add_argument("--episodes", type=_count, default=100, help="episodes of each seed (default 100)")
+    evaluate.add_argument("--episodes", type=count, default=100, help="episodes of each seed (default 100)")
     evaluate.add_argument("--video", type=Path, metavar="DIR", help="record an MP4 file for each seed")
     evaluate.set_defaults(command=_evaluate)
 
@@ -145,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _train(options: argparse.Namespace, overrides: list[str]) -> int:
     if options.help:
-        print(options.parser.format_help() + _fields_help())
+        print(options.parser.format_help() + fields_help())
         return 0
     if options.checkpoint_every is not None:
         overrides = [*overrides, "--checkpoint.every", options.checkpoint_every]
@@ -179,7 +155,7 @@ def _show(console: Console, run: Run, record: str) -> None:
 
 
 def _resume(options: argparse.Namespace, words: list[str]) -> int:
-    overrides = _right_overrides(words)
+    overrides = right_overrides(words)
     from ddpg_jax.runs.directory import RunDirectory
     from ddpg_jax.runs.progress import SturdyConsole
 
@@ -228,7 +204,7 @@ def _reproduce(options: argparse.Namespace, words: list[str]) -> int:
 
 
 def _sweep(options: argparse.Namespace, words: list[str]) -> int:
-    overrides = _right_overrides(words)
+    overrides = right_overrides(words)
     if options.resume == "auto" and options.run_dir is None:
         raise ConfigError("--resume auto needs --run-dir: the directory that an earlier start may have left")
     from ddpg_jax.grid import load_sweep
@@ -257,7 +233,7 @@ def _show_sweep(console: Console, run: SweepRun) -> int:
 
 
 def _evaluate(options: argparse.Namespace, words: list[str]) -> int:
-    overrides = _right_overrides(words)
+    overrides = right_overrides(words)
     from ddpg_jax.inference import evaluate_run, load_run, record_videos
     from ddpg_jax.runs.progress import SturdyConsole
     from ddpg_jax.runs.tables import evaluation_table
@@ -277,123 +253,3 @@ def _doctor(options: argparse.Namespace, words: list[str]) -> int:
     from ddpg_jax.doctor import examine, examine_determinism
 
     return examine_determinism() if options.determinism else examine()
-
-
-def parse_config(path: Path | None, arguments: Sequence[str]) -> Config:
-    """The configuration of a file and of `--section.field value` arguments.
-
-    Raises:
-      ConfigError: listing every mistake, an environment that is not registered among them.
-    """
-    from ddpg_jax.config import Config, is_device_env
-    from ddpg_jax.reading import merge, read_toml, resolve
-
-    overrides, problems = parse_overrides(arguments)
-    values = read_toml(path) if path is not None else {}
-    env = merge(values, overrides).get("env")
-    identifier = env.get("id", Config().env.id) if isinstance(env, dict) else Config().env.id
-    if isinstance(identifier, str):
-        from ddpg_jax.envs.catalogue import unknown_device_env
-        from ddpg_jax.envs.registry import unknown_id
-
-        problem = unknown_device_env(identifier) if is_device_env(identifier) else unknown_id(identifier)
-        if problem is not None:
-            problems["env.id"] = problem
-    return resolve(values, overrides, source=str(path) if path is not None else "defaults", more=problems)
-
-
-def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Separates `--section.field value` from the words that argparse knows, so that it takes no value for a file."""
-    words: list[str] = []
-    overrides: list[str] = []
-    rest = list(arguments)
-    while rest:
-        word = rest.pop(0)
-        name, equals, text = word.partition("=")
-        if not word.startswith("--") or name.replace("_", "-") in _OPTIONS:
-            words.append(name.replace("_", "-") + equals + text if word.startswith("--") else word)
-            continue
-        overrides.append(word)
-        if "=" not in word and rest and not rest[0].startswith("--"):
-            overrides.append(rest.pop(0))
-    return words, overrides
-
-
-def parse_overrides(words: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Reads `--section.field value` and `--section.field=value`; dashes and underscores are the same.
-
-    Values are TOML; what is not is text, and `64,64` is a list.
-
-    Returns:
-      The values, nested, and what is wrong with the words, message by word.
-    """
-    values: dict[str, Any] = {}
-    problems: dict[str, str] = {}
-    rest = list(words)
-    while rest:
-        word = rest.pop(0)
-        name, equals, text = word[2:].partition("=")
-        if not equals and (not rest or rest[0].startswith("--")):
-            problems[word] = "has no value; write --section.field value"
-            continue
-        *path, last = name.replace("-", "_").split(".")
-        node = values
-        for part in path:
-            inner = node.setdefault(part, {})
-            node = inner if isinstance(inner, dict) else node
-        node[last] = _value(text if equals else rest.pop(0))
-    return values, problems
-
-
-def _right_overrides(words: Sequence[str]) -> dict[str, Any]:
-    """As `parse_overrides`, where nothing else is checked beside the words."""
-    overrides, problems = parse_overrides(words)
-    if problems:
-        raise ConfigError("\n".join(f"{word}: {problem}" for word, problem in problems.items()))
-    return overrides
-
-
-def _value(text: str) -> Any:
-    for form in (text, f"[{text}]") if "," in text else (text,):
-        try:
-            return tomllib.loads(f"value = {form}")["value"]
-        except tomllib.TOMLDecodeError:
-            continue
-    return text
-
-
-def _count(text: str) -> int:
-    value = float(text)
-    if not (value >= 1 and value.is_integer()):
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 1")
-    return int(value)
-
-
-def _face(field: Any) -> tuple[Any, Any, Any]:
-    """What the help shows of a field, and of which type it is."""
-    return field.description, field.default, field.annotation
-
-
-def _fields_help() -> str:
-    """Every field of the configuration with its meaning and its default, at most 80 columns wide."""
-    from ddpg_jax.config import Config, sections
-
-    def entry(prefix: str, name: str, field: Any) -> list[str]:
-        default = field.get_default(call_default_factory=True)
-        shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
-        ending = "" if field.is_required() or default in (None, {}) else f" (default {shown})"
-        option = f"  --{prefix}{name.replace('_', '-')}"
-        text = textwrap.wrap(f"{field.description}{ending}", 46)
-        return [f"{option:<33} {text[0]}", *(" " * 34 + line for line in text[1:])]
-
-    lines = ["", "fields:"]
-    for name, field in Config.model_fields.items():
-        lines += [] if name in sections() else entry("", name, field)
-    for section, models in sections().items():
-        shown: dict[str, Any] = {}
-        for model in models:
-            lines += ["", f"{(model.__doc__ or '').splitlines()[0]}".replace("`", "")]
-            new = {name: field for name, field in model.model_fields.items() if shown.get(name) != _face(field)}
-            lines += [line for name, field in new.items() for line in entry(f"{section}.", name, field)]
-            shown |= {name: _face(field) for name, field in model.model_fields.items()}
-    return "\n".join(lines)

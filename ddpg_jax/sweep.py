@@ -18,7 +18,8 @@ from ddpg_jax.envs.catalogue import chosen_loop
 from ddpg_jax.envs.factory import device_env
 from ddpg_jax.errors import ConfigError, EnvironmentFault, StorageError
 from ddpg_jax.grid import Sweep, load_sweep
-from ddpg_jax.loops.device import Chunk, device_loop, lane_rows, spread_over_cores
+from ddpg_jax.loops.compiled import spread_over_cores
+from ddpg_jax.loops.device import Chunk, device_loop, lane_rows
 from ddpg_jax.loops.device_state import restored, snapshot
 from ddpg_jax.loops.report import Snapshot, as_made
 from ddpg_jax.loops.schedule import is_due

@@ -11,7 +11,7 @@ from rich.console import Console
 from ddpg_jax.config import Config
 from ddpg_jax.errors import ConfigError
 from ddpg_jax.grid import Group
-from ddpg_jax.loops.device import (
+from ddpg_jax.loops.compiled import (
     Compiled,
     compile_program,
     free_bytes,

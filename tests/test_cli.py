@@ -17,7 +17,7 @@ from matplotlib import pyplot as plt
 from safetensors.numpy import load_file
 from tiny_run import read_rows
 
-from ddpg_jax.cli import parse_config
+from ddpg_jax.arguments import parse_config
 from ddpg_jax.errors import ConfigError
 from ddpg_jax.reading import load_config
 

@@ -12,7 +12,7 @@ PACKAGE = Path(ddpg_jax.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = {
-    5: ("__main__", "cli", "doctor", "verify", "reproduce"),
+    5: ("__main__", "cli", "arguments", "doctor", "verify", "reproduce"),
     4: ("training", "inference", "sweep", "turns", "board", "distributed", "loops", "runs", "reports"),
     3: ("algorithms", "parts"),
     2: ("agents", "replay", "envs"),

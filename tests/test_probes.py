@@ -16,7 +16,8 @@ from ddpg_jax.algorithms import make_agent
 from ddpg_jax.config import Config
 from ddpg_jax.envs.factory import device_env
 from ddpg_jax.envs.lanes import Lanes, training_seeds
-from ddpg_jax.loops.device import compile_program, device_loop, lane_mesh
+from ddpg_jax.loops.compiled import compile_program, lane_mesh
+from ddpg_jax.loops.device import device_loop
 from ddpg_jax.loops.host import host_loop
 from ddpg_jax.loops.start import make_ring
 from ddpg_jax.reading import merge

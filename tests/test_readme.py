@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ddpg_jax.cli import parse_config, split_overrides
+from ddpg_jax.arguments import parse_config, split_overrides
 from ddpg_jax.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent

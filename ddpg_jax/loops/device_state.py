@@ -18,7 +18,7 @@ from ddpg_jax.trees import from_host, to_host
 from ddpg_jax.types import Array, HostArray, Tree
 
 if TYPE_CHECKING:
-    from ddpg_jax.loops.device import Compiled
+    from ddpg_jax.loops.compiled import Compiled
 
 _BLOCK = 2**14
 

@@ -13,19 +13,17 @@ from ddpg_jax.algorithms import make_agent
 from ddpg_jax.envs.catalogue import chosen_loop
 from ddpg_jax.envs.factory import device_env, evaluation_lanes, training_lanes
 from ddpg_jax.errors import ConfigError
-from ddpg_jax.loops.device import (
+from ddpg_jax.loops.compiled import (
     Compiled,
     compile_program,
-    device_loop,
-    first_lanes,
     free_bytes,
     lane_mesh,
     largest_fit,
     memory_bytes,
     padded,
-    reports,
     spread_over_cores,
 )
+from ddpg_jax.loops.device import device_loop, first_lanes, reports
 from ddpg_jax.loops.device_state import restored
 from ddpg_jax.loops.evaluate import evaluate_episodes, jit_policy, jit_value
 from ddpg_jax.loops.host import host_loop

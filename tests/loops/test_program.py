@@ -28,18 +28,10 @@ from ddpg_jax.config import Config, hyper_paths
 from ddpg_jax.envs.factory import device_env
 from ddpg_jax.envs.pendulum import pendulum
 from ddpg_jax.errors import ConfigError, EnvironmentFault, NotFiniteError
-from ddpg_jax.loops import device as device_module
+from ddpg_jax.loops import compiled as compiled_module
 from ddpg_jax.loops import program as program_module
-from ddpg_jax.loops.device import (
-    Compiled,
-    compile_program,
-    device_loop,
-    lane_mesh,
-    largest_fit,
-    memory_bytes,
-    padded,
-    reports,
-)
+from ddpg_jax.loops.compiled import Compiled, compile_program, lane_mesh, largest_fit, memory_bytes, padded
+from ddpg_jax.loops.device import device_loop, reports
 from ddpg_jax.loops.program import make_replay, program
 from ddpg_jax.loops.pure import make_train
 from ddpg_jax.loops.report import DIAGNOSTICS, METRICS
@@ -987,7 +979,7 @@ def test_the_memory_of_lanes_that_share_their_batches_is_counted_on_every_device
 @pytest.mark.usefixtures("learning_nothing")
 def test_a_run_beyond_free_memory_is_refused_before_it_is_allocated(monkeypatch):
     capacity = 2 * 10**9  # no machine could allocate it
-    monkeypatch.setattr(device_module, "available_bytes", lambda: 10**11)
+    monkeypatch.setattr(compiled_module, "available_bytes", lambda: 10**11)
 
     def begin(seeds: int) -> Any:
         config = device_config(seeds=seeds, env={"id": "jax:probe-constant"}, replay={"capacity": capacity})
@@ -1011,7 +1003,7 @@ def test_the_largest_fit_is_the_free_memory_over_that_of_a_lane(monkeypatch):
     for pairs in (1, 3, 100):  # of lanes, one on each of two devices
         for more, fit in ((0, pairs), (-2, pairs - 1)):
             free = 2 * (memory_bytes(compiled, 4) * pairs // 2) + more
-            monkeypatch.setattr(device_module, "available_bytes", lambda free=free: free)
+            monkeypatch.setattr(compiled_module, "available_bytes", lambda free=free: free)
             assert largest_fit(compiled, 4) == 2 * fit
-    monkeypatch.setattr(device_module, "available_bytes", lambda: 0)
+    monkeypatch.setattr(compiled_module, "available_bytes", lambda: 0)
     assert largest_fit(compiled, 4) == 0

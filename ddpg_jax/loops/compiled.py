@@ -1,0 +1,201 @@
+"""The programs of the device loop, compiled for all lanes: where the lanes are, and what memory they take.
+
+Lanes are added by `vmap` and divided over the local devices, and the rows of a batch over several of them if asked for.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from ddpg_jax.errors import ConfigError
+from ddpg_jax.loops.program import Clock, Lane, Totals, nothing_yet, program, start_clock
+from ddpg_jax.loops.report import Evaluation
+from ddpg_jax.memory import available_bytes, available_cores
+from ddpg_jax.replay.device import DeviceReplay
+from ddpg_jax.types import Array, Batch, DeviceEnv, HostArray, TrainState, Tree
+
+if TYPE_CHECKING:
+    from ddpg_jax.config import Config
+
+
+class Compiled(NamedTuple):
+    """The programs of L lanes, compiled.
+
+    Attributes:
+      init: `(keys [L], hyper [L]) -> Lane [L]`.
+      advance: `(lane, clock, totals [L], counts, keys, hyper) -> (lane, clock, totals [L])`; the first three are
+        donated.
+      evaluate: `(learner, hyper) -> Evaluation [L, episodes]`.
+      counts: as in `Program`.
+      place: puts what has a leading `[L]` where the lanes are.
+      everywhere: puts what is the same for all lanes on every device.
+      clock: the clock of a run that begins, on every device.
+      totals: the sums of a chunk that begins, `[L]`.
+      like: what `advance` carries, as `jax.ShapeDtypeStruct`: lane, clock, totals.
+      lanes: L.
+      replay: as in `Program`.
+      mesh: where the lanes are, with axes "seed" and "data".
+      lane_bytes: memory of one lane, by part: "replay", "learner" (parameters, targets, optimisers), "rest".
+      program_bytes: memory of the compiled programs beside their arguments, all lanes together, on one device.
+    """
+
+    init: Callable[[Array, Tree], Lane]
+    advance: Callable[[Lane, Clock, Totals, Any, Array, Tree], tuple[Lane, Clock, Totals]]
+    evaluate: Callable[[TrainState, Tree], Evaluation]
+    counts: Callable[[int, int], HostArray]
+    place: Callable[[Tree], Any]
+    everywhere: Callable[[Tree], Any]
+    clock: Callable[[], Clock]
+    totals: Callable[[], Totals]
+    like: tuple[Lane, Clock, Totals]
+    lanes: int
+    replay: DeviceReplay
+    mesh: Mesh
+    lane_bytes: dict[str, int]
+    program_bytes: int
+
+
+def spread_over_cores() -> None:
+    """Makes a device of each core of a CPU, so that lanes run beside each other; call it before jax is used.
+
+    One program's products of small networks do not fill two cores: with 16 seeds at 64-64 this more than doubles the
+    speed. Where the number of devices was set already, or jax is in use, nothing changes.
+    """
+    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+        return
+    with suppress(RuntimeError):
+        if jax.config.jax_num_cpu_devices < 1:  # pyright: ignore[reportAttributeAccessIssue]
+            jax.config.update("jax_num_cpu_devices", available_cores())
+
+
+def lane_mesh(lanes: int, data_parallel: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
+    """Local devices, divided over the lanes and, within a lane, over the rows of a batch: axes "seed" and "data".
+
+    Args:
+      lanes: L; those of a run are padded to `padded(L, mesh)`, so that all devices bear alike.
+      data_parallel: devices that share each batch.
+      devices: to choose from; None: all local ones.
+
+    Raises:
+      ConfigError: there are fewer devices than `data_parallel`.
+    """
+    found = list(jax.local_devices() if devices is None else devices)
+    if data_parallel > len(found):
+        raise ConfigError(f"data_parallel={data_parallel} needs as many devices, but there are {len(found)}")
+    most = len(found) // data_parallel
+    groups = -(-lanes // -(-lanes // most))  # as few as bear the same number of lanes each
+    chosen = np.array(found[: groups * data_parallel]).reshape(groups, data_parallel)
+    return Mesh(chosen, ("seed", "data"), axis_types=(AxisType.Auto, AxisType.Auto))
+
+
+def padded(lanes: int, mesh: Mesh) -> int:
+    """The number of lanes, rounded up to a multiple of the devices that bear them."""
+    return -(-lanes // mesh.shape["seed"]) * mesh.shape["seed"]
+
+
+def compile_program(config: Config, env: DeviceEnv, keys: Array, hyper: Tree, mesh: Mesh) -> Compiled:
+    """Compiles the training of L lanes; nothing is allocated.
+
+    Args:
+      config: the run.
+      env: the environment.
+      keys: of the lanes, `[L]`.
+      hyper: numbers by path, each `[L]`; `{}` for none.
+      mesh: where the lanes go.
+
+    Raises:
+      ConfigError: the batch cannot be shared by as many devices as asked for.
+    """
+    shared = mesh.shape["data"]
+    if config.algorithm.batch_size % shared:
+        raise ConfigError(
+            f"algorithm.batch_size={config.algorithm.batch_size} is not a multiple of data_parallel={shared}"
+        )
+    one = program(config, env, _shared(mesh) if shared > 1 else lambda batch: batch)
+    by_lane, everywhere = NamedSharding(mesh, P("seed")), NamedSharding(mesh, P())
+    over_lanes = partial(jax.vmap, spmd_axis_name="seed")
+    init = jax.jit(over_lanes(one.init), in_shardings=by_lane, out_shardings=by_lane)
+    advance = jax.jit(
+        over_lanes(one.advance, in_axes=(0, None, 0, None, 0, 0), out_axes=(0, None, 0)),
+        in_shardings=(by_lane, everywhere, by_lane, everywhere, by_lane, by_lane),
+        out_shardings=(by_lane, everywhere, by_lane),
+        donate_argnums=(0, 1, 2),
+    )
+    evaluate = jax.jit(over_lanes(one.evaluate), in_shardings=by_lane, out_shardings=by_lane)
+    lane, clock = jax.eval_shape(init, keys, hyper), jax.eval_shape(start_clock)
+    begin = jax.jit(lambda: jax.vmap(lambda _: nothing_yet())(jnp.arange(len(keys))), out_shardings=by_lane)
+    totals, counts = jax.eval_shape(begin), one.counts(0, 0)
+    lowered = [
+        advance.lower(lane, clock, totals, counts, keys, hyper),
+        init.lower(keys, hyper),
+        evaluate.lower(lane.learner, hyper),
+    ]
+    with ThreadPoolExecutor() as pool:  # the compiler works without the interpreter
+        advance, init, evaluate = programs = list(pool.map(lambda each: each.compile(), lowered))
+    return Compiled(
+        init,
+        advance,
+        evaluate,
+        counts=one.counts,
+        place=lambda tree: jax.device_put(tree, by_lane),
+        everywhere=lambda tree: jax.device_put(tree, everywhere),
+        clock=lambda: jax.device_put(start_clock(), everywhere),
+        totals=begin,
+        like=(lane, clock, totals),
+        lanes=len(keys),
+        replay=one.replay,
+        mesh=mesh,
+        lane_bytes={name: size // len(keys) for name, size in _bytes_by_part(lane).items()},
+        program_bytes=max(map(_temporary_bytes, programs)),
+    )
+
+
+def memory_bytes(compiled: Compiled, lanes: int) -> int:
+    """Memory that lanes take on each device: what they carry, and what the programs need beside."""
+    each = -(-lanes // compiled.mesh.shape["seed"])
+    return each * sum(compiled.lane_bytes.values()) + compiled.program_bytes
+
+
+def largest_fit(compiled: Compiled, lanes: int) -> int:
+    """The largest number of lanes whose memory is free, judged by programs compiled for `lanes`."""
+    groups = compiled.mesh.shape["seed"]
+    each = -(-lanes // groups)
+    return free_bytes(compiled.mesh) * each // memory_bytes(compiled, lanes) * groups
+
+
+def free_bytes(mesh: Mesh) -> int:
+    """Memory that may still be allocated on each device of a mesh; those without memory of their own share it."""
+    statistics = [device.memory_stats() or {} for device in mesh.devices.flat]
+    if not all("bytes_limit" in each for each in statistics):
+        return available_bytes() // mesh.size
+    return min(each["bytes_limit"] - each["bytes_in_use"] for each in statistics)
+
+
+def _shared(mesh: Mesh) -> Callable[[Batch], Batch]:
+    """Divides the rows of the batches `[U, B, ...]` over the axis "data"."""
+    rows = NamedSharding(mesh, P(None, "data"))
+    return lambda batch: jax.lax.with_sharding_constraint(batch, rows)
+
+
+def _bytes_by_part(lane: Lane) -> dict[str, int]:
+    def size(tree: Tree) -> int:
+        return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+    replay, learner = size(lane.store), size(lane.learner)
+    return {"replay": replay, "learner": learner, "rest": size(lane) - replay - learner}
+
+
+def _temporary_bytes(compiled: Any) -> int:
+    analysis = compiled.memory_analysis()
+    return 0 if analysis is None else int(analysis.temp_size_in_bytes)
