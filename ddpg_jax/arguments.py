@@ -99,8 +99,10 @@ def parse_overrides(words: Sequence[str]) -> tuple[dict[str, Any], dict[str, str
         *path, last = name.replace("-", "_").split(".")
         node = values
         for part in path:
-            inner = node.setdefault(part, {})
-            node = inner if isinstance(inner, dict) else node
+            node = node.setdefault(part, {})
+            if not isinstance(node, dict):
+                problems[word] = f"{part} is a section, and --{part} sets it to a value"
+                node = dict[str, Any]()
         node[last] = _value(text if equals else rest.pop(0))
     return values, problems
 
@@ -128,7 +130,10 @@ def count(text: str) -> int:
     Raises:
       ArgumentTypeError: it is none.
     """
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not (value >= 1 and value.is_integer()):
         raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 1")
     return int(value)

@@ -50,6 +50,9 @@ _FIELDS = {
     """,
 }
 
+_NUMBER_OR_NONE = ("algorithm.max_grad_norm", "exploration.epsilon")
+"""Structural where they are switched on or off; another number is learned with as any other."""
+
 EFFECTS = {path: effect for effect, paths in _FIELDS.items() for path in paths.split()}
 """The effect of every field of a configuration, by `section.field`."""
 
@@ -78,8 +81,12 @@ def compare(before: Config, after: Config) -> list[Change]:
         path.partition(".")[0] for path in changed if path in ("algorithm.name", "exploration.kind", "replay.kind")
     }
     shown = [path for path in changed if path.partition(".")[0] not in kinds or path.endswith((".name", ".kind"))]
-    found = [Change(path, old.get(path), new.get(path), EFFECTS[path]) for path in shown]
+    found = [Change(path, old.get(path), new.get(path), _effect(path, old.get(path), new.get(path))) for path in shown]
     return sorted(found, key=lambda change: -list(Effect).index(change.effect))
+
+
+def _effect(path: str, old: Any, new: Any) -> Effect:
+    return Effect.LEARNING if path in _NUMBER_OR_NONE and None not in (old, new) else EFFECTS[path]
 
 
 def _flat(config: Config) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ddpg_jax import __version__
 from ddpg_jax.arguments import count, fields_help, parse_config, right_overrides, split_overrides
-from ddpg_jax.errors import ConfigError, DdpgJaxError, Interrupted
+from ddpg_jax.errors import ConfigError, DdpgJaxError, Interrupted, StorageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from ddpg_jax.training import Run
 
 INTERRUPTED = 130
+
+_PLAIN: dict[str, Any] = {"soft_wrap": True, "highlight": False, "markup": False}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,6 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DdpgJaxError as error:
         print("\n".join([f"ddpg-jax: {error}", *getattr(error, "__notes__", ())]), file=sys.stderr)
         return error.exit_code
+    except OSError as error:  # a path of the command line that cannot be used
+        print(f"ddpg-jax: {error}", file=sys.stderr)
+        return StorageError.exit_code
     except KeyboardInterrupt:
         print("ddpg-jax: interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -121,7 +126,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _train(options: argparse.Namespace, overrides: list[str]) -> int:
     if options.help:
-        print(options.parser.format_help() + fields_help())
+        from ddpg_jax.runs.progress import SturdyConsole
+
+        SturdyConsole().print(options.parser.format_help() + fields_help(), **_PLAIN)
         return 0
     if options.checkpoint_every is not None:
         overrides = [*overrides, "--checkpoint.every", options.checkpoint_every]
@@ -151,7 +158,7 @@ def _show(console: Console, run: Run, record: str) -> None:
     from ddpg_jax.runs.tables import training_table
 
     console.print(training_table(run.result))
-    console.print(f"{run.directory}/learning_curve.png, result.json, {record}", soft_wrap=True, highlight=False)
+    console.print(f"{run.directory}/learning_curve.png, result.json, {record}", **_PLAIN)
 
 
 def _resume(options: argparse.Namespace, words: list[str]) -> int:
@@ -225,7 +232,7 @@ def _show_sweep(console: Console, run: SweepRun) -> int:
     console.print(ranking_table(run.result))
     names = ("ranking.png", "best.toml", "result.json", "metrics.jsonl")
     files = ", ".join(name for name in names if (run.directory / name).exists())
-    console.print(f"{run.directory}/{files}", soft_wrap=True, highlight=False)
+    console.print(f"{run.directory}/{files}", **_PLAIN)
     if not run.result["complete"]:
         print(f"ddpg-jax: interrupted; to go on: ddpg-jax resume {run.directory}", file=sys.stderr)
         return Interrupted.exit_code
@@ -243,7 +250,7 @@ def _evaluate(options: argparse.Namespace, words: list[str]) -> int:
     console.print(evaluation_table(run.config, evaluate_run(run, options.episodes)))
     if options.video is not None:
         for path in record_videos(run, options.video):
-            console.print(str(path), soft_wrap=True, highlight=False)
+            console.print(str(path), **_PLAIN)
     return 0
 
 

@@ -130,8 +130,11 @@ def divided(seeds: Sequence[int], lost: HostArray) -> tuple[list[int], list[int]
 
 def _make_room(whole: RunDirectory, overwrite: bool) -> None:
     """Refuses a directory that holds a run, or removes what is there of an earlier job and would not be replaced."""
-    if whole.config.exists() and not overwrite:
-        raise StorageError(f"{whole.path} holds a run: name another --run-dir, or replace the run with --overwrite")
+    if not overwrite and (whole.config.exists() or any(whole.path.glob("process-*"))):
+        raise StorageError(
+            f"{whole.path} holds a run: name another --run-dir, go on with it by --resume auto, or replace it with "
+            "--overwrite"
+        )
     multihost_utils.sync_global_devices("the directory was looked at")
     if jax.process_index() == 0:
         for path in (whole.config, whole.result, whole.learning_curve):

@@ -12,11 +12,13 @@ from rich.console import Console
 
 from ddpg_jax.config import Config
 from ddpg_jax.errors import DdpgJaxError, StorageError
+from ddpg_jax.loops.compiled import spread_over_cores
 from ddpg_jax.memory import available_bytes, human_bytes
 from ddpg_jax.reading import load_config
 from ddpg_jax.reports.result import environment
 from ddpg_jax.runs.checkpoint import Checkpoint, CheckpointStore, digest
 from ddpg_jax.runs.directory import RunDirectory
+from ddpg_jax.runs.progress import SturdyConsole
 from ddpg_jax.training import train
 from ddpg_jax.types import HostArray
 
@@ -33,7 +35,7 @@ EXTRAS = {
 
 def examine() -> int:
     """Prints what is installed and trains for a moment; returns the exit code."""
-    console = Console(highlight=False)
+    console = SturdyConsole(highlight=False)
     facts = environment()
     console.print("versions  " + ", ".join(f"{name} {value or 'missing'}" for name, value in facts["versions"].items()))
     device = facts["device"]
@@ -52,7 +54,8 @@ def examine_determinism(configs: tuple[Config, ...] | None = None) -> int:
     Args:
       configs: the runs; None: a moment of Pendulum on the host loop and on the device loop.
     """
-    console, equal = Console(highlight=False, soft_wrap=True), True
+    console, equal = SturdyConsole(highlight=False, soft_wrap=True), True
+    spread_over_cores()  # as the device loop does, before the host loop uses jax
     for config in configs or (_moment(), _moment(env={"id": "jax:pendulum"})):
         with tempfile.TemporaryDirectory() as folder:
             once, again = (_kept(config, Path(folder) / name) for name in ("once", "again"))

@@ -110,8 +110,14 @@ def load_sweep(path: str | Path, overrides: Mapping[str, Any] | None = None) -> 
     fixed = merge(file.config, overrides or {})
     combinations = _combinations(file, path, _flat(fixed))
     swept = {"grid": _flat(file.grid), "random": _flat(file.random, leaf={"low", "high"})}
-    source = {"draws": file.draws, "draw_seed": file.draw_seed, "config": merge(base, fixed), **swept}
+    common = _nested({name: value for name, value in _flat(merge(base, fixed)).items() if name not in _swept(swept)})
+    source = {"draws": file.draws, "draw_seed": file.draw_seed, "config": common, **swept}
     return _checked(source, combinations, str(path))
+
+
+def _swept(swept: Mapping[str, Values]) -> set[str]:
+    """The fields that combinations set, in whose place those of the base do not count."""
+    return {name for fields in swept.values() for name in fields}
 
 
 def short_values(values: Values) -> str:

@@ -18,7 +18,7 @@ from ddpg_jax.config import Config, is_device_env
 from ddpg_jax.envs.factory import device_env, evaluation_lanes
 from ddpg_jax.envs.lanes import to_units
 from ddpg_jax.envs.video import record_episode
-from ddpg_jax.errors import ConfigError
+from ddpg_jax.errors import ConfigError, StorageError
 from ddpg_jax.loops.evaluate import PolicyFn, ValueFn, evaluate_episodes, evaluate_greedy, jit_policy, jit_value
 from ddpg_jax.loops.report import Evaluation
 from ddpg_jax.reading import read_toml, resolve
@@ -161,6 +161,7 @@ def record_videos(run: LoadedRun, folder: str | Path) -> list[Path]:
     Raises:
       ConfigError: the extra `video` is not installed.
       EnvironmentFault: the environment cannot draw itself.
+      StorageError: the folder cannot be made.
     """
     if is_device_env(run.config.env.id):
         raise ConfigError(
@@ -168,7 +169,12 @@ def record_videos(run: LoadedRun, folder: str | Path) -> list[Path]:
         )
     if importlib.util.find_spec("moviepy") is None:
         raise ConfigError('recording needs moviepy, which is not installed: pip install "ddpg-jax[video]"')
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{folder} cannot hold videos: {error}") from error
     return [
-        record_episode(run.config.env, seed_policy(run, i), Path(folder), f"seed-{seed}")
+        record_episode(run.config.env, seed_policy(run, i), folder, f"seed-{seed}")
         for i, seed in enumerate(run.config.seed_list)
     ]

@@ -181,6 +181,8 @@ def _describe(details: ErrorDetails, merged: Mapping[str, Any]) -> tuple[str, st
     if kind == "extra_forbidden":
         known = _fields_at(tuple(where[:-1]), merged)
         return path, f"unknown key{nearest(where[-1], known)}"
+    if kind in ("model_type", "model_attributes_type") and path in sections():
+        return path, f"is a section; write --{path}.{TAGS.get(path) or next(iter(_fields_at((path,), merged)))}"
     if kind == "union_tag_invalid":
         tag = TAGS[path]
         kinds = [_only_kind(model, tag) for model in sections()[path]]

@@ -14,9 +14,11 @@ from rich.console import Console
 
 from ddpg_jax.changes import Effect, compare
 from ddpg_jax.config import Config
+from ddpg_jax.envs.catalogue import chosen_loop
 from ddpg_jax.errors import ConfigError, DdpgJaxError, Interrupted, StorageError
+from ddpg_jax.loops.compiled import spread_over_cores
 from ddpg_jax.loops.device import first_lanes
-from ddpg_jax.loops.report import Report, as_made
+from ddpg_jax.loops.report import BeginFn, Report, as_made
 from ddpg_jax.loops.start import Loop, start
 from ddpg_jax.reading import dump_toml, read_toml, resolve
 from ddpg_jax.reports.plots import learning_curve
@@ -27,7 +29,15 @@ from ddpg_jax.runs.progress import speaker
 from ddpg_jax.runs.record import Begin, Record
 from ddpg_jax.runs.saver import Saver
 from ddpg_jax.runs.signals import StopRequest
-from ddpg_jax.runs.weights import as_spec, beginning_with, save_weights, stored_part
+from ddpg_jax.runs.weights import (
+    Weights,
+    as_spec,
+    beginning_with,
+    open_weights,
+    read_weights,
+    save_weights,
+    stored_part,
+)
 from ddpg_jax.types import EnvSpec
 
 
@@ -83,13 +93,15 @@ def train(
     say = speaker(console)
     with ExitStack() as stack:
         saver = Saver(config.checkpoint, stack.enter_context(StopRequest()), 0, say)
-        begin = Begin(level="exact" if init_from is None else "weights")
-        fresh = as_made if init_from is None else beginning_with(init_from)
+        weights = None if init_from is None else read_weights(RunDirectory.open(init_from))
+        begin, fresh = _fresh(weights)
         loop = start(config, stack, None, saver.wanted, fresh)
         if init_from is not None:
             say(f"begins with the weights of {init_from}; all else is new")
         directory = RunDirectory.create(run_dir, run_name(config), overwrite=overwrite)
         stack.enter_context(directory.own())
+        if weights is not None:  # whatever becomes of that run, this one begins so again until it has a checkpoint
+            weights.write(directory.start)
         directory.write_text(directory.config, dump_toml(config))
         store = CheckpointStore(directory.checkpoints, keep=config.checkpoint.keep)
         record = Record(config, loop, directory, begin, console, say, stack)
@@ -150,11 +162,22 @@ def _resumed(directory: RunDirectory, config: Config, console: Console | None) -
         found, lines = store.newest()
         for line in lines:
             say(line)
-        begin = Begin() if found is None else _begin(store.load(found), config, say)
-        if begin.step >= config.total_steps and (result := directory.read_result()) is not None:
-            say(f"{directory.path} is complete after {begin.step} steps; to go on, give more --total-steps")
+        result = directory.read_result()
+        done = int(result["env_steps_per_seed"]) if result is not None and result.get("complete") else 0
+        if found is None and 0 < done < config.total_steps:
+            raise StorageError(
+                f"{directory.path} came to its end after {done} steps and holds no checkpoint to go on from; "
+                "begin a run with --init-from"
+            )
+        begin = None if found is None else _begin(store.load(found), config, say)
+        step = done if begin is None else begin.step
+        if step >= config.total_steps and result is not None:
+            say(f"{directory.path} is complete after {step} steps; to go on, give more --total-steps")
             return Run(directory.path, config, result)
-        return _go_on(config, begin, directory, store, stop, stack, console)
+        weights = open_weights(directory.start) if begin is None and directory.start.is_file() else None
+        begin, fresh = _fresh(weights) if begin is None else (begin, as_made)
+        _refuse_end(begin, config)
+        return _go_on(config, begin, directory, store, stop, stack, console, fresh)
 
 
 def _branched(source: RunDirectory, config: Config, step: int, into: str | Path, console: Console | None) -> Run:
@@ -163,13 +186,30 @@ def _branched(source: RunDirectory, config: Config, step: int, into: str | Path,
     with ExitStack() as stack:
         stop = stack.enter_context(StopRequest())
         store = CheckpointStore(source.checkpoints, keep=config.checkpoint.keep)
-        begin = _begin(store.load(store.at(step)), config, say)
+        checkpoint = store.load(store.at(step))
+        begin = _begin(checkpoint, config, say)
+        _refuse_end(begin, config)
         directory = RunDirectory.create(into, run_name(config))
         stack.enter_context(directory.own())
         for path, size in zip((source.metrics, source.timing), begin.offsets, strict=True):
             directory.copy_start(path, size)
         own = CheckpointStore(directory.checkpoints, keep=config.checkpoint.keep)
+        own.save(checkpoint)
+        directory.write_text(directory.config, dump_toml(config))
         return _go_on(config, begin, directory, own, stop, stack, console)
+
+
+def _fresh(weights: Weights | None) -> tuple[Begin, BeginFn]:
+    """How a run begins that has no checkpoint: anew, or with weights."""
+    return (Begin(), as_made) if weights is None else (Begin(level="weights"), beginning_with(weights))
+
+
+def _refuse_end(begin: Begin, config: Config) -> None:
+    if begin.step >= config.total_steps:
+        raise ConfigError(
+            f"total_steps={config.total_steps}, but the run is at step {begin.step} already: give more --total-steps, "
+            "or take up an earlier checkpoint with --from"
+        )
 
 
 def _begin(checkpoint: Checkpoint, config: Config, say: Callable[[str], None]) -> Begin:
@@ -180,6 +220,8 @@ def _begin(checkpoint: Checkpoint, config: Config, say: Callable[[str], None]) -
       StorageError: the checkpoint does not say what it is of.
     """
     facts: Mapping[str, Any] = checkpoint.facts
+    if chosen_loop(config) == "device":
+        spread_over_cores()  # before `environment` counts the devices, which it makes thereby
     try:
         before = Config.model_validate(facts["config"])
         level, earlier = str(facts["level"]), tuple(map(str, facts["changes"]))
@@ -211,11 +253,12 @@ def _go_on(
     stop: StopRequest,
     stack: ExitStack,
     console: Console | None,
+    fresh: BeginFn = as_made,
 ) -> Run:
     say = speaker(console)
     saver = Saver(config.checkpoint, stop, begin.step, say)
     try:
-        loop = start(config, stack, begin.snapshot, saver.wanted)
+        loop = start(config, stack, begin.snapshot, saver.wanted, fresh)
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise StorageError(f"the checkpoint after {begin.step} steps cannot be taken up: {error!r}") from error
     if loop.begun_again:

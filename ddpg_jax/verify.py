@@ -35,14 +35,30 @@ def verify(run_dir: str | Path, console: Console) -> int:
     if whole:
         newest = max(whole, key=lambda found: found.sequence)
         checkpoint = store.load(newest)
-        record = hashlib.sha256(directory.metrics.read_bytes()[: int(checkpoint.facts["metrics_bytes"])])
+        record, size = _start(directory.metrics, int(checkpoint.facts["metrics_bytes"]))
         console.print(
             f"contents after step {newest.step}:  sha256 {digest(checkpoint)}", highlight=False, soft_wrap=True
         )
-        console.print(f"metrics.jsonl up to there:  sha256 {record.hexdigest()}", highlight=False, soft_wrap=True)
+        said = (
+            f"sha256 {hashlib.sha256(record).hexdigest()}"
+            if len(record) == size
+            else f"BROKEN: holds {len(record)} bytes of {size}"
+        )
+        console.print(f"metrics.jsonl up to there:  {said}", highlight=False, soft_wrap=True)
+        if len(record) < size:
+            return StorageError.exit_code
     else:
         console.print("there is no whole checkpoint: resume would begin at the beginning", highlight=False)
     return 0 if whole and len(whole) == len(examined) else StorageError.exit_code
+
+
+def _start(path: Path, size: int) -> tuple[bytes, int]:
+    """The first bytes of a file, as many as there are of those asked for, and how many these were."""
+    try:
+        with path.open("rb") as file:
+            return file.read(size), size
+    except FileNotFoundError:
+        return b"", size
 
 
 def _said(each: Found | str) -> str:

@@ -18,6 +18,7 @@ from safetensors.numpy import load_file
 from tiny_run import read_rows
 
 from ddpg_jax.arguments import parse_config
+from ddpg_jax.cli import main
 from ddpg_jax.errors import ConfigError
 from ddpg_jax.reading import load_config
 
@@ -366,6 +367,44 @@ def test_an_output_that_cannot_be_written_does_not_end_training(tmp_path, output
     assert "Traceback" not in said
     assert {file.name for file in (tmp_path / "run").iterdir()} == RUN_FILES
     assert json.loads((tmp_path / "run" / "result.json").read_text())["complete"]
+
+
+@pytest.mark.parametrize("output", ["broken pipe", "full"])
+def test_help_that_cannot_be_written_is_no_fault(output):
+    with Path("/dev/full").open("w") as full:
+        stdout = full if output == "full" else subprocess.PIPE
+        words = [*PROGRAM, "train", "--help"]
+        process = subprocess.Popen(words, stdout=stdout, stderr=subprocess.PIPE, text=True, env=environment())
+        if process.stdout is not None:
+            process.stdout.close()
+        with process:
+            said = process.stderr.read()
+            assert process.wait(SECONDS) == 0
+    assert said == ""
+
+
+def test_a_path_may_look_like_markup(tmp_path, capsys):
+    path = tmp_path / "m[/x]" / "[red]"
+    assert main(["train", *TINY, "--quiet", "--run-dir", str(path)]) == 0
+    assert f"{path}/learning_curve.png" in capsys.readouterr().out.replace("\n", "")
+
+
+def test_a_path_that_no_system_takes_is_an_error_of_storage(capsys):
+    assert main(["evaluate", "a" * 300]) == 5
+    assert "File name too long" in capsys.readouterr().err
+
+
+def test_a_section_is_not_a_field(capsys):
+    assert main(["train", "--env", "Pendulum-v1", "--env.id", "Foo-v0"]) == 2
+    said = capsys.readouterr().err
+    assert "env = 'Pendulum-v1' (command line): is a section; write --env.id" in said
+    assert "--env.id: env is a section, and --env sets it to a value" in said
+
+
+def test_a_count_is_a_number(capsys):
+    with pytest.raises(SystemExit):
+        main(["evaluate", "run", "--episodes", "many"])
+    assert "many is not a whole number of at least 1" in capsys.readouterr().err
 
 
 def test_an_interrupt_ends_a_run_in_good_order(tmp_path):

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 import ddpg_jax as dj
 from ddpg_jax import distributed
 from ddpg_jax.cli import main
-from ddpg_jax.errors import ConfigError
+from ddpg_jax.errors import ConfigError, StorageError
 from ddpg_jax.reading import dump_toml
 
 PROCESSES = 2
@@ -32,6 +32,13 @@ def test_seeds_that_cannot_be_divided_are_refused(monkeypatch):
     monkeypatch.setattr(distributed.jax, "process_count", lambda: 2)
     with pytest.raises(ConfigError, match="5 seeds cannot be divided evenly among 2 processes"):
         distributed.own_seeds(dj.load_config(seeds=5))
+
+
+def test_another_job_in_the_directory_is_refused_and_left_alone(tmp_path):
+    (tmp_path / "process-1").mkdir()
+    with pytest.raises(StorageError, match="holds a run: name another --run-dir"):
+        distributed.train_distributed(dj.load_config(seeds=1), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["process-1"]
 
 
 def test_seeds_that_diverged_are_told_from_those_that_are_left():

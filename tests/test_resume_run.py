@@ -1,8 +1,11 @@
 """Runs that are interrupted, resumed, branched and begun from others, through the same doors as a user."""
 
 import json
+import os
 import shutil
 import signal
+import subprocess
+import sys
 from contextlib import suppress
 from functools import partial
 from types import SimpleNamespace
@@ -21,6 +24,7 @@ from ddpg_jax.changes import EFFECTS, Effect, compare
 from ddpg_jax.cli import main
 from ddpg_jax.config import Config, sections
 from ddpg_jax.errors import ConfigError, EnvironmentFault, Interrupted, StorageError
+from ddpg_jax.memory import available_cores
 from ddpg_jax.reading import dump_toml, merge
 from ddpg_jax.runs import files
 from ddpg_jax.runs.checkpoint import CheckpointStore, digest
@@ -208,6 +212,156 @@ def test_what_is_no_run_cannot_be_resumed(tmp_path):
         dj.resume_run(tmp_path)
 
 
+# Ended before there was a checkpoint, or after one that is of no use.
+
+
+@pytest.fixture
+def lost_at(monkeypatch):
+    """Ends a run without a word after so many steps."""
+    wanted = Saver.wanted
+
+    def at(step):
+        def until(self, now):
+            if now >= step:
+                raise Killed
+            return wanted(self, now)
+
+        monkeypatch.setattr(Saver, "wanted", until)
+
+    return at
+
+
+RARELY = {"checkpoint": {"every": 1000}}
+
+
+def test_a_run_begun_with_weights_begins_with_them_again(clean, copied, lost_at, tmp_path):
+    """Though the run that they are of is gone by then."""
+    config = config_of(**RARELY, seeds=[1, 2, 3])
+    whole = dj.train(config, tmp_path / "whole", init_from=copied)
+    lost_at(40)
+    with pytest.raises(Killed):
+        dj.train(config, tmp_path / "run", init_from=copied)
+    shutil.rmtree(copied)
+    lost_at(1000)
+    run = dj.resume_run(tmp_path / "run")
+    assert contents(run.directory) == contents(whole.directory)
+    assert run.result["level"] == "weights"
+
+
+def test_a_branch_begins_with_its_checkpoint_again(clean, lost_at, tmp_path):
+    source, other = clean["Pendulum-v1"].directory, {**RARELY, "algorithm": {"tau": 0.5}}
+    whole = dj.resume_run(source, step=30, into=tmp_path / "whole", **other)
+    lost_at(50)
+    with pytest.raises(Killed):
+        dj.resume_run(source, step=30, into=tmp_path / "run", **other)
+    lost_at(1000)
+    run = dj.resume_run(tmp_path / "run")
+    assert contents(run.directory) == contents(whole.directory) != contents(source)
+    assert run.result["changes"] == whole.result["changes"]
+
+
+def test_a_branch_that_could_not_start_can_be_taken_up(clean, tmp_path, monkeypatch):
+    source = clean["Pendulum-v1"].directory
+
+    def refused(*args):
+        raise ConfigError("no room today")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ddpg_jax.training.start", refused)
+        with pytest.raises(ConfigError, match="no room today"):
+            dj.resume_run(source, step=30, into=tmp_path / "run")
+    assert contents(dj.resume_run(tmp_path / "run").directory) == contents(source)
+
+
+def listing(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "run.lock"}
+
+
+def test_a_run_that_is_further_than_it_shall_go_is_left_alone(copied, tmp_path):
+    (copied / "result.json").unlink()
+    before = listing(copied)
+    with pytest.raises(ConfigError, match="the run is at step 60 already"):
+        dj.resume_run(copied, total_steps=40)
+    with pytest.raises(ConfigError, match="the run is at step 50 already"):
+        dj.resume_run(copied, step=50, into=tmp_path / "branch", total_steps=50)
+    assert listing(copied) == before
+    assert not (tmp_path / "branch").exists()
+
+
+def test_a_finished_run_without_checkpoints_is_complete(tmp_path, caplog):
+    run = dj.train(config_of(checkpoint={"every": 0}), tmp_path / "run")
+    before = listing(run.directory)
+    assert dj.resume_run(run.directory).result == json.loads(json.dumps(run.result))
+    assert "is complete after 60 steps" in caplog.text
+    with pytest.raises(StorageError, match="holds no checkpoint to go on from"):
+        dj.resume_run(run.directory, total_steps=80)
+    assert listing(run.directory) == before
+
+
+def test_a_checkpoint_that_cannot_be_read_now_is_not_taken_for_a_broken_one(clean, copied, monkeypatch):
+    before, system = listing(copied), files.before
+
+    def denied(operation, path):
+        if operation == "read" and path.name == "arrays.safetensors":
+            raise PermissionError(13, "Permission denied")
+        system(operation, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "before", denied)
+        with pytest.raises(StorageError, match=r"arrays.safetensors cannot be read: Permission denied; nothing was"):
+            dj.resume_run(copied, total_steps=80)
+    assert listing(copied) == before
+
+
+@LOOPS
+def test_the_number_of_evaluation_episodes_may_change(identifier, signal_at, tmp_path, monkeypatch):
+    monkeypatch.setattr("ddpg_jax.loops.device.FIRST_PIECE", 3)
+    monkeypatch.setattr("ddpg_jax.loops.device.PIECE_SECONDS", 0.0)
+    signal_at(30)
+    with pytest.raises(Interrupted):
+        dj.train(config_of(identifier), tmp_path / "run")
+    signal_at(55)
+    with pytest.raises(Interrupted):
+        dj.resume_run(tmp_path / "run", evaluation={"episodes": 5})
+    signal_at(1000)
+    run = dj.resume_run(tmp_path / "run")
+    rows = [row for row in read_rows(run.directory / "metrics.jsonl") if row["event"] == "evaluation"]
+    assert [(row["step"], len(row["returns"])) for row in rows[::2]] == [(25, 3), (50, 5), (60, 5)]
+
+
+def test_verify_misses_a_record_that_is_lost_or_too_short(copied, capsys):
+    size = (copied / "metrics.jsonl").stat().st_size
+    (copied / "metrics.jsonl").write_bytes(b"{}")
+    assert main(["verify", str(copied)]) == 5
+    assert f"BROKEN: holds 2 bytes of {size}" in capsys.readouterr().out
+    (copied / "metrics.jsonl").unlink()
+    assert main(["verify", str(copied)]) == 5
+    assert f"BROKEN: holds 0 bytes of {size}" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_resumed_run_is_on_as_many_devices_as_before(tmp_path):
+    """In processes of their own, as the tests' own devices are fixed."""
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    for total in (60, 80):
+        code = f"""if True:
+            import ddpg_jax as dj, jax
+            from tiny_run import tiny_config
+            from rich.console import Console
+            config = tiny_config(env={{"id": "jax:pendulum"}}, total_steps=60)
+            run, console = {str(tmp_path / "run")!r}, Console(width=300)
+            if {total} == 60:
+                dj.train(config, run, console=console)
+            else:
+                dj.resume_run(run, total_steps=80, console=console)
+            print("devices", jax.device_count())
+        """
+        words = [sys.executable, "-c", code]
+        said = subprocess.run(words, env=environment, cwd="tests", capture_output=True, text=True, check=True).stdout
+        assert f"devices {available_cores()}" in said
+    assert "other device" not in said
+
+
 # Begun with the weights of another.
 
 
@@ -284,6 +438,16 @@ def test_what_changes_how_it_learns_is_a_warning_and_what_does_not_is_said(copie
     assert "changed: logging.every: 20 -> 7" in caplog.text
     assert "warning: changed: logging" not in caplog.text
     assert dj.load_config(copied / "config.toml").algorithm.tau == 0.5
+
+
+def test_another_number_changes_how_it_learns_but_none_instead_of_one_the_structure():
+    numbers = [{}, {"max_grad_norm": 1.0}, {"max_grad_norm": 0.5}]
+    none, one, half = (config_of(algorithm=algorithm) for algorithm in numbers)
+    assert [change.effect for change in compare(one, half)] == [Effect.LEARNING]
+    assert [change.effect for pair in ((none, one), (one, none)) for change in compare(*pair)] == [
+        Effect.STRUCTURAL,
+        Effect.STRUCTURAL,
+    ]
 
 
 def test_changes_are_found_field_by_field():

@@ -166,6 +166,14 @@ def test_the_sweep_is_kept_beside_its_result(swept, tmp_path):
     assert (again.combinations, again.configs) == load(tmp_path)[:2]
 
 
+def test_what_the_base_says_of_a_swept_field_is_not_kept(tmp_path):
+    (tmp_path / "base.toml").write_text(TINY.replace("[config]\n", ""))
+    text = 'base = "base.toml"\n[grid]\nalgorithm.hidden = [[8], [16]]\n'
+    sweep = load(tmp_path, text)
+    (tmp_path / "again.toml").write_text(tomli_w.dumps(sweep.source))
+    assert load_sweep(tmp_path / "again.toml")[:2] == sweep[:2]
+
+
 def test_nothing_is_removed_for_a_sweep_that_cannot_run(swept, tmp_path):
     with pytest.raises(ConfigError, match="did you mean jax:pendulum"):
         run_sweep(load(tmp_path, env={"id": "jax:pendulm"}), swept.directory, overwrite=True)

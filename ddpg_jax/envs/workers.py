@@ -13,6 +13,7 @@ import signal
 import threading
 import time
 from itertools import pairwise
+from multiprocessing import resource_tracker, util
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.shared_memory import SharedMemory
@@ -66,12 +67,15 @@ class WorkerLanes:
         self.spec, self._shape, self._timeout = spec, shape, timeout
         cuts = np.linspace(0, count, min(workers, count) + 1).astype(int)
         self._parts = [_Part(int(a), int(b)) for a, b in pairwise(cuts)]
+        _start_tracker()
         self._memory = SharedMemory(create=True, size=sum(a.nbytes for a in _arrays(None, spec, count).values()))
         self._arrays = _arrays(self._memory, spec, count)
         context = mp.get_context("spawn")
         self._closed = False
         self._pipes: list[Connection] = []
         self._processes: list[BaseProcess] = []
+        # multiprocessing ends by SIGTERM what is left when this process ends, and workers ignore that
+        util.Finalize(self, _kill, (self._processes,), exitpriority=1)
         try:
             for part in self._parts:
                 ours, theirs = context.Pipe()
@@ -115,7 +119,8 @@ class WorkerLanes:
             if process.is_alive():
                 process.kill()
                 process.join()
-        self._pipes, self._processes = [], []
+        self._pipes.clear()
+        self._processes.clear()
         self._arrays = {}
         self._memory.close()
         self._memory.unlink()
@@ -197,6 +202,22 @@ def _arrays(memory: SharedMemory | None, spec: EnvSpec, count: int) -> dict[str,
     return arrays
 
 
+def _kill(processes: list[BaseProcess]) -> None:
+    for process in processes:
+        process.kill()
+
+
+def _start_tracker() -> None:
+    """Starts multiprocessing's tracker of shared memory, so that it outlives a notice sent to the process group."""
+    if not hasattr(signal, "SIGUSR1"):
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _end_with(parent: Any) -> None:
     """Ends this process when its parent has ended, even while an environment hangs."""
     wait([parent.sentinel])
@@ -213,7 +234,9 @@ def _work(
     episode_seed: EpisodeSeedFn,
 ) -> None:
     """The life of a worker: answers each command with an empty message, or with the text of an error."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):  # sent to the whole process group; the parent decides
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(mp.parent_process(),), daemon=True).start()
     memory = SharedMemory(memory_name)
     arrays = _arrays(memory, spec, shape[0] * shape[1])

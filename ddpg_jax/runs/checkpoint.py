@@ -25,7 +25,7 @@ from ddpg_jax.errors import StorageError
 from ddpg_jax.runs import files
 from ddpg_jax.runs.manifest import FORMAT, Leaf, Manifest, Segment, canonical, leaf_of, parsed, serialized
 from ddpg_jax.runs.segments import Rows, reusable, row_form, rows_of, write_rows
-from ddpg_jax.runs.verified import check, read, read_manifest
+from ddpg_jax.runs.verified import UnreadableError, check, read, read_manifest
 from ddpg_jax.types import HostArray
 
 _FOLDER = re.compile(r"(\d{8,})-step-(\d+)")
@@ -110,19 +110,28 @@ class CheckpointStore:
     def newest(self) -> tuple[Found | None, list[str]]:
         """The newest checkpoint that is whole; broken ones on the way to it are set aside.
 
+        So are older ones without a manifest that can be understood, as nothing could be pruned beside them.
+
         Returns:
           The checkpoint, or None, and a line for each that was set aside.
+
+        Raises:
+          UnreadableError: one may be whole, but cannot be read now; nothing is set aside.
         """
         broken: list[tuple[str, int, str]] = []
         whole = None
         for _, name in reversed(self._every()):
             try:
-                whole = self._verified(name)
-                break
+                if whole is None:
+                    whole = self._verified(name)
+                else:
+                    read_manifest(self._folder / name)
+            except UnreadableError:
+                raise
             except StorageError as error:
                 step = _FOLDER.fullmatch(name)
                 broken.append((name, int(step[2]) if step else 0, str(error)))
-        back_to = 0 if whole is None else whole.step
+        back_to = 0 if whole is None else whole.step  # steps that are done again
         return whole, [self._set_aside(name, step, why, back_to) for name, step, why in broken]
 
     def at(self, step: int) -> Found:
@@ -148,7 +157,8 @@ class CheckpointStore:
             except StorageError as error:
                 return str(error)
 
-        return [(name, look(name)) for _, name in self._every()]
+        examined = [(name, look(name)) for _, name in self._every()]
+        return [(name, each) for name, each in examined if (self._folder / name).is_dir()]  # but for those pruned since
 
     def load(self, found: Found) -> Checkpoint:
         """Reads a checkpoint; rows are read when they are asked for. The next save adds to its rows.
@@ -248,7 +258,7 @@ class CheckpointStore:
             where = f"it is set aside as corrupt-{name}"
         except OSError as error:
             where = f"it could not be set aside: {error}"
-        return f"warning: checkpoint {name} is broken; {where}; {step - back_to} steps are lost ({why})"
+        return f"warning: checkpoint {name} is broken; {where}; {max(0, step - back_to)} steps are lost ({why})"
 
     def _remove_leftovers(self) -> None:
         """Removes what a save, or a removal, left behind that was cut off."""

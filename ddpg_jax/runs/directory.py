@@ -18,6 +18,7 @@ from ddpg_jax.runs import files
 
 _FILES = (
     "config.toml",
+    "start.safetensors",
     "metrics.jsonl",
     "timing.jsonl",
     "result.json",
@@ -29,7 +30,8 @@ _FILES = (
 _FOLDERS = ("tensorboard", "checkpoints")
 _LOCK = "run.lock"
 _PART = ".part"
-_NO_RUN = frozenset({_LOCK, "config.toml" + _PART, "sweep.toml" + _PART})
+_BEGUN = ("start.safetensors" + _PART, "start.safetensors", "config.toml" + _PART, "sweep.toml" + _PART)
+_NO_RUN = frozenset({_LOCK, *_BEGUN})
 """What a run leaves that was cut off before it had begun."""
 
 
@@ -51,6 +53,7 @@ class RunDirectory:
         self.timing = self.path / "timing.jsonl"
         self.tensorboard = self.path / "tensorboard"
         self.checkpoints = self.path / "checkpoints"
+        self.start = self.path / "start.safetensors"
         self.weights = self.checkpoints / "final.safetensors"
         self.learning_curve = self.path / "learning_curve.png"
         self.result = self.path / "result.json"

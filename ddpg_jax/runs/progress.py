@@ -120,7 +120,7 @@ class ProgressDisplay:
 
     def print(self, line: str) -> None:
         """Prints a line above the bar."""
-        self._console.print(line, highlight=False, soft_wrap=True)
+        self._console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
 def _figures(status: Status) -> str:

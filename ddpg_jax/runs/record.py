@@ -66,8 +66,8 @@ class Begin(NamedTuple):
         if self.checkpoint is None:
             return []
         arrays = self.checkpoint.arrays
-        parts = [arrays[f"{_EVALUATIONS}/{name}"] for name in Evaluation._fields]
-        steps = arrays[f"{_EVALUATIONS}/step"].tolist()
+        steps, cuts = arrays[f"{_EVALUATIONS}/step"].tolist(), np.cumsum(arrays[f"{_EVALUATIONS}/episodes"])[:-1]
+        parts = [np.split(arrays[f"{_EVALUATIONS}/{name}"], cuts, axis=1) for name in Evaluation._fields]
         return [Evaluated(step, Evaluation(*(part[i] for part in parts))) for i, step in enumerate(steps)]
 
     def diverged(self, seeds: int) -> HostArray:
@@ -240,11 +240,14 @@ class Record:
 
 
 def _as_arrays(evaluated: list[Evaluated], config: Config) -> dict[str, HostArray]:
-    shape = 0, len(config.seed_list), config.evaluation.episodes
-    found: dict[str, HostArray] = {f"{_EVALUATIONS}/step": np.array([each.step for each in evaluated], np.int64)}
+    """Side by side, `[S, episodes of all]`, as their number may be another after a resume."""
+    found: dict[str, HostArray] = {
+        f"{_EVALUATIONS}/step": np.array([each.step for each in evaluated], np.int64),
+        f"{_EVALUATIONS}/episodes": np.array([each.evaluation.returns.shape[1] for each in evaluated], np.int64),
+    }
     for name in Evaluation._fields:
         each = [np.asarray(getattr(e.evaluation, name)) for e in evaluated]
-        found[f"{_EVALUATIONS}/{name}"] = np.stack(each) if each else np.zeros(shape)
+        found[f"{_EVALUATIONS}/{name}"] = np.concatenate(each, 1) if each else np.zeros((len(config.seed_list), 0))
     return found
 
 

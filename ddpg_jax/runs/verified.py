@@ -6,6 +6,7 @@ written as.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from pathlib import Path
 
@@ -15,7 +16,36 @@ from ddpg_jax.errors import StorageError
 from ddpg_jax.runs import files
 from ddpg_jax.runs.manifest import FORMAT, Manifest, canonical, check_layout
 
+_FOR_NOW = {
+    getattr(errno, name)
+    for name in [
+        "EACCES",
+        "EPERM",
+        "EMFILE",
+        "ENFILE",
+        "ENOMEM",
+        "EAGAIN",
+        "EINTR",
+        "EBUSY",
+        "ESTALE",
+        "ETIMEDOUT",
+        "ENOTCONN",
+        "EHOSTDOWN",
+    ]
+    if hasattr(errno, name)
+}
+
 _MANIFEST_BYTES = 2**26
+
+
+class UnreadableError(StorageError):
+    """A file that may be whole, but cannot be read now: it is not to be taken for broken."""
+
+
+def _refused(path: Path, error: OSError) -> StorageError:
+    if error.errno in _FOR_NOW:
+        return UnreadableError(f"{path} cannot be read: {error.strerror}; nothing was changed, mend that and try again")
+    return StorageError(f"{path} is broken: {error}")
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -34,7 +64,7 @@ def read_manifest(folder: Path) -> Manifest:
         if content != canonical(manifest):
             raise StorageError(f"{path} is broken: it is not what was written")
     except OSError as error:
-        raise StorageError(f"{path} is broken: {error}") from error
+        raise _refused(path, error) from error
     except (ValidationError, ValueError, RecursionError) as error:
         raise StorageError(f"{path} is broken: {str(error).splitlines()[0]}") from error
     if manifest.format != FORMAT or folder.name != f"{manifest.sequence:08d}-step-{manifest.step}":
@@ -55,7 +85,7 @@ def check(path: Path, size: int, sha256: str) -> None:
         if files.hash_file(path) != (size, sha256):
             raise StorageError(f"{path} is broken: its hash is another")
     except OSError as error:
-        raise StorageError(f"{path} is broken: {error}") from error
+        raise _refused(path, error) from error
 
 
 def read(path: Path, size: int, sha256: str) -> bytearray:
@@ -67,7 +97,7 @@ def read(path: Path, size: int, sha256: str) -> bytearray:
     try:
         content = files.read_file(path, size)
     except OSError as error:
-        raise StorageError(f"{path} is broken: {error}") from error
+        raise _refused(path, error) from error
     if hashlib.sha256(content).hexdigest() != sha256:
         raise StorageError(f"{path} is broken: its hash is another")
     return content

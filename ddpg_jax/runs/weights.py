@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,7 +33,10 @@ def save_weights(path: Path, tree: Tree, spec: EnvSpec) -> None:
     Raises:
       StorageError: the file cannot be written.
     """
-    arrays = to_host(tree)
+    _write(path, to_host(tree), spec)
+
+
+def _write(path: Path, arrays: Mapping[str, HostArray], spec: EnvSpec) -> None:
     part = path.with_name(path.name + ".part")
     leaves = [leaf_of(name, array) for name, array in arrays.items()]
     metadata = {"format": FORMAT, "spec": json.dumps(spec._asdict())}
@@ -58,6 +61,14 @@ class Weights(NamedTuple):
     path: Path
     arrays: dict[str, HostArray]
     spec: EnvSpec
+
+    def write(self, path: Path) -> None:
+        """Writes them to another file.
+
+        Raises:
+          StorageError: it cannot be written.
+        """
+        _write(path, self.arrays, self.spec)
 
 
 def read_weights(directory: RunDirectory) -> Weights:
@@ -109,15 +120,14 @@ def fitted(weights: Weights, like: Tree) -> Tree:
     return from_host(like, weights.arrays, "", str(weights.path))
 
 
-def beginning_with(run_dir: str | Path) -> Callable[[TrainState], TrainState]:
+def beginning_with(weights: Weights) -> Callable[[TrainState], TrainState]:
     """What puts the weights of a run in the place of fresh ones; the targets become copies of them.
 
     Lane i takes those of seed i of that run, counted round.
 
     Raises:
-      StorageError: there are no weights; and, from what is returned, they do not fit.
+      StorageError: from what is returned: they do not fit.
     """
-    weights = read_weights(RunDirectory.open(run_dir))
 
     def begin(state: TrainState) -> TrainState:
         lanes, seeds = len(state.step), len(next(iter(weights.arrays.values())))

@@ -9,6 +9,7 @@ import sys
 import time
 from contextlib import closing, contextmanager
 from functools import partial
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import custom
@@ -157,6 +158,20 @@ def test_a_worker_killed_between_two_steps_is_reported(victim, gone):
         with pytest.raises(EnvironmentFault, match=f"lanes {3 * victim} to {3 * victim + 2}.* SIGKILL"):
             lanes.step(ZEROS)
     assert not any(map(_alive, pids))
+
+
+def test_a_signal_to_the_whole_group_is_left_to_the_parent():
+    with _workers(custom.Walk) as lanes:
+        lanes.reset()
+        everyone = [process.pid for process in multiprocessing.active_children()]
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+            for pid in everyone:
+                os.kill(pid, number)
+        time.sleep(0.2)
+        lanes.step(ZEROS)
+        os.kill(resource_tracker._resource_tracker._pid, signal.SIGUSR1)
+        time.sleep(0.2)
+        assert _alive(resource_tracker._resource_tracker._pid)
 
 
 def test_a_worker_that_hangs_is_reported_after_the_time_given_and_ended():

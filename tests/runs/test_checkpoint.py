@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from power import Disk, Killed
 
 from ddpg_jax.errors import StorageError
+from ddpg_jax.runs import checkpoint as module
 from ddpg_jax.runs import files, manifest, segments, verified
 from ddpg_jax.runs.checkpoint import Checkpoint, CheckpointStore, Found, digest
 from ddpg_jax.runs.segments import Rows
@@ -213,6 +214,34 @@ def test_large_rows_are_divided_and_too_many_files_are_joined(tmp_path, monkeypa
     monkeypatch.setattr(segments, "SEGMENT_BYTES", 2**20)
     whole.save(checkpoint(12))
     assert digest(newest(tmp_path)[0]) == digest(newest(tmp_path / "whole")[0])
+
+
+def test_an_older_one_without_a_manifest_is_set_aside_too(tmp_path):
+    """Else nothing could be pruned any more."""
+    saved(tmp_path, 8, 9)
+    manifest = tmp_path / "00000001-step-8" / "manifest.json"
+    manifest.write_bytes(manifest.read_bytes() + b"x")
+    store = CheckpointStore(tmp_path)
+    found, lines = store.newest()
+    assert found.step == 9
+    assert "00000001-step-8 is broken" in lines[0]
+    assert "0 steps are lost" in lines[0]
+    for step in (10, 11, 12):
+        store.save(checkpoint(step))
+    assert [name for name, _ in store.examine()] == ["00000004-step-11", "00000005-step-12"]
+
+
+def test_what_is_pruned_while_it_is_examined_is_not_broken(tmp_path, monkeypatch):
+    store = saved(tmp_path, 8, 9)
+    read_manifest = module.read_manifest
+
+    def pruned(folder):
+        if folder.name == "00000001-step-8":
+            shutil.rmtree(folder, ignore_errors=True)
+        return read_manifest(folder)
+
+    monkeypatch.setattr(module, "read_manifest", pruned)
+    assert [name for name, _ in store.examine()] == ["00000002-step-9"]
 
 
 def test_the_digest_tells_every_difference():
@@ -427,7 +456,8 @@ def count_seen(folder, damages):
         if loaded is not None:
             assert equal(loaded, checkpoint(loaded.step))
             assert f"{loaded.step}" not in {name.rpartition("-")[2] for name in broken}
-        assert len(lines) == {None: 2, 8: 1, 15: 0}[loaded and loaded.step]
+        older = path.parent.name == "00000001-step-8" and path.name == "manifest.json"
+        assert len(lines) == {None: 2, 8: 1, 15: int(older)}[loaded and loaded.step]
         assert all(
             f"checkpoint {name} is broken; it is set aside" in "".join(lines) for name in broken[-len(lines) :] if lines
         )
