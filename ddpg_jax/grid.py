@@ -46,8 +46,8 @@ class Draw(_Strict):
 class SweepFile(_Strict):
     """What a sweep file may hold."""
 
-    base: str | None = None
-    """a configuration file, relative to this one; left out: the defaults"""
+    base: str | dict[str, Any] | None = None
+    """a configuration file, relative to this one, or what stands in one; left out: the defaults"""
     config: dict[str, Any] = Field(default_factory=dict[str, Any])
     """[config]: what differs from it, for all combinations"""
     grid: dict[str, Any] = Field(default_factory=dict[str, Any])
@@ -106,18 +106,12 @@ def load_sweep(path: str | Path, overrides: Mapping[str, Any] | None = None) -> 
         file = SweepFile.model_validate(values)
     except ValidationError as error:
         raise ConfigError("\n".join(_mistakes(error, path))) from error
-    base = read_toml(path.parent / file.base) if file.base is not None else {}
+    base = read_toml(path.parent / file.base) if isinstance(file.base, str) else file.base or {}
     fixed = merge(file.config, overrides or {})
     combinations = _combinations(file, path, _flat(fixed))
     swept = {"grid": _flat(file.grid), "random": _flat(file.random, leaf={"low", "high"})}
-    common = _nested({name: value for name, value in _flat(merge(base, fixed)).items() if name not in _swept(swept)})
-    source = {"draws": file.draws, "draw_seed": file.draw_seed, "config": common, **swept}
+    source = {"draws": file.draws, "draw_seed": file.draw_seed, "base": base, "config": fixed, **swept}
     return _checked(source, combinations, str(path))
-
-
-def _swept(swept: Mapping[str, Values]) -> set[str]:
-    """The fields that combinations set, in whose place those of the base do not count."""
-    return {name for fields in swept.values() for name in fields}
 
 
 def short_values(values: Values) -> str:
@@ -194,7 +188,7 @@ def _drawn(ranges: Mapping[str, Draw], count: int, seed: int) -> list[Values]:
 
 
 def _checked(file: dict[str, Any], combinations: tuple[Values, ...], source: str) -> Sweep:
-    base, problems = file["config"], list[str]()
+    base, problems = merge(file["base"], file["config"]), list[str]()
     configs: list[Config] = []
     for values in combinations:
         if "seeds" in values:

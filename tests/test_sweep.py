@@ -280,7 +280,7 @@ def test_an_interrupted_sweep_goes_on_to_the_bit(clean, tmp_path, interrupted):
     assert left(resume_sweep(tmp_path / "run")) == clean
 
 
-@pytest.mark.parametrize("chunks", [6, 20, 24])
+@pytest.mark.parametrize("chunks", [6, *(pytest.param(n, marks=pytest.mark.slow) for n in (20, 24))])
 def test_a_sweep_goes_on_in_the_turn_it_was_in(clean_in_turns, tmp_path, chunks):
     """Each turn has six chunks: the first is cut at its end, the last in its midst and at its end."""
     console = Console(record=True, width=200)
@@ -307,6 +307,7 @@ def test_a_sweep_that_was_cut_off_goes_on_from_its_last_checkpoint(clean, tmp_pa
     assert left(run_sweep(load(tmp_path, **SAVING), tmp_path / "run", resume="auto")) == clean
 
 
+@pytest.mark.slow
 def test_structure_is_taken_up_group_by_group(tmp_path):
     text = TINY + "[grid]\nalgorithm.n_step = [1, 2]\n"
     whole = run_sweep(load(tmp_path, text, **SAVING), tmp_path / "clean")

@@ -38,6 +38,7 @@ def test_every_number_that_may_be_a_lane_is_named():
         assert all(f"`{field}`" in PAGE or f".{field}`" in PAGE for field in section.hyper)
 
 
+@pytest.mark.slow
 def test_the_python_shown_runs(monkeypatch):
     tiny = dj.load_config(
         total_steps=30,

@@ -195,6 +195,7 @@ class SetPendulum(PendulumEnv):
         return self._get_obs(), {}
 
 
+@pytest.mark.slow
 def test_the_loops_agree_on_pendulum():
     config, episodes = tiny_config(), 4
     env = pendulum(EPISODE)

@@ -257,8 +257,13 @@ STATEFUL = {"normalize_observations": True, "normalization": "batch", "reset_eve
     [
         ({}, {"kind": "ou", "sigma": 0.5, "theta": 0.01}, "uniform"),
         ({}, {"kind": "ou", "sigma": 0.5, "theta": 0.01}, "prioritized"),
-        (STATEFUL, {"kind": "ou", "sigma": 0.5, "theta": 0.01}, "uniform"),
-        ({"normalization": "layer"}, {"kind": "parameter", "adapt_every": 3, "epsilon": 0.2}, "uniform"),
+        pytest.param(STATEFUL, {"kind": "ou", "sigma": 0.5, "theta": 0.01}, "uniform", marks=pytest.mark.slow),
+        pytest.param(
+            {"normalization": "layer"},
+            {"kind": "parameter", "adapt_every": 3, "epsilon": 0.2},
+            "uniform",
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["plain", "prioritized", "stateful", "perturbed"],
 )

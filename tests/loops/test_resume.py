@@ -78,12 +78,19 @@ def assert_equal(a, b):
         assert rows[0][name].tobytes() == rows[1][name].tobytes()
 
 
-FAST = ("plain", "priorities", "td3, n-step, noise with a memory")  # compiling takes the time; CI runs all of them
+FAST = {  # compiling takes the time; CI runs all of them
+    "Pendulum-v1": ("plain", "priorities", "td3, n-step, noise with a memory"),
+    "jax:pendulum": ("plain",),
+}
 
 
-@pytest.mark.parametrize("identifier", ["Pendulum-v1", "jax:pendulum"])
 @pytest.mark.parametrize(
-    "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in RUNS]
+    ("name", "identifier"),
+    [
+        pytest.param(name, identifier, marks=() if name in fast else pytest.mark.slow, id=f"{name}-{identifier}")
+        for identifier, fast in FAST.items()
+        for name in RUNS
+    ],
 )
 def test_a_loop_that_was_interrupted_ends_with_the_same_bits(name, identifier, monkeypatch):
     monkeypatch.setattr("ddpg_jax.loops.device.FIRST_PIECE", 1)

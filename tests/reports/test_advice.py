@@ -127,6 +127,7 @@ def told(tmp_path, **changes):
     return set(names), read_rows(run.directory / "metrics.jsonl")
 
 
+@pytest.mark.slow
 def test_a_run_that_learns_is_not_warned_of(tmp_path):
     names, rows = told(tmp_path, seeds=2, total_steps=4000)
     assert not names
