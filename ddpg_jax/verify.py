@@ -24,13 +24,17 @@ def verify(run_dir: str | Path, console: Console) -> int:
       console: where to print.
 
     Returns:
-      The exit code: 0 if all checkpoints are whole and there is one, else that of `StorageError`.
+      The exit code: 0 if all checkpoints are whole and there is one, or none is needed as the run is complete; else that of
+      `StorageError`.
     """
     directory = RunDirectory.open(run_dir, of="sweep" if RunDirectory(run_dir).sweep.is_file() else "run")
     store = CheckpointStore(directory.checkpoints)
     examined = store.examine()
     for name, each in examined:
         console.print(f"{name}  {_said(each)}", highlight=False, soft_wrap=True, markup=False)
+    if not examined and (directory.read_result() or {}).get("complete"):
+        console.print("complete; no checkpoints are kept of it", highlight=False)
+        return 0
     whole = [each for _, each in examined if isinstance(each, Found)]
     if whole:
         newest = max(whole, key=lambda found: found.sequence)

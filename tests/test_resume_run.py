@@ -293,6 +293,7 @@ def test_a_finished_run_without_checkpoints_is_complete(tmp_path, caplog):
     before = listing(run.directory)
     assert dj.resume_run(run.directory).result == json.loads(json.dumps(run.result))
     assert "is complete after 60 steps" in caplog.text
+    assert main(["verify", str(run.directory)]) == 0
     with pytest.raises(StorageError, match="holds no checkpoint to go on from"):
         dj.resume_run(run.directory, total_steps=80)
     assert listing(run.directory) == before
