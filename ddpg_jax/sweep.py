@@ -20,7 +20,7 @@ from ddpg_jax.errors import ConfigError, EnvironmentFault, StorageError
 from ddpg_jax.grid import Sweep, load_sweep
 from ddpg_jax.loops.compiled import spread_over_cores
 from ddpg_jax.loops.device import Chunk, device_loop, lane_rows
-from ddpg_jax.loops.device_state import restored, snapshot
+from ddpg_jax.loops.device_state import Place, restored, snapshot
 from ddpg_jax.loops.report import Snapshot, as_made
 from ddpg_jax.loops.schedule import is_due
 from ddpg_jax.reading import dump_toml
@@ -324,7 +324,7 @@ def _run_turn(
     config, compiled = turn.config, turn.compiled
     keys, hyper = compiled.place((turn.keys, turn.hyper))
     begun = as_made if resumed is None else restored(compiled, resumed, len(turn.lanes))
-    last: Chunk | None = None
+    last = (begun.iteration * config.env.num_envs, begun.updates, 0.0) if isinstance(begun, Place) else (0, 0, 0.0)
 
     def evaluated(chunk: Chunk) -> list[dict[str, Any]]:
         return board.evaluated(turn, chunk.step, np.asarray(compiled.evaluate(chunk.learner, hyper).returns))
@@ -343,7 +343,7 @@ def _run_turn(
                 rows += evaluated(chunk) if judged else []
                 record.write([row for row in rows if _is_finite(row)])
                 progress.show(Status(chunk.step, _rates(chunk, last, len(turn.lanes)), None, board.median(turn)))
-                last = chunk
+                last = chunk.step, chunk.updates, chunk.seconds
             if stop.requested:
                 keeper.save_now(turn, chunk)
                 if not judged:  # for the ranking only: the sweep goes on from what was saved
@@ -355,8 +355,9 @@ def _run_turn(
     keeper.ended(turn)
 
 
-def _rates(chunk: Chunk, last: Chunk | None, lanes: int) -> dict[str, float]:
-    step, updates, seconds = (0, 0, 0.0) if last is None else (last.step, last.updates, last.seconds)
+def _rates(chunk: Chunk, last: tuple[int, int, float], lanes: int) -> dict[str, float]:
+    """Since the steps, updates and seconds of the report before."""
+    step, updates, seconds = last
     return rates(chunk.step - step, chunk.updates - updates, chunk.seconds - seconds, lanes)
 
 

@@ -24,8 +24,7 @@ def verify(run_dir: str | Path, console: Console) -> int:
       console: where to print.
 
     Returns:
-      The exit code: 0 if all checkpoints are whole and there is one, or none is needed as the run is complete; else that of
-      `StorageError`.
+      The exit code: 0 if all checkpoints are whole, and there is one or the run is complete; else `StorageError`'s.
     """
     directory = RunDirectory.open(run_dir, of="sweep" if RunDirectory(run_dir).sweep.is_file() else "run")
     store = CheckpointStore(directory.checkpoints)
