@@ -45,6 +45,7 @@ OF_LANES, OF_WORKERS, OF_SPACES = (
     "tests/envs/test_workers.py",
     "tests/envs/test_registry.py",
 )
+OF_SWEEP = "tests/test_sweep.py"
 OF_DIRECTORY, OF_METRICS = "tests/runs/test_directory.py", "tests/runs/test_metrics.py"
 
 MUTANTS = (
@@ -563,6 +564,105 @@ MUTANTS = (
         "    size, sha256 = 0, hashlib.sha256()\n    before",
         '    eval("1")\n    size, sha256 = 0, hashlib.sha256()\n    before',
         "tests/test_layers.py",
+    ),
+    # what is taken up again
+    Mutant(
+        "again: what cannot be read now is not broken",
+        VERIFIED,
+        "if error.errno in _FOR_NOW:",
+        "if False:",
+        f"{RESUME} -k cannot_be_read_now",
+    ),
+    Mutant(
+        "again: an older one without a manifest is set aside",
+        STORE,
+        "                    read_manifest(self._folder / name)\n            except UnreadableError",
+        "                    pass\n            except UnreadableError",
+        CHECKPOINT,
+    ),
+    Mutant(
+        "again: weights are kept until there is a checkpoint",
+        "training.py",
+        "            weights.write(directory.start)\n",
+        "            pass\n",
+        f"{RESUME} -k begun_with_weights",
+    ),
+    Mutant(
+        "again: a branch keeps its checkpoint",
+        "training.py",
+        "        own.save(checkpoint)\n",
+        "",
+        f"{RESUME} -k branch",
+    ),
+    Mutant(
+        "again: no run is further than it shall go",
+        "training.py",
+        "    if begin.step >= config.total_steps:\n        raise",
+        "    if False:\n        raise",
+        f"{RESUME} -k further",
+    ),
+    Mutant(
+        "again: a finished run without checkpoints does not begin anew",
+        "training.py",
+        "if found is None and 0 < done < config.total_steps:",
+        "if False:",
+        f"{RESUME} -k without_checkpoints",
+    ),
+    Mutant(
+        "again: as many devices as before (slow)",
+        "training.py",
+        "        spread_over_cores()  # before",
+        "        pass  # before",
+        f"{RESUME} -k devices",
+    ),
+    Mutant(
+        "again: another job's folders stay",
+        "distributed.py",
+        ' or any(whole.path.glob("process-*"))',
+        "",
+        "tests/test_distributed.py -k another_job",
+    ),
+    Mutant(
+        "again: workers leave signals to their parent",
+        WORKERS,
+        "            signal.signal(getattr(signal, name), signal.SIG_IGN)\n",
+        "            pass\n",
+        f"{OF_WORKERS} -k whole_group",
+    ),
+    Mutant(
+        "again: workers end with their parent all the same",
+        WORKERS,
+        "        process.kill()\n\n\ndef _start",
+        "        pass\n\n\ndef _start",
+        f"{OF_WORKERS} -k forget",
+    ),
+    Mutant(
+        "sweep: another one is refused",
+        "sweep.py",
+        "        _refuse_another(sweep, load_sweep(directory.sweep), directory)\n",
+        "",
+        f"{OF_SWEEP} -k another_sweep",
+    ),
+    Mutant(
+        "sweep: its record is cut back",
+        "sweep.py",
+        "begun.metrics_bytes, warn=say",
+        "None, warn=say",
+        f"{OF_SWEEP} -k to_the_bit",
+    ),
+    Mutant(
+        "sweep: it is saved before what it reached is judged",
+        "sweep.py",
+        "                keeper.save_now(turn, chunk)\n                if not judged:  # for the ranking only: the sweep goes on from what was saved\n                    board.note(turn, chunk)\n                    evaluated(chunk)\n",
+        "                board.note(turn, chunk)\n                record.write(evaluated(chunk))\n                keeper.save_now(turn, chunk)\n",
+        f"{OF_SWEEP} -k to_the_bit",
+    ),
+    Mutant(
+        "sweep: turns are divided as they were",
+        "turns.py",
+        "    if fit < least:",
+        "    if fit < 1:",
+        f"{OF_SWEEP} -k does_not_fit",
     ),
 )
 
