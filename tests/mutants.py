@@ -648,7 +648,7 @@ MUTANTS = (
         "sweep.py",
         "begun.metrics_bytes, warn=say",
         "None, warn=say",
-        f"{OF_SWEEP} -k to_the_bit",
+        f"{OF_SWEEP} -k cut_off",
     ),
     Mutant(
         "sweep: it is saved before what it reached is judged",

@@ -304,6 +304,8 @@ def test_a_sweep_that_was_cut_off_goes_on_from_its_last_checkpoint(clean, tmp_pa
     with pytest.raises(KeyboardInterrupt):
         run_sweep(load(tmp_path, **SAVING), tmp_path / "run", resume="auto")
     monkeypatch.setattr(Board, "note", note)
+    with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
+        file.write('{"combination": 0, "event": "torn')
     assert left(run_sweep(load(tmp_path, **SAVING), tmp_path / "run", resume="auto")) == clean
 
 
