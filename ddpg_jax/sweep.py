@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -16,27 +15,24 @@ from ddpg_jax.board import Board
 from ddpg_jax.changes import compare
 from ddpg_jax.envs.catalogue import chosen_loop
 from ddpg_jax.envs.factory import device_env
-from ddpg_jax.errors import ConfigError, EnvironmentFault, StorageError
+from ddpg_jax.errors import ConfigError, EnvironmentFault
 from ddpg_jax.grid import Sweep, load_sweep
+from ddpg_jax.keeping import Begun, Keeper, begun_from
 from ddpg_jax.loops.compiled import spread_over_cores
 from ddpg_jax.loops.device import Chunk, device_loop, lane_rows
-from ddpg_jax.loops.device_state import Place, restored, snapshot
+from ddpg_jax.loops.device_state import Place, restored
 from ddpg_jax.loops.report import Snapshot, as_made
 from ddpg_jax.loops.schedule import is_due
 from ddpg_jax.reading import dump_toml
 from ddpg_jax.reports.plots import ranking
-from ddpg_jax.reports.result import environment, other_environment
-from ddpg_jax.runs.checkpoint import Checkpoint, CheckpointStore
+from ddpg_jax.reports.result import environment
+from ddpg_jax.runs.checkpoint import CheckpointStore
 from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.runs.metrics import JsonLines
 from ddpg_jax.runs.progress import ProgressDisplay, Status, rates, speaker
-from ddpg_jax.runs.saver import Saver
-from ddpg_jax.runs.segments import Rows
 from ddpg_jax.runs.signals import StopRequest
-from ddpg_jax.turns import Position, Turn, turns
+from ddpg_jax.turns import Turn, turns
 from ddpg_jax.types import DeviceEnv
-
-_BOARD = "board/"
 
 
 class SweepRun(NamedTuple):
@@ -89,7 +85,7 @@ def run_sweep(
         stack.enter_context(directory.own())
         directory.write_text(directory.sweep, tomli_w.dumps(sweep.source))
         store = CheckpointStore(directory.checkpoints, keep=sweep.configs[0].checkpoint.keep)
-        return _drive(sweep, envs, directory, store, _Begun(), console, stack)
+        return _drive(sweep, envs, directory, store, Begun(), console, stack)
 
 
 def resume_sweep(run_dir: str | Path, console: Console | None = None) -> SweepRun:
@@ -108,105 +104,6 @@ def resume_sweep(run_dir: str | Path, console: Console | None = None) -> SweepRu
     directory = RunDirectory.open(run_dir, of="sweep")
     sweep = load_sweep(directory.sweep)
     return _resumed(sweep, _environments(sweep), directory, console)
-
-
-class _Begun(NamedTuple):
-    """What a sweep goes on from.
-
-    Attributes:
-      checkpoint: all that was kept; None: nothing, it begins at the beginning.
-      position: the turn that was in progress.
-      before: environment steps of a lane in the turns before, added up.
-      seconds: spent so far.
-      metrics_bytes: size of the record.
-    """
-
-    checkpoint: Checkpoint | None = None
-    position: Position | None = None
-    before: int = 0
-    seconds: float = 0.0
-    metrics_bytes: int = 0
-
-    @property
-    def snapshot(self) -> Snapshot | None:
-        """Where the turn was."""
-        if self.checkpoint is None:
-            return None
-        arrays, rows = self.checkpoint.arrays, self.checkpoint.rows
-        own = {name: x for name, x in arrays.items() if not name.startswith(_BOARD)}
-        return Snapshot(own, rows.first, rows.stop, rows.read, {})
-
-    def board(self, sweep: Sweep) -> Board:
-        """What was reached."""
-        if self.checkpoint is None:
-            return Board(sweep)
-        kept = {name.removeprefix(_BOARD): x for name, x in self.checkpoint.arrays.items() if name.startswith(_BOARD)}
-        return Board(sweep, kept)
-
-
-class _Keeper:
-    """Saves a sweep where it is due; steps are counted over all turns.
-
-    Args:
-      sweep: what is run.
-      store: where to.
-      stop: whether it shall stop.
-      board: what is reached.
-      record: the lanes' rows.
-      begun: what it goes on from.
-      say: prints a line of warning.
-    """
-
-    def __init__(
-        self,
-        sweep: Sweep,
-        store: CheckpointStore,
-        stop: StopRequest,
-        board: Board,
-        record: JsonLines,
-        begun: _Begun,
-        say: Callable[[str], None],
-    ) -> None:
-        self._store, self._board, self._record = store, board, record
-        self._before, self._earlier, self._began = begun.before, begun.seconds, time.perf_counter()
-        step = 0 if begun.checkpoint is None else begun.checkpoint.step
-        self._saver = Saver(sweep.configs[0].checkpoint, stop, step, say)
-
-    @property
-    def seconds(self) -> float:
-        """Spent on the sweep so far."""
-        return self._earlier + time.perf_counter() - self._began
-
-    def ended(self, turn: Turn) -> None:
-        """Counts a turn that came to its end; the rows of the next one are others."""
-        self._before += turn.config.total_steps
-        self._store.forget_rows()
-
-    def wanted(self, step: int) -> bool:
-        """Whether the sweep shall be saved, or stop, after so many steps of its turn."""
-        return self._saver.wanted(self._before + step)
-
-    def save(self, turn: Turn, chunk: Chunk) -> None:
-        """Saves, or says why that failed and when it is tried again."""
-        self._saver.save(self._store, lambda: self._checkpoint(turn, chunk))
-
-    def save_now(self, turn: Turn, chunk: Chunk) -> None:
-        """Saves before the sweep stops."""
-        self._saver.save_now(self._store, lambda: self._checkpoint(turn, chunk))
-
-    def _checkpoint(self, turn: Turn, chunk: Chunk) -> Checkpoint:
-        kept = snapshot(chunk.place, turn.compiled.replay, len(turn.lanes), {})
-        board = {f"{_BOARD}{name}": x.copy() for name, x in self._board.arrays.items()}
-        facts = {
-            "level": "exact",
-            "position": list(turn.position),
-            "before": self._before,
-            "seconds": self.seconds,
-            "metrics_bytes": self._record.sync(),
-            **environment(),
-        }
-        rows = Rows(kept.first_row, kept.stop_row, lambda a, b: dict(kept.read_rows(a, b)))
-        return Checkpoint(self._before + chunk.step, dict(kept.arrays) | board, rows, facts)
 
 
 def _environments(sweep: Sweep) -> list[DeviceEnv]:
@@ -246,26 +143,10 @@ def _resumed(sweep: Sweep, envs: Sequence[DeviceEnv], directory: RunDirectory, c
         found, lines = store.newest()
         for line in lines:
             say(line)
-        begun = _Begun() if found is None else _begun(store.load(found), say)
+        begun = Begun() if found is None else begun_from(store.load(found), sweep, say)
         say(f"resumes after {0 if begun.checkpoint is None else begun.checkpoint.step} steps, all turns added up")
         directory.drop_results()
         return _drive(sweep, envs, directory, store, begun, console, stack)
-
-
-def _begun(checkpoint: Checkpoint, say: Callable[[str], None]) -> _Begun:
-    """What a checkpoint says of where the sweep was; prints what is not as it was then."""
-    facts = checkpoint.facts
-    try:
-        group, first, count = map(int, facts["position"])
-        if min(group, first) < 0 or count < 1:
-            raise ValueError(f"there is no turn {facts['position']}")
-        numbers = int(facts["before"]), float(facts["seconds"]), int(facts["metrics_bytes"])
-        lines = other_environment(facts)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise StorageError(f"the checkpoint's description cannot be read: {error}") from error
-    for line in lines:
-        say(line)
-    return _Begun(checkpoint, Position(group, first, count), *numbers)
 
 
 def _drive(
@@ -273,7 +154,7 @@ def _drive(
     envs: Sequence[DeviceEnv],
     directory: RunDirectory,
     store: CheckpointStore,
-    begun: _Begun,
+    begun: Begun,
     console: Console | None,
     stack: ExitStack,
 ) -> SweepRun:
@@ -282,7 +163,7 @@ def _drive(
     board = begun.board(sweep)
     record = stack.enter_context(closing(JsonLines(directory.metrics, begun.metrics_bytes, warn=say)))
     stop = stack.enter_context(StopRequest())
-    keeper = _Keeper(sweep, store, stop, board, record, begun, say)
+    keeper = Keeper(sweep, store, stop, board, record, begun, say)
     resumed = begun.snapshot
     for turn in turns(sweep.groups, envs, quiet, begun.position):
         if stop.requested:  # while it compiled
@@ -316,7 +197,7 @@ def _run_turn(
     resumed: Snapshot | None,
     board: Board,
     record: JsonLines,
-    keeper: _Keeper,
+    keeper: Keeper,
     stop: StopRequest,
     console: Console,
 ) -> None:

@@ -38,30 +38,30 @@ def verify(run_dir: str | Path, console: Console) -> int:
     if whole:
         newest = max(whole, key=lambda found: found.sequence)
         checkpoint = store.load(newest)
-        record, size = _start(directory.metrics, int(checkpoint.facts["metrics_bytes"]))
+        size = int(checkpoint.facts["metrics_bytes"])
+        record = _start(directory.metrics, size)
         console.print(
             f"contents after step {newest.step}:  sha256 {digest(checkpoint)}", highlight=False, soft_wrap=True
         )
+        lost = len(record) < size
         said = (
-            f"sha256 {hashlib.sha256(record).hexdigest()}"
-            if len(record) == size
-            else f"BROKEN: holds {len(record)} bytes of {size}"
+            f"BROKEN: holds {len(record)} bytes of {size}" if lost else f"sha256 {hashlib.sha256(record).hexdigest()}"
         )
         console.print(f"metrics.jsonl up to there:  {said}", highlight=False, soft_wrap=True)
-        if len(record) < size:
+        if lost:
             return StorageError.exit_code
     else:
         console.print("there is no whole checkpoint: resume would begin at the beginning", highlight=False)
     return 0 if whole and len(whole) == len(examined) else StorageError.exit_code
 
 
-def _start(path: Path, size: int) -> tuple[bytes, int]:
-    """The first bytes of a file, as many as there are of those asked for, and how many these were."""
+def _start(path: Path, size: int) -> bytes:
+    """The first bytes of a file, as many as there are of those asked for."""
     try:
         with path.open("rb") as file:
-            return file.read(size), size
+            return file.read(size)
     except FileNotFoundError:
-        return b"", size
+        return b""
 
 
 def _said(each: Found | str) -> str:

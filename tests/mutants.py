@@ -644,6 +644,13 @@ MUTANTS = (
         f"{OF_SWEEP} -k another_sweep",
     ),
     Mutant(
+        "sweep: a checkpoint of another one is refused",
+        "keeping.py",
+        'if facts.get("sweep") != _identity(sweep):',
+        "if False:",
+        f"{OF_SWEEP} -k checkpoint_of_another",
+    ),
+    Mutant(
         "sweep: its record is cut back",
         "sweep.py",
         "begun.metrics_bytes, warn=say",

@@ -350,12 +350,19 @@ def test_a_checkpoint_that_does_not_say_where_it_was_is_refused(tmp_path):
         store.save(checkpoint._replace(facts=checkpoint.facts | wrong))
         with pytest.raises(StorageError, match="description cannot be read"):
             resume_sweep(tmp_path / "run")
+    store.save(checkpoint._replace(arrays=checkpoint.arrays | {"board/mean": np.zeros(3)}))
+    with pytest.raises(StorageError, match="mean is missing or of another shape"):
+        resume_sweep(tmp_path / "run")
 
 
 def test_a_checkpoint_of_another_sweep_is_refused(tmp_path):
     with stopped_after(1):
         run = run_sweep(load(tmp_path), tmp_path / "run")
     more = load(tmp_path, TINY + GRID.replace("[0.1, 0.5]", "[0.1, 0.5, 0.6]"))
+    other = load(tmp_path, TINY + GRID.replace("[0.1, 0.5]", "[0.1, 0.6]"))
+    (run.directory / "sweep.toml").write_text(tomli_w.dumps(other.source))
+    with pytest.raises(StorageError, match=r"of another sweep: sweep\.toml was changed"):
+        resume_sweep(tmp_path / "run")
     (run.directory / "sweep.toml").write_text(tomli_w.dumps(more.source))
     with pytest.raises(StorageError, match="of another sweep"):
         resume_sweep(tmp_path / "run")

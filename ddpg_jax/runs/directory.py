@@ -30,8 +30,9 @@ _FILES = (
 _FOLDERS = ("tensorboard", "checkpoints")
 _LOCK = "run.lock"
 _PART = ".part"
-_BEGUN = ("start.safetensors" + _PART, "start.safetensors", "config.toml" + _PART, "sweep.toml" + _PART)
-_NO_RUN = frozenset({_LOCK, *_BEGUN})
+_NO_RUN = frozenset(
+    {_LOCK, "start.safetensors" + _PART, "start.safetensors", "config.toml" + _PART, "sweep.toml" + _PART}
+)
 """What a run leaves that was cut off before it had begun."""
 
 

@@ -22,7 +22,7 @@ from ddpg_jax.runs.bundle import write_bundle
 from ddpg_jax.runs.checkpoint import Checkpoint
 from ddpg_jax.runs.metrics import JsonLines, Sink, TensorBoard
 from ddpg_jax.runs.progress import ProgressDisplay, Status, rates
-from ddpg_jax.runs.segments import Rows
+from ddpg_jax.runs.segments import snapshot_rows
 from ddpg_jax.types import HostArray
 
 if TYPE_CHECKING:
@@ -222,7 +222,7 @@ class Record:
             **environment(),
         }
         arrays = dict(snapshot.arrays) | _as_arrays(self.evaluated, self._config) | {_DIVERGED: self._diverged}
-        rows = Rows(snapshot.first_row, snapshot.stop_row, lambda a, b: dict(snapshot.read_rows(a, b)))
+        rows = snapshot_rows(snapshot)
         return Checkpoint(report.step, arrays, rows, facts, self.score if judged else None)
 
     def _rates(self, report: Report) -> dict[str, float]:

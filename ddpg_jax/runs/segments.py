@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ddpg_jax.loops.report import Snapshot
 from ddpg_jax.runs import files
 from ddpg_jax.runs.manifest import (
     MOST_SEGMENTS,
@@ -39,6 +40,11 @@ class Rows(NamedTuple):
     first: int
     stop: int
     read: Callable[[int, int], dict[str, HostArray]]
+
+
+def snapshot_rows(snapshot: Snapshot) -> Rows:
+    """The rows that a loop's snapshot holds."""
+    return Rows(snapshot.first_row, snapshot.stop_row, lambda a, b: dict(snapshot.read_rows(a, b)))
 
 
 def row_form(rows: Rows) -> list[Leaf]:
