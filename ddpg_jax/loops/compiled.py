@@ -19,7 +19,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ddpg_jax.errors import ConfigError
-from ddpg_jax.loops.program import Clock, Lane, Totals, nothing_yet, program, start_clock
+from ddpg_jax.loops.carried import Clock, Lane, Totals, nothing_yet, start_clock
+from ddpg_jax.loops.program import program
 from ddpg_jax.loops.report import Evaluation
 from ddpg_jax.memory import available_bytes, available_cores
 from ddpg_jax.replay.device import DeviceReplay

@@ -15,9 +15,9 @@ import jax
 import numpy as np
 
 from ddpg_jax.errors import EnvironmentFault, NotFiniteError
+from ddpg_jax.loops.carried import Totals
 from ddpg_jax.loops.compiled import Compiled
 from ddpg_jax.loops.device_state import Place, snapshot
-from ddpg_jax.loops.program import Totals
 from ddpg_jax.loops.report import DIAGNOSTICS, METRICS, BeginFn, Report, Row, WantedFn, as_made, never
 from ddpg_jax.loops.schedule import chunks, is_boundary, updates_per_call
 from ddpg_jax.replay.device import DeviceReplay

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from ddpg_jax.errors import StorageError
-from ddpg_jax.loops.program import Clock, Lane, Totals
+from ddpg_jax.loops.carried import Clock, Lane, Totals
 from ddpg_jax.loops.report import Snapshot
 from ddpg_jax.replay.device import DeviceReplay
 from ddpg_jax.trees import from_host, to_host

@@ -27,6 +27,7 @@ import numpy as np
 from ddpg_jax.algorithms import make_agent
 from ddpg_jax.config import with_values
 from ddpg_jax.errors import ConfigError
+from ddpg_jax.loops.carried import Clock, Lane, Totals, noted
 from ddpg_jax.loops.evaluate import evaluate_greedy
 from ddpg_jax.loops.report import DIAGNOSTICS, METRICS, Evaluation
 from ddpg_jax.loops.schedule import calls_per_iteration, prioritization, reset_period, segments, updates_per_call
@@ -43,69 +44,6 @@ MakeAgentFn: TypeAlias = Callable[["Config", EnvSpec], Agent]
 
 Hyper: TypeAlias = Mapping[str, Any]
 """Numbers that replace those of the configuration, `[]` by path, as in `{"algorithm.tau": 0.01}`; see `hyper_paths`."""
-
-
-class Clock(NamedTuple):
-    """What counts alike for all seeds, and therefore stays out of `vmap`.
-
-    Attributes:
-      iteration: of the loop, uint32 `[]`; it only selects random numbers, so it may wrap.
-      position: of the replay.
-      credit: calls of the update that are due in part, int32 `[]`.
-    """
-
-    iteration: Array
-    position: replays.Position
-    credit: Array
-
-
-class Lane(NamedTuple):
-    """What one seed carries from iteration to iteration.
-
-    Attributes:
-      learner: the learner.
-      act_state: of the exploration noise, `[E, ...]`.
-      env_state: of the environments, `[E, ...]`.
-      obs: to act on next, `[E, *O]`.
-      first: whether an episode begins with it, `[E]`.
-      store: the replay.
-      episode_return: of the episodes in progress, `[E]`.
-      episode_length: of the episodes in progress, `[E]`.
-    """
-
-    learner: TrainState
-    act_state: Tree
-    env_state: Tree
-    obs: Array
-    first: Array
-    store: Tree
-    episode_return: Array
-    episode_length: Array
-
-
-class Totals(NamedTuple):
-    """Sums over the iterations of a chunk, for one seed.
-
-    Attributes:
-      updates: critic updates, int32 `[]`.
-      metrics: sums of `METRICS` over the updates, those that were rejected 0 but for "rejected", `[K]`.
-      max_q: the largest predicted Q, `[]`.
-      diagnostics: `DIAGNOSTICS` of the learner at the chunk's end, on a minibatch drawn for them, `[D]`.
-      episodes: episodes that ended, int32 `[]`.
-      episode_return: sum of their returns, `[]`.
-      episode_length: sum of their lengths, int32 `[]`.
-      faults: steps at which an environment reported a number that is not finite, though its action was, int32 `[]`;
-        0 is learned from and stored in the place of such a number.
-    """
-
-    updates: Array
-    metrics: Array
-    max_q: Array
-    diagnostics: Array
-    episodes: Array
-    episode_return: Array
-    episode_length: Array
-    faults: Array
 
 
 class Program(NamedTuple):
@@ -125,11 +63,6 @@ class Program(NamedTuple):
     evaluate: Callable[[TrainState, Hyper], Evaluation]
     counts: Callable[[int, int], HostArray]
     replay: replays.DeviceReplay
-
-
-def start_clock() -> Clock:
-    """The clock of a run that begins."""
-    return Clock(jnp.zeros((), jnp.uint32), replays.start(), jnp.zeros((), jnp.int32))
 
 
 def program(
@@ -264,7 +197,7 @@ def _iterate(
     done = step.terminated | step.truncated
     episode_return, episode_length = lane.episode_return + step.reward, lane.episode_length + 1
     answered = rewarded & followed | ~jnp.isfinite(action).all()  # what comes of such an action is not its fault
-    totals = _noted(totals, done, episode_return, episode_length, ~(observed & answered))
+    totals = noted(totals, done, episode_return, episode_length, ~(observed & answered))
     lane = Lane(
         learner,
         act_state,
@@ -340,27 +273,9 @@ def _uniform(action_size: int) -> ActFn:
     return act
 
 
-def nothing_yet() -> Totals:
-    """The sums of a chunk that begins."""
-    zero, none = jnp.zeros(()), jnp.zeros((), jnp.int32)
-    return Totals(
-        none, jnp.zeros(len(METRICS)), jnp.full((), -jnp.inf), jnp.zeros(len(DIAGNOSTICS)), none, zero, none, none
-    )
-
-
 def _finite(values: Array) -> tuple[Array, Array]:
     """The values with 0 for those that are not finite, so that none is learned from or kept; and if all were, `[]`."""
     if not jnp.issubdtype(values.dtype, jnp.floating):
         return values, jnp.bool_(True)
     finite = jnp.isfinite(values)
     return jnp.where(finite, values, jnp.zeros_like(values)), finite.all()
-
-
-def _noted(totals: Totals, done: Array, episode_return: Array, episode_length: Array, fault: Array) -> Totals:
-    ended = done.astype(jnp.int32)
-    return totals._replace(
-        episodes=totals.episodes + ended.sum(),
-        episode_return=totals.episode_return + jnp.where(done, episode_return, jnp.zeros_like(episode_return)).sum(),
-        episode_length=totals.episode_length + (episode_length * ended).sum(),
-        faults=totals.faults + fault.astype(jnp.int32),
-    )

@@ -11,7 +11,8 @@ import numpy as np
 
 from ddpg_jax.envs.factory import device_env
 from ddpg_jax.errors import ConfigError
-from ddpg_jax.loops.program import Clock, Hyper, Lane, MakeAgentFn, Totals, nothing_yet, program, start_clock
+from ddpg_jax.loops.carried import Clock, Lane, Totals, nothing_yet, start_clock
+from ddpg_jax.loops.program import Hyper, MakeAgentFn, program
 from ddpg_jax.loops.report import DIAGNOSTICS, METRICS, Evaluation
 from ddpg_jax.loops.schedule import chunks
 from ddpg_jax.types import Array, DeviceEnv, TrainState
