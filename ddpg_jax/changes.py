@@ -22,7 +22,7 @@ class Effect(Enum):
 
 _FIELDS = {
     Effect.HARMLESS: """
-        env.workers env.worker_timeout evaluation.every evaluation.episodes logging.every logging.tensorboard
+        env.workers env.timeout evaluation.every evaluation.episodes logging.every logging.tensorboard
         checkpoint.every checkpoint.min_seconds checkpoint.keep
     """,
     Effect.LEARNING: """

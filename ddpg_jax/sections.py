@@ -34,8 +34,8 @@ class EnvConfig(Section):
     """environments of each seed, E"""
     workers: Annotated[int, Field(ge=0, le=1024)] = 0
     """processes that run the environments, and as many for evaluation; 0: in this process"""
-    worker_timeout: Annotated[float, Field(gt=0, le=86400)] = 60.0
-    """seconds a worker process may take for one step"""
+    timeout: Annotated[float, Field(gt=0, le=86400)] = 60.0
+    """seconds an environment, or a worker process with all of its own, may take for one step"""
     max_episode_steps: Count | None = None
     """time limit of an episode; left out: the environment's own"""
     kwargs: dict[str, bool | int | float | str] = Field(default_factory=dict[str, bool | int | float | str])

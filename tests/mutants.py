@@ -35,6 +35,7 @@ class Mutant(NamedTuple):
 
 
 UPDATE, LANES, WORKERS = "agents/policy_gradient.py", "envs/lanes.py", "envs/workers.py"
+ALARM, OF_ALARM = "envs/alarm.py", "tests/envs/test_alarm.py"
 OPTIMIZERS, OF_OPTIMIZERS = "agents/optimizers.py", "tests/agents/test_optimizers.py"
 STORE, MANIFEST, FILES, DIRECTORY = "runs/checkpoint.py", "runs/manifest.py", "runs/files.py", "runs/directory.py"
 SEGMENTS, VERIFIED = "runs/segments.py", "runs/verified.py"
@@ -173,6 +174,40 @@ MUTANTS = (
         "report = report._replace(obs=self._shaped(self._obs))",
         "report = report._replace(obs=self._shaped(self._obs), next_obs=self._shaped(self._obs))",
         OF_LANES,
+    ),
+    Mutant(
+        "alarm: bounds a step",
+        LANES,
+        "self._alarm:\n                obs, reward",
+        "Alarm(2):\n                obs, reward",
+        OF_ALARM,
+    ),
+    Mutant(
+        "alarm: bounds a reset",
+        LANES,
+        "self._alarm:\n                obs, _ =",
+        "Alarm(2):\n                obs, _ =",
+        OF_ALARM,
+    ),
+    Mutant("alarm: rings again", ALARM, "self._seconds, self._seconds)", "self._seconds, self._seconds + 2)", OF_ALARM),
+    Mutant("alarm: ends with the call", ALARM, "signal.setitimer(signal.ITIMER_REAL, 0.0)", "pass", OF_ALARM),
+    Mutant("alarm: a debugger may wait", ALARM, " and not _debugged(frame)", "", OF_ALARM),
+    Mutant(
+        "alarm: not in other threads", ALARM, "is not None and threading.get_ident() == _MAIN", "is not None", OF_ALARM
+    ),
+    Mutant(
+        "alarm: another's signal is left",
+        ALARM,
+        "if signal.getsignal(signal.SIGALRM) is signal.SIG_DFL:",
+        "if True:",
+        OF_ALARM,
+    ),
+    Mutant(
+        "alarm: the configuration's time",
+        "envs/factory.py",
+        "episode_seed, timeout=env.timeout",
+        "episode_seed, timeout=2",
+        OF_ALARM,
     ),
     Mutant(
         "workers: hanging ones are noticed",

@@ -50,8 +50,8 @@ def device_env(config: Config) -> DeviceEnv:
 def _lanes(env: EnvConfig, shape: tuple[int, int], episode_seed: EpisodeSeedFn) -> AnyLanes:
     make = partial(make_env, env.id, env.max_episode_steps, dict(env.kwargs))
     if not env.workers:
-        return Lanes(make, shape, episode_seed)
+        return Lanes(make, shape, episode_seed, timeout=env.timeout)
     one = make()
     spec = describe(one)
     one.close()
-    return WorkerLanes(make, shape, episode_seed, spec=spec, workers=env.workers, timeout=env.worker_timeout)
+    return WorkerLanes(make, shape, episode_seed, spec=spec, workers=env.workers, timeout=env.timeout)

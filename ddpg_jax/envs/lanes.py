@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from ddpg_jax.envs.alarm import Alarm
 from ddpg_jax.envs.registry import GymEnv, describe
 from ddpg_jax.errors import EnvironmentFault
 from ddpg_jax.rng import derived_seed
@@ -64,6 +65,7 @@ class Lanes:
       episode_seed: `(lane, episode) -> seed`; lanes are counted along the flattened shape.
       first_lane: number of the first lane here, where the lanes are a part of more.
       num_envs: environments per seed of the whole, for messages; E if None.
+      timeout: seconds one environment may take for a step or a reset, as far as `Alarm` can tell; None: any time.
 
     Raises:
       EnvironmentFault: an environment cannot be trained.
@@ -77,11 +79,13 @@ class Lanes:
         *,
         first_lane: int = 0,
         num_envs: int | None = None,
+        timeout: float | None = None,
     ) -> None:
         count = shape[0] * shape[1]
         self._envs: list[GymEnv] = [make() for _ in range(count)]
         self._shape, self._first_lane, self._num_envs = shape, first_lane, num_envs or shape[1]
         self._episode_seed = episode_seed
+        self._alarm = Alarm(timeout)
         self._all = list(range(count))
         self.spec: EnvSpec = describe(self._envs[0])
         low, high = np.array(self.spec.action_low), np.array(self.spec.action_high)
@@ -124,8 +128,8 @@ class Lanes:
           Leaves `[S, E, ...]`, copies.
 
         Raises:
-          EnvironmentFault: an environment raised, or reported a wrong shape, a wrong dtype or a number that is not
-            finite; or an action is not finite.
+          EnvironmentFault: an environment raised, took too long, or reported a wrong shape, a wrong dtype or a number
+            that is not finite; or an action is not finite.
         """
         actions = self.to_env(action.reshape(len(self._envs), -1))
         lanes = self._all if active is None else np.flatnonzero(active).tolist()
@@ -162,7 +166,8 @@ class Lanes:
 
     def _step_lane(self, lane: int, action: HostArray) -> None:
         try:
-            obs, reward, terminated, truncated, _ = self._envs[lane].step(action)
+            with self._alarm:
+                obs, reward, terminated, truncated, _ = self._envs[lane].step(action)
         except Exception as error:
             raise EnvironmentFault(self._where(lane, action, f"raised {type(error).__name__}: {error}")) from error
         self._next_obs[lane] = self._obs[lane] = self._checked(lane, obs)
@@ -178,7 +183,8 @@ class Lanes:
         self._steps[lane] = 0
         seed = self._seed(lane)
         try:
-            obs, _ = self._envs[lane].reset(seed=seed)
+            with self._alarm:
+                obs, _ = self._envs[lane].reset(seed=seed)
         except Exception as error:
             raise EnvironmentFault(self._where(lane, None, f"reset raised {type(error).__name__}: {error}")) from error
         with np.errstate(over="ignore"):

@@ -1,0 +1,62 @@
+"""A bound on the time that a call in this process may take."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+
+_DEBUGGERS = ("bdb", "pdb", "IPython.terminal.debugger")
+
+
+class Alarm:
+    """Interrupts what runs inside it, with `TimeoutError`, where it takes too long.
+
+    It is a context manager, to be entered again and again, over the process's one interval timer. Python code is
+    interrupted wherever it is, sleeping and waiting included; a function written in C that never returns is not, as no
+    signal handler runs before it does. Nothing is bounded in any other thread than the main one, where the system has
+    no such timer, where the signal has another handler, or while a debugger waits for its user.
+
+    Args:
+      seconds: for all that is inside; None for as long as it takes.
+    """
+
+    def __init__(self, seconds: float | None) -> None:
+        self._seconds = seconds if seconds is not None and _may_ring() else None
+
+    def __enter__(self) -> None:
+        global _armed
+        if self._seconds is not None and threading.get_ident() == _MAIN:
+            _armed = True
+            signal.setitimer(signal.ITIMER_REAL, self._seconds, self._seconds)
+
+    def __exit__(self, *raised: object) -> None:
+        global _armed
+        if _armed:
+            _armed = False  # first, so that what rings in between is not heard
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
+
+
+_MAIN = threading.main_thread().ident
+_armed = False
+
+
+def _may_ring() -> bool:
+    """Takes the signal, where it can be had."""
+    if not hasattr(signal, "setitimer") or threading.get_ident() != _MAIN:
+        return False
+    if signal.getsignal(signal.SIGALRM) is signal.SIG_DFL:
+        signal.signal(signal.SIGALRM, _ring)
+    return signal.getsignal(signal.SIGALRM) is _ring
+
+
+def _ring(number: int, frame: FrameType | None) -> None:
+    seconds = signal.getitimer(signal.ITIMER_REAL)[1] if _armed else 0.0
+    if seconds and not _debugged(frame):
+        raise TimeoutError(f"no answer within {seconds:g} s (env.timeout)")
+
+
+def _debugged(frame: FrameType | None) -> bool:
+    while frame is not None and frame.f_globals.get("__name__") not in _DEBUGGERS:
+        frame = frame.f_back
+    return frame is not None
