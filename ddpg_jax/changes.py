@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -53,6 +54,13 @@ _FIELDS = {
 _NUMBER_OR_NONE = ("algorithm.max_grad_norm", "exploration.epsilon")
 """Structural where they are switched on or off; another number is learned with as any other."""
 
+_COMES_TO: dict[str, Callable[[Config], object]] = {
+    "loop": lambda config: None,  # the environment decides it
+    "algorithm.critic_hidden": lambda config: config.algorithm.critic_widths,
+    "algorithm.learning_starts": lambda config: config.algorithm.learning_begins,
+}
+"""What fields come to that say one thing in several ways."""
+
 EFFECTS = {path: effect for effect, paths in _FIELDS.items() for path in paths.split()}
 """The effect of every field of a configuration, by `section.field`."""
 
@@ -76,13 +84,18 @@ def compare(before: Config, after: Config) -> list[Change]:
     it.
     """
     old, new = (_flat(config) for config in (before, after))
-    changed = [path for path in (old | new) if old.get(path) != new.get(path)]
+    changed = [path for path in (old | new) if old.get(path) != new.get(path) and not _alike(path, before, after)]
     kinds = {
         path.partition(".")[0] for path in changed if path in ("algorithm.name", "exploration.kind", "replay.kind")
     }
     shown = [path for path in changed if path.partition(".")[0] not in kinds or path.endswith((".name", ".kind"))]
     found = [Change(path, old.get(path), new.get(path), _effect(path, old.get(path), new.get(path))) for path in shown]
     return sorted(found, key=lambda change: -list(Effect).index(change.effect))
+
+
+def _alike(path: str, before: Config, after: Config) -> bool:
+    come_to = _COMES_TO.get(path)
+    return come_to is not None and come_to(before) == come_to(after)
 
 
 def _effect(path: str, old: Any, new: Any) -> Effect:

@@ -192,6 +192,7 @@ def _describe(details: ErrorDetails, merged: Mapping[str, Any]) -> tuple[str, st
     other_branch = kind == "int_type" if isinstance(node, list) else kind == "tuple_type" and path == "seeds"
     message = "" if other_branch else details["msg"].removeprefix("Value error, ")
     message = message.replace("Input should be", "must be").replace("a valid tuple", "a list, as in [64, 64]")
+    message = message.replace("a valid dictionary", "a table, as in {g = 9.81}")
     return path, message[:1].lower() + message[1:]
 
 

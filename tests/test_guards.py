@@ -19,6 +19,7 @@ from ddpg_jax.errors import NotFiniteError, StorageError
 from ddpg_jax.reading import dump_toml
 from ddpg_jax.runs import bundle as bundles
 from ddpg_jax.runs.bundle import read_bundle, write_bundle
+from ddpg_jax.runs.directory import RunDirectory
 
 KEY = jax.random.key(5)
 BAD = (np.nan, np.inf, -np.inf, 3e38)
@@ -349,6 +350,11 @@ def test_what_is_no_bundle_is_refused(written, tmp_path, capsys):
         other.write_bytes(content)
         with pytest.raises(StorageError, match="cannot be read"):
             read_bundle(other)
+    with pytest.raises(StorageError, match=f"{tmp_path} is a directory; it holds no bundle"):
+        read_bundle(tmp_path)
+    other.rename(RunDirectory(tmp_path).bundle(3))
+    with pytest.raises(StorageError, match=r"is a directory; its bundles: .*/not-finite-seed-3\.safetensors"):
+        read_bundle(tmp_path)
     save_file({"x": np.zeros(2)}, other, {"format": "pt"})
     with pytest.raises(StorageError, match="not a bundle of this format"):
         read_bundle(other)

@@ -461,6 +461,10 @@ def test_changes_are_found_field_by_field():
     ]
     assert compare(one, one) == []
     assert compare(config_of(seeds=2), config_of(seeds=[0, 1])) == []
+    assert compare(config_of(loop="auto"), config_of(loop="host")) == []
+    widths = list(one.algorithm.hidden)
+    same = {"hidden": widths, "critic_hidden": widths, "learning_starts": one.algorithm.warmup_steps}
+    assert compare(one, config_of(algorithm=same)) == []
     assert [c.path for c in compare(one, config_of(exploration={"kind": "ou"}))] == ["exploration.kind"]
 
 

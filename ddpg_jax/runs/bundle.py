@@ -22,6 +22,7 @@ from ddpg_jax.errors import StorageError
 from ddpg_jax.reading import dump_toml, resolve
 from ddpg_jax.rng import run_keys
 from ddpg_jax.runs import files
+from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.runs.manifest import leaf_of, serialized
 from ddpg_jax.runs.weights import as_spec
 from ddpg_jax.trees import from_host, to_host
@@ -90,6 +91,9 @@ def read_bundle(path: Path) -> Bundle:
       StorageError: there is none, or it is broken.
       ConfigError: its configuration is not valid.
     """
+    if path.is_dir():
+        inside = ", ".join(map(str, RunDirectory(path).bundles()))
+        raise StorageError(f"{path} is a directory; " + (f"its bundles: {inside}" if inside else "it holds no bundle"))
     try:
         with safe_open(path, "np") as file:
             text = dict(file.metadata() or {})

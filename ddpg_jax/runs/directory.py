@@ -106,6 +106,14 @@ class RunDirectory:
             raise StorageError(f"{run.path} holds the runs of several processes: name one of them, as process-0")
         return run
 
+    def bundle(self, seed: int) -> Path:
+        """Where a seed that diverges leaves its last good state and the batch."""
+        return self.path / f"not-finite-seed-{seed}.safetensors"
+
+    def bundles(self) -> list[Path]:
+        """The bundles that are there, by name."""
+        return sorted(self.path.glob("not-finite-seed-*.safetensors"))
+
     @contextmanager
     def own(self) -> Generator[None]:
         """Holds the lock for as long as the context lasts.
@@ -219,9 +227,8 @@ class RunDirectory:
         self._lock = None
 
     def _clear(self) -> None:
-        bundles = [path.name for path in self.path.glob("not-finite-seed-*.safetensors")]
-        for name in (*_FILES, *_FOLDERS, *bundles):
-            files.remove(self.path / name)
+        for path in (*(self.path / name for name in (*_FILES, *_FOLDERS)), *self.bundles()):
+            files.remove(path)
 
 
 def _described(owner: bytes) -> str:

@@ -6,7 +6,6 @@ import operator
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -159,7 +158,7 @@ class Record:
             raise NotFiniteError(
                 f"all seeds have diverged: {config.algorithm.max_rejected} updates in a row were not finite, up to "
                 f"number {report.updates}; lower algorithm.critic_learning_rate, or set algorithm.max_grad_norm; to "
-                f"look closer: ddpg-jax reproduce {self._bundle(seeds[0])}"
+                f"look closer: ddpg-jax reproduce {self._directory.bundle(seeds[0])}"
             )
 
     @property
@@ -174,7 +173,7 @@ class Record:
         new, self._diverged = np.flatnonzero(frozen & ~self._diverged).tolist(), frozen
         for i in new:
             state = jax.tree.map(operator.itemgetter(i), report.state)
-            path = self._bundle(seeds[i])
+            path = self._directory.bundle(seeds[i])
             try:
                 same = write_bundle(path, config, self._loop.spec, seeds[i], state, report.batches(i))
                 how = f"ddpg-jax reproduce {path} runs {'it' if same else 'an update (a finite one)'} again"
@@ -185,9 +184,6 @@ class Record:
                 f"in a row that were not finite and not applied; {how}"
             )
         return [{"event": "diverged", "seed": seeds[i], "step": report.step, "updates": report.updates} for i in new]
-
-    def _bundle(self, seed: int) -> Path:
-        return self._directory.path / f"not-finite-seed-{seed}.safetensors"
 
     @property
     def history(self) -> dict[str, Any]:
