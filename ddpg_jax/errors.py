@@ -24,7 +24,7 @@ class EnvironmentFault(DdpgJaxError):
 
 
 class NotFiniteError(DdpgJaxError):
-    """A loss or a parameter is NaN or infinite."""
+    """All seeds have diverged, or a number that is used or reported is NaN or infinite."""
 
     exit_code = 4
 

@@ -217,7 +217,8 @@ class CheckpointConfig(Section):
     """`[checkpoint]`: what is kept on disk so that a run can be resumed."""
 
     every: CountOrZero = 10_000
-    """environment steps of each seed between checkpoints; 0: only where the run is told to stop"""
+    """environment steps of each seed between checkpoints; 0: only where the run is told to stop
+    or an environment fails"""
     min_seconds: Annotated[float, Field(ge=0, le=86400)] = 10.0
     """seconds between two checkpoints at least, so that fast runs do not spend their time on them"""
     keep: Annotated[int, Field(ge=2, le=1000)] = 2

@@ -83,9 +83,10 @@ def train(
 
     Raises:
       ConfigError: the replay does not fit into memory, or a run there is of another configuration.
-      EnvironmentFault: an environment cannot be trained, or failed; in the latter case after a checkpoint.
+      EnvironmentFault: an environment cannot be trained, or failed; a step of training on the host loop leaves a
+        checkpoint first.
       Interrupted: a signal ended the run, which can be resumed.
-      NotFiniteError: a loss is not finite.
+      NotFiniteError: all seeds have diverged, or an action, a metric or a value of the critics is not finite.
       StorageError: the run directory cannot be used, or too many checkpoints failed.
     """
     if resume == "auto" and run_dir is not None and RunDirectory(run_dir).config.is_file():

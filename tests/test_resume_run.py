@@ -1,5 +1,6 @@
 """Runs that are interrupted, resumed, branched and begun from others, through the same doors as a user."""
 
+import errno
 import json
 import os
 import shutil
@@ -299,17 +300,18 @@ def test_a_finished_run_without_checkpoints_is_complete(tmp_path, caplog):
     assert listing(run.directory) == before
 
 
-def test_a_checkpoint_that_cannot_be_read_now_is_not_taken_for_a_broken_one(clean, copied, monkeypatch):
+@pytest.mark.parametrize("code", [errno.EACCES, errno.ENOMEM, errno.ESTALE], ids=errno.errorcode.get)
+def test_a_checkpoint_that_cannot_be_read_now_is_not_taken_for_a_broken_one(code, clean, copied, monkeypatch):
     before, system = listing(copied), files.before
 
     def denied(operation, path):
         if operation == "read" and path.name == "arrays.safetensors":
-            raise PermissionError(13, "Permission denied")
+            raise OSError(code, os.strerror(code))
         system(operation, path)
 
     with monkeypatch.context() as patch:
         patch.setattr(files, "before", denied)
-        with pytest.raises(StorageError, match=r"arrays.safetensors cannot be read: Permission denied; nothing was"):
+        with pytest.raises(StorageError, match=rf"arrays.safetensors cannot be read: {os.strerror(code)}; nothing was"):
             dj.resume_run(copied, total_steps=80)
     assert listing(copied) == before
 
@@ -545,6 +547,20 @@ def test_a_checkpoint_is_written_before_an_environment_ends_the_run(steps, tmp_p
             monkeypatch.setattr(Fragile, "broken_at", None)
             dj.resume_run(path)
             assert contents(path) == contents(whole.directory)
+
+
+def test_an_environment_that_fails_in_an_evaluation_leaves_the_last_checkpoint(tmp_path, monkeypatch):
+    config = fragile_config(evaluation={"every": 30, "episodes": 1})
+    monkeypatch.setattr(Fragile, "broken_at", None)
+    whole = dj.train(config, tmp_path / "whole")
+    monkeypatch.setattr(Fragile, "broken_at", 65)  # two seeds took 30 steps, and the evaluation has begun
+    monkeypatch.setattr(Fragile, "taken", 0)
+    with pytest.raises(EnvironmentFault, match=r"raised OSError: the cable came off .*step 2, action"):
+        dj.train(config, tmp_path / "run")
+    assert CheckpointStore(tmp_path / "run" / "checkpoints").newest()[0].step == 25
+    monkeypatch.setattr(Fragile, "broken_at", None)
+    assert dj.resume_run(tmp_path / "run").result["complete"]
+    assert contents(tmp_path / "run") == contents(whole.directory)
 
 
 def test_a_fault_is_told_even_if_the_run_cannot_be_saved(tmp_path, monkeypatch):

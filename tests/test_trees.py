@@ -43,6 +43,16 @@ def test_what_is_fetched_shares_no_memory():
     assert (x == 0).all()
 
 
+def test_of_many_arrays_that_differ_the_first_ten_are_named():
+    expected = {f"x{i:02}": np.zeros(2) for i in range(12)}
+    with pytest.raises(StorageError, match="12 arrays differ:") as error:
+        from_host(expected, {name: np.zeros(3) for name in expected}, "", "file")
+    assert [line.split(":")[0].strip() for line in str(error.value).split("\n")[1:11]] == [
+        f"x{i:02}" for i in range(10)
+    ]
+    assert "x10" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("name", "array", "said"),
     [
