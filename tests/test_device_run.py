@@ -144,6 +144,7 @@ def test_equal_configurations_end_in_equal_bits(run, again):
             assert not np.array_equal(value[0], value[1])  # seeds
 
 
+@pytest.mark.slow
 def test_seeds_that_do_not_divide_evenly_over_the_devices_are_all_there_and_no_more(run, tmp_path):
     """Three on two devices, each of which bears two: the fourth is never seen."""
     three = dj.train(device_config(seeds=[4, 9, 2]), tmp_path / "run")

@@ -162,7 +162,7 @@ def test_steps_that_would_lead_to_infinity_are_not_made(path, value, make_batche
     assert updated(jnp.float32(0.01))[1][1]["rejected"].tolist() == [0]
 
 
-@pytest.mark.parametrize("name", ["ddpg", "td3"])
+@pytest.mark.parametrize("name", ["ddpg", pytest.param("td3", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("decay", ["none", "l2", "decoupled"])
 @pytest.mark.parametrize("limit", [None, 1.0])
 def test_the_largest_gradients_that_are_let_through_leave_everything_finite(name, decay, limit, make_batches, spec):
