@@ -134,6 +134,7 @@ def summaries(evaluations: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def main() -> None:
     """Runs the comparison."""
     options, config = _arguments()
+    commit = _git("rev-parse", "HEAD")  # of the code that runs, whatever is checked out meanwhile
     names = [] if options.peers == "none" else options.peers.split(",")
     if names:
         check_settings(config)
@@ -148,7 +149,7 @@ def main() -> None:
         versions[PACKAGES[name]] = version(PACKAGES[name])
     record = {
         "command": " ".join(["python", *sys.argv]),
-        "commit": _git("rev-parse", "HEAD"),
+        "commit": commit,
         "date": time.strftime("%Y-%m-%d"),
         "config": config.model_dump(mode="json"),
         "evaluations": results,
