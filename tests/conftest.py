@@ -44,6 +44,11 @@ def without_network() -> Iterator[None]:
         yield
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files of whole runs first, which take longest: no worker is left alone with one at the end."""
+    items.sort(key=lambda item: item.path.parent != Path(__file__).parent)
+
+
 SPEC = EnvSpec(obs_shape=(3,), obs_dtype="float32", action_low=(-2.0, -1.0), action_high=(2.0, 3.0))
 BATCH_SIZE = 8
 
