@@ -62,6 +62,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/exploration_mountain_car.json"))
+    parser.add_argument("--cases", help="names of those that are run, separated by commas; all if left out")
     options = parser.parse_args()
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     record: dict[str, Any] = {
@@ -71,7 +72,9 @@ def main() -> None:
         "cases": {},
         **environment(),
     }
-    for name, config in cases(options.seeds).items():
+    found = cases(options.seeds)
+    for name in options.cases.split(",") if options.cases else found:
+        config = found[name]
         record["cases"][name] = measured(config)
         options.out.write_text(json.dumps(record, indent=1) + "\n")
     show(record["cases"])
