@@ -163,6 +163,8 @@ def timed(call: Callable[[], Any], repeats: int = 5) -> float:
 def record(command: list[str], packages: tuple[str, ...]) -> dict[str, Any]:
     """What stands beside every figure: command, date, commit, versions, machine.
 
+    It asks JAX for its devices, which claims memory of an accelerator: not while contenders run.
+
     Args:
       command: the words of the command line, without the interpreter.
       packages: peers whose versions belong to it.
@@ -178,10 +180,14 @@ def record(command: list[str], packages: tuple[str, ...]) -> dict[str, Any]:
     return {
         "command": " ".join(["python", *command]),
         "date": time.strftime("%Y-%m-%d"),
-        "commit": _git("rev-parse", "HEAD"),
-        "changed": bool(_git("status", "--porcelain", "-uno")),
+        **source(),
         **facts,
     }
+
+
+def source() -> dict[str, Any]:
+    """The commit that the working tree is at, and whether its files differ from it."""
+    return {"commit": _git("rev-parse", "HEAD"), "changed": bool(_git("status", "--porcelain", "-uno"))}
 
 
 def load() -> float | None:

@@ -4,7 +4,7 @@
 
 Each of the two files of the task is run as it is, with Ornstein-Uhlenbeck noise or parameter noise, and with small
 Gaussian noise in its place and nothing else changed. A return above 90 is a solved task; one near 0 is a car that has
-learned to save fuel. Evaluations are of the greedy policy.
+learned to save fuel. Evaluations are of the greedy policy. `--cases ou,parameter` runs those two only.
 """
 
 from __future__ import annotations
@@ -64,6 +64,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/exploration_mountain_car.json"))
     parser.add_argument("--cases", help="names of those that are run, separated by commas; all if left out")
     options = parser.parse_args()
+    found = cases(options.seeds)
+    names = options.cases.split(",") if options.cases else list(found)
+    if unknown := sorted(set(names) - set(found)):
+        parser.error(f"--cases: {', '.join(unknown)} is none of {', '.join(found)}")
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     record: dict[str, Any] = {
         "command": " ".join(["python", *sys.argv]),
@@ -72,10 +76,8 @@ def main() -> None:
         "cases": {},
         **environment(),
     }
-    found = cases(options.seeds)
-    for name in options.cases.split(",") if options.cases else found:
-        config = found[name]
-        record["cases"][name] = measured(config)
+    for name in names:
+        record["cases"][name] = measured(found[name])
         options.out.write_text(json.dumps(record, indent=1) + "\n")
     show(record["cases"])
     print(options.out)

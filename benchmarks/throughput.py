@@ -34,6 +34,7 @@ from contenders import (
     race,
     record,
     serve,
+    source,
     timed,
     update_flop,
 )
@@ -83,9 +84,7 @@ def main() -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Runs the cases one after another, shows and records them."""
-    load_before = load()
-    words = [word.replace(str(options.rejax_python), "PYTHON") for word in sys.argv]
-    facts = record(words, ("stable_baselines3", "sbx-rl", "torch")) | {"load_before": load_before}
+    begun = {**source(), "load_before": load()}
     host = [run_case(name, options) for name in options.cases if name in CASES]
     device = [
         device_throughput.run_case(name, options.rounds, options.rejax_python)
@@ -103,6 +102,8 @@ def run(options: argparse.Namespace) -> None:
     if REPLAY in results:
         print("replay, 256 of 1e6 HalfCheetah transitions:", json.dumps(results[REPLAY]))
     if options.out:
+        words = [word.replace(str(options.rejax_python), "PYTHON") for word in sys.argv]
+        facts = record(words, ("stable_baselines3", "sbx-rl", "torch")) | begun
         options.out.write_text(json.dumps(facts | results, indent=1) + "\n")
         print(options.out)
 

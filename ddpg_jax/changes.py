@@ -23,7 +23,7 @@ class Effect(Enum):
 
 _FIELDS = {
     Effect.HARMLESS: """
-        env.workers env.timeout evaluation.every evaluation.episodes logging.every logging.tensorboard
+        loop env.workers env.timeout evaluation.every evaluation.episodes logging.every logging.tensorboard
         checkpoint.every checkpoint.min_seconds checkpoint.keep
     """,
     Effect.LEARNING: """
@@ -40,7 +40,7 @@ _FIELDS = {
         replay.alpha replay.beta replay.beta_end replay.epsilon
     """,
     Effect.STRUCTURAL: """
-        seeds loop env.id env.num_envs env.max_episode_steps env.kwargs
+        seeds env.id env.num_envs env.max_episode_steps env.kwargs
         algorithm.name algorithm.hidden algorithm.critic_hidden algorithm.architecture algorithm.normalization
         algorithm.normalize_observations algorithm.activation algorithm.action_layer algorithm.learning_rate_schedule
         algorithm.weight_decay algorithm.max_grad_norm algorithm.policy_delay algorithm.num_critics

@@ -191,6 +191,7 @@ MUTANTS = (
     ),
     Mutant("alarm: rings again", ALARM, "self._seconds, self._seconds)", "self._seconds, self._seconds + 2)", OF_ALARM),
     Mutant("alarm: ends with the call", ALARM, "signal.setitimer(signal.ITIMER_REAL, 0.0)", "pass", OF_ALARM),
+    Mutant("alarm: is not heard by its own frames", ALARM, " and not _own(frame)", "", OF_ALARM),
     Mutant("alarm: a debugger may wait", ALARM, " and not _debugged(frame)", "", OF_ALARM),
     Mutant(
         "alarm: not in other threads", ALARM, "is not None and threading.get_ident() == _MAIN", "is not None", OF_ALARM

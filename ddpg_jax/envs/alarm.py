@@ -6,7 +6,7 @@ import signal
 import threading
 from types import FrameType
 
-_DEBUGGERS = ("bdb", "pdb", "IPython.terminal.debugger")
+_MAIN = threading.main_thread().ident
 
 
 class Alarm:
@@ -15,7 +15,8 @@ class Alarm:
     It is a context manager, to be entered again and again, over the process's one interval timer. Python code is
     interrupted wherever it is, sleeping and waiting included; a function written in C that never returns is not, as no
     signal handler runs before it does. Nothing is bounded in any other thread than the main one, where the system has
-    no such timer, where the signal has another handler, or while a debugger waits for its user.
+    no such timer, where the signal has another handler, or while a debugger over the standard library's `bdb` (pdb,
+    IPython's) waits for its user.
 
     Args:
       seconds: for all that is inside; None for as long as it takes.
@@ -25,20 +26,12 @@ class Alarm:
         self._seconds = seconds if seconds is not None and _may_ring() else None
 
     def __enter__(self) -> None:
-        global _armed
         if self._seconds is not None and threading.get_ident() == _MAIN:
-            _armed = True
             signal.setitimer(signal.ITIMER_REAL, self._seconds, self._seconds)
 
     def __exit__(self, *raised: object) -> None:
-        global _armed
-        if _armed:
-            _armed = False  # first, so that what rings in between is not heard
+        if self._seconds is not None and threading.get_ident() == _MAIN:
             signal.setitimer(signal.ITIMER_REAL, 0.0)
-
-
-_MAIN = threading.main_thread().ident
-_armed = False
 
 
 def _may_ring() -> bool:
@@ -51,12 +44,17 @@ def _may_ring() -> bool:
 
 
 def _ring(number: int, frame: FrameType | None) -> None:
-    seconds = signal.getitimer(signal.ITIMER_REAL)[1] if _armed else 0.0
-    if seconds and not _debugged(frame):
+    seconds = signal.getitimer(signal.ITIMER_REAL)[1]
+    if seconds and not _own(frame) and not _debugged(frame):
         raise TimeoutError(f"no answer within {seconds:g} s (env.timeout)")
 
 
+def _own(frame: FrameType | None) -> bool:
+    """Whether the timer is being set or taken back, which an error would leave undone."""
+    return frame is not None and frame.f_code in (Alarm.__enter__.__code__, Alarm.__exit__.__code__)
+
+
 def _debugged(frame: FrameType | None) -> bool:
-    while frame is not None and frame.f_globals.get("__name__") not in _DEBUGGERS:
+    while frame is not None and frame.f_globals.get("__name__") != "bdb":
         frame = frame.f_back
     return frame is not None

@@ -1,3 +1,5 @@
+"""The bound on the time of a call in this process: interrupted where it is, left quiet whatever happens."""
+
 import io
 import pdb
 import signal
@@ -68,6 +70,27 @@ def test_what_ends_in_time_hears_nothing_and_nothing_rings_after_it():
     assert _quiet()
 
 
+def test_an_alarm_that_rings_while_it_is_set_or_taken_back_leaves_nothing_behind():
+    own = {Alarm.__enter__.__code__, Alarm.__exit__.__code__}
+    tracer, lines = sys.gettrace(), []
+
+    def ring(frame, event, _):
+        if frame.f_code in own:
+            lines.append((frame.f_code.co_name, event))
+            signal.getsignal(signal.SIGALRM)(signal.SIGALRM, frame)
+            return ring
+        return None
+
+    sys.settrace(ring)
+    try:
+        with Alarm(60):
+            pass
+    finally:
+        sys.settrace(tracer)
+    assert {(name, event) for name in ("__enter__", "__exit__") for event in ("call", "line", "return")} <= set(lines)
+    assert _quiet()
+
+
 def test_no_time_bounds_nothing():
     with Alarm(None):
         assert _quiet()
@@ -135,7 +158,7 @@ def test_an_environment_that_hangs_in_this_process_is_named_after_its_time(step,
 def test_the_time_is_that_of_the_configuration(monkeypatch):
     config = Config.model_validate({"env": {"timeout": 0.2}})
     lanes = training_lanes(config)
-    lanes.reset()
+    lead = lanes.reset().shape[:2]
     monkeypatch.setattr("gymnasium.envs.classic_control.pendulum.PendulumEnv.step", lambda self, action: time.sleep(60))
     with pytest.raises(EnvironmentFault, match=NO_ANSWER):
-        lanes.step(np.zeros((*lanes.reset().shape[:2], 1), np.float32))
+        lanes.step(np.zeros((*lead, 1), np.float32))
