@@ -315,6 +315,8 @@ def _explorer(policy: Callable[[TrainState, Array], Array], exploration: Explora
 
 _CRITIC, _ACTOR = 0, 1  # of `TrainState.rejected`
 
+_FEW = 2**15
+
 _TRACE = Trace(moments=None, active=0)  # pyright: ignore[reportArgumentType]  # axes: a batch has one set of moments
 
 
@@ -335,8 +337,9 @@ def _distance(params: Tree, target_params: Tree) -> Array:
 
 
 def _norm(gradient: Tree) -> Array:
-    """The global norm; as one vector, which the flattened optimiser needs anyway, it is one kernel instead of many."""
-    return jnp.linalg.norm(ravel_pytree(gradient)[0])
+    """The global norm; of few numbers as one vector, as kernels cost more then than joining what they work on."""
+    few = sum(leaf.size for leaf in jax.tree.leaves(gradient)) < _FEW
+    return jnp.linalg.norm(ravel_pytree(gradient)[0]) if few else optax.tree.norm(gradient)
 
 
 def _named(networks: Params) -> list[tuple[str, Network]]:
