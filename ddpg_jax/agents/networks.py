@@ -63,6 +63,18 @@ def _bfloat16_dot_general(x: Array, kernel: Array, dimensions: Any, precision: A
     return bfloat16_dot(x, kernel)
 
 
+def _turned_dot_general(x: Array, kernel: Array, dimensions: Any, precision: Any = None, **options: Any) -> Array:
+    """The product x·W, `[I], [I, Z] -> [Z]`, by W transposed, in the form that flax asks for.
+
+    Its gradient is then a product `[Z, B]·[B, I]`, which XLA's CPU compiler makes in a fifth of the time of
+    `[I, B]·[B, Z]` where Z is small; without the barrier it would turn one into the other.
+    """
+    return jax.lax.dot_general(x, jax.lax.optimization_barrier(kernel.T), (((0,), (1,)), ((), ())), precision)
+
+
+_FEW = 32
+"""Outputs from which on that makes no difference any more."""
+
 _PRODUCTS: dict[str, Callable[..., Array]] = {"float32": jax.lax.dot_general, "bfloat16": _bfloat16_dot_general}
 
 
@@ -127,7 +139,8 @@ class Shape(NamedTuple):
     def last(self, size: int, fan_in: int) -> nn.Dense:
         """The last layer."""
         law = self.final or _LAWS[self.initializer](fan_in)
-        return nn.Dense(size, kernel_init=law.kernel, bias_init=law.bias)
+        product = _turned_dot_general if size < _FEW else jax.lax.dot_general
+        return nn.Dense(size, kernel_init=law.kernel, bias_init=law.bias, dot_general=product)
 
 
 NormFn: TypeAlias = Callable[[Array, bool], Array]
