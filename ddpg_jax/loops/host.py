@@ -29,6 +29,7 @@ from ddpg_jax import rng
 from ddpg_jax.errors import EnvironmentFault, NotFiniteError
 from ddpg_jax.loops.host_state import Begun, Here, Kept, beginning, restored, snapshot
 from ddpg_jax.loops.journal import Journal
+from ddpg_jax.loops.lanes import over_lanes
 from ddpg_jax.loops.meter import Meter
 from ddpg_jax.loops.report import METRICS, BeginFn, Report, WantedFn, as_made, never
 from ddpg_jax.loops.schedule import is_boundary, resets_before, updates_per_call
@@ -55,7 +56,7 @@ ObserveFn: TypeAlias = Callable[[TrainState, HostArray, HostArray], Tree]
 UpdateFn: TypeAlias = Callable[[TrainState, Any, Array], tuple[TrainState, Array, Any]]
 
 
-def jit_update(agent: Agent, unpack: Callable[[Any], Batch], *, errors: bool = False) -> UpdateFn:
+def jit_update(agent: Agent, unpack: Callable[[Any], Batch], *, errors: bool = False, alone: bool = False) -> UpdateFn:
     """The update of all seeds as one donated call.
 
     `(state, packed, run_keys [S]) -> (state, metrics [S, U, K], td_error [S, U, B] or ())`
@@ -64,14 +65,16 @@ def jit_update(agent: Agent, unpack: Callable[[Any], Batch], *, errors: bool = F
       agent: a learner of one seed.
       unpack: takes apart what a `Transport` has taken.
       errors: whether temporal-difference errors are wanted.
+      alone: whether there is one seed, which is to be compiled without its axis.
 
     Returns:
       The call; its K metrics are in the order of `METRICS`.
     """
+    of_all = over_lanes(agent.update, (0, 0, 0), (0, 0, 0), alone=alone)
 
     @partial(jax.jit, donate_argnums=0)
     def update(state: TrainState, packed: Any, run_keys: Array) -> tuple[TrainState, Array, Any]:
-        state, metrics, td_error = jax.vmap(agent.update)(state, unpack(packed), run_keys)
+        state, metrics, td_error = of_all(state, unpack(packed), run_keys)
         return state, jnp.stack([metrics[name] for name in METRICS], -1), td_error if errors else ()
 
     return update
@@ -151,7 +154,8 @@ def host_loop(
     seeds, num_envs = config.seed_list, config.env.num_envs
     lap, seconds = _stopwatch(begun.snapshot.seconds if isinstance(begun, Begun) else {})
     transport = transport_of(ring, narrow=config.algorithm.narrow)
-    act, update = jit_act(agent), jit_update(agent, transport.unpack, errors=ring.weighted)
+    alone = len(seeds) == 1 and not config.algorithm.narrow  # narrow networks are not faster then
+    act, update = jit_act(agent), jit_update(agent, transport.unpack, errors=ring.weighted, alone=alone)
     keys, per_call = rng.run_keys(seeds), updates_per_call(config)
     empty = transport.take(np.zeros((len(seeds), per_call, config.algorithm.batch_size), np.int64))
     state, act_state = _initialised(agent, act, update, keys, num_envs, ring, empty)
