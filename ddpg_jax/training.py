@@ -15,7 +15,7 @@ from rich.console import Console
 from ddpg_jax.changes import Effect, compare
 from ddpg_jax.config import Config
 from ddpg_jax.envs.catalogue import chosen_loop
-from ddpg_jax.errors import ConfigError, DdpgJaxError, Interrupted, StorageError
+from ddpg_jax.errors import ConfigError, DdpgJaxError, EnvironmentFault, Interrupted, StorageError
 from ddpg_jax.loops.compiled import spread_over_cores
 from ddpg_jax.loops.device import first_lanes
 from ddpg_jax.loops.report import BeginFn, Report, as_made
@@ -83,8 +83,8 @@ def train(
 
     Raises:
       ConfigError: the replay does not fit into memory, or a run there is of another configuration.
-      EnvironmentFault: an environment cannot be trained, or failed; a step of training on the host loop leaves a
-        checkpoint first.
+      EnvironmentFault: an environment cannot be trained, or failed; where a step did, of training or of an evaluation
+        on the host loop, after a checkpoint.
       Interrupted: a signal ended the run, which can be resumed.
       NotFiniteError: all seeds have diverged, or an action, a metric or a value of the critics is not finite.
       StorageError: the run directory cannot be used, or too many checkpoints failed.
@@ -206,7 +206,8 @@ def _fresh(weights: Weights | None) -> tuple[Begin, BeginFn]:
 
 
 def _refuse_end(begin: Begin, config: Config) -> None:
-    if begin.step >= config.total_steps:
+    last = config.total_steps + (0 if begin.untaken is None else config.env.num_envs)  # its end is still to be judged
+    if begin.step >= last:
         raise ConfigError(
             f"total_steps={config.total_steps}, but the run is at step {begin.step} already: give more --total-steps, "
             "or take up an earlier checkpoint with --from"
@@ -227,7 +228,7 @@ def _begin(checkpoint: Checkpoint, config: Config, say: Callable[[str], None]) -
         before = Config.model_validate(facts["config"])
         level, earlier = str(facts["level"]), tuple(map(str, facts["changes"]))
         sum(map(float, facts["seconds"].values()), float(facts["updates"]))
-        otherwise = other_environment(facts)
+        otherwise, _ = other_environment(facts), Begin(checkpoint).untaken
     except (KeyError, TypeError, ValueError, AttributeError, ValidationError) as error:
         raise StorageError(f"the checkpoint's description cannot be read: {error}") from error
     changes = compare(before, config)
@@ -318,7 +319,11 @@ def _to_the_end(
     """The last report of a loop, which has not gone on from it: its state is still whole."""
     for report in loop.reports:
         if report.due:
-            record.take(report)
+            try:
+                record.take(report)
+            except EnvironmentFault as fault:
+                _save_before(fault, partial(saver.save_now, store, partial(record.checkpoint, report, untaken=True)))
+                raise
         if report.step >= config.total_steps:
             return report
         make = partial(record.checkpoint, report)

@@ -610,6 +610,20 @@ MUTANTS = (
         f"{RESUME} -k cannot_be_read_now",
     ),
     Mutant(
+        "again: an evaluation that failed is made again",
+        "loops/host.py",
+        "begun.snapshot.untaken is not None",
+        "False",
+        f"{RESUME} -k in_an_evaluation",
+    ),
+    Mutant(
+        "again: a checkpoint is written where an evaluation fails",
+        "training.py",
+        "                _save_before(fault, partial(saver.save_now, store, partial(record.checkpoint, report, untaken=True)))\n",
+        "",
+        f"{RESUME} -k in_an_evaluation",
+    ),
+    Mutant(
         "again: an older one without a manifest is set aside",
         STORE,
         "                    read_manifest(self._folder / name)\n            except UnreadableError",

@@ -549,18 +549,44 @@ def test_a_checkpoint_is_written_before_an_environment_ends_the_run(steps, tmp_p
             assert contents(path) == contents(whole.directory)
 
 
-def test_an_environment_that_fails_in_an_evaluation_leaves_the_last_checkpoint(tmp_path, monkeypatch):
-    config = fragile_config(evaluation={"every": 30, "episodes": 1})
+@pytest.mark.parametrize("changes", [{}, {"env": {"num_envs": 2}}, {"replay": {"kind": "prioritized"}}], ids=str)
+def test_a_checkpoint_is_written_before_an_environment_ends_the_run_in_an_evaluation(changes, tmp_path, monkeypatch):
+    """After 30 steps of each seed, and when the run is resumed there again, and after all 61 or 62."""
+    changes = changes | {"evaluation": {"every": 30, "episodes": 1}, "checkpoint": {"every": 1000}, "total_steps": 61}
+    config, path, evaluated = config_of("Fragile-v0", **changes), tmp_path / "run", 2 * EPISODE
     monkeypatch.setattr(Fragile, "broken_at", None)
     whole = dj.train(config, tmp_path / "whole")
-    monkeypatch.setattr(Fragile, "broken_at", 65)  # two seeds took 30 steps, and the evaluation has begun
     monkeypatch.setattr(Fragile, "taken", 0)
-    with pytest.raises(EnvironmentFault, match=r"raised OSError: the cable came off .*step 2, action"):
-        dj.train(config, tmp_path / "run")
-    assert CheckpointStore(tmp_path / "run" / "checkpoints").newest()[0].step == 25
+    last = whole.result["env_steps_per_seed"]
+    for broken_at, step in ((60 + 5, 30), (5, 30), (evaluated + 60 + evaluated + 2 * (last - 60) + 5, last), (5, last)):
+        monkeypatch.setattr(Fragile, "broken_at", Fragile.taken + broken_at + _played_again(path))
+        with pytest.raises(EnvironmentFault, match=r"raised OSError: the cable came off .*step 2, action"):
+            dj.train(config, path, resume="auto")
+        assert CheckpointStore(path / "checkpoints").newest()[0].step == step
+    with pytest.raises(ConfigError, match=f"the run is at step {last} already"):
+        dj.resume_run(path, total_steps=40)
     monkeypatch.setattr(Fragile, "broken_at", None)
-    assert dj.resume_run(tmp_path / "run").result["complete"]
-    assert contents(tmp_path / "run") == contents(whole.directory)
+    assert dj.resume_run(path).result["complete"]
+    assert contents(path) == contents(whole.directory)
+
+
+def _played_again(path):
+    """Steps of the episodes in progress at the last checkpoint, of all environments."""
+    found = CheckpointStore(path / "checkpoints").newest()[0]
+    return 0 if found is None else int(CheckpointStore(path / "checkpoints").load(found).arrays["journal/length"].sum())
+
+
+def test_where_an_evaluation_failed_a_run_may_go_on_without_it(tmp_path, monkeypatch):
+    config = fragile_config(evaluation={"every": 30, "episodes": 1})
+    monkeypatch.setattr(Fragile, "broken_at", 65)
+    monkeypatch.setattr(Fragile, "taken", 0)
+    with pytest.raises(EnvironmentFault, match="cable"):
+        dj.train(config, tmp_path / "run")
+    monkeypatch.setattr(Fragile, "broken_at", None)
+    run = dj.resume_run(tmp_path / "run", evaluation={"every": 0})
+    rows = read_rows(run.directory / "metrics.jsonl")
+    assert [row["step"] for row in rows if row["event"] == "evaluation"] == [60, 60]
+    assert {row["step"] for row in rows if row["event"] == "update"} == {30, 40, 60}
 
 
 def test_a_fault_is_told_even_if_the_run_cannot_be_saved(tmp_path, monkeypatch):
@@ -692,6 +718,15 @@ def test_a_run_whose_checkpoints_fail_trains_on(clean, tmp_path, monkeypatch, ca
     assert "no checkpoint: no room" in caplog.text
     assert tries == [10, 60]  # the second one at the end, as the wait is longer than the run
     assert contents(run.directory) == contents(clean["Pendulum-v1"].directory)
+
+
+@pytest.mark.parametrize("rows", [3, [3], ["row"], [[["event"]]], {"event": "update"}], ids=str)
+def test_untaken_rows_that_are_no_rows_are_refused(rows, copied):
+    store = CheckpointStore(copied / "checkpoints")
+    kept = store.load(store.newest()[0])
+    store.save(kept._replace(facts={**kept.facts, "untaken": rows}))
+    with pytest.raises(StorageError, match="the checkpoint's description cannot be read"):
+        dj.resume_run(copied, total_steps=80)
 
 
 def test_a_result_that_is_no_json_is_refused(copied):

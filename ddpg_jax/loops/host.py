@@ -31,7 +31,7 @@ from ddpg_jax.loops.host_state import Begun, Here, Kept, beginning, restored, sn
 from ddpg_jax.loops.journal import Journal
 from ddpg_jax.loops.lanes import over_lanes
 from ddpg_jax.loops.meter import Meter
-from ddpg_jax.loops.report import METRICS, BeginFn, Report, WantedFn, as_made, never
+from ddpg_jax.loops.report import METRICS, BeginFn, Report, Row, WantedFn, as_made, never
 from ddpg_jax.loops.schedule import is_boundary, resets_before, updates_per_call
 from ddpg_jax.loops.transport import Transport, acting, pack_seen, transport_of, unpack_seen
 from ddpg_jax.types import Agent, Array, Batch, HostArray, TrainState, Tree
@@ -145,7 +145,7 @@ def host_loop(
 
     Yields:
       A report at every multiple of `logging.every` and `evaluation.every`, and at the end; and where it is wanted, or
-      an environment failed.
+      an environment failed. Before all others, one that the snapshot says was not taken.
 
     Raises:
       EnvironmentFault: an environment failed.
@@ -177,6 +177,9 @@ def host_loop(
     lap("environment")
     drawn = [] if chosen is not None else _drawn(config, ring, transport, meter.updates, here.iteration * num_envs)
     lap("replay")
+    if isinstance(begun, Begun) and begun.snapshot.untaken is not None:
+        yield _report(config, transport, kept, here, begun.snapshot.untaken, seconds)
+        lap(None)
     for i in range(here.iteration, -(-config.total_steps // num_envs)):
         if chosen is None:
             if resets_before(config, i):
@@ -215,13 +218,20 @@ def host_loop(
         lap("replay")
         due = is_boundary(config, step)
         if due or wanted(step):
-            rows = meter.settle(step, diagnose(state, drawn[-1][1]) if drawn else None) if due else []
+            rows = meter.settle(step, diagnose(state, drawn[-1][1]) if drawn else None) if due else None
             lap("update")
             here = Here(i + 1, state, act_state, obs, first, None, [], returned)
-            seen = partial(snapshot, here, kept, seconds)
-            batches = partial(_batches, config, ring, transport, meter.updates)
-            yield Report(step, meter.updates, rows, dict(seconds), state, seen, due, None, batches)
+            yield _report(config, transport, kept, here, rows, seconds)
             lap(None)
+
+
+def _report(
+    config: Config, transport: Transport, kept: Kept, here: Here, rows: list[Row] | None, seconds: dict[str, float]
+) -> Report:
+    """Of the loop between two iterations; no rows where it is not due."""
+    step, updates = here.iteration * config.env.num_envs, kept.meter.updates
+    seen, batches = partial(snapshot, here, kept, seconds), partial(_batches, config, kept.ring, transport, updates)
+    return Report(step, updates, rows or [], dict(seconds), here.learner, seen, rows is not None, None, batches)
 
 
 def _drawn(config: Config, ring: Ring, transport: Transport, updates: int, step: int) -> list[tuple[HostArray, Any]]:

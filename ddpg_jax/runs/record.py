@@ -57,7 +57,14 @@ class Begin(NamedTuple):
             rows.stop,
             rows.read,
             {str(name): float(spent) for name, spent in self.checkpoint.facts["seconds"].items()},
+            self.untaken,
         )
+
+    @property
+    def untaken(self) -> list[Row] | None:
+        """The rows of the report that the checkpoint is at, where its evaluation failed."""
+        rows: Any = None if self.checkpoint is None else self.checkpoint.facts.get("untaken")
+        return None if rows is None else [dict(row) for row in rows]
 
     @property
     def evaluated(self) -> list[Evaluated]:
@@ -197,8 +204,8 @@ class Record:
         """The interquartile mean of the last evaluation."""
         return interquartile_mean(self.evaluated[-1].evaluation.returns.mean(1)).item() if self.evaluated else None
 
-    def checkpoint(self, report: Report, *, complete: bool = False) -> Checkpoint:
-        """All that the run needs to go on from a report.
+    def checkpoint(self, report: Report, *, complete: bool = False, untaken: bool = False) -> Checkpoint:
+        """All that the run needs to go on from a report; or with it, where `take` failed and it is untaken.
 
         Raises:
           StorageError: lines of the record are not on the disk.
@@ -215,6 +222,7 @@ class Record:
             "seconds": snapshot.seconds,
             "metrics_bytes": self._metrics.sync(),
             "timing_bytes": self._timing.sync(),
+            **({"untaken": [list(row.items()) for row in report.rows]} if untaken else {}),  # in the order of a line
             **environment(),
         }
         arrays = dict(snapshot.arrays) | _as_arrays(self.evaluated, self._config) | {_DIVERGED: self._diverged}
@@ -222,12 +230,12 @@ class Record:
         return Checkpoint(report.step, arrays, rows, facts, self.score if judged else None)
 
     def _rates(self, report: Report) -> dict[str, float]:
-        """Rates of training, compiling apart, since the report before."""
+        """Rates of training, compiling apart, since the report before; where a run begins with one, of all of it."""
         spent, (before, self._before) = dict(report.seconds), (self._before, report)
         step, updates, past = 0, 0, dict[str, float]()
         if before is not None:
             step, updates, past = before.step, before.updates, before.seconds
-        elif self._begin.snapshot is not None and self._begin.checkpoint is not None:
+        elif self._begin.checkpoint is not None and self._begin.snapshot is not None and report.step > self._begin.step:
             step, past = self._begin.step, self._begin.snapshot.seconds
             updates = int(self._begin.checkpoint.facts["updates"])
         phases = [phase for phase in spent if phase != "compile"]

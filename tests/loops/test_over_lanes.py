@@ -1,0 +1,59 @@
+"""A lane that is alone is compiled without its axis, and is what it would be beside others."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny_run import tiny_config
+
+from ddpg_jax.algorithms import make_agent
+from ddpg_jax.loops import host
+from ddpg_jax.loops.lanes import over_lanes
+from ddpg_jax.loops.start import make_ring
+from ddpg_jax.loops.transport import transport_of
+from ddpg_jax.rng import run_keys
+from ddpg_jax.types import EnvSpec, Step
+
+
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_what_is_of_one_lane_is_of_all(lanes):
+    seen = []
+
+    def one(tree, shared, key):
+        seen.append((tree["x"].shape, shared.shape, key.shape))
+        return {"y": tree["x"] + shared}, shared + 1, key
+
+    call = over_lanes(one, (0, None, 0), (0, None, 0), alone=lanes == 1)
+    keys = run_keys(range(lanes))
+    x = jnp.arange(2.0 * lanes).reshape(lanes, 2)
+    found, shared, same = call({"x": x}, jnp.array([10.0, 20.0]), keys)
+    np.testing.assert_array_equal(found["y"], np.add(x, [10.0, 20.0]))
+    np.testing.assert_array_equal(shared, [11.0, 21.0])
+    assert (same == keys).all()
+    assert seen == [((2,), (2,), ())]
+
+
+def test_an_argument_too_many_is_refused():
+    with pytest.raises(ValueError, match="zip"):
+        over_lanes(lambda x: (x,), (0,), (0,), alone=True)(jnp.ones(1), jnp.ones(1))
+
+
+@pytest.mark.parametrize("name", ["ddpg", "td3"])
+def test_an_update_of_a_seed_that_is_alone_is_that_beside_another(name):
+    spec = EnvSpec((3,), "float32", (-1.0,), (1.0,))
+    config = tiny_config(seeds=[4, 9], algorithm={"name": name})
+    agent, ring = make_agent(config, spec), make_ring(config, spec)
+    for obs in np.random.default_rng(0).normal(size=(20, 2, 1, 3)).astype(np.float32):
+        obs[1] = obs[0]
+        none = np.zeros((2, 1), bool)
+        ring.add(obs, obs[..., :1], Step(obs, obs, obs[..., 0], none, none))
+    transport = transport_of(ring, narrow=True)
+    index = np.random.default_rng(1).integers(0, 20, (1, 2, 4)).repeat(2, 0)
+    packed = transport.take(index)
+    alone, beside = (host.jit_update(agent, transport.unpack, errors=True, alone=each) for each in (True, False))
+    states = jax.vmap(agent.init)(run_keys([4, 9]))
+    for _ in range(3):
+        first = jax.tree.map(lambda x: x[:1].copy(), states)
+        one = alone(first, packed[:1], run_keys([4]))
+        states, *others = beside(states, packed, run_keys([4, 9]))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b[:1], rtol=2e-5, atol=1e-6), one, (states, *others))
