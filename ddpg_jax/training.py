@@ -228,7 +228,8 @@ def _begin(checkpoint: Checkpoint, config: Config, say: Callable[[str], None]) -
         before = Config.model_validate(facts["config"])
         level, earlier = str(facts["level"]), tuple(map(str, facts["changes"]))
         sum(map(float, facts["seconds"].values()), float(facts["updates"]))
-        otherwise, _ = other_environment(facts), Begin(checkpoint).untaken
+        len(Begin(checkpoint).untaken or ())
+        otherwise = other_environment(facts)
     except (KeyError, TypeError, ValueError, AttributeError, ValidationError) as error:
         raise StorageError(f"the checkpoint's description cannot be read: {error}") from error
     changes = compare(before, config)

@@ -191,8 +191,8 @@ MUTANTS = (
     ),
     Mutant("alarm: rings again", ALARM, "self._seconds, self._seconds)", "self._seconds, self._seconds + 2)", OF_ALARM),
     Mutant("alarm: ends with the call", ALARM, "signal.setitimer(signal.ITIMER_REAL, 0.0)", "pass", OF_ALARM),
-    Mutant("alarm: is not heard by its own frames", ALARM, " and not _own(frame)", "", OF_ALARM),
-    Mutant("alarm: a debugger may wait", ALARM, " and not _debugged(frame)", "", OF_ALARM),
+    Mutant("alarm: is not heard by its own frames", ALARM, "frame.f_code not in own and ", "", OF_ALARM),
+    Mutant("alarm: a debugger may wait", ALARM, "not in _DEBUGGERS", "is not None", OF_ALARM),
     Mutant(
         "alarm: not in other threads", ALARM, "is not None and threading.get_ident() == _MAIN", "is not None", OF_ALARM
     ),
@@ -619,8 +619,8 @@ MUTANTS = (
     Mutant(
         "again: a checkpoint is written where an evaluation fails",
         "training.py",
-        "                _save_before(fault, partial(saver.save_now, store, partial(record.checkpoint, report, untaken=True)))\n",
-        "",
+        "EnvironmentFault as fault:\n                _save_before(",
+        "EnvironmentFault as fault:\n                print(",
         f"{RESUME} -k in_an_evaluation",
     ),
     Mutant(

@@ -568,6 +568,8 @@ def test_a_checkpoint_is_written_before_an_environment_ends_the_run_in_an_evalua
     monkeypatch.setattr(Fragile, "broken_at", None)
     assert dj.resume_run(path).result["complete"]
     assert contents(path) == contents(whole.directory)
+    speeds = [(row["step"], row["env_steps_per_second"] > 0) for row in read_rows(path / "timing.jsonl")]
+    assert speeds == [(row["step"], True) for row in read_rows(whole.directory / "timing.jsonl")]
 
 
 def _played_again(path):

@@ -7,6 +7,7 @@ import threading
 from types import FrameType
 
 _MAIN = threading.main_thread().ident
+_DEBUGGERS = ("bdb", "pdb")
 
 
 class Alarm:
@@ -15,8 +16,8 @@ class Alarm:
     It is a context manager, to be entered again and again, over the process's one interval timer. Python code is
     interrupted wherever it is, sleeping and waiting included; a function written in C that never returns is not, as no
     signal handler runs before it does. Nothing is bounded in any other thread than the main one, where the system has
-    no such timer, where the signal has another handler, or while a debugger over the standard library's `bdb` (pdb,
-    IPython's) waits for its user.
+    no such timer, where the signal has another handler, or while the standard library's debugger, or one over it
+    (IPython's), waits for its user.
 
     Args:
       seconds: for all that is inside; None for as long as it takes.
@@ -45,16 +46,13 @@ def _may_ring() -> bool:
 
 def _ring(number: int, frame: FrameType | None) -> None:
     seconds = signal.getitimer(signal.ITIMER_REAL)[1]
-    if seconds and not _own(frame) and not _debugged(frame):
+    if seconds and not _not_now(frame):
         raise TimeoutError(f"no answer within {seconds:g} s (env.timeout)")
 
 
-def _own(frame: FrameType | None) -> bool:
-    """Whether the timer is being set or taken back, which an error would leave undone."""
-    return frame is not None and frame.f_code in (Alarm.__enter__.__code__, Alarm.__exit__.__code__)
-
-
-def _debugged(frame: FrameType | None) -> bool:
-    while frame is not None and frame.f_globals.get("__name__") != "bdb":
+def _not_now(frame: FrameType | None) -> bool:
+    """Whether a debugger waits; or the timer is being set or taken back, which an error would leave undone."""
+    own = Alarm.__enter__.__code__, Alarm.__exit__.__code__
+    while frame is not None and frame.f_code not in own and frame.f_globals.get("__name__") not in _DEBUGGERS:
         frame = frame.f_back
     return frame is not None

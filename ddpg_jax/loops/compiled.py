@@ -193,7 +193,7 @@ def _shared(mesh: Mesh) -> Callable[[Batch], Batch]:
 
 
 def _options(mesh: Mesh) -> dict[str, Any] | None:
-    """For the compiler: on a CPU, passes that take a fifth to half of its time and make no program faster are left out.
+    """For the compiler: on a CPU, passes that take a fifth of its time or more and make no program faster are left out.
 
     The numbers are the same to the bit, which level 0 would not keep: it joins no product with a sum.
     """

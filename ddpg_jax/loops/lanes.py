@@ -18,8 +18,8 @@ def over_lanes(
 ) -> Callable[..., Any]:
     """`jax.vmap`, named "seed" for meshes; or the function as it is, for a lane that is alone.
 
-    An axis of one is not nothing to a compiler: XLA lays out products otherwise, and with it two updates of TD3 at
-    256-256 take a sixth more time on a CPU.
+    An axis of one is not nothing to a compiler: XLA lays out products otherwise, and with it an update of TD3 at
+    256-256 takes an eighth more time on a CPU.
 
     Args:
       function: of one lane; it returns a tuple.

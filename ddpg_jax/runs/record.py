@@ -128,7 +128,7 @@ class Record:
         self._sinks: list[Sink] = [self._metrics]
         self._board: TensorBoard | None = None
         if config.logging.tensorboard:
-            purge = None if begin.checkpoint is None else begin.step + 1
+            purge = None if begin.checkpoint is None else begin.step + (begin.untaken is None)
             self._board = stack.enter_context(closing(TensorBoard(directory.tensorboard, purge, warn=say)))
             self._sinks.append(self._board)
         display = ProgressDisplay(console or Console(quiet=True), config.total_steps, len(config.seed_list))

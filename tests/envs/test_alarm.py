@@ -78,6 +78,7 @@ def test_an_alarm_that_rings_while_it_is_set_or_taken_back_leaves_nothing_behind
         if frame.f_code in own:
             lines.append((frame.f_code.co_name, event))
             signal.getsignal(signal.SIGALRM)(signal.SIGALRM, frame)
+            signal.getsignal(signal.SIGALRM)(signal.SIGALRM, sys._getframe())  # of another handler that runs there
             return ring
         return None
 
@@ -128,6 +129,17 @@ class _Slow(io.StringIO):
     def readline(self, *arguments):
         time.sleep(0.3)
         return super().readline(*arguments)
+
+
+def test_who_looks_at_what_is_left_of_a_run_is_not_interrupted():
+    with Alarm(0.1):
+        try:
+            raise KeyError("lost")
+        except KeyError as error:
+            debugger = pdb.Pdb(stdin=_Slow("p 3 * 7\nq\n"), stdout=(said := io.StringIO()))
+            debugger.reset()
+            debugger.interaction(None, error.__traceback__)
+    assert "21" in said.getvalue()
 
 
 def test_who_sits_at_a_debugger_is_not_interrupted():

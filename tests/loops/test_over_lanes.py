@@ -47,13 +47,13 @@ def test_an_update_of_a_seed_that_is_alone_is_that_beside_another(name):
         obs[1] = obs[0]
         none = np.zeros((2, 1), bool)
         ring.add(obs, obs[..., :1], Step(obs, obs, obs[..., 0], none, none))
-    transport = transport_of(ring, narrow=True)
+    transport = transport_of(ring, narrow=False)  # as only wide networks are compiled alone
     index = np.random.default_rng(1).integers(0, 20, (1, 2, 4)).repeat(2, 0)
     packed = transport.take(index)
     alone, beside = (host.jit_update(agent, transport.unpack, errors=True, alone=each) for each in (True, False))
     states = jax.vmap(agent.init)(run_keys([4, 9]))
     for _ in range(3):
         first = jax.tree.map(lambda x: x[:1].copy(), states)
-        one = alone(first, packed[:1], run_keys([4]))
+        one = alone(first, jax.tree.map(lambda x: x[:1], packed), run_keys([4]))
         states, *others = beside(states, packed, run_keys([4, 9]))
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b[:1], rtol=2e-5, atol=1e-6), one, (states, *others))
