@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -19,7 +20,6 @@ from jax.sharding import PartitionSpec as P
 
 from ddpg_jax.errors import ConfigError
 from ddpg_jax.loops.carried import Clock, Lane, Totals, nothing_yet, start_clock
-from ddpg_jax.loops.lanes import over_lanes
 from ddpg_jax.loops.program import program
 from ddpg_jax.loops.report import Evaluation
 from ddpg_jax.memory import available_bytes, available_cores
@@ -125,14 +125,15 @@ def compile_program(config: Config, env: DeviceEnv, keys: Array, hyper: Tree, me
         )
     one = program(config, env, _shared(mesh) if shared > 1 else lambda batch: batch)
     by_lane, everywhere = NamedSharding(mesh, P("seed")), NamedSharding(mesh, P())
-    init = jax.jit(jax.vmap(one.init, spmd_axis_name="seed"), in_shardings=by_lane, out_shardings=by_lane)
+    over_lanes = partial(jax.vmap, spmd_axis_name="seed")  # also over one: without its axis its replay would be copied
+    init = jax.jit(over_lanes(one.init), in_shardings=by_lane, out_shardings=by_lane)
     advance = jax.jit(
-        over_lanes(one.advance, (0, None, 0, None, 0, 0), (0, None, 0), alone=len(keys) == 1),
+        over_lanes(one.advance, in_axes=(0, None, 0, None, 0, 0), out_axes=(0, None, 0)),
         in_shardings=(by_lane, everywhere, by_lane, everywhere, by_lane, by_lane),
         out_shardings=(by_lane, everywhere, by_lane),
         donate_argnums=(0, 1, 2),
     )
-    evaluate = jax.jit(jax.vmap(one.evaluate, spmd_axis_name="seed"), in_shardings=by_lane, out_shardings=by_lane)
+    evaluate = jax.jit(over_lanes(one.evaluate), in_shardings=by_lane, out_shardings=by_lane)
     lane, clock = jax.eval_shape(init, keys, hyper), jax.eval_shape(start_clock)
     begin = jax.jit(lambda: jax.vmap(lambda _: nothing_yet())(jnp.arange(len(keys))), out_shardings=by_lane)
     totals, counts = jax.eval_shape(begin), one.counts(0, 0)

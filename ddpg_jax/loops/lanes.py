@@ -16,7 +16,7 @@ Axes: TypeAlias = Sequence[int | None]
 def over_lanes(
     function: Callable[..., Any], in_axes: Axes, out_axes: Axes, *, alone: bool = False
 ) -> Callable[..., Any]:
-    """`jax.vmap`, named "seed" for meshes; or the function as it is, for a lane that is alone.
+    """`jax.vmap`; or the function as it is, for a lane that is alone.
 
     An axis of one is not nothing to a compiler: XLA lays out products otherwise, and with it an update of TD3 at
     256-256 takes an eighth more time on a CPU.
@@ -32,7 +32,7 @@ def over_lanes(
         found = function(*_each(lambda x: x[0], in_axes, arguments))
         return _each(lambda x: x[None], out_axes, found)
 
-    return of_one if alone else jax.vmap(function, tuple(in_axes), tuple(out_axes), spmd_axis_name="seed")
+    return of_one if alone else jax.vmap(function, tuple(in_axes), tuple(out_axes))
 
 
 def _each(change: Callable[[Any], Any], axes: Axes, trees: Sequence[Tree]) -> tuple[Tree, ...]:
