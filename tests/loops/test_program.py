@@ -1022,3 +1022,11 @@ def test_the_largest_fit_is_the_free_memory_over_that_of_a_lane(monkeypatch):
 def test_passes_of_the_compiler_are_left_out_on_a_cpu_only(platform, expected):
     mesh = SimpleNamespace(devices=np.array([SimpleNamespace(platform=platform)], object))
     assert OPTIONS(mesh) == expected
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_no_program_holds_a_second_replay(seeds):
+    config = device_config(seeds=list(SEEDS[:seeds]), replay={"capacity": 50_000})
+    compiled = build(config).compiled
+    assert compiled.lane_bytes["replay"] > 10**6
+    assert compiled.program_bytes < 10**5
