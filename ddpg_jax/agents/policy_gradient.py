@@ -315,9 +315,6 @@ def _explorer(policy: Callable[[TrainState, Array], Array], exploration: Explora
 
 _CRITIC, _ACTOR = 0, 1  # of `TrainState.rejected`
 
-_FEW = 2**15
-"""Numbers of a gradient; between those of 64-64 and of 256-256, as at 128-128 both ways take the same time."""
-
 _TRACE = Trace(moments=None, active=0)  # pyright: ignore[reportArgumentType]  # axes: a batch has one set of moments
 
 
@@ -338,9 +335,8 @@ def _distance(params: Tree, target_params: Tree) -> Array:
 
 
 def _norm(gradient: Tree) -> Array:
-    """The global norm; of few numbers as one vector, as kernels cost more then than joining what they work on."""
-    few = sum(leaf.size for leaf in jax.tree.leaves(gradient)) < _FEW
-    return jnp.linalg.norm(ravel_pytree(gradient)[0]) if few else optax.tree.norm(gradient)
+    """The global norm; as one vector, which the flattened optimiser needs anyway, it is one kernel instead of many."""
+    return jnp.linalg.norm(ravel_pytree(gradient)[0])
 
 
 def _named(networks: Params) -> list[tuple[str, Network]]:
