@@ -29,7 +29,7 @@ from ddpg_jax import rng
 from ddpg_jax.errors import EnvironmentFault, NotFiniteError
 from ddpg_jax.loops.host_state import Begun, Here, Kept, beginning, restored, snapshot
 from ddpg_jax.loops.journal import Journal
-from ddpg_jax.loops.lanes import over_lanes
+from ddpg_jax.loops.lanes import of_one_lane
 from ddpg_jax.loops.meter import Meter
 from ddpg_jax.loops.report import METRICS, BeginFn, Report, Row, WantedFn, as_made, never
 from ddpg_jax.loops.schedule import is_boundary, resets_before, updates_per_call
@@ -70,7 +70,7 @@ def jit_update(agent: Agent, unpack: Callable[[Any], Batch], *, errors: bool = F
     Returns:
       The call; its K metrics are in the order of `METRICS`.
     """
-    of_all = over_lanes(agent.update, (0, 0, 0), (0, 0, 0), alone=alone)
+    of_all = (of_one_lane if alone else jax.vmap)(agent.update)
 
     @partial(jax.jit, donate_argnums=0)
     def update(state: TrainState, packed: Any, run_keys: Array) -> tuple[TrainState, Array, Any]:

@@ -8,34 +8,25 @@ from tiny_run import tiny_config
 
 from ddpg_jax.algorithms import make_agent
 from ddpg_jax.loops import host
-from ddpg_jax.loops.lanes import over_lanes
+from ddpg_jax.loops.lanes import of_one_lane
 from ddpg_jax.loops.start import make_ring
 from ddpg_jax.loops.transport import transport_of
 from ddpg_jax.rng import run_keys
 from ddpg_jax.types import EnvSpec, Step
 
 
-@pytest.mark.parametrize("lanes", [1, 3])
-def test_what_is_of_one_lane_is_of_all(lanes):
+def test_what_is_of_one_lane_does_not_see_its_axis():
     seen = []
 
-    def one(tree, shared, key):
-        seen.append((tree["x"].shape, shared.shape, key.shape))
-        return {"y": tree["x"] + shared}, shared + 1, key
+    def one(tree, key):
+        seen.append((tree["x"].shape, key.shape))
+        return {"y": tree["x"] + 1}, key
 
-    call = over_lanes(one, (0, None, 0), (0, None, 0), alone=lanes == 1)
-    keys = run_keys(range(lanes))
-    x = jnp.arange(2.0 * lanes).reshape(lanes, 2)
-    found, shared, same = call({"x": x}, jnp.array([10.0, 20.0]), keys)
-    np.testing.assert_array_equal(found["y"], np.add(x, [10.0, 20.0]))
-    np.testing.assert_array_equal(shared, [11.0, 21.0])
+    keys, x = run_keys([0]), jnp.arange(2.0).reshape(1, 2)
+    found, same = of_one_lane(one)({"x": x}, keys)
+    np.testing.assert_array_equal(found["y"], np.add(x, 1))
     assert (same == keys).all()
-    assert seen == [((2,), (2,), ())]
-
-
-def test_an_argument_too_many_is_refused():
-    with pytest.raises(ValueError, match="zip"):
-        over_lanes(lambda x: (x,), (0,), (0,), alone=True)(jnp.ones(1), jnp.ones(1))
+    assert seen == [((2,), ())]
 
 
 @pytest.mark.parametrize("name", ["ddpg", "td3"])
