@@ -1,6 +1,6 @@
 """`python -m ddpg_jax` is the program `ddpg-jax`."""
 
-from ddpg_jax.cli import main
+from ddpg_jax.cli import program
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    program()

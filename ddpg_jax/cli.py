@@ -6,10 +6,12 @@ Nothing heavy is imported before a command needs it, and jax only after the conf
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ddpg_jax import __version__
 from ddpg_jax.arguments import count, fields_help, parse_config, right_overrides, split_overrides
@@ -25,6 +27,21 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 
 _PLAIN: dict[str, Any] = {"soft_wrap": True, "highlight": False, "markup": False}
+
+
+def program() -> NoReturn:
+    """The program `ddpg-jax`: ends the process with the exit code of `main`.
+
+    An abort skips the interpreter's own end: an interrupt may leave jaxlib's threads compiling, and these crash the
+    process (SIGSEGV, not 130) once what they use is freed.
+    """
+    code = main()
+    if code == INTERRUPTED:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError):
+                stream.flush()
+        os._exit(code)
+    raise SystemExit(code)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -524,6 +524,20 @@ MUTANTS = (
         "tests/runs/test_signals.py",
     ),
     Mutant(
+        "signals: an abort is not lost in a callback of the garbage collector",
+        "runs/signals.py",
+        "if _loses_errors(frame):",
+        "if False:",
+        "tests/runs/test_signals.py",
+    ),
+    Mutant(
+        "cli: an abort leaves no compiler behind (slow)",
+        "cli.py",
+        "    if code == INTERRUPTED:\n",
+        "    if False:\n",
+        "tests/test_kills.py",
+    ),
+    Mutant(
         "run: saved before a fault ends it",
         "training.py",
         "_save_before(report.fault, partial(saver.save_now, store, make))",

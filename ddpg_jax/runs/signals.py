@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import _thread
+import gc
 import signal
 import threading
 from types import FrameType
@@ -33,6 +35,14 @@ class StopRequest:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self._interrupted:
+            if _loses_errors(frame):
+                threading.Timer(0.001, _thread.interrupt_main).start()  # again, until the frame is done
+                return
             raise KeyboardInterrupt
         self._interrupted |= number == signal.SIGINT
         self.requested = True
+
+
+def _loses_errors(frame: FrameType | None) -> bool:
+    """Whether a frame is a callback of the garbage collector, as jax has one: what is raised in it is only printed."""
+    return frame is not None and any(frame.f_code is getattr(each, "__code__", None) for each in gc.callbacks)

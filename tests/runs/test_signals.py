@@ -1,7 +1,9 @@
 """Signals: noted inside the context, ours no longer outside it."""
 
+import gc
 import signal
 import threading
+import time
 
 import pytest
 
@@ -35,6 +37,29 @@ def test_a_second_ctrl_c_aborts(between):
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+
+
+def test_a_second_ctrl_c_is_not_lost_in_a_callback_of_the_garbage_collector():
+    rung = []
+
+    def collect():
+        gc.collect()
+        for _ in range(5000):
+            time.sleep(0.001)
+
+    def callback(phase, info):
+        if not rung:
+            rung.append(signal.raise_signal(signal.SIGINT))
+
+    with StopRequest() as stop:
+        signal.raise_signal(signal.SIGINT)
+        gc.callbacks.append(callback)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                collect()
+        finally:
+            gc.callbacks.remove(callback)
+        assert stop.requested
 
 
 @pytest.mark.parametrize("second", SIGNALS)
