@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import _thread
-import gc
 import signal
+import sys
 import threading
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -16,33 +17,38 @@ SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1
 class StopRequest:
     """Notes `SIGNALS` while it is the context, so that a loop can end at its next boundary; a second Ctrl-C aborts.
 
-    Outside the main thread, where Python handles no signals, nothing is changed.
+    An abort is a KeyboardInterrupt. One that falls into what the garbage collector calls, as it does when jax compiles,
+    could only be printed there, and is raised again. Outside the main thread, where Python handles no signals, nothing
+    is changed.
     """
 
     def __init__(self) -> None:
         self.requested = False
         self._before: dict[int, Any] = {}
+        self._hook_before: Callable[[sys.UnraisableHookArgs], Any] = sys.unraisablehook
         self._interrupted = False
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+            self._hook_before, sys.unraisablehook = sys.unraisablehook, self._lost
         return self
 
     def __exit__(self, *error: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if self._before:
+            sys.unraisablehook = self._hook_before
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self._interrupted:
-            if _loses_errors(frame):
-                threading.Timer(0.001, _thread.interrupt_main).start()  # again, until the frame is done
-                return
             raise KeyboardInterrupt
         self._interrupted |= number == signal.SIGINT
         self.requested = True
 
-
-def _loses_errors(frame: FrameType | None) -> bool:
-    """Whether a frame is a callback of the garbage collector, as jax has one: what is raised in it is only printed."""
-    return frame is not None and any(frame.f_code is getattr(each, "__code__", None) for each in gc.callbacks)
+    def _lost(self, error: sys.UnraisableHookArgs) -> None:
+        """Of an error that could not be raised further; an abort comes again as soon as this is over."""
+        if self._interrupted and error.exc_type is KeyboardInterrupt:
+            threading.Timer(0.001, _thread.interrupt_main).start()
+        else:
+            self._hook_before(error)

@@ -2,6 +2,7 @@
 
 import gc
 import signal
+import sys
 import threading
 import time
 
@@ -39,27 +40,48 @@ def test_a_second_ctrl_c_aborts(between):
     assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
 
 
-def test_a_second_ctrl_c_is_not_lost_in_a_callback_of_the_garbage_collector():
-    rung = []
+class InItself:
+    """Rings when it is collected, at which errors are printed and not raised."""
 
+    def __init__(self):
+        self.itself = self
+
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_a_second_ctrl_c_is_not_lost_where_the_garbage_collector_calls():
     def collect():
+        InItself()
         gc.collect()
         for _ in range(5000):
             time.sleep(0.001)
 
-    def callback(phase, info):
-        if not rung:
-            rung.append(signal.raise_signal(signal.SIGINT))
-
+    before = sys.unraisablehook
     with StopRequest() as stop:
         signal.raise_signal(signal.SIGINT)
-        gc.callbacks.append(callback)
-        try:
-            with pytest.raises(KeyboardInterrupt):
-                collect()
-        finally:
-            gc.callbacks.remove(callback)
+        with pytest.raises(KeyboardInterrupt):
+            collect()
         assert stop.requested
+    assert sys.unraisablehook is before
+
+
+def test_other_errors_that_cannot_be_raised_go_where_they_went(monkeypatch):
+    class Broken:
+        def __init__(self, error):
+            self.error = error
+
+        def __del__(self):
+            raise self.error
+
+    seen = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda error: seen.append(error.exc_type))
+    with StopRequest():
+        Broken(ValueError)
+        Broken(KeyboardInterrupt)
+        signal.raise_signal(signal.SIGINT)
+        Broken(ValueError)
+    assert seen == [ValueError, KeyboardInterrupt, ValueError]
 
 
 @pytest.mark.parametrize("second", SIGNALS)
