@@ -6,7 +6,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+os.environ.setdefault(
+    "XLA_FLAGS",  # two devices; compiling, which takes most of the time, without what changes no bit of a result
+    "--xla_force_host_platform_device_count=2 "
+    "--xla_backend_optimization_level=1 --xla_cpu_parallel_codegen_split_count=1",
+)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import hypothesis

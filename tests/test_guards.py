@@ -163,8 +163,8 @@ def test_steps_that_would_lead_to_infinity_are_not_made(path, value, make_batche
 
 
 @pytest.mark.parametrize("name", ["ddpg", pytest.param("td3", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("decay", ["none", "l2", "decoupled"])
-@pytest.mark.parametrize("limit", [None, 1.0])
+@pytest.mark.parametrize("decay", ["none", "l2", pytest.param("decoupled", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("limit", [None, pytest.param(1.0, marks=pytest.mark.slow)])
 def test_the_largest_gradients_that_are_let_through_leave_everything_finite(name, decay, limit, make_batches, spec):
     """Rewards of all sizes up to where the loss, then the gradient overflows, ten updates of each."""
     decays = {} if decay == "none" else {"critic_weight_decay": 1.0, "actor_weight_decay": 1.0}

@@ -549,7 +549,15 @@ def test_a_checkpoint_is_written_before_an_environment_ends_the_run(steps, tmp_p
             assert contents(path) == contents(whole.directory)
 
 
-@pytest.mark.parametrize("changes", [{}, {"env": {"num_envs": 2}}, {"replay": {"kind": "prioritized"}}], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        pytest.param({"env": {"num_envs": 2}}, marks=pytest.mark.slow),
+        pytest.param({"replay": {"kind": "prioritized"}}, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
 def test_a_checkpoint_is_written_before_an_environment_ends_the_run_in_an_evaluation(changes, tmp_path, monkeypatch):
     """After 30 steps of each seed, and when the run is resumed there again, and after all 61 or 62."""
     changes = changes | {"evaluation": {"every": 30, "episodes": 1}, "checkpoint": {"every": 1000}, "total_steps": 61}

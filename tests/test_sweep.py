@@ -280,7 +280,8 @@ def test_an_interrupted_sweep_goes_on_to_the_bit(clean, tmp_path, interrupted):
     assert left(resume_sweep(tmp_path / "run")) == clean
 
 
-@pytest.mark.parametrize("chunks", [6, *(pytest.param(n, marks=pytest.mark.slow) for n in (20, 24))])
+@pytest.mark.slow
+@pytest.mark.parametrize("chunks", [6, 20, 24])
 def test_a_sweep_goes_on_in_the_turn_it_was_in(clean_in_turns, tmp_path, chunks):
     """Each turn has six chunks: the first is cut at its end, the last in its midst and at its end."""
     console = Console(record=True, width=200)
