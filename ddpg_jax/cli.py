@@ -165,7 +165,7 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> int:
         from ddpg_jax.training import train
 
         again = {"resume": options.resume or "never", "init_from": options.init_from}
-        run = train(config, options.run_dir, **again, **shown)
+        run = train(config, options.run_dir, own_process=True, **again, **shown)
     _show(console, run, "process-*/metrics.jsonl" if options.distributed else "metrics.jsonl")
     return 0
 
@@ -193,7 +193,8 @@ def _resume(options: argparse.Namespace, words: list[str]) -> int:
         return _show_sweep(console, resume_sweep(options.run_dir, shown))
     from ddpg_jax.training import resume_run
 
-    run = resume_run(options.run_dir, step=options.step, into=options.into, console=shown, **overrides)
+    where = {"step": options.step, "into": options.into}
+    run = resume_run(options.run_dir, own_process=True, console=shown, **where, **overrides)
     _show(console, run, "metrics.jsonl")
     return 0
 

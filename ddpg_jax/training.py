@@ -19,7 +19,7 @@ from ddpg_jax.errors import ConfigError, DdpgJaxError, EnvironmentFault, Interru
 from ddpg_jax.loops.compiled import spread_over_cores
 from ddpg_jax.loops.device import first_lanes
 from ddpg_jax.loops.report import BeginFn, Report, as_made
-from ddpg_jax.loops.start import Loop, start
+from ddpg_jax.loops.start import Loop, start, suit_process
 from ddpg_jax.reading import dump_toml, read_toml, resolve
 from ddpg_jax.reports.plots import learning_curve
 from ddpg_jax.reports.result import make_result, other_environment
@@ -62,6 +62,7 @@ def train(
     overwrite: bool = False,
     resume: Literal["never", "auto"] = "never",
     init_from: str | Path | None = None,
+    own_process: bool = False,
     console: Console | None = None,
 ) -> Run:
     """Trains all seeds of a configuration and leaves a run directory.
@@ -76,6 +77,8 @@ def train(
       resume: "auto": where the directory holds a run, that one goes on, as a cluster starts the same command again.
       init_from: directory of a run whose parameters and moments this one begins with; its seeds take them in turn.
         Nothing else is taken over: optimisers, replay and counters begin anew.
+      own_process: whether this process is for this run alone; XLA may then be given as many threads as suit it, which
+        nothing can change afterwards.
       console: where progress is shown; None: nowhere.
 
     Returns:
@@ -89,6 +92,8 @@ def train(
       NotFiniteError: all seeds have diverged, or an action, a metric or a value of the critics is not finite.
       StorageError: the run directory cannot be used, or too many checkpoints failed.
     """
+    if own_process:
+        suit_process(config)
     if resume == "auto" and run_dir is not None and RunDirectory(run_dir).config.is_file():
         return _resumed(RunDirectory.open(run_dir), config, console)
     say = speaker(console)
@@ -114,6 +119,7 @@ def resume_run(
     *,
     step: int | None = None,
     into: str | Path | None = None,
+    own_process: bool = False,
     console: Console | None = None,
     **overrides: Any,
 ) -> Run:
@@ -126,6 +132,7 @@ def resume_run(
       run_dir: directory of the run.
       step: take the checkpoint after so many environment steps of each seed instead, which needs `into`.
       into: a new directory for what comes of it.
+      own_process: as in `train`.
       console: where progress is shown; None: nowhere.
       **overrides: fields that replace the run's, as in `load_config`. Those that do not concern the learner are free,
         those that change how it learns are reported, and structural ones are refused. An environment named "module:id"
@@ -141,6 +148,8 @@ def resume_run(
     """
     directory = RunDirectory.open(run_dir)
     config = resolve(read_toml(directory.config), overrides, source=str(directory.config))
+    if own_process:
+        suit_process(config)
     if (step is None) != (into is None):
         raise ConfigError("a checkpoint of a certain step is taken up in a new directory: give both of them")
     if step is None or into is None:

@@ -531,6 +531,27 @@ MUTANTS = (
         "tests/runs/test_signals.py",
     ),
     Mutant(
+        "process: one thread beside narrow networks only",
+        "loops/start.py",
+        "and config.algorithm.narrow and",
+        "and",
+        "tests/loops/test_start.py",
+    ),
+    Mutant(
+        "process: it is the program's alone",
+        "training.py",
+        "    own_process: bool = False,\n",
+        "    own_process: bool = True,\n",
+        f"{RESUME} -k alone",
+    ),
+    Mutant(
+        "again: another number of cores is warned of",
+        "reports/result.py",
+        ', "machine"):',
+        "):",
+        f"{RESUME} -k last_bits",
+    ),
+    Mutant(
         "cli: an abort leaves no compiler behind (slow)",
         "cli.py",
         "    if code == INTERRUPTED:\n",

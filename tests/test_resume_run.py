@@ -17,6 +17,7 @@ import pytest
 from gymnasium.envs.classic_control import PendulumEnv
 from gymnasium.wrappers import TimeLimit
 from power import Disk, Killed
+from rich.console import Console
 from safetensors.numpy import load_file
 from tiny_run import EPISODE, read_rows, tiny_config
 
@@ -86,6 +87,19 @@ def signal_at(monkeypatch):
 
 
 # Interrupted, and resumed.
+
+
+def test_only_the_program_has_its_process_for_its_run_alone(copied, tmp_path, monkeypatch, capsys):
+    def seen(config):
+        raise ConfigError(f"suits {config.total_steps} steps")
+
+    monkeypatch.setattr("ddpg_jax.training.suit_process", seen)
+    assert main(["train", "--total-steps", "17", "--run-dir", str(tmp_path / "run")]) == 2
+    assert "suits 17 steps" in capsys.readouterr().err
+    assert main(["resume", str(copied), "--total-steps", "80"]) == 2
+    assert "suits 80 steps" in capsys.readouterr().err
+    assert dj.resume_run(copied).result["complete"]
+    assert dj.train(config_of("Pendulum-v1"), copied, resume="auto").result["complete"]
 
 
 @LOOPS
@@ -340,6 +354,25 @@ def test_verify_misses_a_record_that_is_lost_or_too_short(copied, capsys):
     (copied / "metrics.jsonl").unlink()
     assert main(["verify", str(copied)]) == 5
     assert f"BROKEN: holds 0 bytes of {size}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("available_cores", 99, "other machine than before, so the last bits may differ: cores {} -> 99\n"),
+        ("_version", "0.0", "other versions than before, so the last bits may differ: ddpg-jax {} -> 0.0, jax"),
+    ],
+    ids=["cores", "versions"],
+)
+def test_what_may_change_the_last_bits_is_said(name, value, said, copied, monkeypatch):
+    result = json.loads((copied / "result.json").read_text())
+    before = {"available_cores": result["machine"]["cores"], "_version": result["versions"]["ddpg-jax"]}[name]
+    monkeypatch.setattr(f"ddpg_jax.reports.result.{name}", lambda *of: value)
+    console = Console(record=True, width=1000)
+    dj.resume_run(copied, total_steps=62, console=console)
+    lines = console.export_text()
+    assert said.format(before) in lines
+    assert lines.count("than before") == 1
 
 
 @pytest.mark.slow

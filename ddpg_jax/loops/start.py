@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from time import perf_counter
@@ -55,6 +56,22 @@ class Loop(NamedTuple):
     reports: Iterator[Report]
     evaluate: Callable[[TrainState], Evaluation]
     begun_again: int = 0
+
+
+def suit_process(config: Config) -> None:
+    """Has XLA keep to one thread where a run is faster so, in a process that is for that run alone.
+
+    On a CPU it takes longer to hand the kernels of narrow networks to another thread than to run them: without this a
+    step of the host loop at 64-64 takes a quarter more time. The numbers are the same. Nothing changes once jax is in
+    use, or where the number of threads is set (`NPROC`, `PJRT_NPROC`).
+
+    Raises:
+      ConfigError: the loop that is asked for cannot run the environment.
+    """
+    if chosen_loop(config) == "host" and config.algorithm.narrow and not {"NPROC", "PJRT_NPROC"} & os.environ.keys():
+        os.environ["PJRT_NPROC"] = "1"
+        jax.devices()  # takes its threads now
+        del os.environ["PJRT_NPROC"]  # of no concern to processes that this one starts
 
 
 def start(

@@ -84,7 +84,7 @@ def environment() -> dict[str, Any]:
 def other_environment(before: Mapping[str, Any]) -> list[str]:
     """Lines of warning where `environment` is not what it was before."""
     now, lines = environment(), list[str]()
-    for what in ("versions", "device"):
+    for what in ("versions", "device", "machine"):
         old, new = before[what], now[what]
         differing = [f"{name} {old.get(name)} -> {value}" for name, value in new.items() if old.get(name) != value]
         if differing:
