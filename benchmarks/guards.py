@@ -2,12 +2,13 @@
 
     python benchmarks/guards.py [--rounds 41] [--widths 64 256] [--one-core] [--out FILE.json]
 
-Each contender is `Agent.update` alone, jitted and donated, a call of eight updates with batches already on the device.
-The guards have no switch: for the other side, three small functions of the assembly are replaced by constants before it
-is traced, and the compiler leaves out all that hangs on them.
+Each contender is `Agent.update` alone, jitted and donated, in calls as the host loop makes them, with batches already
+on the device; narrow networks alone (`--widths 64`) have one thread, as the program gives them. The guards have no
+switch: for the other side, three small functions of the assembly are replaced by constants before it is traced, and the
+compiler leaves out all that hangs on them.
 
-A step that may be rejected waits for the norm of its gradient. On several cores that forbids some overlap of kernels;
-`--one-core` (Linux) shows the work alone.
+A step that may be rejected waits for the norm of its gradient, which on several cores changes what runs beside what,
+for better or worse; `--one-core` (Linux) shows the work alone.
 """
 
 from __future__ import annotations
@@ -28,9 +29,12 @@ from rich.console import Console
 from rich.table import Table
 from variants import contender
 
+import ddpg_jax as dj
 from ddpg_jax.agents import policy_gradient
+from ddpg_jax.loops.start import suit_process
 
-ALGORITHMS = ("ddpg", "td3")
+ALGORITHMS = {"ddpg": 1, "td3": 2}
+"""With the updates of a call."""
 LIMIT = 1.03
 WITHOUT: dict[str, Callable[..., Any]] = {
     "_finite": lambda *sizes: jnp.bool_(True),
@@ -39,25 +43,30 @@ WITHOUT: dict[str, Callable[..., Any]] = {
 }
 
 
+def guarded(width: int, algorithm: str) -> Callable[[], float]:
+    """The contender as it is."""
+    return contender(width, {"name": algorithm}, ALGORITHMS[algorithm])
+
+
 def unguarded(width: int, algorithm: str) -> Callable[[], float]:
     """The contender without guards; it is traced and compiled here."""
     with mock.patch.multiple(policy_gradient, **WITHOUT):
-        return contender(width, {"name": algorithm})
+        return guarded(width, algorithm)
 
 
 def measured(width: int, algorithm: str, rounds: int) -> dict[str, float]:
     """Microseconds of an update with guards and without, and the median of the ratios of neighbours."""
-    calls = [unguarded(width, algorithm), contender(width, {"name": algorithm})]
+    calls = [unguarded(width, algorithm), guarded(width, algorithm)]
     times = np.empty((rounds, 2))
     for i in range(rounds):
         for j in (0, 1) if i % 2 else (1, 0):
             times[i, j] = calls[j]()
     ratios = times[:, 1] / times[:, 0]
     low, high = np.quantile(ratios, [0.25, 0.75])
-    without, guarded = np.median(times, axis=0)
+    bare, whole = np.median(times, axis=0)
     return {
-        "microseconds_without": float(without),
-        "microseconds": float(guarded),
+        "microseconds_without": float(bare),
+        "microseconds": float(whole),
         "ratio": float(np.median(ratios)),
         "ratio_quartile_low": float(low),
         "ratio_quartile_high": float(high),
@@ -74,6 +83,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.one_core:  # before jax counts the cores, which it does with its first array
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    suit_process(dj.load_config(algorithm={"hidden": [max(options.widths)]}))
     results = {width: {name: measured(width, name, options.rounds) for name in ALGORITHMS} for width in options.widths}
     table = Table("update", "without, us", "with guards, us", "ratio", f"at most {LIMIT}")
     for width, each in results.items():

@@ -45,31 +45,31 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def batches(size: int) -> Batch:
-    """`PER_CALL` batches of random transitions."""
+def batches(count: int, size: int) -> Batch:
+    """Some batches of random transitions."""
     rng = np.random.default_rng(0)
 
     def normal(*shape: int) -> Any:
-        return jnp.asarray(rng.normal(size=(PER_CALL, size, *shape)), jnp.float32)
+        return jnp.asarray(rng.normal(size=(count, size, *shape)), jnp.float32)
 
-    data = Transition(normal(17), jnp.tanh(normal(6)), normal(), jnp.full((PER_CALL, size), 0.99), normal(17))
-    return Batch(data, jnp.ones((PER_CALL, size)), ())
+    data = Transition(normal(17), jnp.tanh(normal(6)), normal(), jnp.full((count, size), 0.99), normal(17))
+    return Batch(data, jnp.ones((count, size)), ())
 
 
-def contender(width: int, changes: dict[str, Any]) -> Callable[[], float]:
-    """A call that makes the updates and returns the microseconds of one."""
+def contender(width: int, changes: dict[str, Any], per_call: int = PER_CALL) -> Callable[[], float]:
+    """32 updates in calls of some, as a function that returns the microseconds of one."""
     widths = {"hidden": [width, width], "critic_hidden": [width, width]}
     config = dj.load_config(algorithm=widths | {"batch_size": width, **changes})
-    agent, key, batch = make_agent(config, SPEC), jax.random.key(0), batches(width)
+    agent, key, batch = make_agent(config, SPEC), jax.random.key(0), batches(per_call, width)
     state, update = jax.jit(agent.init)(key), jax.jit(agent.update, donate_argnums=0)
 
     def call() -> float:
         nonlocal state
         began = time.perf_counter()
-        for _ in range(4):
+        for _ in range(32 // per_call):
             state, *_ = update(state, batch, key)
         jax.block_until_ready(state)
-        return (time.perf_counter() - began) / (4 * PER_CALL) * 1e6
+        return (time.perf_counter() - began) / 32 * 1e6
 
     call()
     return call
