@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -35,10 +36,14 @@ def program() -> NoReturn:
     An abort skips the interpreter's own end: an interrupt may leave jaxlib's threads compiling, and these crash the
     process (SIGSEGV, not 130) once what they use is freed.
     """
-    code = main()
+    try:
+        code = main()
+    except KeyboardInterrupt:  # one more, while the first was told
+        code = INTERRUPTED
     if code == INTERRUPTED:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError):
+            with suppress(OSError, ValueError, AttributeError):  # broken, closed, none
                 stream.flush()
         os._exit(code)
     raise SystemExit(code)
@@ -63,7 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"ddpg-jax: {error}", file=sys.stderr)
         return StorageError.exit_code
     except KeyboardInterrupt:
-        print("ddpg-jax: interrupted", file=sys.stderr)
+        with suppress(OSError):
+            print("ddpg-jax: interrupted", file=sys.stderr)
         return INTERRUPTED
 
 

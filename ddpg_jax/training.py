@@ -92,13 +92,13 @@ def train(
       NotFiniteError: all seeds have diverged, or an action, a metric or a value of the critics is not finite.
       StorageError: the run directory cannot be used, or too many checkpoints failed.
     """
-    if own_process:
-        suit_process(config)
     if resume == "auto" and run_dir is not None and RunDirectory(run_dir).config.is_file():
-        return _resumed(RunDirectory.open(run_dir), config, console)
+        return _resumed(RunDirectory.open(run_dir), config, console, own_process)
     say = speaker(console)
     with ExitStack() as stack:
         saver = Saver(config.checkpoint, stack.enter_context(StopRequest()), 0, say)
+        if own_process:
+            suit_process(config)
         weights = None if init_from is None else read_weights(RunDirectory.open(init_from))
         begin, fresh = _fresh(weights)
         loop = start(config, stack, None, saver.wanted, fresh)
@@ -148,13 +148,11 @@ def resume_run(
     """
     directory = RunDirectory.open(run_dir)
     config = resolve(read_toml(directory.config), overrides, source=str(directory.config))
-    if own_process:
-        suit_process(config)
     if (step is None) != (into is None):
         raise ConfigError("a checkpoint of a certain step is taken up in a new directory: give both of them")
     if step is None or into is None:
-        return _resumed(directory, config, console)
-    return _branched(directory, config, step, into, console)
+        return _resumed(directory, config, console, own_process)
+    return _branched(directory, config, step, into, console, own_process)
 
 
 def run_name(config: Config) -> str:
@@ -162,12 +160,14 @@ def run_name(config: Config) -> str:
     return f"{config.env.id.rpartition(':')[-1].replace('/', '-')}_{config.algorithm.name}"
 
 
-def _resumed(directory: RunDirectory, config: Config, console: Console | None) -> Run:
+def _resumed(directory: RunDirectory, config: Config, console: Console | None, own_process: bool) -> Run:
     """Goes on in the directory of a run."""
     say = speaker(console)
     with ExitStack() as stack:
         stop = stack.enter_context(StopRequest())
         stack.enter_context(directory.own())
+        if own_process:
+            suit_process(config)
         store = CheckpointStore(directory.checkpoints, keep=config.checkpoint.keep)
         found, lines = store.newest()
         for line in lines:
@@ -190,11 +190,15 @@ def _resumed(directory: RunDirectory, config: Config, console: Console | None) -
         return _go_on(config, begin, directory, store, stop, stack, console, fresh)
 
 
-def _branched(source: RunDirectory, config: Config, step: int, into: str | Path, console: Console | None) -> Run:
+def _branched(
+    source: RunDirectory, config: Config, step: int, into: str | Path, console: Console | None, own_process: bool
+) -> Run:
     """Goes on from a checkpoint of a run in a directory of its own."""
     say = speaker(console)
     with ExitStack() as stack:
         stop = stack.enter_context(StopRequest())
+        if own_process:
+            suit_process(config)
         store = CheckpointStore(source.checkpoints, keep=config.checkpoint.keep)
         checkpoint = store.load(store.at(step))
         begin = _begin(checkpoint, config, say)

@@ -533,8 +533,8 @@ MUTANTS = (
     Mutant(
         "process: one thread beside narrow networks only",
         "loops/start.py",
-        "and config.algorithm.narrow and",
-        "and",
+        "small = algorithm.narrow and",
+        "small =",
         "tests/loops/test_start.py",
     ),
     Mutant(
@@ -682,7 +682,7 @@ MUTANTS = (
     Mutant(
         "again: no run is further than it shall go",
         "training.py",
-        "    if begin.step >= config.total_steps:\n        raise",
+        "    if begin.step >= last:\n        raise",
         "    if False:\n        raise",
         f"{RESUME} -k further",
     ),

@@ -1,5 +1,6 @@
 """The program as its users start it: real processes, their output, their exit codes, and what they leave behind."""
 
+import io
 import json
 import os
 import re
@@ -17,6 +18,7 @@ from matplotlib import pyplot as plt
 from safetensors.numpy import load_file
 from tiny_run import read_rows
 
+from ddpg_jax import cli
 from ddpg_jax.arguments import parse_config
 from ddpg_jax.cli import main
 from ddpg_jax.errors import ConfigError
@@ -489,3 +491,50 @@ def test_a_run_that_diverges_says_so(tmp_path):
     assert "all seeds have diverged: 10 updates in a row were not finite" in done.stderr
     assert (tmp_path / "run" / "not-finite-seed-0.safetensors").exists()
     assert "Traceback" not in done.stderr
+
+
+class Broken(io.StringIO):
+    """Nobody reads it any more."""
+
+    def write(self, text):
+        raise BrokenPipeError
+
+    def flush(self):
+        raise BrokenPipeError
+
+
+def closed():
+    stream = io.StringIO()
+    stream.close()
+    return stream
+
+
+@pytest.mark.parametrize("output", [Broken(), closed(), None], ids=["broken", "closed", "none"])
+@pytest.mark.parametrize("again", [False, True], ids=["once", "again"])
+def test_an_abort_ends_the_process_whatever_became_of_its_output(output, again, monkeypatch):
+    def aborted():
+        if again:
+            raise KeyboardInterrupt
+        return 130
+
+    ended, before = [], signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr("ddpg_jax.cli.main", aborted)
+    monkeypatch.setattr("os._exit", ended.append)
+    monkeypatch.setattr(sys, "stdout", output)
+    try:
+        with pytest.raises(SystemExit):
+            cli.program()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert ended == [130]
+
+
+def test_an_abort_is_told_where_somebody_listens(monkeypatch, capsys, tmp_path):
+    def aborted(*of):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ddpg_jax.verify.verify", aborted)
+    assert main(["verify", str(tmp_path)]) == 130
+    assert "interrupted" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "stderr", Broken())
+    assert main(["verify", str(tmp_path)]) == 130

@@ -41,6 +41,10 @@ if TYPE_CHECKING:
     from ddpg_jax.config import Config
 
 
+MOST_ROWS, MOST_SEEDS = 64, 8
+"""Batches and seeds up to which one thread beside narrow networks was seen to be faster, with equal numbers."""
+
+
 class Loop(NamedTuple):
     """A loop about to begin, and what judges its learner.
 
@@ -62,16 +66,21 @@ def suit_process(config: Config) -> None:
     """Has XLA keep to one thread where a run is faster so, in a process that is for that run alone.
 
     On a CPU it takes longer to hand the kernels of narrow networks to another thread than to run them: without this a
-    step of the host loop at 64-64 takes a quarter more time. The numbers are the same. Nothing changes once jax is in
-    use, or where the number of threads is set (`NPROC`, `PJRT_NPROC`).
+    step of the host loop at 64-64 takes a third more time. The numbers are the same. Nothing changes beside batches of
+    more than `MOST_ROWS` or more than `MOST_SEEDS` seeds, once jax is in use, or where the number of threads is set
+    (`NPROC`, `PJRT_NPROC`).
 
     Raises:
       ConfigError: the loop that is asked for cannot run the environment.
     """
-    if chosen_loop(config) == "host" and config.algorithm.narrow and not {"NPROC", "PJRT_NPROC"} & os.environ.keys():
+    algorithm, seeds = config.algorithm, len(config.seed_list)
+    small = algorithm.narrow and algorithm.batch_size <= MOST_ROWS and seeds <= MOST_SEEDS
+    if chosen_loop(config) == "host" and small and not {"NPROC", "PJRT_NPROC"} & os.environ.keys():
         os.environ["PJRT_NPROC"] = "1"
-        jax.devices()  # takes its threads now
-        del os.environ["PJRT_NPROC"]  # of no concern to processes that this one starts
+        try:
+            jax.devices()  # takes its threads now
+        finally:
+            del os.environ["PJRT_NPROC"]  # of no concern to processes that this one starts
 
 
 def start(

@@ -86,6 +86,8 @@ def other_environment(before: Mapping[str, Any]) -> list[str]:
     now, lines = environment(), list[str]()
     for what in ("versions", "device", "machine"):
         old, new = before[what], now[what]
+        if what == "machine" and now["device"]["platform"] != "cpu":
+            continue
         differing = [f"{name} {old.get(name)} -> {value}" for name, value in new.items() if old.get(name) != value]
         if differing:
             lines.append(f"warning: other {what} than before, so the last bits may differ: {', '.join(differing)}")

@@ -1,5 +1,6 @@
 """What a process is given that is for one run alone; each in a process of its own, as that is settled once for all."""
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -7,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from ddpg_jax.loops.start import MOST_ROWS, MOST_SEEDS
 from ddpg_jax.memory import available_cores
 
 SCRIPT = """if True:
     import os, sys
+    from contextlib import suppress
     from pathlib import Path
     import jax, jax.numpy as jnp
     from ddpg_jax.loops.start import suit_process
@@ -18,30 +21,47 @@ SCRIPT = """if True:
 
     if "in use" in sys.argv:
         jax.devices()
-    env, width = sys.argv[1:3]
+    env, width, rows, seeds = sys.argv[1:5]
     before = dict(os.environ)
-    suit_process(load_config(env={"id": env}, algorithm={"hidden": [16, int(width)]}))
+    algorithm = {"hidden": [16, int(width)], "batch_size": int(rows)}
+    suit_process(load_config(seeds=int(seeds), env={"id": env}, algorithm=algorithm))
     assert dict(os.environ) == before
     jax.block_until_ready(jnp.ones((8, 8)) @ jnp.ones((8, 8)))
-    names = [(task / "comm").read_text() for task in Path("/proc/self/task").iterdir()]
+    names = []
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(OSError):  # it has just ended
+            names.append((task / "comm").read_text())
     print(sum("XLAEigen" in name for name in names))
 """
+BARE = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "NPROC", "PJRT_NPROC")}
+MOST = (str(MOST_ROWS), str(MOST_SEEDS))
 CASES = {
-    "narrow": (("Pendulum-v1", "127"), {}, 1),
-    "wide": (("Pendulum-v1", "128"), {}, available_cores()),
-    "device loop": (("jax:pendulum", "127"), {}, available_cores()),
-    "asked for": (("Pendulum-v1", "127"), {"NPROC": "3"}, 3),
-    "asked for of XLA": (("Pendulum-v1", "127"), {"PJRT_NPROC": "3"}, 3),
-    "in use": (("Pendulum-v1", "127", "in use"), {}, available_cores()),
+    "narrow": (("Pendulum-v1", "127", *MOST), {}, 1),
+    "wide": (("Pendulum-v1", "128", *MOST), {}, available_cores()),
+    "large batches": (("Pendulum-v1", "127", str(MOST_ROWS + 1), MOST[1]), {}, available_cores()),
+    "many seeds": (("Pendulum-v1", "127", MOST[0], str(MOST_SEEDS + 1)), {}, available_cores()),
+    "device loop": (("jax:pendulum", "127", *MOST), {}, available_cores()),
+    "asked for": (("Pendulum-v1", "127", *MOST), {"NPROC": "3"}, 3),
+    "asked for of XLA": (("Pendulum-v1", "127", *MOST), {"PJRT_NPROC": "3"}, 3),
+    "in use": (("Pendulum-v1", "127", *MOST, "in use"), {}, available_cores()),
 }
+TRAINING = """if True:
+    import sys
+    import ddpg_jax as dj
+    from ddpg_jax.loops.start import MOST_ROWS
+    learner = {"name": "td3", "hidden": [127, 127], "batch_size": MOST_ROWS, "warmup_steps": 100}
+    config = dj.load_config(
+        seeds=2, total_steps=150, env={"id": sys.argv[1]}, algorithm=learner, evaluation={"every": 0, "episodes": 1}
+    )
+    dj.train(config, sys.argv[2])
+"""
 
 
 @pytest.fixture(scope="module")
 def processes():
     """Of all cases, beside each other."""
-    bare = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "NPROC", "PJRT_NPROC")}
     started = {
-        name: subprocess.Popen([sys.executable, "-c", SCRIPT, *words], env=bare | more, stdout=subprocess.PIPE)
+        name: subprocess.Popen([sys.executable, "-c", SCRIPT, *words], env=BARE | more, stdout=subprocess.PIPE)
         for name, (words, more, _) in CASES.items()
     }
     yield started
@@ -51,7 +71,20 @@ def processes():
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the system does not show the threads of a process")
+@pytest.mark.skipif(available_cores() == 1, reason="one core has one thread whatever is asked for")
 @pytest.mark.parametrize("name", CASES)
 def test_narrow_networks_on_the_host_have_one_thread(processes, name):
     said, _ = processes[name].communicate(timeout=120)
     assert int(said) == CASES[name][2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("identifier", ["HalfCheetah-v5", "Humanoid-v5"])
+def test_the_numbers_of_narrow_networks_do_not_depend_on_the_threads(identifier, tmp_path):
+    hashes = []
+    for threads in ("1", "2"):
+        path = tmp_path / threads
+        words = [sys.executable, "-c", TRAINING, identifier, str(path)]
+        subprocess.run(words, env=BARE | {"NPROC": threads}, check=True)
+        hashes.append(hashlib.sha256((path / "checkpoints" / "final.safetensors").read_bytes()).hexdigest())
+    assert hashes[0] == hashes[1]
