@@ -556,7 +556,7 @@ MUTANTS = (
         "cli.py",
         "    if code == INTERRUPTED:\n",
         "    if False:\n",
-        "tests/test_kills.py",
+        "tests/test_kills.py -k second_ctrl_c",
     ),
     Mutant(
         "run: saved before a fault ends it",
