@@ -31,7 +31,8 @@ import ddpg_jax as dj
 from ddpg_jax.algorithms import make_agent
 from ddpg_jax.envs.factory import training_lanes
 from ddpg_jax.loops.host import host_loop
-from ddpg_jax.loops.start import make_ring, suit_process
+from ddpg_jax.loops.process import suit_process
+from ddpg_jax.loops.start import make_ring
 from ddpg_jax.replay.ring import row_dtype
 from ddpg_jax.rng import run_keys
 from ddpg_jax.runs.checkpoint import Checkpoint, CheckpointStore
@@ -103,7 +104,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/faults_2cores.json"))
     options = parser.parse_args()
-    suit_process(dj.load_config())  # as the program does
+    suit_process(dj.load_config(), alone=True)  # as the program does
     results: dict[str, Any] = {
         "checkpoint": checkpoints(min(5, options.rounds)),
         "checks": checks(options.rounds),

@@ -155,7 +155,7 @@ def ours(case: Case) -> Racer:
     from ddpg_jax.algorithms import make_agent
     from ddpg_jax.envs.factory import training_lanes
     from ddpg_jax.loops import host, transport
-    from ddpg_jax.loops.start import suit_process
+    from ddpg_jax.loops.process import suit_process
     from ddpg_jax.reading import load_config
     from ddpg_jax.replay.ring import Ring
 
@@ -173,7 +173,7 @@ def ours(case: Case) -> Racer:
         evaluation={"every": 0},
         logging={"every": case.steps},
     )
-    suit_process(config)  # as the program does
+    suit_process(config, alone=True)  # as the program does
     lanes = training_lanes(config)
     agent = make_agent(config, lanes.spec)
     ring = Ring(lanes.spec, config.seed_list, num_envs=1, capacity=100_000, n_step=1, gamma=0.99)

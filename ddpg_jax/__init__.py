@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ddpg_jax.algorithms import make_agent
     from ddpg_jax.config import Config
+    from ddpg_jax.driving import Run
     from ddpg_jax.inference import evaluate, load_policy
     from ddpg_jax.loops.pure import make_train
     from ddpg_jax.reading import load_config
-    from ddpg_jax.training import Run, resume_run, train
+    from ddpg_jax.training import resume_run, train
 
 __version__ = "0.1.0"
 __all__ = ["Config", "Run", "evaluate", "load_config", "load_policy", "make_agent", "make_train", "resume_run", "train"]

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ddpg_jax.config import Config
+    from ddpg_jax.driving import Run
     from ddpg_jax.sweep import SweepRun
-    from ddpg_jax.training import Run
 
 INTERRUPTED = 130
 

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from ddpg_jax.config import Config
 from ddpg_jax.errors import DdpgJaxError, StorageError
-from ddpg_jax.loops.compiled import spread_over_cores
+from ddpg_jax.loops.process import spread_over_cores
 from ddpg_jax.memory import available_bytes, human_bytes
 from ddpg_jax.reading import load_config
 from ddpg_jax.reports.result import environment

@@ -18,9 +18,9 @@ from ddpg_jax.envs.factory import device_env
 from ddpg_jax.errors import ConfigError, EnvironmentFault
 from ddpg_jax.grid import Sweep, load_sweep
 from ddpg_jax.keeping import Begun, Keeper, begun_from
-from ddpg_jax.loops.compiled import spread_over_cores
 from ddpg_jax.loops.device import Chunk, device_loop, lane_rows
 from ddpg_jax.loops.device_state import Place, restored
+from ddpg_jax.loops.process import spread_over_cores
 from ddpg_jax.loops.report import Snapshot, as_made
 from ddpg_jax.loops.schedule import is_due
 from ddpg_jax.reading import dump_toml

@@ -465,7 +465,7 @@ MUTANTS = (
         OF_DIRECTORY,
     ),
     Mutant(
-        "directory: old results go", "training.py", "    directory.drop_results()\n", "", f"{RESUME} {OF_DIRECTORY}"
+        "directory: old results go", "resuming.py", "    directory.drop_results()\n", "", f"{RESUME} {OF_DIRECTORY}"
     ),
     Mutant(
         "record: cut back",
@@ -532,10 +532,10 @@ MUTANTS = (
     ),
     Mutant(
         "process: one thread beside narrow networks only",
-        "loops/start.py",
+        "loops/process.py",
         "small = algorithm.narrow and",
         "small =",
-        "tests/loops/test_start.py",
+        "tests/loops/test_process.py",
     ),
     Mutant(
         "process: it is the program's alone",
@@ -560,29 +560,29 @@ MUTANTS = (
     ),
     Mutant(
         "run: saved before a fault ends it",
-        "training.py",
+        "driving.py",
         "_save_before(report.fault, partial(saver.save_now, store, make))",
         "continue",
         RESUME,
     ),
     Mutant(
         "run: a fault is told though no save is possible",
-        "training.py",
+        "driving.py",
         "    except StorageError as error:\n        fault.add_note",
         "    except ZeroDivisionError as error:\n        fault.add_note",
         RESUME,
     ),
-    Mutant("run: another structure is refused", "training.py", "    if refused:\n", "    if False:\n", RESUME),
+    Mutant("run: another structure is refused", "resuming.py", "    if refused:\n", "    if False:\n", RESUME),
     Mutant(
         "run: another learning is warned of",
-        "training.py",
+        "resuming.py",
         "warned = change.effect is Effect.LEARNING",
         "warned = False",
         RESUME,
     ),
     Mutant(
         "run: another environment is refused",
-        "training.py",
+        "resuming.py",
         "    if differing:\n        lines",
         "    if False:\n        lines",
         RESUME,
@@ -653,7 +653,7 @@ MUTANTS = (
     ),
     Mutant(
         "again: a checkpoint is written where an evaluation fails",
-        "training.py",
+        "driving.py",
         "EnvironmentFault as fault:\n                _save_before(",
         "EnvironmentFault as fault:\n                print(",
         f"{RESUME} -k in_an_evaluation",
@@ -674,30 +674,30 @@ MUTANTS = (
     ),
     Mutant(
         "again: a branch keeps its checkpoint",
-        "training.py",
+        "resuming.py",
         "        own.save(checkpoint)\n",
         "",
         f"{RESUME} -k branch",
     ),
     Mutant(
         "again: no run is further than it shall go",
-        "training.py",
+        "resuming.py",
         "    if begin.step >= last:\n        raise",
         "    if False:\n        raise",
         f"{RESUME} -k further",
     ),
     Mutant(
         "again: a finished run without checkpoints does not begin anew",
-        "training.py",
+        "resuming.py",
         "if found is None and 0 < done < config.total_steps:",
         "if False:",
         f"{RESUME} -k without_checkpoints",
     ),
     Mutant(
         "again: as many devices as before (slow)",
-        "training.py",
-        "        spread_over_cores()  # before",
-        "        pass  # before",
+        "loops/process.py",
+        "        spread_over_cores()\n    elif",
+        "        pass\n    elif",
         f"{RESUME} -k devices",
     ),
     Mutant(

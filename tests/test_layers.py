@@ -13,7 +13,20 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = {
     5: ("__main__", "cli", "arguments", "doctor", "verify", "reproduce"),
-    4: ("training", "inference", "sweep", "turns", "board", "keeping", "distributed", "loops", "runs", "reports"),
+    4: (
+        "training",
+        "resuming",
+        "driving",
+        "inference",
+        "sweep",
+        "turns",
+        "board",
+        "keeping",
+        "distributed",
+        "loops",
+        "runs",
+        "reports",
+    ),
     3: ("algorithms", "parts"),
     2: ("agents", "replay", "envs"),
     1: (

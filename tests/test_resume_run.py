@@ -90,8 +90,9 @@ def signal_at(monkeypatch):
 
 
 def test_only_the_program_has_its_process_for_its_run_alone(copied, tmp_path, monkeypatch, capsys):
-    def seen(config):
-        raise ConfigError(f"suits {config.total_steps} steps")
+    def seen(config, *, alone):
+        if alone:
+            raise ConfigError(f"suits {config.total_steps} steps")
 
     monkeypatch.setattr("ddpg_jax.training.suit_process", seen)
     assert main(["train", "--total-steps", "17", "--run-dir", str(tmp_path / "run")]) == 2
@@ -282,7 +283,7 @@ def test_a_branch_that_could_not_start_can_be_taken_up(clean, tmp_path, monkeypa
         raise ConfigError("no room today")
 
     with monkeypatch.context() as patch:
-        patch.setattr("ddpg_jax.training.start", refused)
+        patch.setattr("ddpg_jax.resuming.start", refused)
         with pytest.raises(ConfigError, match="no room today"):
             dj.resume_run(source, step=30, into=tmp_path / "run")
     assert contents(dj.resume_run(tmp_path / "run").directory) == contents(source)

@@ -5,10 +5,8 @@ Lanes are added by `vmap` and divided over the local devices, and the rows of a 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,7 +20,7 @@ from ddpg_jax.errors import ConfigError
 from ddpg_jax.loops.carried import Clock, Lane, Totals, nothing_yet, start_clock
 from ddpg_jax.loops.program import program
 from ddpg_jax.loops.report import Evaluation
-from ddpg_jax.memory import available_bytes, available_cores
+from ddpg_jax.memory import available_bytes
 from ddpg_jax.replay.device import DeviceReplay
 from ddpg_jax.types import Array, Batch, DeviceEnv, HostArray, TrainState, Tree
 
@@ -65,19 +63,6 @@ class Compiled(NamedTuple):
     mesh: Mesh
     lane_bytes: dict[str, int]
     program_bytes: int
-
-
-def spread_over_cores() -> None:
-    """Makes a device of each core of a CPU, so that lanes run beside each other; call it before jax is used.
-
-    One program's products of small networks do not fill two cores: with 16 seeds at 64-64 this more than doubles the
-    speed. Where the number of devices was set already, or jax is in use, nothing changes.
-    """
-    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
-        return
-    with suppress(RuntimeError):
-        if jax.config.jax_num_cpu_devices < 1:  # pyright: ignore[reportAttributeAccessIssue]
-            jax.config.update("jax_num_cpu_devices", available_cores())
 
 
 def lane_mesh(lanes: int, data_parallel: int = 1, devices: Sequence[Any] | None = None) -> Mesh:

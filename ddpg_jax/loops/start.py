@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from time import perf_counter
@@ -22,7 +21,6 @@ from ddpg_jax.loops.compiled import (
     largest_fit,
     memory_bytes,
     padded,
-    spread_over_cores,
 )
 from ddpg_jax.loops.device import device_loop, first_lanes, reports
 from ddpg_jax.loops.device_state import restored
@@ -41,10 +39,6 @@ if TYPE_CHECKING:
     from ddpg_jax.config import Config
 
 
-MOST_ROWS, MOST_SEEDS = 64, 8
-"""Batches and seeds up to which one thread beside narrow networks was seen to be faster, with equal numbers."""
-
-
 class Loop(NamedTuple):
     """A loop about to begin, and what judges its learner.
 
@@ -60,27 +54,6 @@ class Loop(NamedTuple):
     reports: Iterator[Report]
     evaluate: Callable[[TrainState], Evaluation]
     begun_again: int = 0
-
-
-def suit_process(config: Config) -> None:
-    """Has XLA keep to one thread where a run is faster so, in a process that is for that run alone.
-
-    On a CPU it takes longer to hand the kernels of narrow networks to another thread than to run them: without this a
-    step of the host loop at 64-64 takes a third more time. The numbers are the same. Nothing changes beside batches of
-    more than `MOST_ROWS` or more than `MOST_SEEDS` seeds, once jax is in use, or where the number of threads is set
-    (`NPROC`, `PJRT_NPROC`).
-
-    Raises:
-      ConfigError: the loop that is asked for cannot run the environment.
-    """
-    algorithm, seeds = config.algorithm, len(config.seed_list)
-    small = algorithm.narrow and algorithm.batch_size <= MOST_ROWS and seeds <= MOST_SEEDS
-    if chosen_loop(config) == "host" and small and not {"NPROC", "PJRT_NPROC"} & os.environ.keys():
-        os.environ["PJRT_NPROC"] = "1"
-        try:
-            jax.devices()  # takes its threads now
-        finally:
-            del os.environ["PJRT_NPROC"]  # of no concern to processes that this one starts
 
 
 def start(
@@ -126,7 +99,6 @@ def _host(config: Config, stack: ExitStack, snapshot: Snapshot | None, wanted: W
 def _device(config: Config, stack: ExitStack, snapshot: Snapshot | None, wanted: WantedFn, begin: BeginFn) -> Loop:
     """The device loop, compiled already."""
     began = perf_counter()
-    spread_over_cores()
     env = device_env(config)
     seeds = config.seed_list
     mesh = lane_mesh(len(seeds), config.data_parallel)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ddpg_jax.loops.start import MOST_ROWS, MOST_SEEDS
+from ddpg_jax.loops.process import MOST_ROWS, MOST_SEEDS
 from ddpg_jax.memory import available_cores
 
 SCRIPT = """if True:
@@ -16,7 +16,7 @@ SCRIPT = """if True:
     from contextlib import suppress
     from pathlib import Path
     import jax, jax.numpy as jnp
-    from ddpg_jax.loops.start import suit_process
+    from ddpg_jax.loops.process import suit_process
     from ddpg_jax.reading import load_config
 
     if "in use" in sys.argv:
@@ -24,7 +24,8 @@ SCRIPT = """if True:
     env, width, rows, seeds = sys.argv[1:5]
     before = dict(os.environ)
     algorithm = {"hidden": [16, int(width)], "batch_size": int(rows)}
-    suit_process(load_config(seeds=int(seeds), env={"id": env}, algorithm=algorithm))
+    config = load_config(seeds=int(seeds), env={"id": env}, algorithm=algorithm)
+    suit_process(config, alone="beside others" not in sys.argv)
     assert dict(os.environ) == before
     jax.block_until_ready(jnp.ones((8, 8)) @ jnp.ones((8, 8)))
     names = []
@@ -43,12 +44,13 @@ CASES = {
     "device loop": (("jax:pendulum", "127", *MOST), {}, available_cores()),
     "asked for": (("Pendulum-v1", "127", *MOST), {"NPROC": "3"}, 3),
     "asked for of XLA": (("Pendulum-v1", "127", *MOST), {"PJRT_NPROC": "3"}, 3),
+    "beside others": (("Pendulum-v1", "127", *MOST, "beside others"), {}, available_cores()),
     "in use": (("Pendulum-v1", "127", *MOST, "in use"), {}, available_cores()),
 }
 TRAINING = """if True:
     import sys
     import ddpg_jax as dj
-    from ddpg_jax.loops.start import MOST_ROWS
+    from ddpg_jax.loops.process import MOST_ROWS
     learner = {"name": "td3", "hidden": [127, 127], "batch_size": MOST_ROWS, "warmup_steps": 100}
     config = dj.load_config(
         seeds=2, total_steps=150, env={"id": sys.argv[1]}, algorithm=learner, evaluation={"every": 0, "episodes": 1}

@@ -1,0 +1,108 @@
+"""A run that has begun, to its result: passes on what the loop reports, and saves what is due."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ddpg_jax.config import Config
+from ddpg_jax.errors import DdpgJaxError, EnvironmentFault, Interrupted, StorageError
+from ddpg_jax.loops.device import first_lanes
+from ddpg_jax.loops.report import BeginFn, Report, as_made
+from ddpg_jax.loops.start import Loop
+from ddpg_jax.reports.plots import learning_curve
+from ddpg_jax.reports.result import make_result
+from ddpg_jax.runs.checkpoint import CheckpointStore
+from ddpg_jax.runs.directory import RunDirectory
+from ddpg_jax.runs.record import Begin, Record
+from ddpg_jax.runs.saver import Saver
+from ddpg_jax.runs.weights import Weights, beginning_with, save_weights, stored_part
+
+
+class Run(NamedTuple):
+    """A finished run.
+
+    Attributes:
+      directory: where its files are.
+      config: what it was.
+      result: what `result.json` holds.
+    """
+
+    directory: Path
+    config: Config
+    result: dict[str, Any]
+
+
+def run_name(config: Config) -> str:
+    """What a run is called if nobody names it: task and algorithm."""
+    return f"{config.env.id.rpartition(':')[-1].replace('/', '-')}_{config.algorithm.name}"
+
+
+def fresh(weights: Weights | None) -> tuple[Begin, BeginFn]:
+    """How a run begins that has no checkpoint: anew, or with the weights of another."""
+    return (Begin(), as_made) if weights is None else (Begin(level="weights"), beginning_with(weights))
+
+
+def drive(
+    config: Config,
+    loop: Loop,
+    directory: RunDirectory,
+    record: Record,
+    saver: Saver,
+    store: CheckpointStore,
+) -> Run:
+    """Passes the reports of a loop on, saves where that is due, and writes the result at the end.
+
+    Raises:
+      Interrupted: the run was told to stop; it is saved.
+    """
+    last = _to_the_end(config, loop, directory, record, saver, store)
+    state = first_lanes(last.state, len(config.seed_list))
+    save_weights(directory.weights, stored_part(state), loop.spec)
+    result = make_result(config, last, record.evaluated, record.diverged) | record.history
+    steps = np.array([e.step for e in record.evaluated])
+    means = np.stack([e.evaluation.returns.mean(1)[~record.diverged] for e in record.evaluated])
+    learning_curve(directory.learning_curve, steps, means, f"{config.env.id}, {config.algorithm.name}")
+    directory.write_result(result)
+    if config.checkpoint.every:
+        saver.save_now(store, lambda: record.checkpoint(last, complete=True))
+    return Run(directory.path, config, result)
+
+
+def _to_the_end(
+    config: Config, loop: Loop, directory: RunDirectory, record: Record, saver: Saver, store: CheckpointStore
+) -> Report:
+    """The last report of a loop, which has not gone on from it: its state is still whole."""
+    for report in loop.reports:
+        if report.due:
+            try:
+                record.take(report)
+            except EnvironmentFault as fault:
+                _save_before(fault, partial(saver.save_now, store, partial(record.checkpoint, report, untaken=True)))
+                raise
+        if report.step >= config.total_steps:
+            return report
+        make = partial(record.checkpoint, report)
+        if report.fault is not None:
+            _save_before(report.fault, partial(saver.save_now, store, make))
+        elif saver.stopping:
+            saver.save_now(store, make)
+            raise Interrupted(
+                f"interrupted after {report.step} of {config.total_steps} steps; "
+                f"to go on: ddpg-jax resume {directory.path}"
+            )
+        elif saver.wanted(report.step):
+            saver.save(store, make)
+    raise AssertionError("a loop ends with a report after its last step")
+
+
+def _save_before(fault: DdpgJaxError, save: Callable[[], None]) -> None:
+    """Saves before an error that ends the run; what goes wrong with that is said beside it."""
+    try:
+        save()
+    except StorageError as error:
+        fault.add_note(f"nor could the run be saved: {error}")
