@@ -159,11 +159,11 @@ def device(entry: Entry) -> Racer:
     import jax
 
     from ddpg_jax.envs.catalogue import make_device_env
-    from ddpg_jax.loops.compiled import compile_program, lane_mesh, spread_over_cores
+    from ddpg_jax.loops.compiled import compile_program, lane_mesh
+    from ddpg_jax.loops.process import suit_process
     from ddpg_jax.reading import load_config
     from ddpg_jax.rng import run_keys
 
-    spread_over_cores()
     config = load_config(
         seeds=entry.seeds,
         total_steps=2**40,
@@ -180,6 +180,7 @@ def device(entry: Entry) -> Racer:
         replay={"capacity": entry.capacity},
         evaluation={"every": 0},
     )
+    suit_process(config, alone=True)  # as the program does
     env, keys = make_device_env(config.env.id, None, {}), run_keys(config.seed_list)
     began = time.perf_counter()
     compiled = compile_program(config, env, keys, {}, lane_mesh(len(keys)))

@@ -169,7 +169,7 @@ def _arguments() -> tuple[argparse.Namespace, Config]:
         word = rest.pop(0)
         if word in known:
             words += [word, rest.pop(0)]
-        elif word.startswith("--"):
+        elif word.startswith("--") and word != "--help":
             overrides += split_overrides([word, rest.pop(0)])[1]
         else:
             words.append(word)

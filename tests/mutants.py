@@ -538,6 +538,13 @@ MUTANTS = (
         "tests/loops/test_process.py",
     ),
     Mutant(
+        "process: seeds of the device loop have a device each",
+        "loops/process.py",
+        "(on_device and seeds * config.data_parallel > 1)",
+        "False",
+        "tests/loops/test_process.py",
+    ),
+    Mutant(
         "process: it is the program's alone",
         "training.py",
         "    own_process: bool = False,\n",
@@ -696,8 +703,8 @@ MUTANTS = (
     Mutant(
         "again: as many devices as before (slow)",
         "loops/process.py",
-        "        spread_over_cores()\n    elif",
-        "        pass\n    elif",
+        "    elif on_device:\n        spread_over_cores()",
+        "    elif on_device:\n        pass",
         f"{RESUME} -k devices",
     ),
     Mutant(

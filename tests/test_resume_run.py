@@ -211,6 +211,15 @@ def test_a_finished_run_goes_on(clean, copied, caplog):
     assert load_final(copied) == load_final(longer.directory)
 
 
+def test_a_finished_run_that_goes_on_has_no_results_until_it_ends_again(copied, signal_at):
+    results = [copied / "result.json", copied / "learning_curve.png", copied / "checkpoints" / "final.safetensors"]
+    assert all(path.exists() for path in results)
+    signal_at(71)
+    with pytest.raises(Interrupted):
+        dj.resume_run(copied, total_steps=80)
+    assert not any(path.exists() for path in results)
+
+
 def test_a_run_from_an_earlier_checkpoint_leaves_the_other_as_it_is(clean, copied, tmp_path, capsys):
     before = contents(copied)
     assert main(["resume", str(copied), "--from", "30", "--run-dir", str(tmp_path / "branch")]) == 0

@@ -28,12 +28,12 @@ def suit_process(config: Config, *, alone: bool) -> None:
     Raises:
       ConfigError: the loop that is asked for cannot run the environment.
     """
-    algorithm = config.algorithm
-    small = algorithm.narrow and algorithm.batch_size <= MOST_ROWS and len(config.seed_list) <= MOST_SEEDS
-    if chosen_loop(config) == "device":
-        spread_over_cores()
-    elif alone and small:
+    algorithm, seeds, on_device = config.algorithm, len(config.seed_list), chosen_loop(config) == "device"
+    small = algorithm.narrow and algorithm.batch_size <= MOST_ROWS and seeds <= MOST_SEEDS
+    if alone and small and not (on_device and seeds * config.data_parallel > 1):
         keep_to_one_thread()
+    elif on_device:
+        spread_over_cores()
 
 
 def spread_over_cores() -> None:
@@ -52,9 +52,10 @@ def spread_over_cores() -> None:
 def keep_to_one_thread() -> None:
     """Has XLA run all kernels on one thread of a CPU; call it before jax is used.
 
-    It takes longer to hand the kernels of narrow networks to another thread than to run them: without this a step of
-    the host loop at 64-64 takes a third more time. The numbers are the same up to `MOST_ROWS` and `MOST_SEEDS`. Where
-    the number of threads is set (`NPROC`, `PJRT_NPROC`), or jax is in use, nothing changes.
+    It takes longer to hand the kernels of narrow networks to another thread than to run them: without this a step at
+    64-64 takes a third more time on the host loop, a quarter more on the device loop with one seed. The numbers are the
+    same up to `MOST_ROWS` and `MOST_SEEDS`. Where the number of threads is set (`NPROC`, `PJRT_NPROC`), or jax is in
+    use, nothing changes.
     """
     if {"NPROC", "PJRT_NPROC"} & os.environ.keys():
         return

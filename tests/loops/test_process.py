@@ -41,7 +41,9 @@ CASES = {
     "wide": (("Pendulum-v1", "128", *MOST), {}, available_cores()),
     "large batches": (("Pendulum-v1", "127", str(MOST_ROWS + 1), MOST[1]), {}, available_cores()),
     "many seeds": (("Pendulum-v1", "127", MOST[0], str(MOST_SEEDS + 1)), {}, available_cores()),
-    "device loop": (("jax:pendulum", "127", *MOST), {}, available_cores()),
+    "device loop, many seeds": (("jax:pendulum", "127", *MOST), {}, available_cores()),
+    "device loop, a seed": (("jax:pendulum", "127", MOST[0], "1"), {}, 1),
+    "device loop, wide": (("jax:pendulum", "128", MOST[0], "1"), {}, available_cores()),
     "asked for": (("Pendulum-v1", "127", *MOST), {"NPROC": "3"}, 3),
     "asked for of XLA": (("Pendulum-v1", "127", *MOST), {"PJRT_NPROC": "3"}, 3),
     "beside others": (("Pendulum-v1", "127", *MOST, "beside others"), {}, available_cores()),
@@ -51,11 +53,18 @@ TRAINING = """if True:
     import sys
     import ddpg_jax as dj
     from ddpg_jax.loops.process import MOST_ROWS
+    identifier, seeds, replay, threads, path = sys.argv[1:]
     learner = {"name": "td3", "hidden": [127, 127], "batch_size": MOST_ROWS, "warmup_steps": 100}
+    evaluation, replay = {"every": 0, "episodes": 1}, {"kind": replay, "capacity": 20000}
     config = dj.load_config(
-        seeds=2, total_steps=150, env={"id": sys.argv[1]}, algorithm=learner, evaluation={"every": 0, "episodes": 1}
+        seeds=int(seeds),
+        total_steps=150,
+        env={"id": identifier},
+        algorithm=learner,
+        replay=replay,
+        evaluation=evaluation,
     )
-    dj.train(config, sys.argv[2])
+    dj.train(config, path, own_process=threads == "one")
 """
 
 
@@ -75,18 +84,25 @@ def processes():
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the system does not show the threads of a process")
 @pytest.mark.skipif(available_cores() == 1, reason="one core has one thread whatever is asked for")
 @pytest.mark.parametrize("name", CASES)
-def test_narrow_networks_on_the_host_have_one_thread(processes, name):
+def test_narrow_networks_have_one_thread(processes, name):
     said, _ = processes[name].communicate(timeout=120)
     assert int(said) == CASES[name][2]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("identifier", ["HalfCheetah-v5", "Humanoid-v5"])
-def test_the_numbers_of_narrow_networks_do_not_depend_on_the_threads(identifier, tmp_path):
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("HalfCheetah-v5", "2", "uniform"),
+        ("Humanoid-v5", "2", "uniform"),
+        ("jax:pendulum", "1", "uniform"),
+        ("jax:pendulum", "1", "prioritized"),
+    ],
+)
+def test_the_numbers_of_narrow_networks_do_not_depend_on_the_threads(words, tmp_path):
     hashes = []
-    for threads in ("1", "2"):
+    for threads in ("one", "as many as cores"):
         path = tmp_path / threads
-        words = [sys.executable, "-c", TRAINING, identifier, str(path)]
-        subprocess.run(words, env=BARE | {"NPROC": threads}, check=True)
+        subprocess.run([sys.executable, "-c", TRAINING, *words, threads, str(path)], env=BARE, check=True)
         hashes.append(hashlib.sha256((path / "checkpoints" / "final.safetensors").read_bytes()).hexdigest())
     assert hashes[0] == hashes[1]
