@@ -7,7 +7,8 @@ the weights, and setting the priorities of a batch. The contenders take turns, a
 round compares under the same load; reported are medians over rounds and of the ratios of each round. Frequencies are
 tested by chi-square against the priorities, in groups of a thousand slots.
 
-On the device, add + sample + write back in one compiled loop, at capacities of 10^4, 10^5 and 10^6 that take turns too.
+On the device, add + sample + write back in one compiled loop on one thread, at capacities of 10^4, 10^5 and 10^6 that
+take turns too.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from typing import Any
 import numpy as np
 from contenders import load, record
 
+from ddpg_jax.loops.process import keep_to_one_thread
+
 BATCH, ALPHA, BETA, EPSILON = 256, 0.6, 0.4, 1e-6
 CAPACITIES = (10**4, 10**5, 10**6)
 CALLS = 40
@@ -41,6 +44,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.out and not options.out.parent.is_dir():
         parser.error(f"--out: there is no folder {options.out.parent}")
+    keep_to_one_thread()  # as the program does for one seed of narrow networks
     before = load()
     facts = {"host": host(options.rounds, options.capacity), "device": device(options.rounds), "asked": ASKED}
     facts = {**record(sys.argv, ("cpprb",)), "load": [before, load()], **facts}

@@ -268,6 +268,20 @@ MUTANTS = (
         "ring: memory is looked at", "replay/ring.py", "if needed > free:", "if False:", "tests/replay/test_ring.py"
     ),
     Mutant(
+        "prefetch: rows are read before",
+        "replay/prefetch.py",
+        "cpu=read,",
+        "cpu=lambda table, rows: rows,",
+        "tests/replay/test_prefetch.py",
+    ),
+    Mutant(
+        "priorities: a run may be longer than its counter",
+        "equations/priorities.py",
+        "min(max(1, rule.updates), LARGEST_COUNT)",
+        "max(1, rule.updates)",
+        "tests/equations/test_priorities.py",
+    ),
+    Mutant(
         "device: memory is looked at",
         "loops/start.py",
         "if needed > free:",

@@ -10,6 +10,9 @@ from typing import Any, NamedTuple
 LARGEST_ERROR = 1e30
 """Errors count as no larger than this, and as this where they are NaN; that a learner diverges is told elsewhere."""
 
+LARGEST_COUNT = 2**31 - 1
+"""Updates of a run count as no more than this, as their counter on the device ends there."""
+
 
 class Prioritization(NamedTuple):
     """The numbers of prioritised replay; all but `updates` may be traced, `[]`.
@@ -74,5 +77,5 @@ def annealed_beta(made: Any, rule: Prioritization) -> Any:
     References:
       Schaul et al., section 3.4.
     """
-    share = (made / max(1, rule.updates)).clip(0.0, 1.0)
+    share = (made / min(max(1, rule.updates), LARGEST_COUNT)).clip(0.0, 1.0)
     return rule.beta + (rule.beta_end - rule.beta) * share

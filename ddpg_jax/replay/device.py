@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddpg_jax.equations.returns import fold_steps
+from ddpg_jax.replay.prefetch import prefetched
 from ddpg_jax.types import Array, Batch, EnvSpec, Step, Transition, Tree
 
 
@@ -151,8 +152,10 @@ def gather(rows: Rows, position: Position, index: Array, spec: EnvSpec, *, n_ste
 
     def take(leaf: Array, offset: Array) -> Array:
         """Rows `offset` steps after the first, as far as they are stored; what lies beyond is cut by the folding."""
-        where = (age + offset + position.head - position.length) % steps
-        return leaf.at[where, env].get(mode="promise_in_bounds")
+        row = (age + offset + position.head - position.length) % steps * num_envs + env
+        table = leaf.reshape(steps * num_envs, *leaf.shape[2:])
+        row = prefetched(table, row) if table.ndim == 2 else row  # an image is long enough to be on the way by itself
+        return table.at[row].get(mode="promise_in_bounds")
 
     widths = [spec.action_size, 1, 1, 1, prod(spec.obs_shape)]
     cuts = np.cumsum(widths[:3] if rows.images else widths)

@@ -16,10 +16,11 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 
+from ddpg_jax.replay.prefetch import prefetched
 from ddpg_jax.types import Array
 
 FAN_OUT = 16
-"""Children of a node. On a CPU 8 and 16 are alike for a million slots, and faster than 2 and 4."""
+"""Children of a node, a cache line of them. On a CPU faster than 8 and 32 for a million slots."""
 
 SumTree: TypeAlias = tuple[Array, ...]
 """Levels from the highest, of one node's children, to the slots; float32, lengths are multiples of `FAN_OUT`."""
@@ -96,5 +97,6 @@ def _rounded_up(count: int) -> int:
 
 def _running_sums(level: Array, node: Array) -> list[Array]:
     """Of the children of nodes, one after the other: `FAN_OUT` arrays of the shape of `node`."""
-    children = level.reshape(-1, FAN_OUT).at[node].get(mode="promise_in_bounds")
+    children = level.reshape(-1, FAN_OUT)
+    children = children.at[prefetched(children, node)].get(mode="promise_in_bounds")
     return list(accumulate(children[..., i] for i in range(FAN_OUT)))

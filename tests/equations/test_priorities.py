@@ -52,3 +52,4 @@ def test_beta_is_linear_and_then_stays(call, made, expected):
 
 def test_a_run_without_updates_has_a_beta_too():
     assert annealed_beta(np.asarray(0), RULE._replace(updates=0)) == 0.4
+    assert annealed_beta(jnp.int32(0), RULE._replace(updates=2**40)) == jnp.float32(0.4)
