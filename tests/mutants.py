@@ -268,6 +268,20 @@ MUTANTS = (
         "ring: memory is looked at", "replay/ring.py", "if needed > free:", "if False:", "tests/replay/test_ring.py"
     ),
     Mutant(
+        "making: what MuJoCo says of a model is passed over",
+        "envs/registry.py",
+        "if mujoco is not None and mujoco.get_mju_user_warning() is None:",
+        "if False:",
+        "tests/envs/test_registry.py -k mujoco_says",
+    ),
+    Mutant(
+        "making: a handler of the user's own is left alone",
+        "envs/registry.py",
+        " and mujoco.get_mju_user_warning() is None:",
+        ":",
+        "tests/envs/test_registry.py -k mujoco_says",
+    ),
+    Mutant(
         "prefetch: rows are read before",
         "replay/prefetch.py",
         "cpu=read,",

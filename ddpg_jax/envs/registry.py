@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 import importlib.util
+import logging
+import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any, TypeAlias
 
 import gymnasium
@@ -14,6 +18,8 @@ from gymnasium.envs.registration import registry
 
 from ddpg_jax.errors import EnvironmentFault
 from ddpg_jax.types import EnvSpec, HostArray
+
+_log = logging.getLogger("ddpg_jax")
 
 GymEnv: TypeAlias = "gymnasium.Env[Any, Any]"
 
@@ -43,8 +49,7 @@ def make_env(
     """
     options = dict(kwargs) | ({} if render_mode is None else {"render_mode": render_mode})
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that a newer version of the task exists, or that it cannot draw itself
+        with _quietly(identifier):
             env = gymnasium.make(identifier, max_episode_steps=max_episode_steps, disable_env_checker=True, **options)
     except Exception as error:  # whatever its constructor raises
         raise EnvironmentFault(f"env.id={identifier!r} cannot be made: {error}{_extra_hint(identifier)}") from error
@@ -54,6 +59,23 @@ def make_env(
         env.close()
         raise
     return env
+
+
+@contextmanager
+def _quietly(identifier: str) -> Generator[None]:
+    """Passes over what an environment says while it is made, once for each of many and nothing that a user can change.
+
+    That a newer version of the task exists, that it cannot draw itself, or that MuJoCo will do without something in its
+    model; MuJoCo's go to this package's logger. What it says of a step, later, is left alone.
+    """
+    mujoco: Any = importlib.import_module("mujoco") if _needs(identifier) == "mujoco" else sys.modules.get("mujoco")
+    with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        if mujoco is not None and mujoco.get_mju_user_warning() is None:
+            mujoco.set_mju_user_warning(lambda text: _log.info("MuJoCo: %s", text))
+            stack.callback(mujoco.set_mju_user_warning, None)
+        yield
 
 
 def describe(env: GymEnv) -> EnvSpec:
@@ -91,10 +113,15 @@ def _action_bounds(space: gymnasium.Space[Any]) -> tuple[HostArray, HostArray]:
     return low, high
 
 
-def _extra_hint(identifier: str) -> str:
+def _needs(identifier: str) -> str | None:
+    """The key in `_NEEDS` of an environment that is registered already."""
     entry = registry.get(identifier)
     point = str(entry.entry_point) if entry is not None else ""
-    for package, (module, requirement) in _NEEDS.items():
-        if f".{package}" in point and importlib.util.find_spec(module) is None:
-            return f'; install what it needs: pip install "{requirement}"'
-    return ""
+    return next((package for package in _NEEDS if f".{package}" in point), None)
+
+
+def _extra_hint(identifier: str) -> str:
+    package = _needs(identifier)
+    if package is None or importlib.util.find_spec(_NEEDS[package][0]) is not None:
+        return ""
+    return f'; install what it needs: pip install "{_NEEDS[package][1]}"'

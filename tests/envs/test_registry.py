@@ -22,6 +22,36 @@ def _fresh(code):
     return done.stdout
 
 
+QUIET = """if True:
+    import logging, os, sys
+    from ddpg_jax.envs.registry import make_env
+    logging.basicConfig(level=sys.argv[1], stream=sys.stdout, format="%(name)s: %(message)s")
+    make_env("HalfCheetah-v5", None, {}).close()
+    import mujoco
+    assert mujoco.get_mju_user_warning() is None
+    mujoco.set_mju_user_warning(print)
+    make_env("HalfCheetah-v5", None, {}).close()
+    assert mujoco.get_mju_user_warning() is print
+"""
+
+
+def test_what_mujoco_says_of_a_model_that_is_loaded_goes_to_the_logger(tmp_path):
+    plain = "import gymnasium; gymnasium.make('HalfCheetah-v5').close()"
+    said = subprocess.run(
+        [sys.executable, "-c", plain], cwd=tmp_path, capture_output=True, text=True, check=True
+    ).stderr
+    if "deprecated" not in said:
+        pytest.skip("this MuJoCo says nothing of that model")
+    (tmp_path / "MUJOCO_LOG.TXT").unlink()
+    for level, logged in (("WARNING", 0), ("INFO", 1)):
+        words = [sys.executable, "-c", QUIET, level]
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert done.stderr == ""
+        assert done.stdout.count("ddpg_jax: MuJoCo: compiler attribute") == logged
+        assert done.stdout.count("deprecated") == logged + 1  # a handler of the user's own hears it
+        assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("which", custom.REFUSED)
 def test_spaces_that_cannot_be_trained_are_refused_and_the_environment_is_closed(which):
     message = custom.REFUSED[which][2]
