@@ -123,17 +123,17 @@ def compile_program(config: Config, env: DeviceEnv, keys: Array, hyper: Tree, me
     begin = jax.jit(lambda: jax.vmap(lambda _: nothing_yet())(jnp.arange(len(keys))), out_shardings=by_lane)
     totals, counts = jax.eval_shape(begin), one.counts(0, 0)
     options = _options(mesh)
-    pool = ThreadPoolExecutor()  # the compiler works without the interpreter, which lowers the next one
+    pool = ThreadPoolExecutor()  # the compiler works without the interpreter, which lowers the next one meanwhile
     try:
         compiling = [
             pool.submit(each.lower(*arguments).compile, options)
             for each, arguments in (
+                (init, (keys, hyper)),  # first, as it is soon lowered: so two cores are busy while the longest one is
                 (advance, (lane, clock, totals, counts, keys, hyper)),
-                (init, (keys, hyper)),
                 (evaluate, (lane.learner, hyper)),
             )
         ]
-        advance, init, evaluate = programs = [each.result() for each in compiling]
+        init, advance, evaluate = programs = [each.result() for each in compiling]
     finally:
         pool.shutdown(wait=False, cancel_futures=True)  # an interrupt does not wait for the compiler
     return Compiled(
