@@ -25,7 +25,7 @@ _HOMES = {
     "load_config": "reading",
     "make_agent": "algorithms",
     "make_train": "loops.pure",
-    "Run": "training",
+    "Run": "driving",
     "train": "training",
     "resume_run": "training",
     "evaluate": "inference",

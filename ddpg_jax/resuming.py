@@ -14,6 +14,7 @@ from ddpg_jax.changes import Effect, compare
 from ddpg_jax.config import Config
 from ddpg_jax.driving import Run, drive, fresh, run_name
 from ddpg_jax.errors import ConfigError, StorageError
+from ddpg_jax.loops.process import suit_process
 from ddpg_jax.loops.report import BeginFn, as_made
 from ddpg_jax.loops.start import start
 from ddpg_jax.reading import dump_toml
@@ -28,7 +29,7 @@ from ddpg_jax.runs.weights import as_spec, open_weights
 from ddpg_jax.types import EnvSpec
 
 
-def go_on(directory: RunDirectory, config: Config, console: Console | None) -> Run:
+def go_on(directory: RunDirectory, config: Config, console: Console | None, own_process: bool) -> Run:
     """Goes on in the directory of a run, from its last whole checkpoint; from its beginning where there is none.
 
     Raises:
@@ -39,6 +40,7 @@ def go_on(directory: RunDirectory, config: Config, console: Console | None) -> R
     with ExitStack() as stack:
         stop = stack.enter_context(StopRequest())
         stack.enter_context(directory.own())
+        suit_process(config, alone=own_process)
         store = CheckpointStore(directory.checkpoints, keep=config.checkpoint.keep)
         found, lines = store.newest()
         for line in lines:
@@ -61,7 +63,9 @@ def go_on(directory: RunDirectory, config: Config, console: Console | None) -> R
         return _taken_up(config, begin, directory, store, stop, stack, console, made)
 
 
-def branch_off(source: RunDirectory, config: Config, step: int, into: str | Path, console: Console | None) -> Run:
+def branch_off(
+    source: RunDirectory, config: Config, step: int, into: str | Path, console: Console | None, own_process: bool
+) -> Run:
     """Goes on from the checkpoint of a run after so many steps, in a new directory.
 
     Raises:
@@ -71,6 +75,7 @@ def branch_off(source: RunDirectory, config: Config, step: int, into: str | Path
     say = speaker(console)
     with ExitStack() as stack:
         stop = stack.enter_context(StopRequest())
+        suit_process(config, alone=own_process)
         store = CheckpointStore(source.checkpoints, keep=config.checkpoint.keep)
         checkpoint = store.load(store.at(step))
         begin = _begin(checkpoint, config, say)
@@ -129,7 +134,7 @@ def _begin(checkpoint: Checkpoint, config: Config, say: Callable[[str], None]) -
         level, earlier = str(facts["level"]), tuple(map(str, facts["changes"]))
         sum(map(float, facts["seconds"].values()), float(facts["updates"]))
         len(Begin(checkpoint).untaken or ())
-        otherwise = other_environment(facts)
+        otherwise = other_environment(facts, lone=len(config.seed_list) * config.data_parallel == 1)
     except (KeyError, TypeError, ValueError, AttributeError, ValidationError) as error:
         raise StorageError(f"the checkpoint's description cannot be read: {error}") from error
     changes = compare(before, config)

@@ -61,12 +61,12 @@ def train(
       NotFiniteError: all seeds have diverged, or an action, a metric or a value of the critics is not finite.
       StorageError: the run directory cannot be used, or too many checkpoints failed.
     """
-    suit_process(config, alone=own_process)
     if resume == "auto" and run_dir is not None and RunDirectory(run_dir).config.is_file():
-        return go_on(RunDirectory.open(run_dir), config, console)
+        return go_on(RunDirectory.open(run_dir), config, console, own_process)
     say = speaker(console)
     with ExitStack() as stack:
         saver = Saver(config.checkpoint, stack.enter_context(StopRequest()), 0, say)
+        suit_process(config, alone=own_process)
         weights = None if init_from is None else read_weights(RunDirectory.open(init_from))
         begin, made = fresh(weights)
         loop = start(config, stack, None, saver.wanted, made)
@@ -118,7 +118,6 @@ def resume_run(
     config = resolve(read_toml(directory.config), overrides, source=str(directory.config))
     if (step is None) != (into is None):
         raise ConfigError("a checkpoint of a certain step is taken up in a new directory: give both of them")
-    suit_process(config, alone=own_process)
     if step is None or into is None:
-        return go_on(directory, config, console)
-    return branch_off(directory, config, step, into, console)
+        return go_on(directory, config, console, own_process)
+    return branch_off(directory, config, step, into, console, own_process)

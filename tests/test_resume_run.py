@@ -28,6 +28,7 @@ from ddpg_jax.config import Config, sections
 from ddpg_jax.errors import ConfigError, EnvironmentFault, Interrupted, StorageError
 from ddpg_jax.memory import available_cores
 from ddpg_jax.reading import dump_toml, merge
+from ddpg_jax.reports.result import environment, other_environment
 from ddpg_jax.runs import files
 from ddpg_jax.runs.checkpoint import CheckpointStore, digest
 from ddpg_jax.runs.directory import RunDirectory
@@ -94,13 +95,29 @@ def test_only_the_program_has_its_process_for_its_run_alone(copied, tmp_path, mo
         if alone:
             raise ConfigError(f"suits {config.total_steps} steps")
 
-    monkeypatch.setattr("ddpg_jax.training.suit_process", seen)
+    for room in ("training", "resuming"):
+        monkeypatch.setattr(f"ddpg_jax.{room}.suit_process", seen)
     assert main(["train", "--total-steps", "17", "--run-dir", str(tmp_path / "run")]) == 2
     assert "suits 17 steps" in capsys.readouterr().err
     assert main(["resume", str(copied), "--total-steps", "80"]) == 2
     assert "suits 80 steps" in capsys.readouterr().err
     assert dj.resume_run(copied).result["complete"]
     assert dj.train(config_of("Pendulum-v1"), copied, resume="auto").result["complete"]
+
+
+def test_a_signal_while_xla_takes_its_threads_is_heard(tmp_path, monkeypatch):
+    for room in ("training", "resuming"):
+        monkeypatch.setattr(f"ddpg_jax.{room}.suit_process", lambda *a, **b: signal.raise_signal(signal.SIGTERM))
+    for _ in range(2):
+        with pytest.raises(Interrupted):
+            dj.train(config_of(), tmp_path / "run", resume="auto")
+
+
+def test_how_many_devices_there_are_is_no_matter_where_one_is_used():
+    now = environment()
+    before = now | {"device": now["device"] | {"count": 99}}
+    assert other_environment(before, lone=True) == []
+    assert "count 99 ->" in other_environment(before)[0]
 
 
 @LOOPS

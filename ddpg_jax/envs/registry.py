@@ -9,7 +9,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Generator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeAlias
 
 import gymnasium
@@ -68,14 +68,25 @@ def _quietly(identifier: str) -> Generator[None]:
     That a newer version of the task exists, that it cannot draw itself, or that MuJoCo will do without something in its
     model; MuJoCo's go to this package's logger. What it says of a step, later, is left alone.
     """
-    mujoco: Any = importlib.import_module("mujoco") if _needs(identifier) == "mujoco" else sys.modules.get("mujoco")
-    with ExitStack() as stack:
-        stack.enter_context(warnings.catch_warnings())
+    if _needs(identifier) == "mujoco":
+        with suppress(ImportError):  # what is missing is said when the environment is made
+            importlib.import_module("mujoco")
+    mujoco: Any = sys.modules.get("mujoco")
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        if mujoco is not None and mujoco.get_mju_user_warning() is None:
-            mujoco.set_mju_user_warning(lambda text: _log.info("MuJoCo: %s", text))
-            stack.callback(mujoco.set_mju_user_warning, None)
-        yield
+        if mujoco is None or mujoco.get_mju_user_warning() is not None:
+            yield
+            return
+        mujoco.set_mju_user_warning(_heard)
+        try:
+            yield
+        finally:
+            if mujoco.get_mju_user_warning() is _heard:  # not one of the environment's own
+                mujoco.set_mju_user_warning(None)
+
+
+def _heard(text: str) -> None:
+    _log.info("MuJoCo: %s", text)
 
 
 def describe(env: GymEnv) -> EnvSpec:

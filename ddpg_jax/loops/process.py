@@ -14,8 +14,8 @@ from ddpg_jax.memory import available_cores
 if TYPE_CHECKING:
     from ddpg_jax.config import Config
 
-MOST_ROWS, MOST_SEEDS = 64, 8
-"""Batches and seeds up to which one thread beside narrow networks was seen to be faster, with equal numbers."""
+MOST_ROWS, MOST_SEEDS, MOST_CRITICS = 64, 8, 8
+"""Batches, seeds and critics up to which one thread beside narrow networks was faster, with equal numbers."""
 
 
 def suit_process(config: Config, *, alone: bool) -> None:
@@ -29,7 +29,8 @@ def suit_process(config: Config, *, alone: bool) -> None:
       ConfigError: the loop that is asked for cannot run the environment.
     """
     algorithm, seeds, on_device = config.algorithm, len(config.seed_list), chosen_loop(config) == "device"
-    small = algorithm.narrow and algorithm.batch_size <= MOST_ROWS and seeds <= MOST_SEEDS
+    few = seeds <= MOST_SEEDS and getattr(algorithm, "num_critics", 1) <= MOST_CRITICS
+    small = algorithm.narrow and algorithm.batch_size <= MOST_ROWS and few
     if alone and small and not (on_device and seeds * config.data_parallel > 1):
         keep_to_one_thread()
     elif on_device:
@@ -53,9 +54,9 @@ def keep_to_one_thread() -> None:
     """Has XLA run all kernels on one thread of a CPU; call it before jax is used.
 
     It takes longer to hand the kernels of narrow networks to another thread than to run them: without this a step at
-    64-64 takes a third more time on the host loop, a quarter more on the device loop with one seed. The numbers are the
-    same up to `MOST_ROWS` and `MOST_SEEDS`. Where the number of threads is set (`NPROC`, `PJRT_NPROC`), or jax is in
-    use, nothing changes.
+    64-64 takes a third more time on the host loop, on the device loop with one seed a quarter (DDPG) or a tenth (TD3).
+    The numbers are the same up to `MOST_ROWS`, `MOST_SEEDS` and `MOST_CRITICS`. Where the number of threads is set
+    (`NPROC`, `PJRT_NPROC`), or jax is in use, nothing changes.
     """
     if {"NPROC", "PJRT_NPROC"} & os.environ.keys():
         return

@@ -81,13 +81,20 @@ def environment() -> dict[str, Any]:
     }
 
 
-def other_environment(before: Mapping[str, Any]) -> list[str]:
-    """Lines of warning where `environment` is not what it was before."""
+def other_environment(before: Mapping[str, Any], *, lone: bool = False) -> list[str]:
+    """Lines of warning where `environment` is not what it was before.
+
+    Args:
+      before: what it was.
+      lone: whether one device is used, however many there are.
+    """
     now, lines = environment(), list[str]()
     for what in ("versions", "device", "machine"):
         old, new = before[what], now[what]
         if what == "machine" and now["device"]["platform"] != "cpu":
             continue
+        if what == "device" and lone:
+            new = new | {"count": old.get("count")}
         differing = [f"{name} {old.get(name)} -> {value}" for name, value in new.items() if old.get(name) != value]
         if differing:
             lines.append(f"warning: other {what} than before, so the last bits may differ: {', '.join(differing)}")

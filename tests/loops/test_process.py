@@ -21,10 +21,11 @@ SCRIPT = """if True:
 
     if "in use" in sys.argv:
         jax.devices()
-    env, width, rows, seeds = sys.argv[1:5]
+    env, width, rows, seeds, *more = sys.argv[1:]
+    critics, shared = ("9" in more) * 8 + 1, ("shared" in more) + 1
     before = dict(os.environ)
-    algorithm = {"hidden": [16, int(width)], "batch_size": int(rows)}
-    config = load_config(seeds=int(seeds), env={"id": env}, algorithm=algorithm)
+    algorithm = {"name": "td3", "num_critics": critics, "hidden": [16, int(width)], "batch_size": int(rows)}
+    config = load_config(seeds=int(seeds), env={"id": env}, algorithm=algorithm, data_parallel=shared)
     suit_process(config, alone="beside others" not in sys.argv)
     assert dict(os.environ) == before
     jax.block_until_ready(jnp.ones((8, 8)) @ jnp.ones((8, 8)))
@@ -43,6 +44,8 @@ CASES = {
     "many seeds": (("Pendulum-v1", "127", MOST[0], str(MOST_SEEDS + 1)), {}, available_cores()),
     "device loop, many seeds": (("jax:pendulum", "127", *MOST), {}, available_cores()),
     "device loop, a seed": (("jax:pendulum", "127", MOST[0], "1"), {}, 1),
+    "device loop, shared batches": (("jax:pendulum", "127", MOST[0], "1", "shared"), {}, available_cores()),
+    "many critics": (("Pendulum-v1", "127", *MOST, "9"), {}, available_cores()),
     "device loop, wide": (("jax:pendulum", "128", MOST[0], "1"), {}, available_cores()),
     "asked for": (("Pendulum-v1", "127", *MOST), {"NPROC": "3"}, 3),
     "asked for of XLA": (("Pendulum-v1", "127", *MOST), {"PJRT_NPROC": "3"}, 3),
