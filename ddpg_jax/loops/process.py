@@ -14,7 +14,7 @@ from ddpg_jax.memory import available_cores
 if TYPE_CHECKING:
     from ddpg_jax.config import Config
 
-MOST_ROWS, MOST_SEEDS, MOST_CRITICS = 64, 8, 8
+MOST_ROWS, MOST_SEEDS, MOST_CRITICS = 64, 8, 4
 """Batches, seeds and critics up to which one thread beside narrow networks was faster, with equal numbers."""
 
 

@@ -32,10 +32,25 @@ QUIET = """if True:
     mujoco.set_mju_user_warning(print)
     make_env("HalfCheetah-v5", None, {}).close()
     assert mujoco.get_mju_user_warning() is print
+    mujoco.set_mju_user_warning(None)
+    sys.path.append(sys.argv[2])
+    make_env("mujoco_handler:Own-v0", None, {}).close()
+    assert mujoco.get_mju_user_warning() is print
 """
 
 
-def test_what_mujoco_says_of_a_model_that_is_loaded_goes_to_the_logger(tmp_path):
+OWN = """import gymnasium, mujoco
+class Own(gymnasium.Env):
+    observation_space = action_space = gymnasium.spaces.Box(-1, 1, (1,))
+    def __init__(self):
+        mujoco.set_mju_user_warning(print)
+gymnasium.register("Own-v0", entry_point=Own)
+"""
+
+
+def test_what_mujoco_says_of_a_model_that_is_loaded_goes_to_the_logger(tmp_path, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "mujoco_handler.py").write_text(OWN)
     plain = "import gymnasium; gymnasium.make('HalfCheetah-v5').close()"
     said = subprocess.run(
         [sys.executable, "-c", plain], cwd=tmp_path, capture_output=True, text=True, check=True
@@ -44,7 +59,7 @@ def test_what_mujoco_says_of_a_model_that_is_loaded_goes_to_the_logger(tmp_path)
         pytest.skip("this MuJoCo says nothing of that model")
     (tmp_path / "MUJOCO_LOG.TXT").unlink()
     for level, logged in (("WARNING", 0), ("INFO", 1)):
-        words = [sys.executable, "-c", QUIET, level]
+        words = [sys.executable, "-c", QUIET, level, str(folder)]
         done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True)
         assert done.stderr == ""
         assert done.stdout.count("ddpg_jax: MuJoCo: compiler attribute") == logged

@@ -22,7 +22,7 @@ SCRIPT = """if True:
     if "in use" in sys.argv:
         jax.devices()
     env, width, rows, seeds, *more = sys.argv[1:]
-    critics, shared = ("9" in more) * 8 + 1, ("shared" in more) + 1
+    critics, shared = 5 if "5 critics" in more else 4, ("shared" in more) + 1
     before = dict(os.environ)
     algorithm = {"name": "td3", "num_critics": critics, "hidden": [16, int(width)], "batch_size": int(rows)}
     config = load_config(seeds=int(seeds), env={"id": env}, algorithm=algorithm, data_parallel=shared)
@@ -45,7 +45,7 @@ CASES = {
     "device loop, many seeds": (("jax:pendulum", "127", *MOST), {}, available_cores()),
     "device loop, a seed": (("jax:pendulum", "127", MOST[0], "1"), {}, 1),
     "device loop, shared batches": (("jax:pendulum", "127", MOST[0], "1", "shared"), {}, available_cores()),
-    "many critics": (("Pendulum-v1", "127", *MOST, "9"), {}, available_cores()),
+    "many critics": (("Pendulum-v1", "127", *MOST, "5 critics"), {}, available_cores()),
     "device loop, wide": (("jax:pendulum", "128", MOST[0], "1"), {}, available_cores()),
     "asked for": (("Pendulum-v1", "127", *MOST), {"NPROC": "3"}, 3),
     "asked for of XLA": (("Pendulum-v1", "127", *MOST), {"PJRT_NPROC": "3"}, 3),
@@ -55,9 +55,10 @@ CASES = {
 TRAINING = """if True:
     import sys
     import ddpg_jax as dj
-    from ddpg_jax.loops.process import MOST_ROWS
+    from ddpg_jax.loops.process import MOST_CRITICS, MOST_ROWS
     identifier, seeds, replay, threads, path = sys.argv[1:]
     learner = {"name": "td3", "hidden": [127, 127], "batch_size": MOST_ROWS, "warmup_steps": 100}
+    learner |= {"num_critics": MOST_CRITICS}
     evaluation, replay = {"every": 0, "episodes": 1}, {"kind": replay, "capacity": 20000}
     config = dj.load_config(
         seeds=int(seeds),
