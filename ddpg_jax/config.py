@@ -70,6 +70,11 @@ class Config(Section):
         """The seeds of the run, S of them."""
         return tuple(range(self.seeds)) if isinstance(self.seeds, int) else self.seeds
 
+    @property
+    def most_devices(self) -> int:
+        """Devices that the device loop has work for: one for each seed and each part of a batch."""
+        return len(self.seed_list) * self.data_parallel
+
     def updates_owed(self, step: int) -> int:
         """Updates of each seed that are due after `step` environment steps of it."""
         algorithm = self.algorithm

@@ -14,7 +14,6 @@ from ddpg_jax.changes import Effect, compare
 from ddpg_jax.config import Config
 from ddpg_jax.driving import Run, drive, fresh, run_name
 from ddpg_jax.errors import ConfigError, StorageError
-from ddpg_jax.loops.process import suit_process
 from ddpg_jax.loops.report import BeginFn, as_made
 from ddpg_jax.loops.start import start
 from ddpg_jax.reading import dump_toml
@@ -29,65 +28,67 @@ from ddpg_jax.runs.weights import as_spec, open_weights
 from ddpg_jax.types import EnvSpec
 
 
-def go_on(directory: RunDirectory, config: Config, console: Console | None, own_process: bool) -> Run:
+def go_on(directory: RunDirectory, config: Config, stop: StopRequest, stack: ExitStack, console: Console | None) -> Run:
     """Goes on in the directory of a run, from its last whole checkpoint; from its beginning where there is none.
+
+    The run belongs to this process until the stack is closed.
 
     Raises:
       ConfigError: the configuration differs in structure.
       StorageError: another process is running it, or nothing there can be taken up.
     """
     say = speaker(console)
-    with ExitStack() as stack:
-        stop = stack.enter_context(StopRequest())
-        stack.enter_context(directory.own())
-        suit_process(config, alone=own_process)
-        store = CheckpointStore(directory.checkpoints, keep=config.checkpoint.keep)
-        found, lines = store.newest()
-        for line in lines:
-            say(line)
-        result = directory.read_result()
-        done = int(result["env_steps_per_seed"]) if result is not None and result.get("complete") else 0
-        if found is None and 0 < done < config.total_steps:
-            raise StorageError(
-                f"{directory.path} came to its end after {done} steps and holds no checkpoint to go on from; "
-                "begin a run with --init-from"
-            )
-        begin = None if found is None else _begin(store.load(found), config, say)
-        step = done if begin is None else begin.step
-        if step >= config.total_steps and result is not None:
-            say(f"{directory.path} is complete after {step} steps; to go on, give more --total-steps")
-            return Run(directory.path, config, result)
-        weights = open_weights(directory.start) if begin is None and directory.start.is_file() else None
-        begin, made = fresh(weights) if begin is None else (begin, as_made)
-        _refuse_end(begin, config)
-        return _taken_up(config, begin, directory, store, stop, stack, console, made)
+    stack.enter_context(directory.own())
+    store = CheckpointStore(directory.checkpoints, keep=config.checkpoint.keep)
+    found, lines = store.newest()
+    for line in lines:
+        say(line)
+    result = directory.read_result()
+    done = int(result["env_steps_per_seed"]) if result is not None and result.get("complete") else 0
+    if found is None and 0 < done < config.total_steps:
+        raise StorageError(
+            f"{directory.path} came to its end after {done} steps and holds no checkpoint to go on from; "
+            "begin a run with --init-from"
+        )
+    begin = None if found is None else _begin(store.load(found), config, say)
+    step = done if begin is None else begin.step
+    if step >= config.total_steps and result is not None:
+        say(f"{directory.path} is complete after {step} steps; to go on, give more --total-steps")
+        return Run(directory.path, config, result)
+    weights = open_weights(directory.start) if begin is None and directory.start.is_file() else None
+    begin, begin_with = fresh(weights) if begin is None else (begin, as_made)
+    _refuse_end(begin, config)
+    return _taken_up(config, begin, directory, store, stop, stack, console, begin_with)
 
 
 def branch_off(
-    source: RunDirectory, config: Config, step: int, into: str | Path, console: Console | None, own_process: bool
+    source: RunDirectory,
+    config: Config,
+    step: int,
+    into: str | Path,
+    stop: StopRequest,
+    stack: ExitStack,
+    console: Console | None,
 ) -> Run:
-    """Goes on from the checkpoint of a run after so many steps, in a new directory.
+    """Goes on from the checkpoint of a run after so many steps, in a new directory; otherwise as `go_on`.
 
     Raises:
       ConfigError: the configuration differs in structure.
       StorageError: there is no such checkpoint, or the new directory cannot be used.
     """
     say = speaker(console)
-    with ExitStack() as stack:
-        stop = stack.enter_context(StopRequest())
-        suit_process(config, alone=own_process)
-        store = CheckpointStore(source.checkpoints, keep=config.checkpoint.keep)
-        checkpoint = store.load(store.at(step))
-        begin = _begin(checkpoint, config, say)
-        _refuse_end(begin, config)
-        directory = RunDirectory.create(into, run_name(config))
-        stack.enter_context(directory.own())
-        for path, size in zip((source.metrics, source.timing), begin.offsets, strict=True):
-            directory.copy_start(path, size)
-        own = CheckpointStore(directory.checkpoints, keep=config.checkpoint.keep)
-        own.save(checkpoint)
-        directory.write_text(directory.config, dump_toml(config))
-        return _taken_up(config, begin, directory, own, stop, stack, console)
+    store = CheckpointStore(source.checkpoints, keep=config.checkpoint.keep)
+    checkpoint = store.load(store.at(step))
+    begin = _begin(checkpoint, config, say)
+    _refuse_end(begin, config)
+    directory = RunDirectory.create(into, run_name(config))
+    stack.enter_context(directory.own())
+    for path, size in zip((source.metrics, source.timing), begin.offsets, strict=True):
+        directory.copy_start(path, size)
+    own = CheckpointStore(directory.checkpoints, keep=config.checkpoint.keep)
+    own.save(checkpoint)
+    directory.write_text(directory.config, dump_toml(config))
+    return _taken_up(config, begin, directory, own, stop, stack, console)
 
 
 def _taken_up(
@@ -98,12 +99,12 @@ def _taken_up(
     stop: StopRequest,
     stack: ExitStack,
     console: Console | None,
-    made: BeginFn = as_made,
+    begin_with: BeginFn = as_made,
 ) -> Run:
     say = speaker(console)
     saver = Saver(config.checkpoint, stop, begin.step, say)
     try:
-        loop = start(config, stack, begin.snapshot, saver.wanted, made)
+        loop = start(config, stack, begin.snapshot, saver.wanted, begin_with)
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise StorageError(f"the checkpoint after {begin.step} steps cannot be taken up: {error!r}") from error
     if loop.begun_again:
@@ -134,7 +135,7 @@ def _begin(checkpoint: Checkpoint, config: Config, say: Callable[[str], None]) -
         level, earlier = str(facts["level"]), tuple(map(str, facts["changes"]))
         sum(map(float, facts["seconds"].values()), float(facts["updates"]))
         len(Begin(checkpoint).untaken or ())
-        otherwise = other_environment(facts, lone=len(config.seed_list) * config.data_parallel == 1)
+        otherwise = other_environment(facts, lone=config.most_devices == 1)
     except (KeyError, TypeError, ValueError, AttributeError, ValidationError) as error:
         raise StorageError(f"the checkpoint's description cannot be read: {error}") from error
     changes = compare(before, config)

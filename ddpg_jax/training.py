@@ -61,15 +61,16 @@ def train(
       NotFiniteError: all seeds have diverged, or an action, a metric or a value of the critics is not finite.
       StorageError: the run directory cannot be used, or too many checkpoints failed.
     """
-    if resume == "auto" and run_dir is not None and RunDirectory(run_dir).config.is_file():
-        return go_on(RunDirectory.open(run_dir), config, console, own_process)
     say = speaker(console)
     with ExitStack() as stack:
-        saver = Saver(config.checkpoint, stack.enter_context(StopRequest()), 0, say)
+        stop = stack.enter_context(StopRequest())
         suit_process(config, alone=own_process)
+        if resume == "auto" and run_dir is not None and RunDirectory(run_dir).config.is_file():
+            return go_on(RunDirectory.open(run_dir), config, stop, stack, console)
+        saver = Saver(config.checkpoint, stop, 0, say)
         weights = None if init_from is None else read_weights(RunDirectory.open(init_from))
-        begin, made = fresh(weights)
-        loop = start(config, stack, None, saver.wanted, made)
+        begin, begin_with = fresh(weights)
+        loop = start(config, stack, None, saver.wanted, begin_with)
         if init_from is not None:
             say(f"begins with the weights of {init_from}; all else is new")
         directory = RunDirectory.create(run_dir, run_name(config), overwrite=overwrite)
@@ -118,6 +119,9 @@ def resume_run(
     config = resolve(read_toml(directory.config), overrides, source=str(directory.config))
     if (step is None) != (into is None):
         raise ConfigError("a checkpoint of a certain step is taken up in a new directory: give both of them")
-    if step is None or into is None:
-        return go_on(directory, config, console, own_process)
-    return branch_off(directory, config, step, into, console, own_process)
+    with ExitStack() as stack:
+        stop = stack.enter_context(StopRequest())
+        suit_process(config, alone=own_process)
+        if step is None or into is None:
+            return go_on(directory, config, stop, stack, console)
+        return branch_off(directory, config, step, into, stop, stack, console)

@@ -568,7 +568,7 @@ MUTANTS = (
     Mutant(
         "process: seeds of the device loop have a device each",
         "loops/process.py",
-        "(on_device and seeds * config.data_parallel > 1)",
+        "(on_device and config.most_devices > 1)",
         "False",
         "tests/loops/test_process.py",
     ),
@@ -581,9 +581,9 @@ MUTANTS = (
     ),
     Mutant(
         "process: batches that are shared have a device each",
-        "loops/process.py",
-        "seeds * config.data_parallel > 1",
-        "seeds > 1",
+        "config.py",
+        "len(self.seed_list) * self.data_parallel",
+        "len(self.seed_list)",
         "tests/loops/test_process.py",
     ),
     Mutant(

@@ -95,8 +95,7 @@ def test_only_the_program_has_its_process_for_its_run_alone(copied, tmp_path, mo
         if alone:
             raise ConfigError(f"suits {config.total_steps} steps")
 
-    for room in ("training", "resuming"):
-        monkeypatch.setattr(f"ddpg_jax.{room}.suit_process", seen)
+    monkeypatch.setattr("ddpg_jax.training.suit_process", seen)
     assert main(["train", "--total-steps", "17", "--run-dir", str(tmp_path / "run")]) == 2
     assert "suits 17 steps" in capsys.readouterr().err
     assert main(["resume", str(copied), "--total-steps", "80"]) == 2
@@ -106,8 +105,7 @@ def test_only_the_program_has_its_process_for_its_run_alone(copied, tmp_path, mo
 
 
 def test_a_signal_while_xla_takes_its_threads_is_heard(tmp_path, monkeypatch):
-    for room in ("training", "resuming"):
-        monkeypatch.setattr(f"ddpg_jax.{room}.suit_process", lambda *a, **b: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr("ddpg_jax.training.suit_process", lambda *a, **b: signal.raise_signal(signal.SIGTERM))
     for _ in range(2):
         with pytest.raises(Interrupted):
             dj.train(config_of(), tmp_path / "run", resume="auto")

@@ -28,10 +28,10 @@ def suit_process(config: Config, *, alone: bool) -> None:
     Raises:
       ConfigError: the loop that is asked for cannot run the environment.
     """
-    algorithm, seeds, on_device = config.algorithm, len(config.seed_list), chosen_loop(config) == "device"
-    few = seeds <= MOST_SEEDS and getattr(algorithm, "num_critics", 1) <= MOST_CRITICS
+    algorithm, on_device = config.algorithm, chosen_loop(config) == "device"
+    few = len(config.seed_list) <= MOST_SEEDS and getattr(algorithm, "num_critics", 1) <= MOST_CRITICS
     small = algorithm.narrow and algorithm.batch_size <= MOST_ROWS and few
-    if alone and small and not (on_device and seeds * config.data_parallel > 1):
+    if alone and small and not (on_device and config.most_devices > 1):
         keep_to_one_thread()
     elif on_device:
         spread_over_cores()

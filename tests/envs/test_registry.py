@@ -23,7 +23,7 @@ def _fresh(code):
 
 
 QUIET = """if True:
-    import logging, os, sys
+    import logging, sys
     from ddpg_jax.envs.registry import make_env
     logging.basicConfig(level=sys.argv[1], stream=sys.stdout, format="%(name)s: %(message)s")
     make_env("HalfCheetah-v5", None, {}).close()

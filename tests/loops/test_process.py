@@ -16,13 +16,13 @@ SCRIPT = """if True:
     from contextlib import suppress
     from pathlib import Path
     import jax, jax.numpy as jnp
-    from ddpg_jax.loops.process import suit_process
+    from ddpg_jax.loops.process import MOST_CRITICS, suit_process
     from ddpg_jax.reading import load_config
 
     if "in use" in sys.argv:
         jax.devices()
     env, width, rows, seeds, *more = sys.argv[1:]
-    critics, shared = 5 if "5 critics" in more else 4, ("shared" in more) + 1
+    critics, shared = MOST_CRITICS + ("many critics" in more), ("shared" in more) + 1
     before = dict(os.environ)
     algorithm = {"name": "td3", "num_critics": critics, "hidden": [16, int(width)], "batch_size": int(rows)}
     config = load_config(seeds=int(seeds), env={"id": env}, algorithm=algorithm, data_parallel=shared)
@@ -45,7 +45,7 @@ CASES = {
     "device loop, many seeds": (("jax:pendulum", "127", *MOST), {}, available_cores()),
     "device loop, a seed": (("jax:pendulum", "127", MOST[0], "1"), {}, 1),
     "device loop, shared batches": (("jax:pendulum", "127", MOST[0], "1", "shared"), {}, available_cores()),
-    "many critics": (("Pendulum-v1", "127", *MOST, "5 critics"), {}, available_cores()),
+    "many critics": (("Pendulum-v1", "127", *MOST, "many critics"), {}, available_cores()),
     "device loop, wide": (("jax:pendulum", "128", MOST[0], "1"), {}, available_cores()),
     "asked for": (("Pendulum-v1", "127", *MOST), {"NPROC": "3"}, 3),
     "asked for of XLA": (("Pendulum-v1", "127", *MOST), {"PJRT_NPROC": "3"}, 3),
