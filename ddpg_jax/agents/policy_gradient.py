@@ -31,7 +31,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.flatten_util import ravel_pytree
 
 from ddpg_jax.agents import normalize
 from ddpg_jax.agents.optimizers import Held, held, select
@@ -329,14 +328,18 @@ def _silent(trace: Trace) -> Array:
 
 def _distance(params: Tree, target_params: Tree) -> Array:
     """How far the targets are behind, relative to the size of the parameters."""
-    vector = ravel_pytree(params)[0]
-    size = jnp.maximum(jnp.linalg.norm(vector), jnp.finfo(vector.dtype).tiny)
-    return jnp.linalg.norm(vector - ravel_pytree(target_params)[0]) / size
+    size = jnp.maximum(_norm(params), jnp.finfo(jnp.float32).tiny)
+    return _norm(jax.tree.map(jnp.subtract, params, target_params)) / size
 
 
-def _norm(gradient: Tree) -> Array:
-    """The global norm; as one vector, which the flattened optimiser needs anyway, it is one kernel instead of many."""
-    return jnp.linalg.norm(ravel_pytree(gradient)[0])
+def _norm(tree: Tree) -> Array:
+    """The global norm of a tree's leaves, `[]`, of none 0; as one vector it is one kernel instead of many.
+
+    The vector is `[1, N]`: with more than one thread XLA's CPU compiler joins the pieces of an `[N]` with masks, at
+    256-256 in 1 ms, not 30 us.
+    """
+    pieces = [jnp.zeros((1, 0)), *(leaf.reshape(1, -1) for leaf in jax.tree.leaves(tree))]
+    return jnp.linalg.norm(jnp.concatenate(pieces, 1))
 
 
 def _named(networks: Params) -> list[tuple[str, Network]]:

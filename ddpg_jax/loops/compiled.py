@@ -18,6 +18,7 @@ from jax.sharding import PartitionSpec as P
 
 from ddpg_jax.errors import ConfigError
 from ddpg_jax.loops.carried import Clock, Lane, Totals, nothing_yet, start_clock
+from ddpg_jax.loops.lanes import of_one_lane
 from ddpg_jax.loops.program import program
 from ddpg_jax.loops.report import Evaluation
 from ddpg_jax.memory import available_bytes
@@ -108,9 +109,10 @@ def compile_program(config: Config, env: DeviceEnv, keys: Array, hyper: Tree, me
         raise ConfigError(
             f"algorithm.batch_size={config.algorithm.batch_size} is not a multiple of data_parallel={shared}"
         )
-    one = program(config, env, _shared(mesh) if shared > 1 else lambda batch: batch)
+    alone = len(keys) == 1
+    one = program(config, env, _shared(mesh) if shared > 1 else lambda batch: batch, alone=alone)
     by_lane, everywhere = NamedSharding(mesh, P("seed")), NamedSharding(mesh, P())
-    over_lanes = partial(jax.vmap, spmd_axis_name="seed")  # also over one: without its axis its replay would be copied
+    over_lanes: Any = of_one_lane if alone else partial(jax.vmap, spmd_axis_name="seed")
     init = jax.jit(over_lanes(one.init), in_shardings=by_lane, out_shardings=by_lane)
     advance = jax.jit(
         over_lanes(one.advance, in_axes=(0, None, 0, None, 0, 0), out_axes=(0, None, 0)),

@@ -70,6 +70,7 @@ def program(
     env: DeviceEnv,
     place: Callable[[Batch], Batch] = lambda batch: batch,
     make: MakeAgentFn | None = None,
+    alone: bool = False,
 ) -> Program:
     """The training of one seed of a configuration.
 
@@ -78,6 +79,7 @@ def program(
       env: the environment.
       place: where the batches `[U, B, ...]` of an update belong, for batches that several devices share.
       make: what builds the agent; None: `make_agent`.
+      alone: whether what is stored has a leading `[1]`, for `of_one_lane`.
 
     Raises:
       ConfigError: the replay is too long for its index.
@@ -94,7 +96,8 @@ def program(
 
     def built(hyper: Hyper) -> tuple[Agent, replays.DeviceReplay]:
         changed = with_values(config, hyper)
-        return (make or make_agent)(changed, env.spec), make_replay(changed, env.spec)
+        replay = make_replay(changed, env.spec)
+        return (make or make_agent)(changed, env.spec), replays.of_one_lane(replay) if alone else replay
 
     def init(key: Array, hyper: Hyper) -> Lane:
         agent, replay = built(hyper)

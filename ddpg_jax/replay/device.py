@@ -78,6 +78,28 @@ class DeviceReplay(NamedTuple):
     with_rows: Callable[[Tree, Any], Tree] = lambda store, rows: rows
 
 
+def of_one_lane(replay: DeviceReplay) -> DeviceReplay:
+    """The same replay of one seed, with a leading `[1]` of the store that is never taken away.
+
+    To XLA `[1, T, 1, K]` without its first axis is another layout than without its third, and it would copy the whole
+    store where a program begins and ends.
+    """
+
+    def init() -> Tree:
+        return jax.tree.map(lambda x: x[None], replay.init())
+
+    def add(store: Tree, *arguments: Any) -> Tree:
+        return jax.vmap(lambda one: replay.add(one, *arguments))(store)
+
+    def sample(store: Tree, *arguments: Any) -> Batch:
+        return replay.sample(jax.tree.map(lambda x: x[0], store), *arguments)
+
+    def write_back(store: Tree, *arguments: Any) -> Tree:
+        return jax.vmap(lambda one: replay.write_back(one, *arguments))(store)
+
+    return replay._replace(init=init, add=add, sample=sample, write_back=write_back)
+
+
 def start() -> Position:
     """The position of an empty ring."""
     return Position(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
