@@ -1018,10 +1018,28 @@ def test_the_largest_fit_is_the_free_memory_over_that_of_a_lane(monkeypatch):
     assert largest_fit(compiled, 4) == 0
 
 
-@pytest.mark.parametrize(("platform", "expected"), [("cpu", {"xla_backend_optimization_level": 1}), ("gpu", None)])
-def test_passes_of_the_compiler_are_left_out_on_a_cpu_only(platform, expected):
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+def test_passes_of_the_compiler_are_left_out_on_a_cpu_only(platform):
     mesh = SimpleNamespace(devices=np.array([SimpleNamespace(platform=platform)], object))
-    assert OPTIONS(mesh) == expected
+    often, seldom = OPTIONS(mesh), OPTIONS(mesh, seldom=True)
+    if platform == "gpu":
+        assert often is seldom is None
+    else:
+        assert often == {"xla_backend_optimization_level": 1}
+        older = {"xla_cpu_use_fusion_emitters": False} if jax.__version_info__ < (0, 11) else {}
+        assert seldom == often | older
+
+
+def test_what_the_compiler_leaves_out_changes_no_bit(monkeypatch):
+    jax.config.update("jax_disable_most_optimizations", False)
+    found = []
+    for options in (OPTIONS, lambda mesh, seldom=False: {"xla_backend_optimization_level": 3}):
+        monkeypatch.setattr(compiled_module, "_options", options)
+        built = build(device_config(seeds=[4], algorithm={"name": "td3"}), devices=jax.devices()[:1])
+        ended = run(built, 60)
+        found.append((ended, host(built.compiled.evaluate(ended.lane.learner, {}))))
+    jax.config.update("jax_disable_most_optimizations", True)
+    assert_bit_equal(*found)
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
