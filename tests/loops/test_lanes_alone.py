@@ -8,9 +8,12 @@ from tiny_run import tiny_config
 
 from ddpg_jax.algorithms import make_agent
 from ddpg_jax.loops import host
+from ddpg_jax.loops.carried import Lane
 from ddpg_jax.loops.lanes import of_one_lane
+from ddpg_jax.loops.program import make_replay
 from ddpg_jax.loops.start import make_ring
 from ddpg_jax.loops.transport import transport_of
+from ddpg_jax.replay import device as replays
 from ddpg_jax.rng import run_keys
 from ddpg_jax.types import EnvSpec, Step
 
@@ -27,6 +30,46 @@ def test_what_is_of_one_lane_does_not_see_its_axis():
     np.testing.assert_array_equal(found["y"], np.add(x, 1))
     assert (same == keys).all()
     assert seen == [((2,), ())]
+
+
+def test_what_has_no_axis_and_what_a_lane_stores_stay_as_they_are():
+    seen = []
+
+    def one(lane, clock, key):
+        seen.append((lane.obs.shape, lane.store.shape, clock.shape, key.shape))
+        return lane._replace(obs=lane.obs + clock), clock
+
+    lane = Lane(*[jnp.zeros((1, 2))] * 5, jnp.zeros((1, 4)), *[jnp.zeros((1, 2))] * 2)
+    found, clock = of_one_lane(one, in_axes=(0, None, 0), out_axes=(0, None))(lane, jnp.ones(2), run_keys([0]))
+    assert seen == [((2,), (1, 4), (2,), ())]
+    assert jax.tree.map(jnp.shape, found) == jax.tree.map(jnp.shape, lane)
+    np.testing.assert_array_equal(found.obs, np.ones((1, 2)))
+    np.testing.assert_array_equal(clock, np.ones(2))
+
+
+@pytest.mark.parametrize("kind", ["uniform", "prioritized"])
+def test_a_replay_that_keeps_its_axis_holds_and_gives_what_one_without_does(kind):
+    spec = EnvSpec((3,), "float32", (-1.0,), (1.0,))
+    plain = make_replay(tiny_config(replay={"kind": kind, "capacity": 10}), spec)
+    kept, rng = replays.of_one_lane(plain), np.random.default_rng(0)
+    one, other, position = plain.init(), kept.init(), replays.start()
+    for i in range(12):
+        obs, none = rng.normal(size=(1, 3)).astype(np.float32), np.zeros(1, bool)
+        row = (obs, obs[:, :1], Step(obs, obs + 1, obs[:, 0], none, none))
+        one, other = plain.add(one, position, *row), kept.add(other, position, *row)
+        position = replays.advance(position, 10)
+        batch, same = (
+            replay.sample(store, position, jax.random.key(i), jnp.int32(i), 2, 3)
+            for replay, store in ((plain, one), (kept, other))
+        )
+        assert_bit_equal(batch, same)
+        errors = rng.normal(size=(2, 3)).astype(np.float32)
+        one, other = plain.write_back(one, batch.index, errors), kept.write_back(other, same.index, errors)
+    assert_bit_equal(jax.tree.map(lambda x: x[None], one), other)
+
+
+def assert_bit_equal(left, right):
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b, strict=True), left, right)
 
 
 @pytest.mark.parametrize("name", ["ddpg", "td3"])
