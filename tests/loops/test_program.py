@@ -1042,6 +1042,15 @@ def test_what_the_compiler_leaves_out_changes_no_bit(monkeypatch):
     assert_bit_equal(*found)
 
 
+@pytest.mark.parametrize(("seeds", "shape"), [(1, "f32[7,5]"), (2, "f32[2,7,5]")])
+def test_a_seed_that_is_alone_is_compiled_without_its_axis(seeds, shape):
+    config = device_config(seeds=list(SEEDS[:seeds]), algorithm={"hidden": [7, 5]})
+    text = build(config, devices=jax.devices()[:1]).compiled.advance.as_text()
+    loops = [line for line in text.splitlines() if " while(" in line]
+    carried = {found for line in loops for found in re.findall(r"f32\[(?:\d,)?7,5\]", line)}
+    assert shape in carried  # of the actor; the critics have an axis of their own
+
+
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_no_program_holds_a_second_replay(seeds):
     config = device_config(seeds=list(SEEDS[:seeds]), replay={"capacity": 50_000})
