@@ -324,13 +324,13 @@ MUTANTS = (
         "tests/loops/test_lanes_alone.py",
     ),
     Mutant(
-        "device: a replay that keeps its axis is given what it takes back",
+        "device: a replay with the axis of lanes is given what it takes back",
         "replay/device.py",
         "return jax.vmap(lambda one: replay.write_back(one, *arguments))(store)",
         "return store",
         "tests/loops/test_lanes_alone.py",
     ),
-    Mutant(
+    Mutant(  # with jax 0.10
         "device: what runs seldom alone is compiled by older emitters",
         "loops/compiled.py",
         "if seldom and jax.__version_info__ < (0, 11)",

@@ -1,6 +1,7 @@
 """The programs of the device loop, compiled for all lanes: where the lanes are, and what memory they take.
 
-Lanes are added by `vmap` and divided over the local devices, and the rows of a batch over several of them if asked for.
+Lanes are added by `vmap`, where there are several, and divided over the local devices, and the rows of a batch over
+several of them if asked for.
 """
 
 from __future__ import annotations
@@ -110,7 +111,7 @@ def compile_program(config: Config, env: DeviceEnv, keys: Array, hyper: Tree, me
             f"algorithm.batch_size={config.algorithm.batch_size} is not a multiple of data_parallel={shared}"
         )
     alone = len(keys) == 1
-    one = program(config, env, _shared(mesh) if shared > 1 else lambda batch: batch, alone=alone)
+    one = program(config, env, _shared(mesh) if shared > 1 else lambda batch: batch, lane_axis=alone)
     by_lane, everywhere = NamedSharding(mesh, P("seed")), NamedSharding(mesh, P())
     over_lanes: Any = of_one_lane if alone else partial(jax.vmap, spmd_axis_name="seed")
     init = jax.jit(over_lanes(one.init), in_shardings=by_lane, out_shardings=by_lane)

@@ -18,7 +18,7 @@ Axes: TypeAlias = int | tuple[int | None, ...]
 def of_one_lane(function: Callable[..., Any], in_axes: Axes = 0, out_axes: Axes = 0) -> Callable[..., Any]:
     """`jax.vmap` over one lane: its arguments and results have a leading `[1]`, which the function does not see.
 
-    What a `Lane` stores keeps it; see `replay.device.of_one_lane`.
+    What a `Lane` stores keeps it; see `replay.device.with_lane_axis`.
 
     An axis of one is not nothing to a compiler: XLA lays out products otherwise, and with it an update of TD3 at
     256-256 takes an eighth more time on a CPU.

@@ -1,6 +1,6 @@
 """The whole training of one seed as pure functions: environment, replay, sampling and update in one scanned program.
 
-Seeds, and numbers of the configuration, are added outside by `vmap`. The nesting:
+Seeds, and numbers of the configuration, are added outside by `vmap`; one seed is left as it is. The nesting:
 
     advance                                 a chunk of iterations, their number not part of the program
         segments                            warm-up, learning: loops of their own, no branch inside
@@ -55,7 +55,7 @@ class Program(NamedTuple):
         iterations in each of the N segments. Where a chunk is cut in pieces changes nothing.
       evaluate: `(learner, hyper) -> Evaluation` of the greedy policy, one episode each.
       counts: `(start, stop) -> counts` of the iterations from `start` up to `stop`.
-      replay: where transitions rest, but for numbers that may be traced.
+      replay: where transitions rest, but for numbers that may be traced; of one seed, without an axis of lanes.
     """
 
     init: Callable[[Array, Hyper], Lane]
@@ -70,7 +70,7 @@ def program(
     env: DeviceEnv,
     place: Callable[[Batch], Batch] = lambda batch: batch,
     make: MakeAgentFn | None = None,
-    alone: bool = False,
+    lane_axis: bool = False,
 ) -> Program:
     """The training of one seed of a configuration.
 
@@ -79,7 +79,7 @@ def program(
       env: the environment.
       place: where the batches `[U, B, ...]` of an update belong, for batches that several devices share.
       make: what builds the agent; None: `make_agent`.
-      alone: whether what is stored has a leading `[1]`, for `of_one_lane`.
+      lane_axis: whether what a lane stores has a leading `[1]`, for `lanes.of_one_lane`.
 
     Raises:
       ConfigError: the replay is too long for its index.
@@ -97,7 +97,7 @@ def program(
     def built(hyper: Hyper) -> tuple[Agent, replays.DeviceReplay]:
         changed = with_values(config, hyper)
         replay = make_replay(changed, env.spec)
-        return (make or make_agent)(changed, env.spec), replays.of_one_lane(replay) if alone else replay
+        return (make or make_agent)(changed, env.spec), replays.with_lane_axis(replay) if lane_axis else replay
 
     def init(key: Array, hyper: Hyper) -> Lane:
         agent, replay = built(hyper)

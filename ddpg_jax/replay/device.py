@@ -78,11 +78,11 @@ class DeviceReplay(NamedTuple):
     with_rows: Callable[[Tree, Any], Tree] = lambda store, rows: rows
 
 
-def of_one_lane(replay: DeviceReplay) -> DeviceReplay:
-    """The same replay of one seed, with a leading `[1]` of the store that is never taken away.
+def with_lane_axis(replay: DeviceReplay) -> DeviceReplay:
+    """The same replay of one seed, whose store has a leading `[1]`; so have its rows.
 
-    To XLA `[1, T, 1, K]` without its first axis is another layout than without its third, and it would copy the whole
-    store where a program begins and ends.
+    For a seed that is alone: to XLA `[1, T, 1, K]` without its first axis is another layout than without its third, and
+    where a store is carried without it, the program copies all of it where it begins and ends.
     """
 
     def init() -> Tree:

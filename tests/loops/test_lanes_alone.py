@@ -48,10 +48,10 @@ def test_what_has_no_axis_and_what_a_lane_stores_stay_as_they_are():
 
 
 @pytest.mark.parametrize("kind", ["uniform", "prioritized"])
-def test_a_replay_that_keeps_its_axis_holds_and_gives_what_one_without_does(kind):
+def test_a_replay_with_the_axis_of_lanes_holds_and_gives_what_one_without_does(kind):
     spec = EnvSpec((3,), "float32", (-1.0,), (1.0,))
     plain = make_replay(tiny_config(replay={"kind": kind, "capacity": 10}), spec)
-    kept, rng = replays.of_one_lane(plain), np.random.default_rng(0)
+    kept, rng = replays.with_lane_axis(plain), np.random.default_rng(0)
     one, other, position = plain.init(), kept.init(), replays.start()
     for i in range(12):
         obs, none = rng.normal(size=(1, 3)).astype(np.float32), np.zeros(1, bool)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -60,6 +60,15 @@ def quick_compiler() -> Iterator[None]:
     with mock.patch.object(compiled_module, "_options", return_value=None):  # which would ask for more
         yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@contextmanager
+def fully_compiled() -> Iterator[None]:
+    jax.config.update("jax_disable_most_optimizations", False)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture
@@ -1030,15 +1039,24 @@ def test_passes_of_the_compiler_are_left_out_on_a_cpu_only(platform):
         assert seldom == often | older
 
 
-def test_what_the_compiler_leaves_out_changes_no_bit(monkeypatch):
-    jax.config.update("jax_disable_most_optimizations", False)
+@pytest.mark.parametrize(
+    ("seeds", "changes"),
+    [
+        (1, {"algorithm": {"name": "td3"}}),
+        pytest.param(2, {"algorithm": {"name": "d4pg", "v_min": -9, "v_max": 0}}, marks=pytest.mark.slow),
+        pytest.param(1, {"algorithm": {"architecture": "simba"}, "precision": "bfloat16"}, marks=pytest.mark.slow),
+        pytest.param(1, {"algorithm": {"hidden": [256, 256], "normalization": "layer"}}, marks=pytest.mark.slow),
+    ],
+)
+def test_what_the_compiler_leaves_out_changes_no_bit(seeds, changes, monkeypatch):
+    monkeypatch.setitem(changes, "seeds", list(SEEDS[:seeds]))
     found = []
-    for options in (OPTIONS, lambda mesh, seldom=False: {"xla_backend_optimization_level": 3}):
-        monkeypatch.setattr(compiled_module, "_options", options)
-        built = build(device_config(seeds=[4], algorithm={"name": "td3"}), devices=jax.devices()[:1])
-        ended = run(built, 60)
-        found.append((ended, host(built.compiled.evaluate(ended.lane.learner, {}))))
-    jax.config.update("jax_disable_most_optimizations", True)
+    with fully_compiled():
+        for options in (OPTIONS, lambda mesh, seldom=False: {"xla_backend_optimization_level": 3}):
+            monkeypatch.setattr(compiled_module, "_options", options)
+            built = build(device_config(**changes), devices=jax.devices()[:1])
+            ended = run(built, 60)
+            found.append((ended, host(built.compiled.evaluate(ended.lane.learner, {}))))
     assert_bit_equal(*found)
 
 
@@ -1051,9 +1069,10 @@ def test_a_seed_that_is_alone_is_compiled_without_its_axis(seeds, shape):
     assert shape in carried  # of the actor; the critics have an axis of their own
 
 
-@pytest.mark.parametrize("seeds", [1, 2])
-def test_no_program_holds_a_second_replay(seeds):
-    config = device_config(seeds=list(SEEDS[:seeds]), replay={"capacity": 50_000})
+@pytest.mark.parametrize(("seeds", "num_envs", "kind"), [(1, 1, "uniform"), (2, 1, "uniform"), (1, 3, "prioritized")])
+def test_no_program_holds_a_second_replay(seeds, num_envs, kind):
+    replay = {"capacity": 50_000, "kind": kind}
+    config = device_config(seeds=list(SEEDS[:seeds]), env={"num_envs": num_envs}, replay=replay)
     compiled = build(config).compiled
     assert compiled.lane_bytes["replay"] > 10**6
     assert compiled.program_bytes < 10**5
