@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 os.environ.setdefault(
-    "XLA_FLAGS",  # two devices; compiling, which takes most of the time, without what changes no bit of a result
+    "XLA_FLAGS",  # two devices; compiling, which takes most of the time, without what makes no result better
     "--xla_force_host_platform_device_count=2 "
     "--xla_backend_optimization_level=1 --xla_cpu_parallel_codegen_split_count=1",
 )

