@@ -51,6 +51,7 @@ SEEDS = (4, 9, 2, 7)
 WARMUP, CAPACITY, TOTAL = 20, 100, 220
 """The ring goes round twice, and 200 updates are made."""
 
+OF_PLAIN_LAYERS = 0 if jax.__version_info__ < (0, 11) else 1e-4
 COLLECTIVES = r"all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter"
 
 
@@ -1042,14 +1043,14 @@ def test_passes_of_the_compiler_are_left_out_on_a_cpu_only(platform):
 @pytest.mark.parametrize(
     ("seeds", "algorithm", "tolerance"),
     [
-        (1, {"name": "td3"}, 0),
-        pytest.param(1, {"hidden": [256, 256]}, 0, marks=pytest.mark.slow),
+        (1, {"name": "td3"}, OF_PLAIN_LAYERS),
+        pytest.param(1, {"hidden": [256, 256]}, OF_PLAIN_LAYERS, marks=pytest.mark.slow),
         pytest.param(2, {"name": "d4pg", "v_min": -9, "v_max": 0}, 1e-4, marks=pytest.mark.slow),
         pytest.param(1, {"architecture": "simba"}, 1e-4, marks=pytest.mark.slow),
     ],
 )
 def test_what_the_compiler_leaves_out_changes_no_bit_or_the_last_ones(seeds, algorithm, tolerance, monkeypatch):
-    """Exponentials and the moments of a layer may come out otherwise."""
+    """Exponentials and the moments of a layer may come out otherwise, and from jax 0.11 on the rest too."""
     config, found = device_config(seeds=list(SEEDS[:seeds]), algorithm=algorithm), []
     with fully_compiled():
         for options in (OPTIONS, lambda mesh, seldom=False: {"xla_backend_optimization_level": 3}):
