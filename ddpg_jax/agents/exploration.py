@@ -126,12 +126,12 @@ def perturbed(params: Tree, sigma: Array | float, place: Array) -> Tree:
     """
     flat, unravel = ravel_pytree(params)
     table = jnp.asarray(_normal_numbers(PLACES + flat.size))
-    moved = unravel(flat + sigma * jax.lax.dynamic_slice(table, (place,), flat.shape))
+    noise = unravel(sigma * jax.lax.dynamic_slice(table, (place,), flat.shape))  # so `flat` itself is never made
 
-    def chosen(path: tuple[object, ...], plain: Array, noisy: Array) -> Array:
-        return plain if any(name in jax.tree_util.keystr(path) for name in NOT_PERTURBED) else noisy
+    def chosen(path: tuple[object, ...], plain: Array, moved: Array) -> Array:
+        return plain if any(name in jax.tree_util.keystr(path) for name in NOT_PERTURBED) else plain + moved
 
-    return jax.tree_util.tree_map_with_path(chosen, params, moved)
+    return jax.tree_util.tree_map_with_path(chosen, params, noise)
 
 
 @cache
