@@ -65,7 +65,7 @@ MUTANTS = (
         GUARDS,
     ),
     Mutant(
-        "update: no actor step after a bad batch", UPDATE, "tried=state.rejected[_CRITIC] == 0", "tried=True", GUARDS
+        "update: no actor step after a bad batch", UPDATE, ", state.rejected[_CRITIC] == 0", ", jnp.bool_(True)", GUARDS
     ),
     Mutant(
         "update: bad errors ask for no priority",
@@ -759,7 +759,7 @@ MUTANTS = (
     Mutant(
         "again: a branch keeps its checkpoint",
         "resuming.py",
-        "        own.save(checkpoint)\n",
+        "    own.save(checkpoint)\n",
         "",
         f"{RESUME} -k branch",
     ),
