@@ -37,9 +37,9 @@ ALGORITHMS = {"ddpg": 1, "td3": 2}
 """With the updates of a call."""
 LIMIT = 1.03
 WITHOUT: dict[str, Callable[..., Any]] = {
-    "_finite": lambda *sizes: jnp.bool_(True),
+    "all_finite": lambda *sizes: jnp.bool_(True),
     "is_frozen": lambda state, max_rejected: jnp.bool_(False),
-    "_harmless": lambda td_error: td_error,
+    "harmless": lambda td_error: td_error,
 }
 
 

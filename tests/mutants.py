@@ -51,10 +51,14 @@ OF_DIRECTORY, OF_METRICS = "tests/runs/test_directory.py", "tests/runs/test_metr
 
 MUTANTS = (
     # the update
-    Mutant("update: sizes are looked at", UPDATE, "_finite(*sizes, *numbers)", "_finite(*numbers)", GUARDS),
-    Mutant("update: numbers are looked at", UPDATE, "_finite(*sizes, *numbers)", "_finite(*sizes)", GUARDS),
+    Mutant("update: sizes are looked at", UPDATE, "all_finite(*sizes, *numbers)", "all_finite(*numbers)", GUARDS),
+    Mutant("update: numbers are looked at", UPDATE, "all_finite(*sizes, *numbers)", "all_finite(*sizes)", GUARDS),
     Mutant(
-        "update: moments are looked at", UPDATE, "_norm(d_encoder), _norm(trace.moments))", "_norm(d_encoder))", GUARDS
+        "update: moments are looked at",
+        UPDATE,
+        "global_norm(d_encoder), global_norm(trace.moments))",
+        "global_norm(d_encoder))",
+        GUARDS,
     ),
     Mutant("update: a seed is frozen", UPDATE, "tried & ~is_frozen(state, max_rejected)", "tried & True", GUARDS),
     Mutant(
@@ -70,7 +74,7 @@ MUTANTS = (
     Mutant(
         "update: bad errors ask for no priority",
         UPDATE,
-        "_harmless(td_error.reshape(batches.weight.shape))",
+        "harmless(td_error.reshape(batches.weight.shape))",
         "td_error.reshape(batches.weight.shape)",
         GUARDS,
     ),

@@ -36,6 +36,7 @@ LAYERS = {
         "agents.exploration",
         "agents.slots",
         "agents.augment",
+        "agents.measures",
         "agents.normalize",
         "agents.optimizers",
     ),

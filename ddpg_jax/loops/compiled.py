@@ -23,7 +23,7 @@ from ddpg_jax.loops.lanes import of_one_lane
 from ddpg_jax.loops.program import program
 from ddpg_jax.loops.report import Evaluation
 from ddpg_jax.memory import available_bytes
-from ddpg_jax.replay.device import DeviceReplay
+from ddpg_jax.replay.device import DeviceReplay, with_lane_axis
 from ddpg_jax.types import Array, Batch, DeviceEnv, HostArray, TrainState, Tree
 
 if TYPE_CHECKING:
@@ -111,7 +111,8 @@ def compile_program(config: Config, env: DeviceEnv, keys: Array, hyper: Tree, me
             f"algorithm.batch_size={config.algorithm.batch_size} is not a multiple of data_parallel={shared}"
         )
     alone = len(keys) == 1
-    one = program(config, env, _shared(mesh) if shared > 1 else lambda batch: batch, lane_axis=alone)
+    place = _shared(mesh) if shared > 1 else lambda batch: batch
+    one = program(config, env, place, stored=with_lane_axis if alone else lambda replay: replay)
     by_lane, everywhere = NamedSharding(mesh, P("seed")), NamedSharding(mesh, P())
     over_lanes: Any = of_one_lane if alone else partial(jax.vmap, spmd_axis_name="seed")
     init = jax.jit(over_lanes(one.init), in_shardings=by_lane, out_shardings=by_lane)

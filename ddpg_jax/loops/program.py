@@ -70,7 +70,7 @@ def program(
     env: DeviceEnv,
     place: Callable[[Batch], Batch] = lambda batch: batch,
     make: MakeAgentFn | None = None,
-    lane_axis: bool = False,
+    stored: Callable[[replays.DeviceReplay], replays.DeviceReplay] = lambda replay: replay,
 ) -> Program:
     """The training of one seed of a configuration.
 
@@ -79,7 +79,7 @@ def program(
       env: the environment.
       place: where the batches `[U, B, ...]` of an update belong, for batches that several devices share.
       make: what builds the agent; None: `make_agent`.
-      lane_axis: whether what a lane stores has a leading `[1]`, for `lanes.of_one_lane`.
+      stored: what becomes of the replay: `replay.device.with_lane_axis` for `lanes.of_one_lane`.
 
     Raises:
       ConfigError: the replay is too long for its index.
@@ -96,8 +96,7 @@ def program(
 
     def built(hyper: Hyper) -> tuple[Agent, replays.DeviceReplay]:
         changed = with_values(config, hyper)
-        replay = make_replay(changed, env.spec)
-        return (make or make_agent)(changed, env.spec), replays.with_lane_axis(replay) if lane_axis else replay
+        return (make or make_agent)(changed, env.spec), stored(make_replay(changed, env.spec))
 
     def init(key: Array, hyper: Hyper) -> Lane:
         agent, replay = built(hyper)

@@ -13,8 +13,9 @@ from numpy_reference import Adam, Learned, algorithm_1, diagnosed, forward, in_n
 from ddpg_jax.agents import networks, noise
 from ddpg_jax.agents.exploration import additive
 from ddpg_jax.agents.heads import scalar
+from ddpg_jax.agents.measures import global_norm
 from ddpg_jax.agents.networks import stateless
-from ddpg_jax.agents.policy_gradient import _norm, policy_gradient
+from ddpg_jax.agents.policy_gradient import policy_gradient
 from ddpg_jax.agents.slots import polyak
 from ddpg_jax.equations.priorities import Prioritization
 from ddpg_jax.replay.prioritized import PrioritizedRing
@@ -376,6 +377,6 @@ def test_the_norm_is_that_of_all_numbers(size):
     tree = {"kernel": rng.normal(size=(size, size)), "bias": rng.normal(size=size)}
     tree = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), tree)
     expected = np.linalg.norm(np.concatenate([np.ravel(x) for x in tree.values()]))
-    np.testing.assert_allclose(_norm(tree), expected, rtol=1e-5)
+    np.testing.assert_allclose(global_norm(tree), expected, rtol=1e-5)
     for bad in (np.nan, np.inf, -np.inf, 1e30):  # whose square is no float32
-        assert not np.isfinite(_norm(tree | {"bias": tree["bias"].at[3].set(bad)}))
+        assert not np.isfinite(global_norm(tree | {"bias": tree["bias"].at[3].set(bad)}))

@@ -1,0 +1,41 @@
+"""What an update looks at: norms, shares and whether numbers are finite."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ddpg_jax.types import Array, Trace, Tree
+
+
+def all_finite(*sizes: Any) -> Array:
+    """Whether all of these are, `[]`; by their sum, as one operation costs what one size does."""
+    return jnp.isfinite(sum(sizes, jnp.zeros(())))
+
+
+def harmless(td_error: Array) -> Array:
+    """Errors, 0 for those whose squares are no float32, so that no replay asks for their transitions before others."""
+    return jnp.where(jnp.isfinite(jnp.square(td_error)), td_error, jnp.zeros_like(td_error))
+
+
+def silent(trace: Trace) -> Array:
+    """The share of hidden units, `[]`, that answer to no sample of the batch; `trace.active` is `[B, ...]`."""
+    return jnp.mean(~jnp.any(trace.active, 0), dtype=jnp.float32)
+
+
+def distance(params: Tree, target_params: Tree) -> Array:
+    """How far the targets are behind, relative to the size of the parameters, `[]`."""
+    size = jnp.maximum(global_norm(params), jnp.finfo(jnp.float32).tiny)
+    return global_norm(jax.tree.map(jnp.subtract, params, target_params)) / size
+
+
+def global_norm(tree: Tree) -> Array:
+    """The global norm of a tree's leaves, `[]`, of none 0; as one vector it is one kernel instead of many.
+
+    The vector is `[1, N]`: with more than one thread XLA's CPU compiler joins the pieces of an `[N]` with masks, those
+    of two critics of 256-256 in 1 ms or more, not 30 us.
+    """
+    pieces = [jnp.zeros((1, 0)), *(leaf.reshape(1, -1) for leaf in jax.tree.leaves(tree))]
+    return jnp.linalg.norm(jnp.concatenate(pieces, 1))
