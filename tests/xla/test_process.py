@@ -16,8 +16,8 @@ SCRIPT = """if True:
     from contextlib import suppress
     from pathlib import Path
     import jax, jax.numpy as jnp
-    from ddpg_jax.loops.process import MOST_CRITICS, suit_process
-    from ddpg_jax.reading import load_config
+    from ddpg_jax.xla.tuning import MOST_CRITICS, suit_process
+    from ddpg_jax.config.load import load_config
 
     if "in use" in sys.argv:
         jax.devices()
@@ -55,7 +55,7 @@ CASES = {
 TRAINING = """if True:
     import sys
     import ddpg_jax as dj
-    from ddpg_jax.loops.process import MOST_CRITICS, MOST_ROWS
+    from ddpg_jax.xla.tuning import MOST_CRITICS, MOST_ROWS
     identifier, seeds, replay, threads, path = sys.argv[1:]
     learner = {"name": "td3", "hidden": [127, 127], "batch_size": MOST_ROWS, "warmup_steps": 100}
     learner |= {"num_critics": MOST_CRITICS}
