@@ -6,7 +6,7 @@ import pytest
 from tiny_run import finished_run
 
 import ddpg_jax as dj
-from ddpg_jax.training.checkpointer import Saver
+from ddpg_jax.training.checkpointer import Checkpointer
 
 
 @pytest.fixture(scope="session")
@@ -17,14 +17,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> dj.Run:
 @pytest.fixture
 def signal_at(monkeypatch):
     """Raises a real signal while the iteration of a step is going on."""
-    wanted = Saver.wanted
+    should_snapshot = Checkpointer.should_snapshot
 
     def at(step, number=signal.SIGTERM):
         def with_signal(self, now):
             if now >= step and not self.stopping:
                 signal.raise_signal(number)
-            return wanted(self, now)
+            return should_snapshot(self, now)
 
-        monkeypatch.setattr(Saver, "wanted", with_signal)
+        monkeypatch.setattr(Checkpointer, "wanted", with_signal)
 
     return at

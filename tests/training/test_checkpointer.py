@@ -6,7 +6,7 @@ import pytest
 
 import ddpg_jax as dj
 from ddpg_jax.errors import StorageError
-from ddpg_jax.training.checkpointer import MOST_FAILURES, Saver
+from ddpg_jax.training.checkpointer import MAX_FAILURES, Checkpointer
 from ddpg_jax.training.signals import StopRequest
 
 
@@ -18,45 +18,45 @@ def saver_of(monkeypatch, **checkpoint):
     now, said = [0.0], []
     config = dj.load_config(checkpoint=checkpoint).checkpoint
     stop = StopRequest()
-    return Saver(config, stop, 0, said.append, clock=lambda: now[0]), now, said, stop
+    return Checkpointer(config, stop, 0, said.append, clock=lambda: now[0]), now, said, stop
 
 
 def test_it_is_wanted_at_multiples_but_not_too_often(monkeypatch):
-    saver, now, _, stop = saver_of(monkeypatch, every=100, min_seconds=10)
-    assert not saver.wanted(150)
+    checkpointer, now, _, stop = saver_of(monkeypatch, every=100, min_seconds=10)
+    assert not checkpointer.should_snapshot(150)
     now[0] = 10
-    assert not saver.wanted(99)
-    assert saver.wanted(100)
-    assert saver.wanted(250)
+    assert not checkpointer.should_snapshot(99)
+    assert checkpointer.should_snapshot(100)
+    assert checkpointer.should_snapshot(250)
     stop.requested = True
-    assert saver.wanted(1)
-    assert not saver_of(monkeypatch, every=0, min_seconds=0)[0].wanted(10**9)
+    assert checkpointer.should_snapshot(1)
+    assert not saver_of(monkeypatch, every=0, min_seconds=0)[0].should_snapshot(10**9)
 
 
 def test_a_save_that_fails_is_tried_again_at_longer_intervals_and_not_for_ever(monkeypatch):
-    saver, now, said, _ = saver_of(monkeypatch, every=100, min_seconds=0)
+    checkpointer, now, said, _ = saver_of(monkeypatch, every=100, min_seconds=0)
 
     class Full:
         def save(self, checkpoint):
             fail()
 
     waits = []
-    for _ in range(MOST_FAILURES - 1):
-        saver.save(Full(), lambda: None)
+    for _ in range(MAX_FAILURES - 1):
+        checkpointer.save(Full(), lambda: None)
         before = now[0]
-        while not saver.wanted(100):
+        while not checkpointer.should_snapshot(100):
             now[0] += 1
         waits.append(now[0] - before)
     assert waits == [5, 10, 20, 40, 80, 160, 300, 300, 300]
-    assert len(said) == MOST_FAILURES - 1
+    assert len(said) == MAX_FAILURES - 1
     assert "no room; trying again in 5 s, training goes on" in said[0]
     with pytest.raises(StorageError, match="10 checkpoints in a row failed"):
-        saver.save(Full(), lambda: None)
+        checkpointer.save(Full(), lambda: None)
 
 
 @pytest.mark.parametrize("failures", [0, 2, 3])
 def test_the_last_save_is_tried_three_times(failures, monkeypatch):
-    saver, _, said, _ = saver_of(monkeypatch, every=100, min_seconds=0)
+    checkpointer, _, said, _ = saver_of(monkeypatch, every=100, min_seconds=0)
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     tries = []
 
@@ -67,8 +67,8 @@ def test_the_last_save_is_tried_three_times(failures, monkeypatch):
 
     if failures == 3:
         with pytest.raises(StorageError, match="no room"):
-            saver.save_now(FullAtFirst(), lambda: "made")
+            checkpointer.save_now(FullAtFirst(), lambda: "made")
     else:
-        saver.save_now(FullAtFirst(), lambda: "made")
+        checkpointer.save_now(FullAtFirst(), lambda: "made")
     assert tries == ["made"] * min(failures + 1, 3)
     assert len(said) == min(failures, 2)

@@ -20,9 +20,9 @@ import ddpg_jax as dj
 from ddpg_jax.cli.main import main
 from ddpg_jax.config.load import dump_toml, merge
 from ddpg_jax.errors import ConfigError, Interrupted, StorageError
-from ddpg_jax.runs import filesystem as files
+from ddpg_jax.runs import filesystem as filesystem
 from ddpg_jax.runs.checkpoints.store import CheckpointStore
-from ddpg_jax.training.checkpointer import Saver
+from ddpg_jax.training.checkpointer import Checkpointer
 from ddpg_jax.xla.memory import available_cores
 
 
@@ -47,7 +47,7 @@ def test_only_the_program_has_its_process_for_its_run_alone(copied, tmp_path, mo
         if alone:
             raise ConfigError(f"suits {config.total_steps} steps")
 
-    monkeypatch.setattr("ddpg_jax.training.train.suit_process", seen)
+    monkeypatch.setattr("ddpg_jax.training.train.configure_process", seen)
     assert main(["train", "--total-steps", "17", "--run-dir", str(tmp_path / "run")]) == 2
     assert "suits 17 steps" in capsys.readouterr().err
     assert main(["resume", str(copied), "--total-steps", "80"]) == 2
@@ -57,7 +57,9 @@ def test_only_the_program_has_its_process_for_its_run_alone(copied, tmp_path, mo
 
 
 def test_a_signal_while_xla_takes_its_threads_is_heard(tmp_path, monkeypatch):
-    monkeypatch.setattr("ddpg_jax.training.train.suit_process", lambda *a, **b: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr(
+        "ddpg_jax.training.train.configure_process", lambda *a, **b: signal.raise_signal(signal.SIGTERM)
+    )
     for _ in range(2):
         with pytest.raises(Interrupted):
             dj.train(config_of(), tmp_path / "run", resume="auto")
@@ -114,7 +116,7 @@ def test_where_a_run_is_cut_off_at_a_call_the_same_command_ends_it(share, power,
     config, calls = config_of(), []
     if isinstance(share, float):
         with monkeypatch.context() as patch:
-            patch.setattr(files, "before", lambda *call: calls.append(call))
+            patch.setattr(filesystem, "before", lambda *call: calls.append(call))
             dj.train(config, tmp_path / "counted")
     (tmp_path / "disk").mkdir()
     with monkeypatch.context() as patch:
@@ -203,15 +205,15 @@ def test_what_is_no_run_cannot_be_resumed(tmp_path):
 @pytest.fixture
 def lost_at(monkeypatch):
     """Ends a run without a word after so many steps."""
-    wanted = Saver.wanted
+    should_snapshot = Checkpointer.should_snapshot
 
     def at(step):
         def until(self, now):
             if now >= step:
                 raise Killed
-            return wanted(self, now)
+            return should_snapshot(self, now)
 
-        monkeypatch.setattr(Saver, "wanted", until)
+        monkeypatch.setattr(Checkpointer, "wanted", until)
 
     return at
 
@@ -286,7 +288,7 @@ def test_a_finished_run_without_checkpoints_is_complete(tmp_path, caplog):
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.ENOMEM, errno.ESTALE], ids=errno.errorcode.get)
 def test_a_checkpoint_that_cannot_be_read_now_is_not_taken_for_a_broken_one(code, clean, copied, monkeypatch):
-    before, system = listing(copied), files.before
+    before, system = listing(copied), filesystem.fault_point
 
     def denied(operation, path):
         if operation == "read" and path.name == "arrays.safetensors":
@@ -294,7 +296,7 @@ def test_a_checkpoint_that_cannot_be_read_now_is_not_taken_for_a_broken_one(code
         system(operation, path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(files, "before", denied)
+        patch.setattr(filesystem, "before", denied)
         with pytest.raises(StorageError, match=rf"arrays.safetensors cannot be read: {os.strerror(code)}; nothing was"):
             dj.resume_run(copied, total_steps=80)
     assert listing(copied) == before

@@ -61,9 +61,9 @@ def test_lanes_are_divided_over_the_devices_and_never_speak(two_devices):
         assert not re.search(COLLECTIVES, text)
     one, other = four_ended(), run(single, TOTAL)
     assert_close(one.lane, other.lane, 1e-4)
-    lane = built.compiled.init(built.compiled.place(built.keys), {})
+    lane = built.compiled.init(built.compiled.shard(built.keys), {})
     assert all(len({s.device for s in leaf.addressable_shards}) == 2 for leaf in jax.tree.leaves(lane))
-    evaluations = [host(b.compiled.evaluate(b.compiled.place(one.lane.learner), {})).returns for b in (built, single)]
+    evaluations = [host(b.compiled.evaluate(b.compiled.shard(one.lane.learner), {})).returns for b in (built, single)]
     np.testing.assert_allclose(*evaluations, rtol=1e-4)
 
 
@@ -144,7 +144,7 @@ def test_four_devices_divide_the_seeds_and_share_each_batch_in_pairs():
 
 def allocated(built: Built) -> int:
     """Bytes that the lanes take on the first device."""
-    lane = built.compiled.init(*built.compiled.place((built.keys, built.hyper)))
+    lane = built.compiled.init(*built.compiled.shard((built.keys, built.hyper)))
     shards = [shard for leaf in jax.tree.leaves(lane) for shard in leaf.addressable_shards]
     return sum(shard.data.nbytes for shard in shards if shard.device == built.compiled.mesh.devices.flat[0])
 
@@ -230,7 +230,7 @@ def test_what_the_compiler_leaves_out_changes_no_bit_or_the_last_ones(seeds, alg
     """Exponentials and the moments of a layer may come out otherwise, and from jax 0.11 on the rest too."""
     config, found = device_config(seeds=list(SEEDS[:seeds]), algorithm=algorithm), []
     with fully_compiled():
-        for options in (OPTIONS, lambda mesh, seldom=False: {"xla_backend_optimization_level": 3}):
+        for options in (OPTIONS, lambda mesh, run_once=False: {"xla_backend_optimization_level": 3}):
             monkeypatch.setattr(compiled_module, "compiler_options", options)
             built = build(config, devices=jax.devices()[:1])
             ended = run(built, 60)

@@ -211,7 +211,7 @@ def test_every_lane_is_that_seed_alone():
 
 def test_seeds_differ_from_the_first_parameter_on():
     built = four()
-    learner = host(built.compiled.init(built.compiled.place(built.keys), {})).learner
+    learner = host(built.compiled.init(built.compiled.shard(built.keys), {})).learner
     assert learner.step.tolist() == [0] * 4
     assert_bit_equal(learner.params, learner.target_params)
     for leaf in jax.tree.leaves((learner.params.actor, learner.params.critic)):
@@ -273,7 +273,7 @@ def test_the_environment_is_traced_once_for_each_loop_that_steps_it():
     assert built.traces == {"reset": 2, "step": 3}
     config = built.config.model_copy(update={"logging": built.config.logging.model_copy(update={"every": 1})})
     assert len(list(device_loop(config, built.compiled, built.keys, {}))) == TOTAL
-    built.compiled.evaluate(built.compiled.place(four_ended().lane.learner), {})
+    built.compiled.evaluate(built.compiled.shard(four_ended().lane.learner), {})
     assert built.traces == {"reset": 2, "step": 3}
 
 
@@ -283,7 +283,7 @@ def test_the_environment_is_traced_once_for_each_loop_that_steps_it():
 def test_the_warm_up_acts_uniformly_and_learns_nothing():
     built = four()
     compiled = built.compiled
-    lane = compiled.init(compiled.place(built.keys), {})
+    lane = compiled.init(compiled.shard(built.keys), {})
     before = host(lane.learner)
     lane, clock, totals = compiled.advance(
         lane, compiled.clock(), compiled.totals(), np.array([CAPACITY, 0], np.int32), built.keys, {}
@@ -305,7 +305,7 @@ def test_the_policy_acts_from_the_end_of_the_warm_up_on():
     ended = run(built, WARMUP + 1)
     data = stored(built, ended)
     policy = make_agent(built.config, built.env.spec).policy
-    fresh = host(built.compiled.init(built.compiled.place(built.keys), {})).learner
+    fresh = host(built.compiled.init(built.compiled.shard(built.keys), {})).learner
     greedy = np.asarray(jax.vmap(jax.vmap(policy, (None, 0)))(fresh, data.obs))[..., 0]
     gap = np.abs(data.action[..., 0] - greedy)
     assert gap[:, WARMUP:].max() < 4 * built.config.exploration.sigma
@@ -348,7 +348,7 @@ def test_counters_may_run_over():
     compiled = built.compiled
     far = before.lane.learner._replace(step=np.full(4, 2**31 - 3, np.int32))
     clock = before.clock._replace(iteration=np.uint32(2**32 - 3))
-    lane = compiled.place(before.lane._replace(learner=far))
+    lane = compiled.shard(before.lane._replace(learner=far))
     clock = jax.tree.map(lambda x, like: jax.device_put(x, like.sharding), clock, compiled.clock())
     lane, clock, totals = compiled.advance(lane, clock, compiled.totals(), np.array([0, 6], np.int32), built.keys, {})
     assert (clock.iteration, clock.iteration.dtype) == (3, jnp.uint32)
