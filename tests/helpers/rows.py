@@ -2,7 +2,7 @@
 
 import errno
 
-from ddpg_jax.runs import filesystem as files
+from ddpg_jax.runs import filesystem
 
 ROWS = [
     {"event": "episode", "seed": 4, "step": 15, "env": 0, "episode": 0, "episode_return": -70.25, "episode_length": 15},
@@ -17,7 +17,7 @@ class Full:
 
     def __init__(self, monkeypatch, *operations):
         self.full, self._operations = True, operations
-        monkeypatch.setattr(files, "before", self)
+        monkeypatch.setattr(filesystem, "fault_point", self)
 
     def __call__(self, operation, path):
         if self.full and operation in self._operations:

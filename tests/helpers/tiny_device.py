@@ -94,7 +94,7 @@ def host(tree: Any) -> Any:
 def run(built: Built, *stops: int, keys: Any = None, lane: Any = None, clock: Any = None) -> Ended:
     """Iterations up to each of the stops, in chunks, from the beginning unless a state is given."""
     compiled = built.compiled
-    keys, hyper = compiled.place((built.keys if keys is None else keys, built.hyper))
+    keys, hyper = compiled.shard((built.keys if keys is None else keys, built.hyper))
     lane, clock = lane or compiled.init(keys, hyper), clock or compiled.clock()
     totals, begin = [], 0
     for stop in stops:

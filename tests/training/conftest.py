@@ -17,14 +17,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> dj.Run:
 @pytest.fixture
 def signal_at(monkeypatch):
     """Raises a real signal while the iteration of a step is going on."""
-    should_snapshot = Checkpointer.should_snapshot
+    should_save = Checkpointer.should_save
 
     def at(step, number=signal.SIGTERM):
         def with_signal(self, now):
             if now >= step and not self.stopping:
                 signal.raise_signal(number)
-            return should_snapshot(self, now)
+            return should_save(self, now)
 
-        monkeypatch.setattr(Checkpointer, "wanted", with_signal)
+        monkeypatch.setattr(Checkpointer, "should_save", with_signal)
 
     return at

@@ -23,14 +23,14 @@ def saver_of(monkeypatch, **checkpoint):
 
 def test_it_is_wanted_at_multiples_but_not_too_often(monkeypatch):
     checkpointer, now, _, stop = saver_of(monkeypatch, every=100, min_seconds=10)
-    assert not checkpointer.should_snapshot(150)
+    assert not checkpointer.should_save(150)
     now[0] = 10
-    assert not checkpointer.should_snapshot(99)
-    assert checkpointer.should_snapshot(100)
-    assert checkpointer.should_snapshot(250)
+    assert not checkpointer.should_save(99)
+    assert checkpointer.should_save(100)
+    assert checkpointer.should_save(250)
     stop.requested = True
-    assert checkpointer.should_snapshot(1)
-    assert not saver_of(monkeypatch, every=0, min_seconds=0)[0].should_snapshot(10**9)
+    assert checkpointer.should_save(1)
+    assert not saver_of(monkeypatch, every=0, min_seconds=0)[0].should_save(10**9)
 
 
 def test_a_save_that_fails_is_tried_again_at_longer_intervals_and_not_for_ever(monkeypatch):
@@ -44,7 +44,7 @@ def test_a_save_that_fails_is_tried_again_at_longer_intervals_and_not_for_ever(m
     for _ in range(MAX_FAILURES - 1):
         checkpointer.save(Full(), lambda: None)
         before = now[0]
-        while not checkpointer.should_snapshot(100):
+        while not checkpointer.should_save(100):
             now[0] += 1
         waits.append(now[0] - before)
     assert waits == [5, 10, 20, 40, 80, 160, 300, 300, 300]

@@ -8,7 +8,7 @@ from tiny_run import EPISODE, finished_run, read_rows
 
 import ddpg_jax as dj
 from ddpg_jax.config.sections import CheckpointConfig
-from ddpg_jax.runs import filesystem as filesystem
+from ddpg_jax.runs import filesystem
 from ddpg_jax.training.host.loop import METRICS
 
 
@@ -20,7 +20,7 @@ def test_a_run_whose_sink_is_full_ends_with_the_same_weights(sink, tmp_path, tmp
         if operation == "write" and path.name == sink:
             raise OSError(errno.ENOSPC, "no space left")
 
-    monkeypatch.setattr(filesystem, "before", full)
+    monkeypatch.setattr(filesystem, "fault_point", full)
     run = dj.train(whole.config.model_copy(update={"checkpoint": CheckpointConfig(every=0)}), tmp_path / "run")
     assert "no space left" in caplog.text
     weights = [r.directory / "checkpoints" / "final.safetensors" for r in (run, whole)]

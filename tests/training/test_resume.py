@@ -20,7 +20,7 @@ import ddpg_jax as dj
 from ddpg_jax.cli.main import main
 from ddpg_jax.config.load import dump_toml, merge
 from ddpg_jax.errors import ConfigError, Interrupted, StorageError
-from ddpg_jax.runs import filesystem as filesystem
+from ddpg_jax.runs import filesystem
 from ddpg_jax.runs.checkpoints.store import CheckpointStore
 from ddpg_jax.training.checkpointer import Checkpointer
 from ddpg_jax.xla.memory import available_cores
@@ -116,7 +116,7 @@ def test_where_a_run_is_cut_off_at_a_call_the_same_command_ends_it(share, power,
     config, calls = config_of(), []
     if isinstance(share, float):
         with monkeypatch.context() as patch:
-            patch.setattr(filesystem, "before", lambda *call: calls.append(call))
+            patch.setattr(filesystem, "fault_point", lambda *call: calls.append(call))
             dj.train(config, tmp_path / "counted")
     (tmp_path / "disk").mkdir()
     with monkeypatch.context() as patch:
@@ -205,15 +205,15 @@ def test_what_is_no_run_cannot_be_resumed(tmp_path):
 @pytest.fixture
 def lost_at(monkeypatch):
     """Ends a run without a word after so many steps."""
-    should_snapshot = Checkpointer.should_snapshot
+    should_save = Checkpointer.should_save
 
     def at(step):
         def until(self, now):
             if now >= step:
                 raise Killed
-            return should_snapshot(self, now)
+            return should_save(self, now)
 
-        monkeypatch.setattr(Checkpointer, "wanted", until)
+        monkeypatch.setattr(Checkpointer, "should_save", until)
 
     return at
 
@@ -296,7 +296,7 @@ def test_a_checkpoint_that_cannot_be_read_now_is_not_taken_for_a_broken_one(code
         system(operation, path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(filesystem, "before", denied)
+        patch.setattr(filesystem, "fault_point", denied)
         with pytest.raises(StorageError, match=rf"arrays.safetensors cannot be read: {os.strerror(code)}; nothing was"):
             dj.resume_run(copied, total_steps=80)
     assert listing(copied) == before

@@ -12,10 +12,10 @@ from ddpg_jax.xla.compiler import compiler_options
 @pytest.mark.parametrize("platform", ["cpu", "gpu"])
 def test_passes_of_the_compiler_are_left_out_on_a_cpu_only(platform):
     mesh = SimpleNamespace(devices=np.array([SimpleNamespace(platform=platform)], object))
-    often, seldom = compiler_options(mesh), compiler_options(mesh, seldom=True)
+    often, run_once = compiler_options(mesh), compiler_options(mesh, run_once=True)
     if platform == "gpu":
-        assert often is seldom is None
+        assert often is run_once is None
     else:
         assert often == {"xla_backend_optimization_level": 1}
         older = {"xla_cpu_use_fusion_emitters": False} if jax.__version_info__ < (0, 11) else {}
-        assert seldom == often | older
+        assert run_once == often | older

@@ -26,7 +26,7 @@ SCRIPT = """if True:
     before = dict(os.environ)
     algorithm = {"name": "td3", "num_critics": critics, "hidden": [16, int(width)], "batch_size": int(rows)}
     config = load_config(seeds=int(seeds), env={"id": env}, algorithm=algorithm, data_parallel=shared)
-    configure_process(config, alone="beside others" not in sys.argv)
+    configure_process(config, tune_process="beside others" not in sys.argv)
     assert dict(os.environ) == before
     jax.block_until_ready(jnp.ones((8, 8)) @ jnp.ones((8, 8)))
     names = []
