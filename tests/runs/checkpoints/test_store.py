@@ -281,7 +281,7 @@ class Fault:
 
     def __init__(self, monkeypatch, error, at=None):
         self.calls, self._at, self._error = [], at, error
-        monkeypatch.setattr(filesystem, "before", self)
+        monkeypatch.setattr(filesystem, "fault_point", self)
 
     def __call__(self, operation, path):
         self.calls.append(operation)
@@ -366,7 +366,7 @@ def test_a_single_error_is_tidied_up(tmp_path, monkeypatch):
                 if count[0] == k + 1:
                     raise OSError(errno.ENOSPC, "full")
 
-            patch.setattr(filesystem, "before", once)
+            patch.setattr(filesystem, "fault_point", once)
             try:
                 store.save(checkpoint(33))
             except StorageError:
@@ -521,7 +521,7 @@ def test_a_broken_checkpoint_that_cannot_be_set_aside_is_said_as_well(tmp_path, 
         if operation == "rename":
             raise OSError(errno.EROFS, "read-only")
 
-    monkeypatch.setattr(filesystem, "before", read_only)
+    monkeypatch.setattr(filesystem, "fault_point", read_only)
     found, (line,) = CheckpointStore(tmp_path).newest()
     assert found.step == 8
     assert "could not be set aside: [Errno 30] read-only" in line

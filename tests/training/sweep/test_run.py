@@ -301,11 +301,11 @@ def test_a_sweep_that_was_cut_off_goes_on_from_its_last_checkpoint(clean, tmp_pa
             raise KeyboardInterrupt
         return note(self, *args)
 
-    note = Ranking.note
-    monkeypatch.setattr(Ranking, "note", cut)
+    note = Ranking.mark_failed
+    monkeypatch.setattr(Ranking, "mark_failed", cut)
     with pytest.raises(KeyboardInterrupt):
         run_sweep(load(tmp_path, **SAVING), tmp_path / "run", resume="auto")
-    monkeypatch.setattr(Ranking, "note", note)
+    monkeypatch.setattr(Ranking, "mark_failed", note)
     with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
         file.write('{"combination": 0, "event": "torn')
     assert left(run_sweep(load(tmp_path, **SAVING), tmp_path / "run", resume="auto")) == clean
