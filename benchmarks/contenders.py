@@ -169,9 +169,9 @@ def record(command: list[str], packages: tuple[str, ...]) -> dict[str, Any]:
       command: the words of the command line, without the interpreter.
       packages: peers whose versions belong to it.
     """
-    from ddpg_jax.runs.result import environment
+    from ddpg_jax.runs.result import system_info
 
-    facts = environment()
+    facts = system_info()
     for package in packages:
         try:
             facts["versions"][package] = importlib.metadata.version(package)

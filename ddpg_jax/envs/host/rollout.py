@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from ddpg_jax.errors import NotFiniteError
-from ddpg_jax.types import Agent, Array, Evaluation, HostArray, TrainState, acting
+from ddpg_jax.types import Agent, Array, Evaluation, HostArray, TrainState
 
 if TYPE_CHECKING:
     from ddpg_jax.envs.host.workers import HostEnv
@@ -46,7 +46,7 @@ def evaluate_episodes(policy: PolicyFn, value: ValueFn, state: TrainState, lanes
       EnvironmentFault: an environment failed.
       NotFiniteError: the policy's action is not finite.
     """
-    readable = acting(state)
+    readable = state.for_acting
     obs = lanes.reset()
     active = np.ones(obs.shape[:2], bool)
     returns, lengths, discounted = np.zeros(active.shape), np.zeros(active.shape, np.int64), np.zeros(active.shape)
