@@ -26,9 +26,10 @@ TOLERANCE = 1e-4
 
 def command(*words):
     """The exit code of `python -m ddpg_jax`, run in this process, where what is compiled is shared."""
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["ddpg_jax", *map(str, words)])
-        runpy.run_module("ddpg_jax", run_name="__main__")
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_module("ddpg_jax", run_name="__main__")
     return ended.value.code
 
 
@@ -74,6 +75,11 @@ def left(run, stored, capsys):
     }
 
 
+def lane(row):
+    """Of which seed an evaluation is, after how many steps."""
+    return row.get("combination"), row["seed"], row["step"]
+
+
 @pytest.fixture
 def copied(tmp_path):
     """`(name) -> a copy of that directory`."""
@@ -99,20 +105,15 @@ def test_a_run_of_an_earlier_version_goes_on_to_the_end_it_would_have_had(name, 
     assert result["complete"]
     assert (run / "metrics.jsonl").read_bytes().startswith(stored)
     found = left(run, len(stored), capsys)
-    level = result.get("level", "exact")
-    if level == "exact":
+    if result.get("level", "exact") == "exact":
         assert found["rows"] == expected["rows"]
-        where = [[(key, row[key]) for key in row if key != "returns"] for row in found["evaluations"]]
-        assert where == [[(key, row[key]) for key in row if key != "returns"] for row in expected["evaluations"]]
-        first = [
-            i for i, row in enumerate(expected["evaluations"]) if row["step"] == expected["evaluations"][0]["step"]
-        ]
-        for i in first:
-            np.testing.assert_allclose(
-                found["evaluations"][i]["returns"], expected["evaluations"][i]["returns"], rtol=TOLERANCE
-            )
+        assert list(map(lane, found["evaluations"])) == list(map(lane, expected["evaluations"]))
+        soonest = min(row["step"] for row in expected["evaluations"])
+        for row, other in zip(found["evaluations"], expected["evaluations"], strict=True):
+            if row["step"] == soonest:  # later ones may drift further
+                np.testing.assert_allclose(row["returns"], other["returns"], rtol=TOLERANCE)
     else:  # on another processor an episode in progress may not repeat itself to the bit
-        assert here["processor"] != expected["exact"][0]["facts"]["processor"]
+        assert here["processor"] not in [exact["facts"]["processor"] for exact in expected["exact"]]
     for exact in expected["exact"]:
         if exact["facts"] == here:
             assert found["hashes"] == exact["hashes"]
