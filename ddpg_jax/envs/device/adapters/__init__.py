@@ -1,0 +1,1 @@
+"""Environments of other packages that are written in JAX."""

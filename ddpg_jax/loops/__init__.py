@@ -1,1 +1,0 @@
-"""How time passes: loops are generators of reports and do no input or output."""

@@ -1,0 +1,1 @@
+"""Replay of the device loop: pure functions of one seed."""

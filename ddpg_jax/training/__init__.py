@@ -1,0 +1,1 @@
+"""How time passes: from a configuration to a trained run."""

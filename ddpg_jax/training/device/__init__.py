@@ -1,0 +1,1 @@
+"""The device loop: environment, replay and update in one program. No input or output of files."""
