@@ -34,7 +34,7 @@ class Transport(NamedTuple):
 
 
 def transport_of(ring: Ring, *, narrow: bool) -> Transport:
-    """The faster way for the batches of a ring, as measured (docs/design.md).
+    """The faster way for the batches of a ring, as measured (docs/performance.md).
 
     Args:
       ring: where the batches come from.
