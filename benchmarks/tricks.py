@@ -111,20 +111,18 @@ def _same(value: Any) -> Any:
     return value
 
 
-def _default_options(mesh: Any, *, run_once: bool = False) -> None:
+def _default_options(mesh: Any, **_: Any) -> None:
     """What XLA does by itself."""
 
 
-def _newer_emitters(mesh: Any, *, run_once: bool = False) -> dict[str, Any]:
+def _newer_emitters(mesh: Any, **_: Any) -> dict[str, Any]:
     return {"xla_backend_optimization_level": 1}
 
 
 TRICKS = {
     "one-thread": Trick("host-64", environment={"NPROC": "2"}),
     "one-thread-device": Trick("device-64", environment={"NPROC": "2"}),
-    "core-devices": Trick(
-        "device-64-16seeds", environment={"XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
-    ),
+    "core-devices": Trick("device-64-16seeds", environment={"XLA_FLAGS": "--xla_force_host_platform_device_count=1"}),
     "squeeze-device": Trick(
         "device-64",
         {

@@ -1,10 +1,10 @@
 """What the pages name exists, and what they state of the code is what the code does."""
 
-import importlib.util
+import importlib
 import re
-import sys
 from itertools import product
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 
@@ -88,13 +88,17 @@ def test_the_conditions_of_performance_are_those_of_the_code():
     ]
 
 
-def test_the_commands_of_performance_are_benchmarks():
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        import throughput
-    finally:
-        sys.path.remove(str(ROOT / "benchmarks"))
+@pytest.fixture
+def benchmarks(monkeypatch):
+    """Their modules, by name."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return importlib.import_module
+
+
+def test_the_commands_of_performance_are_benchmarks(benchmarks):
+    throughput, tricks = benchmarks("throughput"), benchmarks("tricks").TRICKS
     cases = {*throughput.CASES, *throughput.device_throughput.CASES, throughput.device_throughput.COMPILE}
+    measured = set()
     for heading in ("## In `xla/`", "## Outside `xla/`, as they are part of what they speed up"):
         for cells in rows("performance.md", heading):
             assert len(cells) == 5
@@ -103,6 +107,16 @@ def test_the_commands_of_performance_are_benchmarks():
                 assert (ROOT / "benchmarks" / script).exists()
             for named in re.findall(r"--cases ([\w,-]+)", cells[-1]):
                 assert {*named.split(",")} <= cases
+            measured.update(name for named in re.findall(r"--tricks ([\w,-]+)", cells[-1]) for name in named.split(","))
+    assert measured == tricks.keys()
+
+
+def test_what_a_trick_replaces_is_there(benchmarks):
+    targets = [target for trick in benchmarks("tricks").TRICKS.values() for target in trick.plain]
+    assert len(targets) > 5
+    for target in targets:
+        owner, name = target.rsplit(".", 1)
+        assert hasattr(resolve_name(owner), name)
 
 
 def test_the_backends_of_environments_are_those_of_the_code():
@@ -122,7 +136,6 @@ def test_the_environment_of_ones_own_is_one(tmp_path, monkeypatch):
         re.search(r"```python\n(# my_envs.py.*?)```", PAGES["environments.md"], re.S)[1]
     )
     monkeypatch.syspath_prepend(tmp_path)
-    assert importlib.util.find_spec("my_envs") is not None
     env = make_env("my_envs:Point-v0", None, {})
     env.reset(seed=0)
     ends = [env.step(env.action_space.sample())[2:4] for _ in range(50)]
