@@ -169,7 +169,7 @@ def measured(name: str, rounds: int) -> dict[str, Any]:
 
     def start(side: str) -> Contender:
         environment = trick.environment if side == "without" else {}
-        return Contender(name, side, script=Path(__file__), environment=environment)
+        return Contender(name, side, script="tricks.py", environment=environment)
 
     if trick.compiling:
         seconds: dict[str, list[float]] = {side: [] for side in SIDES}

@@ -18,8 +18,8 @@ and only the random counter goes on. Where the critic's step on a batch is rejec
 `max_rejected` in a row a seed is frozen: nothing is applied to it any more. All this is selection inside the program,
 so a seed that diverges takes part in every call and changes no bit of another.
 
-The components of a step are not looked at, which would cost half an update (docs/decisions.md, 5). So an optimiser must lead
-from a finite norm to a finite step, as those of `parts` do where their numbers are finite; `numbers` sees to that.
+The components of a step are not looked at, which would cost half an update (docs/decisions.md, 5). So an optimiser must
+lead from a finite norm to a finite step, as those of `factory` do where their numbers are finite; `numbers` sees to it.
 """
 
 from __future__ import annotations
