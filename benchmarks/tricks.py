@@ -70,9 +70,9 @@ def drawing(kind: str) -> Callable[[], Racer]:
     def make() -> Racer:
         from replay import device_loop
 
-        from ddpg_jax.xla.process import keep_to_one_thread
+        from ddpg_jax.xla.process import limit_to_one_thread
 
-        keep_to_one_thread()  # as the program does for one seed of narrow networks
+        limit_to_one_thread()  # as the program does for one seed of narrow networks
         return Racer(device_loop(kind, 10**6))
 
     return make
