@@ -12,7 +12,6 @@ import ddpg_jax
 from ddpg_jax.config.load import load_config
 from ddpg_jax.config.schema import DEVICE_BACKENDS
 from ddpg_jax.runs.loggers.health import LIMITS
-from ddpg_jax.xla.tuning import Tuning
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = Path(ddpg_jax.__file__).parent
@@ -83,6 +82,8 @@ def test_the_limits_of_health_are_those_of_the_code():
 
 
 def test_the_conditions_of_performance_are_those_of_the_code():
+    from ddpg_jax.xla.tuning import Tuning
+
     assert [cells[0] for cells in rows("performance.md", "# Performance: the tricks, one by one")] == [
         f"`{field}`" for field in Tuning._fields
     ]
