@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 MOST_ROWS, MOST_SEEDS, MOST_CRITICS = 64, 8, 4
 """Batches, seeds and critics up to which one thread beside narrow networks was faster, with equal numbers."""
 
+_one_thread = False
+
 
 def suit_process(config: Config, *, alone: bool) -> None:
     """Gives XLA the devices and threads with which a run is fastest; call it before jax is used.
@@ -58,10 +60,26 @@ def keep_to_one_thread() -> None:
     The numbers are the same up to `MOST_ROWS`, `MOST_SEEDS` and `MOST_CRITICS`. Where the number of threads is set
     (`NPROC`, `PJRT_NPROC`), or jax is in use, nothing changes.
     """
-    if {"NPROC", "PJRT_NPROC"} & os.environ.keys():
+    global _one_thread
+    if {"NPROC", "PJRT_NPROC"} & os.environ.keys() or _jax_in_use():
         return
     os.environ["PJRT_NPROC"] = "1"
     try:
         jax.devices()  # takes its threads now
+        _one_thread = True
     finally:
         del os.environ["PJRT_NPROC"]  # of no concern to processes that this one starts
+
+
+def limited_to_one_thread() -> bool:
+    """Whether `keep_to_one_thread` had its effect in this process."""
+    return _one_thread
+
+
+def _jax_in_use() -> bool:
+    """Whether devices and threads are settled."""
+    try:
+        jax.config.update("jax_num_cpu_devices", jax.config.jax_num_cpu_devices)  # pyright: ignore[reportAttributeAccessIssue]
+    except RuntimeError:
+        return True
+    return False
