@@ -169,7 +169,7 @@ def record(command: list[str], packages: tuple[str, ...]) -> dict[str, Any]:
       command: the words of the command line, without the interpreter.
       packages: peers whose versions belong to it.
     """
-    from ddpg_jax.reports.result import environment
+    from ddpg_jax.runs.result import environment
 
     facts = environment()
     for package in packages:

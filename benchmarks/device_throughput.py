@@ -158,11 +158,11 @@ def device(entry: Entry) -> Racer:
     """Our device loop."""
     import jax
 
-    from ddpg_jax.envs.catalogue import make_device_env
-    from ddpg_jax.loops.compiled import compile_program, lane_mesh
-    from ddpg_jax.loops.process import suit_process
-    from ddpg_jax.reading import load_config
+    from ddpg_jax.config.load import load_config
+    from ddpg_jax.envs.device.backends import make_device_env
     from ddpg_jax.rng import run_keys
+    from ddpg_jax.training.device.compile import compile_program, lane_mesh
+    from ddpg_jax.xla.tuning import suit_process
 
     config = load_config(
         seeds=entry.seeds,

@@ -22,11 +22,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from ddpg_jax.config import Config
-from ddpg_jax.reading import load_config, resolve
-from ddpg_jax.reports.result import environment
-from ddpg_jax.reports.statistics import summarize
-from ddpg_jax.training import train
+from ddpg_jax.config.load import load_config, resolve
+from ddpg_jax.config.schema import Config
+from ddpg_jax.runs.result import environment
+from ddpg_jax.runs.statistics import summarize
+from ddpg_jax.training.train import train
 
 FILES = Path(__file__).parents[1] / "configs" / "classic" / "mountain_car_continuous"
 GAUSSIAN = {"kind": "gaussian", "sigma": 0.1}

@@ -28,17 +28,17 @@ from contenders import record
 from rich.console import Console
 
 import ddpg_jax as dj
-from ddpg_jax.algorithms import make_agent
+from ddpg_jax.agents.algorithms import make_agent
 from ddpg_jax.envs.factory import training_lanes
-from ddpg_jax.loops.host import host_loop
-from ddpg_jax.loops.process import suit_process
-from ddpg_jax.loops.start import make_ring
-from ddpg_jax.replay.ring import row_dtype
+from ddpg_jax.replay.factory import make_ring
+from ddpg_jax.replay.host.ring import row_dtype
 from ddpg_jax.rng import run_keys
-from ddpg_jax.runs.checkpoint import Checkpoint, CheckpointStore
-from ddpg_jax.runs.segments import Rows
-from ddpg_jax.trees import to_host
+from ddpg_jax.runs.checkpoints.rows import Rows
+from ddpg_jax.runs.checkpoints.store import Checkpoint, CheckpointStore
+from ddpg_jax.runs.pytrees import to_host
+from ddpg_jax.training.host.loop import host_loop
 from ddpg_jax.types import EnvSpec
+from ddpg_jax.xla.tuning import suit_process
 
 ROWS, NEW = 1_000_000, 10_000
 HALF_CHEETAH = EnvSpec((17,), "float32", (-1.0,) * 6, (1.0,) * 6)

@@ -31,7 +31,7 @@ from variants import contender
 
 import ddpg_jax as dj
 from ddpg_jax.agents import policy_gradient
-from ddpg_jax.loops.process import suit_process
+from ddpg_jax.xla.tuning import suit_process
 
 ALGORITHMS = {"ddpg": 1, "td3": 2}
 """With the updates of a call."""

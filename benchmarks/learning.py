@@ -33,12 +33,12 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).parent))
 from peers import MODULES, PACKAGES, check_settings, train_peer
 
-from ddpg_jax.arguments import parse_config, split_overrides
-from ddpg_jax.config import Config
-from ddpg_jax.memory import available_cores
-from ddpg_jax.reports.result import environment
-from ddpg_jax.reports.statistics import summarize
-from ddpg_jax.training import train
+from ddpg_jax.cli.arguments import parse_config, split_overrides
+from ddpg_jax.config.schema import Config
+from ddpg_jax.runs.result import environment
+from ddpg_jax.runs.statistics import summarize
+from ddpg_jax.training.train import train
+from ddpg_jax.xla.memory import available_cores
 
 ONE_THREAD = {
     "OMP_NUM_THREADS": "1",

@@ -21,8 +21,8 @@ from rich.console import Console
 from rich.table import Table
 
 import ddpg_jax as dj
-from ddpg_jax.reports.result import environment
-from ddpg_jax.reports.statistics import summarize
+from ddpg_jax.runs.result import environment
+from ddpg_jax.runs.statistics import summarize
 
 GYMNASIUM = "Pendulum-v1"
 WAYS: dict[str, dict[str, Any]] = {

@@ -22,8 +22,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from ddpg_jax.config import Config
-from ddpg_jax.envs.lanes import evaluation_seeds
+from ddpg_jax.config.schema import Config
+from ddpg_jax.envs.host.vector import evaluation_seeds
 
 MODULES = {"sb3": "stable_baselines3", "sbx": "sbx"}
 PACKAGES = {"sb3": "stable-baselines3", "sbx": "sbx-rl"}

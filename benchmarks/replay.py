@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from contenders import load, record
 
-from ddpg_jax.loops.process import keep_to_one_thread
+from ddpg_jax.xla.process import keep_to_one_thread
 
 BATCH, ALPHA, BETA, EPSILON = 256, 0.6, 0.4, 1e-6
 CAPACITIES = (10**4, 10**5, 10**6)
@@ -85,8 +85,8 @@ def _sample(ring: Any, numbers: Any) -> Any:
 def filled_rings(capacity: int) -> tuple[dict[str, Any], Any]:
     """Both rings, full, of one seed with one environment, and the errors of all rows."""
     from ddpg_jax.equations.priorities import Prioritization
-    from ddpg_jax.replay.prioritized import PrioritizedRing
-    from ddpg_jax.replay.ring import Ring
+    from ddpg_jax.replay.host.prioritized import PrioritizedRing
+    from ddpg_jax.replay.host.ring import Ring
     from ddpg_jax.types import EnvSpec, Step
 
     spec = EnvSpec((17,), "float32", (-1.0,) * 6, (1.0,) * 6)
@@ -169,8 +169,8 @@ def device_loop(kind: str, capacity: int) -> Callable[[], float]:
     import jax.numpy as jnp
 
     from ddpg_jax.equations.priorities import Prioritization
-    from ddpg_jax.replay import device as replays
-    from ddpg_jax.replay.device_prioritized import prioritized
+    from ddpg_jax.replay.device import ring as replays
+    from ddpg_jax.replay.device.prioritized import prioritized
     from ddpg_jax.types import EnvSpec, Step
 
     spec = EnvSpec((17,), "float32", (-1.0,) * 6, (1.0,) * 6)

@@ -152,12 +152,13 @@ def ours(case: Case) -> Racer:
     """Our host loop, and its phases one by one."""
     import jax
 
-    from ddpg_jax.algorithms import make_agent
+    from ddpg_jax.agents.algorithms import make_agent
+    from ddpg_jax.config.load import load_config
     from ddpg_jax.envs.factory import training_lanes
-    from ddpg_jax.loops import host, transport
-    from ddpg_jax.loops.process import suit_process
-    from ddpg_jax.reading import load_config
-    from ddpg_jax.replay.ring import Ring
+    from ddpg_jax.replay.host.ring import Ring
+    from ddpg_jax.training.host import loop as host
+    from ddpg_jax.training.host import transfer as transport
+    from ddpg_jax.xla.tuning import suit_process
 
     config = load_config(
         seeds=case.seeds,
@@ -254,7 +255,7 @@ def peer(name: str, case: Case) -> Racer:
 
 def replay_case(rounds: int) -> dict[str, Any]:
     """Sampling 256 of 1,000,000 HalfCheetah transitions, with cpprb's uniform buffer interleaved."""
-    from ddpg_jax.replay.ring import Ring
+    from ddpg_jax.replay.host.ring import Ring
     from ddpg_jax.types import EnvSpec, Step
 
     count, batch = 1_000_000, 256

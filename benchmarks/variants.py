@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 import ddpg_jax as dj
-from ddpg_jax.algorithms import make_agent
+from ddpg_jax.agents.algorithms import make_agent
 from ddpg_jax.types import Batch, EnvSpec, Transition
 
 SPEC = EnvSpec((17,), "float32", (-1.0,) * 6, (1.0,) * 6)

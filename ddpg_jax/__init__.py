@@ -9,27 +9,27 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ddpg_jax.algorithms import make_agent
-    from ddpg_jax.config import Config
-    from ddpg_jax.driving import Run
-    from ddpg_jax.inference import evaluate, load_policy
-    from ddpg_jax.loops.pure import make_train
-    from ddpg_jax.reading import load_config
-    from ddpg_jax.training import resume_run, train
+    from ddpg_jax.agents.algorithms import make_agent
+    from ddpg_jax.config.load import load_config
+    from ddpg_jax.config.schema import Config
+    from ddpg_jax.runs.inference import evaluate, load_policy
+    from ddpg_jax.training.device.make_train import make_train
+    from ddpg_jax.training.runner import Run
+    from ddpg_jax.training.train import resume_run, train
 
 __version__ = "0.1.0"
 __all__ = ["Config", "Run", "evaluate", "load_config", "load_policy", "make_agent", "make_train", "resume_run", "train"]
 
 _HOMES = {
-    "Config": "config",
-    "load_config": "reading",
-    "make_agent": "algorithms",
-    "make_train": "loops.pure",
-    "Run": "driving",
-    "train": "training",
-    "resume_run": "training",
-    "evaluate": "inference",
-    "load_policy": "inference",
+    "Config": "config.schema",
+    "load_config": "config.load",
+    "make_agent": "agents.algorithms",
+    "make_train": "training.device.make_train",
+    "Run": "training.runner",
+    "train": "training.train",
+    "resume_run": "training.train",
+    "evaluate": "runs.inference",
+    "load_policy": "runs.inference",
 }
 
 

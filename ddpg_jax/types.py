@@ -9,12 +9,13 @@ case. The module imports neither jax nor optax at run time: worker processes and
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     import jax
     import numpy as np
+
 
 Array: TypeAlias = "jax.Array"
 """An array on the device, or a traced one."""
@@ -165,97 +166,6 @@ class DeviceEnv(NamedTuple):
     max_episode_steps: int
 
 
-class Trace(NamedTuple):
-    """What a network leaves behind while it learns.
-
-    Attributes:
-      moments: its running moments, moved toward those of the batch.
-      active: which hidden units answer to the sample, bool `[H]`.
-    """
-
-    moments: Tree
-    active: Any
-
-
-class Network(NamedTuple):
-    """A parametric function of one sample.
-
-    Attributes:
-      init: `key -> params`.
-      moments: `() -> moments`, those that batch normalisation starts from; `()` without.
-      apply: `(params, moments, *inputs) -> output`, inputs without batch axis: as it acts, by running moments.
-      learn: `(params, moments, *inputs) -> (output, Trace)`: as it learns, inside a `vmap` whose axis is `BATCH`, by
-        the moments of that batch.
-    """
-
-    init: Callable[[Array], Tree]
-    moments: Callable[[], Tree]
-    apply: Callable[..., Any]
-    learn: Callable[..., tuple[Any, Trace]]
-
-
-class Normalizer(NamedTuple):
-    """How observations are brought to one scale before a network sees them.
-
-    Attributes:
-      init: `() -> moments`.
-      observe: `(moments, obs [E, *O]) -> moments`, of the observations acted on.
-      apply: `(moments, obs [*O]) -> obs`.
-    """
-
-    init: Callable[[], Tree]
-    observe: Callable[[Tree, Array], Tree]
-    apply: Callable[[Tree, Array], Array]
-
-
-class CriticHead(NamedTuple):
-    """What the outputs `[M, Z]` of the critics mean, for one sample.
-
-    Attributes:
-      target: `(reward [], discount [], next_outputs [M, Z], key) -> y`, what the critics are regressed on. The key is
-        the same for all samples of an update.
-      loss: `(outputs [M, Z], y) -> (loss [], td_error [])`; the error is a size, which priorities are made of.
-      value: `outputs [M', Z] -> []`, what the actor ascends.
-      asked: parameters or moments with leading `[M]` -> those with leading `[M']` of the critics that `value` needs.
-    """
-
-    target: Callable[[Array, Array, Array, Array], Array]
-    loss: Callable[[Array, Array], tuple[Array, Array]]
-    value: Callable[[Array], Array]
-    asked: Callable[[Tree], Tree] = lambda critics: critics
-
-
-class Noise(NamedTuple):
-    """Exploration noise of one environment, in units of half the action range.
-
-    Attributes:
-      init: `() -> state`.
-      sample: `(state, key, first) -> (noise [A], state)`; `first`, bool `[]`, is true at an episode's first step. The
-        key is consumed.
-    """
-
-    init: Callable[[], Tree]
-    sample: Callable[[Tree, Array, Array], tuple[Array, Tree]]
-
-
-PolicyFn: TypeAlias = Callable[[Tree], Array]
-"""`params -> action [A]`: the greedy action of an actor with these parameters at the observation at hand."""
-
-
-class Exploration(NamedTuple):
-    """How one environment is explored.
-
-    Attributes:
-      init: `() -> state`.
-      act: `(policy, params, state, key, first) -> (action [A], state)`, for the actor's parameters `params`; `first`,
-        bool `[]`, is true at an episode's first step. The action may leave [-1, 1]: it is clipped afterwards. The key
-        is consumed.
-    """
-
-    init: Callable[[], Tree]
-    act: Callable[[PolicyFn, Tree, Tree, Array, Array], tuple[Array, Tree]]
-
-
 class UpdateFn(Protocol):
     """`(state, batches, run_key) -> (state, metrics, td_error)`; see `Agent.update`."""
 
@@ -303,3 +213,61 @@ class Agent(NamedTuple):
     reset: Callable[[TrainState, Array], TrainState]
     value: Callable[[TrainState, Array], Array]
     diagnose: Callable[[TrainState, Batch], Metrics]
+
+
+Row: TypeAlias = dict[str, Any]
+"""One line of the record: event, seed, step, and numbers; only what the configuration determines."""
+
+
+class Evaluation(NamedTuple):
+    """Episodes of the greedy policy; NumPy arrays once they have left the device.
+
+    Attributes:
+      returns: sum of rewards, `[S, episodes]`.
+      lengths: steps, `[S, episodes]`.
+      discounted: sum of gamma^t r_t; where a time limit cut the episode after T steps, with gamma^T times what the
+        critics predict of its last observation, as the return of a policy goes on there. `[S, episodes]`.
+      predicted: what the critics predicted of the first observation, `[S, episodes]`.
+    """
+
+    returns: Any
+    lengths: Any
+    discounted: Any
+    predicted: Any
+
+    @property
+    def q_bias(self) -> Any:
+        """By how much the critics promise more than the policy gets: mean of predicted − discounted, `[S]`.
+
+        References:
+          Fujimoto et al., figure 1 (arXiv:1802.09477).
+        """
+        return (self.predicted - self.discounted).mean(-1)
+
+
+class Snapshot(NamedTuple):
+    """All that a loop needs to go on where it was, to the bit.
+
+    Attributes:
+      arrays: by name; whole in every snapshot.
+      first_row: of the replay's rows, numbered since the run began, the first that is held.
+      stop_row: the one after the last.
+      read_rows: `(first, stop) -> rows` by name, leaves `[stop - first, ...]`.
+      seconds: spent so far, by phase.
+      untaken: the rows of the report here, which the loop makes again, as whoever heard it failed; None: no report is
+        to be made again.
+    """
+
+    arrays: Mapping[str, HostArray]
+    first_row: int
+    stop_row: int
+    read_rows: Callable[[int, int], Mapping[str, HostArray]]
+    seconds: dict[str, float]
+    untaken: list[Row] | None = None
+
+
+def acting(state: TrainState) -> TrainState:
+    """The part of the state that acting reads; a call with fewer arrays is dispatched faster."""
+    nothing = Params((), (), ())
+    params = state.params._replace(critic=())
+    return state._replace(step=(), params=params, target_params=nothing, opt_state=nothing, rejected=())

@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddpg_jax.algorithms import make_agent
-from ddpg_jax.reading import load_config
+from ddpg_jax.agents.algorithms import make_agent
+from ddpg_jax.config.load import load_config
 from ddpg_jax.types import Agent, Batch, EnvSpec, Transition
 
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".jax_cache"))
@@ -48,9 +48,12 @@ def without_network() -> Iterator[None]:
         yield
 
 
+WHOLE_RUNS = ("cli", "system", "training", "sweep")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files of whole runs first, which take longest: no worker is left alone with one at the end."""
-    items.sort(key=lambda item: item.path.parent != Path(__file__).parent)
+    items.sort(key=lambda item: item.path.parent.name not in WHOLE_RUNS)
 
 
 SPEC = EnvSpec(obs_shape=(3,), obs_dtype="float32", action_low=(-2.0, -1.0), action_high=(2.0, 3.0))

@@ -12,49 +12,29 @@ PACKAGE = Path(ddpg_jax.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = {
-    5: ("__main__", "cli", "arguments", "doctor", "verify", "reproduce"),
-    4: (
-        "training",
-        "resuming",
-        "driving",
-        "inference",
-        "sweep",
-        "turns",
-        "board",
-        "keeping",
-        "distributed",
-        "loops",
-        "runs",
-        "reports",
-    ),
-    3: ("algorithms", "parts"),
-    2: ("agents", "replay", "envs"),
-    1: (
-        "agents.networks",
-        "agents.heads",
-        "agents.noise",
-        "agents.exploration",
-        "agents.slots",
-        "agents.augment",
-        "agents.measures",
-        "agents.normalize",
-        "agents.optimizers",
-    ),
-    0: (
-        "equations",
-        "types",
-        "trees",
-        "rng",
-        "config",
-        "sections",
-        "learners",
-        "reading",
-        "changes",
-        "grid",
-        "memory",
-        "errors",
-    ),
+    0: ("types", "errors"),
+    1: ("rng", "config", "equations"),
+    2: ("xla", "envs"),
+    3: ("replay", "agents"),
+    4: ("agents.policy_gradient", "agents.factory"),
+    5: ("agents.algorithms",),
+    6: ("runs",),
+    7: ("training.host", "training.device", "training.report", "training.schedule"),
+    8: ("training",),
+    9: ("cli", "__main__"),
 }
+"""What a module imports stands on its own floor or below; `rooms_in_circles` looks after those of one floor."""
+
+BORDERS = (
+    (("training.host", "training.device"), "runs", ("runs.pytrees",)),
+    (("envs", "replay", "agents"), "config", ()),
+    (("xla",), "envs", ()),
+)
+"""(importers, room, which of its modules they may import all the same)."""
+
+READS_CONFIG = ("envs.factory", "envs.device.backends", "replay.factory", "agents.factory", "agents.algorithms")
+"""Modules of `envs`, `replay` and `agents` that read the configuration; all others take plain arguments."""
+
 LAYER_OF = {f"ddpg_jax.{name}": layer for layer, names in LAYERS.items() for name in names}
 
 BY_NAME = ("import_module", "__import__")
@@ -111,13 +91,39 @@ def layer_faults(module: str, source: str) -> list[str]:
     return faults
 
 
+def border_faults(module: str, source: str) -> list[str]:
+    """Imports across a border between rooms that is closed, though it leads downward."""
+    faults, own = [], module.removeprefix("ddpg_jax.")
+    for name in imports(ast.parse(source)):
+        target = _module_of(name).removeprefix("ddpg_jax.")
+        for importers, room, allowed in BORDERS:
+            closed = _within(own, *importers) and _within(target, room) and not _within(target, *allowed)
+            if closed and not (room == "config" and own in READS_CONFIG):
+                faults.append(f"{module} imports {name}")
+    return faults
+
+
+def room_circles(edges: dict[str, set[str]]) -> list[str]:
+    """Rooms from which a way along the imports leads back."""
+
+    def reached(room: str) -> set[str]:
+        seen, open_rooms = set[str](), list(edges.get(room, ()))
+        while open_rooms:
+            if (here := open_rooms.pop()) not in seen:
+                seen.add(here)
+                open_rooms += edges.get(here, ())
+        return seen
+
+    return [room for room in edges if room in reached(room)]
+
+
 def library_faults(module: str, source: str) -> list[str]:
     """Libraries imported outside their rooms, and ways to run or load what a stranger wrote."""
     tree, faults = ast.parse(source), []
     rooms = {
-        "flax.linen": ("ddpg_jax.agents.networks",),
-        "gymnasium": ("ddpg_jax.envs",),
-        "optax": ("ddpg_jax.agents", "ddpg_jax.parts"),
+        "flax.linen": ("ddpg_jax.agents.modules",),
+        "gymnasium": ("ddpg_jax.envs.host", "ddpg_jax.envs.device.adapters.functional"),
+        "optax": ("ddpg_jax.agents",),
     }
     for name in imports(tree):
         faults += [
@@ -165,6 +171,26 @@ def test_imports_go_downward(path):
         assert not layer_faults(_name(path), path.read_text())
 
 
+@EACH_FILE
+def test_borders_between_rooms_are_kept(path):
+    assert not border_faults(_name(path), path.read_text())
+
+
+def test_rooms_form_no_circle():
+    edges: dict[str, set[str]] = {}
+    for path in FILES:
+        if path != PACKAGE / "__init__.py":
+            room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+            found = (_module_of(name) for name in imports(ast.parse(path.read_text())) if _within(name, "ddpg_jax"))
+            edges.setdefault(room, set()).update(each.split(".")[1] for each in found if each != "ddpg_jax")
+    assert len(edges) <= 13  # 12, and __main__
+    assert not room_circles({room: there - {room} for room, there in edges.items()})
+
+
+def test_circles_are_found():
+    assert room_circles({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c"]
+
+
 def test_the_front_door_imports_nothing_of_the_package():
     tree = ast.parse((PACKAGE / "__init__.py").read_text())
     tree.body = [n for n in tree.body if not (isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING")]
@@ -185,15 +211,17 @@ def test_public_names_are_documented(path):
     ("check", "module", "source"),
     [
         (layer_faults, "ddpg_jax.rng", "from ddpg_jax.agents.noise import zero"),
-        (layer_faults, "ddpg_jax.rng", "def f():\n    import ddpg_jax.algorithms"),
+        (layer_faults, "ddpg_jax.rng", "def f():\n    import ddpg_jax.agents.algorithms"),
         (layer_faults, "ddpg_jax.agents.noise", "from ddpg_jax.agents import policy_gradient"),
-        (layer_faults, "ddpg_jax.replay.ring", "from ddpg_jax import algorithms"),
-        (layer_faults, "ddpg_jax.replay.ring", "from ddpg_jax import train"),
+        (layer_faults, "ddpg_jax.replay.host.ring", "from ddpg_jax import algorithms"),
+        (layer_faults, "ddpg_jax.replay.host.ring", "from ddpg_jax import train"),
+        (border_faults, "ddpg_jax.training.host.loop", "from ddpg_jax.runs.directory import RunDirectory"),
+        (border_faults, "ddpg_jax.replay.host.ring", "from ddpg_jax.config.schema import Config"),
         (library_faults, "ddpg_jax.agents.heads", "import flax.linen as nn"),
         (library_faults, "ddpg_jax.agents.heads", "from flax import linen"),
-        (library_faults, "ddpg_jax.loops.host", "def f():\n    from gymnasium.spaces import Box"),
-        (library_faults, "ddpg_jax.replay.ring", "import optax"),
-        (library_faults, "ddpg_jax.training", "importlib.import_module('gymnasium.spaces')"),
+        (library_faults, "ddpg_jax.training.host.loop", "def f():\n    from gymnasium.spaces import Box"),
+        (library_faults, "ddpg_jax.replay.host.ring", "import optax"),
+        (library_faults, "ddpg_jax.training.train", "importlib.import_module('gymnasium.spaces')"),
         (library_faults, "ddpg_jax.runs.directory", "import yaml"),
         (library_faults, "ddpg_jax.runs.directory", "from pickle import loads"),
         (library_faults, "ddpg_jax.runs.directory", "eval('1')"),
@@ -209,5 +237,5 @@ def test_the_checks_find_faults(check, module, source):
 
 def test_the_checks_find_nothing_where_nothing_is():
     source = '"""Doc."""\nfrom flax import struct\nfrom ddpg_jax import __version__, rng\njax.eval_shape(f)'
-    for check in (layer_faults, library_faults, undocumented):
+    for check in (layer_faults, border_faults, library_faults, undocumented):
         assert check("ddpg_jax.agents.heads", source) == []

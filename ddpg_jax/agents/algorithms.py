@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import wraps
 from typing import TYPE_CHECKING, Any, cast
 
-import jax
 import jax.numpy as jnp
 
-from ddpg_jax.agents import heads, networks
+from ddpg_jax.agents import heads, modules, networks
+from ddpg_jax.agents.factory import make_exploration, make_networks, make_normalizer, make_optimizers
 from ddpg_jax.agents.policy_gradient import policy_gradient
-from ddpg_jax.agents.slots import polyak, polyak_critic, smoothed, with_online
+from ddpg_jax.agents.precision import in_float32
+from ddpg_jax.agents.targets import polyak, polyak_critic, smoothed, with_online
 from ddpg_jax.errors import EnvironmentFault
-from ddpg_jax.parts import make_exploration, make_networks, make_normalizer, make_optimizers
 from ddpg_jax.types import Agent, EnvSpec, Params
 
 if TYPE_CHECKING:
-    from ddpg_jax.config import Config
-    from ddpg_jax.learners import D4PGConfig, FastTD3Config, TD3Config
+    from ddpg_jax.config.algorithms import D4PGConfig, FastTD3Config, TD3Config
+    from ddpg_jax.config.schema import Config
 
 
 def make_agent(config: Config, spec: EnvSpec) -> Agent:
@@ -33,23 +31,6 @@ def make_agent(config: Config, spec: EnvSpec) -> Agent:
             f"from vectors only; flatten them with gymnasium.wrappers.FlattenObservation"
         )
     return in_float32(_ALGORITHMS[config.algorithm.name](config, spec))
-
-
-def in_float32(agent: Agent) -> Agent:
-    """The same agent with full products of float32 factors, for which some accelerators take less by default."""
-
-    def under(function: Callable[..., Any]) -> Callable[..., Any]:
-        @wraps(function)
-        def call(*arguments: Any) -> Any:
-            with jax.default_matmul_precision("float32"):
-                return function(*arguments)
-
-        return call
-
-    acting = {"act": under(agent.act), "policy": under(agent.policy)}
-    return agent._replace(
-        **acting, update=under(agent.update), value=under(agent.value), diagnose=under(agent.diagnose)
-    )
 
 
 def ddpg(config: Config, spec: EnvSpec) -> Agent:
@@ -105,7 +86,7 @@ def d4pg(config: Config, spec: EnvSpec) -> Agent:
 def fasttd3(config: Config, spec: EnvSpec) -> Agent:
     """FastTD3: two categorical critics, no target actor, target critics that follow every step (arXiv:2505.22642)."""
     algorithm = cast("FastTD3Config", config.algorithm)
-    final = networks.normal_law(algorithm.actor_final_deviation)
+    final = modules.normal_law(algorithm.actor_final_deviation)
     actor, critic = make_networks(config, spec, outputs=algorithm.num_atoms, actor_final=final)
     atoms = jnp.linspace(algorithm.v_min, algorithm.v_max, algorithm.num_atoms)
     return policy_gradient(

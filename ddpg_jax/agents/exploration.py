@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from ddpg_jax.types import Array, Exploration, HostArray, Noise, PolicyFn, Tree
+from ddpg_jax.agents.slots import Exploration, Noise, PolicyFn
+from ddpg_jax.types import Array, HostArray, Tree
 
 PLACES = 2**20
 """Places of the table of normal numbers at which a perturbation may begin."""

@@ -11,14 +11,16 @@ import jax.numpy as jnp
 import optax
 
 from ddpg_jax.agents import exploration as explorations
-from ddpg_jax.agents import networks, noise, normalize
+from ddpg_jax.agents import modules, networks, noise
+from ddpg_jax.agents import normalizers as normalize
 from ddpg_jax.agents.optimizers import Held, held, held_adam
-from ddpg_jax.types import Array, EnvSpec, Exploration, Network, Noise, Normalizer, Params
+from ddpg_jax.agents.slots import Exploration, Network, Noise, Normalizer
+from ddpg_jax.types import Array, EnvSpec, Params
 
 if TYPE_CHECKING:
-    from ddpg_jax.config import Config
-    from ddpg_jax.learners import LearnerConfig
-    from ddpg_jax.sections import GaussianPerEnvConfig, OUConfig, ParameterConfig, ScheduledConfig
+    from ddpg_jax.config.algorithms import LearnerConfig
+    from ddpg_jax.config.schema import Config
+    from ddpg_jax.config.sections import GaussianPerEnvConfig, OUConfig, ParameterConfig, ScheduledConfig
 
 
 def make_exploration(config: Config, spec: EnvSpec) -> Exploration:
@@ -78,15 +80,15 @@ _SCALES: dict[str, Callable[[ScheduledConfig, float], noise.ScaleFn]] = {
 
 
 def make_networks(
-    config: Config, spec: EnvSpec, outputs: int = 1, actor_final: networks.Law | None = None
+    config: Config, spec: EnvSpec, outputs: int = 1, actor_final: modules.Law | None = None
 ) -> tuple[Network, Network]:
     """Actor and critic; `actor_final` overrides how the actor's last layer is drawn."""
     algorithm = config.algorithm
-    shape = networks.Shape(
+    shape = modules.Shape(
         algorithm.hidden,
         algorithm.activation,
         algorithm.initializer,
-        None if algorithm.final_scale is None else networks.uniform_law(algorithm.final_scale),
+        None if algorithm.final_scale is None else modules.uniform_law(algorithm.final_scale),
         config.precision,
         algorithm.normalization,
         algorithm.architecture,

@@ -8,9 +8,10 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 
+from ddpg_jax.agents.slots import CriticHead
 from ddpg_jax.equations.distributional import cross_entropy, mean, project
 from ddpg_jax.equations.returns import bootstrapped_return
-from ddpg_jax.types import Array, CriticHead, Tree
+from ddpg_jax.types import Array, Tree
 
 ReduceFn: TypeAlias = Callable[[Array], Array]
 """Joins the values `[M]` of the critics to one, `[]`."""

@@ -5,223 +5,15 @@ A critic returns `[Z]` outputs; `ensemble` turns one critic into M of them, `[M,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any, Literal, NamedTuple, TypeAlias
+from collections.abc import Callable
+from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ddpg_jax.types import BATCH, Array, Network, Trace, Tree
-
-Initializer: TypeAlias = Literal["fan_in", "lecun_normal"]
-Activation: TypeAlias = Literal["relu", "elu", "tanh", "silu"]
-Precision: TypeAlias = Literal["float32", "bfloat16"]
-Normalization: TypeAlias = Literal["none", "layer", "batch"]
-Architecture: TypeAlias = Literal["mlp", "simba"]
-
-_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "relu": nn.relu,
-    "elu": nn.elu,
-    "tanh": nn.tanh,
-    "silu": nn.silu,
-}
-
-
-def symmetric_uniform(limit: float) -> Callable[..., Array]:
-    """An initialiser that draws from U(−limit, limit)."""
-
-    def init(key: Array, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
-        return jax.random.uniform(key, tuple(shape), dtype, -limit, limit)
-
-    return init
-
-
-_product = partial(jnp.matmul, precision=jax.lax.Precision.DEFAULT)  # of factors that are rounded already
-
-
-@jax.custom_jvp
-def bfloat16_dot(x: Array, kernel: Array) -> Array:
-    """The product x·W of factors rounded to bfloat16, summed and returned in float32, `[I], [I, Z] -> [Z]`.
-
-    In the backward pass the factors are rounded alike, and so are the products, as is usual; parameters, activations
-    and gradients are float32 outside of it.
-    """
-    return _product(x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16), preferred_element_type=jnp.float32)
-
-
-@bfloat16_dot.defjvp
-def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
-    (x, kernel), (dx, d_kernel) = (tuple(a.astype(jnp.bfloat16) for a in pair) for pair in (primals, tangents))
-    tangent = _product(dx, kernel).astype(jnp.float32) + _product(x, d_kernel).astype(jnp.float32)
-    return bfloat16_dot(*primals), tangent
-
-
-def _bfloat16_dot_general(x: Array, kernel: Array, dimensions: Any, precision: Any = None, **options: Any) -> Array:
-    """`bfloat16_dot` in the form that flax asks for."""
-    return bfloat16_dot(x, kernel)
-
-
-def _turned_dot_general(x: Array, kernel: Array, dimensions: Any, precision: Any = None, **options: Any) -> Array:
-    """The product x·W, `[I], [I, Z] -> [Z]`, by W transposed, in the form that flax asks for.
-
-    Its gradient is then a product `[Z, B]·[B, I]`, which XLA's CPU compiler makes in far less time than
-    `[I, B]·[B, Z]` where Z is a few actions (docs/design.md); without the barrier it would turn one into the other.
-    """
-    return jax.lax.dot_general(x, jax.lax.optimization_barrier(kernel.T), (((0,), (1,)), ((), ())), precision)
-
-
-_FEW = 32
-"""Outputs from which on that is not done: at 17 it saved time, at 51 none."""
-
-_PRODUCTS: dict[str, Callable[..., Array]] = {"float32": jax.lax.dot_general, "bfloat16": _bfloat16_dot_general}
-
-
-class Law(NamedTuple):
-    """How a dense layer is drawn.
-
-    Attributes:
-      kernel: initialiser of the weights.
-      bias: initialiser of the biases.
-    """
-
-    kernel: Callable[..., Array]
-    bias: Callable[..., Array]
-
-
-def uniform_law(limit: float) -> Law:
-    """Weights and biases from U(−limit, limit)."""
-    return Law(symmetric_uniform(limit), symmetric_uniform(limit))
-
-
-def normal_law(deviation: float) -> Law:
-    """Weights from N(0, deviation²), biases 0."""
-    return Law(nn.initializers.normal(deviation), nn.initializers.zeros)
-
-
-_LAWS: dict[str, Callable[[int], Law]] = {
-    "fan_in": lambda fan_in: uniform_law(fan_in**-0.5),
-    "lecun_normal": lambda fan_in: Law(nn.initializers.lecun_normal(), nn.initializers.zeros),
-}
-
-
-class Shape(NamedTuple):
-    """What a network is made of, its inputs and outputs aside.
-
-    Attributes:
-      hidden: widths of the hidden layers, or of the residual blocks, which are equal.
-      activation: of the hidden layers.
-      initializer: of the hidden layers, and of the last where `final` is None. "fan_in" is U(±1/sqrt(fan_in)) for
-        weights and biases (Lillicrap et al., section 7); "lecun_normal" is that of flax, with zero biases.
-      final: how the last layer is drawn; `uniform_law(3e-3)` in Lillicrap et al.
-      precision: of the factors of the hidden layers' matrix products; all else is float32, the last layer included: it
-        costs little, and actions and predicted returns are not rounded.
-      normalization: between a hidden layer's product and its activation: "layer" (Ba et al., arXiv:1607.06450), or
-        "batch" as in Lillicrap et al., section 3: of the observation too, and in a critic only where no action has
-        entered.
-      architecture: "mlp", or "simba": pre-normalised residual blocks (Lee et al., arXiv:2410.09754).
-    """
-
-    hidden: tuple[int, ...]
-    activation: Activation = "relu"
-    initializer: Initializer = "fan_in"
-    final: Law | None = None
-    precision: Precision = "float32"
-    normalization: Normalization = "none"
-    architecture: Architecture = "mlp"
-
-    def dense(self, size: int, fan_in: int) -> nn.Dense:
-        """A hidden layer."""
-        law = _LAWS[self.initializer](fan_in)
-        return nn.Dense(size, kernel_init=law.kernel, bias_init=law.bias, dot_general=_PRODUCTS[self.precision])
-
-    def last(self, size: int, fan_in: int) -> nn.Dense:
-        """The last layer."""
-        law = self.final or _LAWS[self.initializer](fan_in)
-        product = _turned_dot_general if size < _FEW else jax.lax.dot_general
-        return nn.Dense(size, kernel_init=law.kernel, bias_init=law.bias, dot_general=product)
-
-
-NormFn: TypeAlias = Callable[[Array, bool], Array]
-"""`(x [H], learning) -> [H]`, inside a module."""
-
-
-def _as_it_is(x: Array, learning: bool) -> Array:
-    return x
-
-
-def _layer_norm(x: Array, learning: bool) -> Array:
-    return nn.LayerNorm()(x)
-
-
-def _batch_norm(x: Array, learning: bool) -> Array:
-    """By the moments of the batch while it learns, of which the running moments keep a hundredth."""
-    norm = nn.BatchNorm(use_running_average=not learning, axis_name=BATCH, use_fast_variance=False)
-    return norm(x)
-
-
-class _Norms(NamedTuple):
-    """What normalises the observation, hidden layers before the action enters, and those after."""
-
-    observed: NormFn
-    before: NormFn
-    after: NormFn
-
-
-_NORMS = {
-    "none": _Norms(_as_it_is, _as_it_is, _as_it_is),
-    "layer": _Norms(_as_it_is, _layer_norm, _layer_norm),
-    "batch": _Norms(_batch_norm, _batch_norm, _as_it_is),
-}
-
-
-class _MLP(nn.Module):
-    """Dense layers; `late`, if any, is concatenated to the input of hidden layer `late_layer`."""
-
-    shape: Shape
-    outputs: int
-    late_layer: int = 0
-
-    @nn.compact
-    def __call__(self, x: Array, late: Array | None = None, learning: bool = False) -> tuple[Array, Array]:
-        norms, active = _NORMS[self.shape.normalization], list[Array]()
-        norm, x = norms.before, norms.observed(x, learning)
-        for i, width in enumerate(self.shape.hidden):
-            if late is not None and i == self.late_layer:
-                x, norm = jnp.concatenate([x, late]), norms.after
-            x = norm(self.shape.dense(width, x.shape[-1])(x), learning)
-            x = _ACTIVATIONS[self.shape.activation](x)
-            active.append(x)
-        return self.shape.last(self.outputs, x.shape[-1])(x), _answering(active)
-
-
-class _SimBa(nn.Module):
-    """A linear embedding, residual blocks of LayerNorm, four times the width and back, and a last LayerNorm."""
-
-    shape: Shape
-    outputs: int
-
-    @nn.compact
-    def __call__(self, x: Array, late: Array | None = None, learning: bool = False) -> tuple[Array, Array]:
-        width, active = self.shape.hidden[0], list[Array]()
-        x = self.shape.dense(width, x.shape[-1])(x if late is None else jnp.concatenate([x, late]))
-        for _ in self.shape.hidden:
-            wide = self.shape.dense(4 * width, width)(nn.LayerNorm()(x))
-            active.append(_ACTIVATIONS[self.shape.activation](wide))
-            x = x + self.shape.dense(width, 4 * width)(active[-1])
-        return self.shape.last(self.outputs, width)(nn.LayerNorm()(x)), _answering(active)
-
-
-def _answering(layers: list[Array]) -> Array:
-    """Which hidden units do not stand still at 0, bool `[H]`."""
-    return jnp.concatenate(layers) != 0
-
-
-def _module(shape: Shape, outputs: int, late_layer: int = 0) -> nn.Module:
-    if shape.architecture == "simba":
-        return _SimBa(shape, outputs)
-    return _MLP(shape, outputs, late_layer)
+from ddpg_jax.agents.modules import Shape, make_module, make_network
+from ddpg_jax.agents.slots import Network, Trace
+from ddpg_jax.types import Array, Tree
 
 
 def stateless(init: Callable[[Array], Tree], apply: Callable[..., Any]) -> Network:
@@ -250,7 +42,7 @@ def mlp_actor(obs_size: int, action_size: int, shape: Shape) -> Network:
     Returns:
       A network `(obs [O]) -> action [A]` in [-1, 1].
     """
-    return _network(_module(shape, action_size), (obs_size,), jnp.tanh)
+    return make_network(make_module(shape, action_size), (obs_size,), jnp.tanh)
 
 
 def mlp_critic(obs_size: int, action_size: int, shape: Shape, *, action_layer: int = 0, outputs: int = 1) -> Network:
@@ -271,37 +63,7 @@ def mlp_critic(obs_size: int, action_size: int, shape: Shape, *, action_layer: i
     """
     if not 0 <= action_layer < len(shape.hidden):
         raise ValueError(f"action_layer={action_layer} is not one of the {len(shape.hidden)} hidden layers, from 0")
-    return _network(_module(shape, outputs, action_layer), (obs_size, action_size), lambda x: x)
-
-
-def _network(module: nn.Module, sizes: tuple[int, ...], last: Callable[[Array], Array]) -> Network:
-    """The pure functions of a module with inputs of the given sizes; `last` is applied to its output."""
-    zeros = [jnp.zeros(size) for size in sizes]
-
-    def variables(key: Array) -> dict[str, Tree]:
-        return dict(module.init(key, *zeros))
-
-    def init(key: Array) -> Tree:
-        return {"params": variables(key)["params"]}
-
-    def moments() -> Tree:
-        shapes = jax.eval_shape(variables, jax.random.key(0)).get("batch_stats", ())
-        fill = {"mean": jnp.zeros, "var": jnp.ones}
-        return jax.tree_util.tree_map_with_path(lambda path, leaf: fill[path[-1].key](leaf.shape), shapes)
-
-    def joined(params: Tree, moments: Tree) -> Tree:
-        return params | {"batch_stats": moments} if moments else params
-
-    def apply(params: Tree, moments: Tree, *inputs: Array) -> Array:
-        output: Any = module.apply(joined(params, moments), *inputs)
-        return last(output[0])
-
-    def learn(params: Tree, moments: Tree, *inputs: Array) -> tuple[Array, Trace]:
-        outputs: Any = module.apply(joined(params, moments), *inputs, learning=True, mutable=["batch_stats"])
-        (output, active), changed = outputs
-        return last(output), Trace(changed.get("batch_stats", ()), active)
-
-    return Network(init, moments, apply, learn)
+    return make_network(make_module(shape, outputs, action_layer), (obs_size, action_size), lambda x: x)
 
 
 def ensemble(network: Network, size: int) -> Network:

@@ -12,7 +12,8 @@ from typing import NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from ddpg_jax.types import Array, Noise, Tree
+from ddpg_jax.agents.slots import Noise
+from ddpg_jax.types import Array, Tree
 
 ScaleFn: TypeAlias = Callable[[Array, Array], Array]
 """`(steps, episodes) -> scale []`, of one environment: its exploring steps so far, and its episodes before this one,

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from ddpg_jax.types import Array, Normalizer
+from ddpg_jax.agents.slots import Normalizer
+from ddpg_jax.types import Array
 
 
 class Moments(NamedTuple):

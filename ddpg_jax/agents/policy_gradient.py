@@ -32,38 +32,24 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ddpg_jax.agents import normalize
-from ddpg_jax.agents.measures import all_finite, distance, global_norm, harmless, silent
+from ddpg_jax.agents import normalizers as normalize
+from ddpg_jax.agents.diagnostics import all_finite, distance, harmless, silent
 from ddpg_jax.agents.optimizers import Held, held, select
 from ddpg_jax.agents.slots import (
     ActionFn,
     AugmentFn,
-    FollowFn,
-    SelectFn,
-    follow_not,
-    greedy,
-    unchanged,
-    with_target,
-)
-from ddpg_jax.rng import stream_key
-from ddpg_jax.types import (
-    BATCH,
-    ActFn,
-    Agent,
-    Array,
-    Batch,
     CriticHead,
     Exploration,
-    Metrics,
+    FollowFn,
     Network,
     Normalizer,
-    Params,
-    Stats,
+    SelectFn,
     Trace,
-    TrainState,
-    Transition,
-    Tree,
 )
+from ddpg_jax.agents.targets import follow_not, greedy, unchanged, with_target
+from ddpg_jax.rng import stream_key
+from ddpg_jax.types import BATCH, ActFn, Agent, Array, Batch, Metrics, Params, Stats, TrainState, Transition, Tree
+from ddpg_jax.xla.norm import global_norm
 
 SATURATED = 0.99
 """An action component counts as saturated where its absolute value exceeds this."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-import jax
-import jax.numpy as jnp
+from ddpg_jax.types import Array, Params, Transition, Tree
 
-from ddpg_jax.equations.targets import soft_update
-from ddpg_jax.types import Array, Params, Transition
+if TYPE_CHECKING:
+    pass
+
 
 ActionFn: TypeAlias = Callable[[Array, Array, Array], Array]
 """`(action [A], key, step []) -> action [A]`: what becomes of mu(s) inside a loss. The key is consumed."""
@@ -24,55 +24,92 @@ AugmentFn: TypeAlias = Callable[[Transition, Array], Transition]
 """`(transition, key) -> transition`, for one sample. The key is consumed."""
 
 
-def greedy(action: Array, key: Array, step: Array) -> Array:
-    """The action of the policy as it is."""
-    return action
+class Trace(NamedTuple):
+    """What a network leaves behind while it learns.
 
-
-def smoothed(sigma: Array | float, clip: Array | float) -> ActionFn:
-    """Target policy smoothing, a ← clip(a + clip(sigma·N(0, 1), ±clip), ±1).
-
-    Both are in units of half the action range, `[]`. All critics judge the same action: noise is drawn once for a
-    transition.
-
-    References:
-      Fujimoto et al., "Addressing function approximation error in actor-critic methods", eq. 14 (arXiv:1802.09477).
+    Attributes:
+      moments: its running moments, moved toward those of the batch.
+      active: which hidden units answer to the sample, bool `[H]`.
     """
 
-    def smooth(action: Array, key: Array, step: Array) -> Array:
-        noise = jnp.clip(sigma * jax.random.normal(key, action.shape), -clip, clip)
-        return jnp.clip(action + noise, -1.0, 1.0)
-
-    return smooth
+    moments: Tree
+    active: Any
 
 
-def with_target(params: Params, target_params: Params) -> Params:
-    """The target actor chooses the next action (DDPG, TD3)."""
-    return target_params
+class Network(NamedTuple):
+    """A parametric function of one sample.
+
+    Attributes:
+      init: `key -> params`.
+      moments: `() -> moments`, those that batch normalisation starts from; `()` without.
+      apply: `(params, moments, *inputs) -> output`, inputs without batch axis: as it acts, by running moments.
+      learn: `(params, moments, *inputs) -> (output, Trace)`: as it learns, inside a `vmap` whose axis is `BATCH`, by
+        the moments of that batch.
+    """
+
+    init: Callable[[Array], Tree]
+    moments: Callable[[], Tree]
+    apply: Callable[..., Any]
+    learn: Callable[..., tuple[Any, Trace]]
 
 
-def with_online(params: Params, target_params: Params) -> Params:
-    """The online actor chooses the next action (DrQ-v2, FastTD3)."""
-    return params
+class Normalizer(NamedTuple):
+    """How observations are brought to one scale before a network sees them.
+
+    Attributes:
+      init: `() -> moments`.
+      observe: `(moments, obs [E, *O]) -> moments`, of the observations acted on.
+      apply: `(moments, obs [*O]) -> obs`.
+    """
+
+    init: Callable[[], Tree]
+    observe: Callable[[Tree, Array], Tree]
+    apply: Callable[[Tree, Array], Array]
 
 
-def unchanged(transition: Transition, key: Array) -> Transition:
-    """No augmentation."""
-    return transition
+class CriticHead(NamedTuple):
+    """What the outputs `[M, Z]` of the critics mean, for one sample.
+
+    Attributes:
+      target: `(reward [], discount [], next_outputs [M, Z], key) -> y`, what the critics are regressed on. The key is
+        the same for all samples of an update.
+      loss: `(outputs [M, Z], y) -> (loss [], td_error [])`; the error is a size, which priorities are made of.
+      value: `outputs [M', Z] -> []`, what the actor ascends.
+      asked: parameters or moments with leading `[M]` -> those with leading `[M']` of the critics that `value` needs.
+    """
+
+    target: Callable[[Array, Array, Array, Array], Array]
+    loss: Callable[[Array, Array], tuple[Array, Array]]
+    value: Callable[[Array], Array]
+    asked: Callable[[Tree], Tree] = lambda critics: critics
 
 
-def polyak(tau: Array | float) -> FollowFn:
-    """Targets follow by `soft_update` after every round."""
-    return lambda params, target_params, step: soft_update(params, target_params, tau)
+class Noise(NamedTuple):
+    """Exploration noise of one environment, in units of half the action range.
+
+    Attributes:
+      init: `() -> state`.
+      sample: `(state, key, first) -> (noise [A], state)`; `first`, bool `[]`, is true at an episode's first step. The
+        key is consumed.
+    """
+
+    init: Callable[[], Tree]
+    sample: Callable[[Tree, Array, Array], tuple[Array, Tree]]
 
 
-def follow_not(params: Params, target_params: Params, step: Array) -> Params:
-    """Targets stay."""
-    return target_params
+PolicyFn: TypeAlias = Callable[[Tree], Array]
+"""`params -> action [A]`: the greedy action of an actor with these parameters at the observation at hand."""
 
 
-def polyak_critic(tau: Array | float) -> FollowFn:
-    """The target critic alone follows by `soft_update`."""
-    return lambda params, target_params, step: target_params._replace(
-        critic=soft_update(params.critic, target_params.critic, tau)
-    )
+class Exploration(NamedTuple):
+    """How one environment is explored.
+
+    Attributes:
+      init: `() -> state`.
+      act: `(policy, params, state, key, first) -> (action [A], state)`, for the actor's parameters `params`; `first`,
+        bool `[]`, is true at an episode's first step. The action may leave [-1, 1]: it is clipped afterwards. The key
+        is consumed.
+    """
+
+    init: Callable[[], Tree]
+    act: Callable[[PolicyFn, Tree, Tree, Array, Array], tuple[Array, Tree]]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ddpg_jax.errors import ConfigError
 
 if TYPE_CHECKING:
-    from ddpg_jax.config import Config
+    from ddpg_jax.config.schema import Config
 
 _OPTIONS = frozenset(
     {
@@ -45,16 +45,16 @@ def parse_config(path: Path | None, arguments: Sequence[str]) -> Config:
     Raises:
       ConfigError: listing every mistake, an environment that is not registered among them.
     """
-    from ddpg_jax.config import Config, is_device_env
-    from ddpg_jax.reading import merge, read_toml, resolve
+    from ddpg_jax.config.load import merge, read_toml, resolve
+    from ddpg_jax.config.schema import Config, is_device_env
 
     overrides, problems = parse_overrides(arguments)
     values = read_toml(path) if path is not None else {}
     env = merge(values, overrides).get("env")
     identifier = env.get("id", Config().env.id) if isinstance(env, dict) else Config().env.id
     if isinstance(identifier, str):
-        from ddpg_jax.envs.catalogue import unknown_device_env
-        from ddpg_jax.envs.registry import unknown_id
+        from ddpg_jax.envs.device.backends import unknown_device_env
+        from ddpg_jax.envs.host.make import unknown_id
 
         problem = unknown_device_env(identifier) if is_device_env(identifier) else unknown_id(identifier)
         if problem is not None:
@@ -146,7 +146,7 @@ def _face(field: Any) -> tuple[Any, Any, Any]:
 
 def fields_help() -> str:
     """Every field of the configuration with its meaning and its default, at most 80 columns wide."""
-    from ddpg_jax.config import Config, sections
+    from ddpg_jax.config.schema import Config, sections
 
     def entry(prefix: str, name: str, field: Any) -> list[str]:
         default = field.get_default(call_default_factory=True)

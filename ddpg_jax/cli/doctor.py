@@ -10,17 +10,17 @@ from typing import Any
 
 from rich.console import Console
 
-from ddpg_jax.config import Config
+from ddpg_jax.config.load import load_config
+from ddpg_jax.config.schema import Config
 from ddpg_jax.errors import DdpgJaxError, StorageError
-from ddpg_jax.loops.process import spread_over_cores
-from ddpg_jax.memory import available_bytes, human_bytes
-from ddpg_jax.reading import load_config
-from ddpg_jax.reports.result import environment
-from ddpg_jax.runs.checkpoint import Checkpoint, CheckpointStore, digest
+from ddpg_jax.runs.checkpoints.store import Checkpoint, CheckpointStore, digest
 from ddpg_jax.runs.directory import RunDirectory
-from ddpg_jax.runs.progress import SturdyConsole
-from ddpg_jax.training import train
+from ddpg_jax.runs.loggers.progress import SturdyConsole
+from ddpg_jax.runs.result import environment
+from ddpg_jax.training.train import train
 from ddpg_jax.types import HostArray
+from ddpg_jax.xla.memory import available_bytes, human_bytes
+from ddpg_jax.xla.process import spread_over_cores
 
 EXTRAS = {
     "mujoco": ("mujoco",),

@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ddpg_jax import __version__
-from ddpg_jax.arguments import count, fields_help, parse_config, right_overrides, split_overrides
+from ddpg_jax.cli.arguments import count, fields_help, parse_config, right_overrides, split_overrides
 from ddpg_jax.errors import ConfigError, DdpgJaxError, Interrupted, StorageError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ddpg_jax.config import Config
-    from ddpg_jax.driving import Run
-    from ddpg_jax.sweep import SweepRun
+    from ddpg_jax.config.schema import Config
+    from ddpg_jax.training.runner import Run
+    from ddpg_jax.training.sweep.run import SweepRun
 
 INTERRUPTED = 130
 
@@ -149,7 +149,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _train(options: argparse.Namespace, overrides: list[str]) -> int:
     if options.help:
-        from ddpg_jax.runs.progress import SturdyConsole
+        from ddpg_jax.runs.loggers.progress import SturdyConsole
 
         SturdyConsole().print(options.parser.format_help() + fields_help(), **_PLAIN)
         return 0
@@ -158,7 +158,7 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> int:
     if options.resume == "auto" and options.run_dir is None:
         raise ConfigError("--resume auto needs --run-dir: the directory that an earlier start may have left")
     config = parse_config(options.config, overrides)
-    from ddpg_jax.runs.progress import SturdyConsole
+    from ddpg_jax.runs.loggers.progress import SturdyConsole
 
     console = SturdyConsole()
     shown: dict[str, Any] = {"overwrite": options.overwrite, "console": None if options.quiet else console}
@@ -168,7 +168,7 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> int:
     if options.distributed:
         run = _train_distributed(config, options, shown)
     else:
-        from ddpg_jax.training import train
+        from ddpg_jax.training.train import train
 
         again = {"resume": options.resume or "never", "init_from": options.init_from}
         run = train(config, options.run_dir, own_process=True, **again, **shown)
@@ -178,7 +178,7 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> int:
 
 def _show(console: Console, run: Run, record: str) -> None:
     """The table of a run that came to its end, and its files."""
-    from ddpg_jax.runs.tables import training_table
+    from ddpg_jax.cli.tables import training_table
 
     console.print(training_table(run.result))
     console.print(f"{run.directory}/learning_curve.png, result.json, {record}", **_PLAIN)
@@ -187,17 +187,17 @@ def _show(console: Console, run: Run, record: str) -> None:
 def _resume(options: argparse.Namespace, words: list[str]) -> int:
     overrides = right_overrides(words)
     from ddpg_jax.runs.directory import RunDirectory
-    from ddpg_jax.runs.progress import SturdyConsole
+    from ddpg_jax.runs.loggers.progress import SturdyConsole
 
     console = SturdyConsole()
     shown = None if options.quiet else console
     if RunDirectory(options.run_dir).sweep.is_file():
         if overrides or options.step is not None or options.into is not None:
             raise ConfigError("a sweep goes on as it was: resume takes no fields, --from or --run-dir for it")
-        from ddpg_jax.sweep import resume_sweep
+        from ddpg_jax.training.sweep.run import resume_sweep
 
         return _show_sweep(console, resume_sweep(options.run_dir, shown))
-    from ddpg_jax.training import resume_run
+    from ddpg_jax.training.train import resume_run
 
     where = {"step": options.step, "into": options.into}
     run = resume_run(options.run_dir, own_process=True, console=shown, **where, **overrides)
@@ -208,8 +208,8 @@ def _resume(options: argparse.Namespace, words: list[str]) -> int:
 def _verify(options: argparse.Namespace, words: list[str]) -> int:
     if words:
         raise ConfigError(f"verify takes no fields, but got {' '.join(words)}")
-    from ddpg_jax.runs.progress import SturdyConsole
-    from ddpg_jax.verify import verify
+    from ddpg_jax.cli.verify import verify
+    from ddpg_jax.runs.loggers.progress import SturdyConsole
 
     return verify(options.run_dir, SturdyConsole())
 
@@ -219,7 +219,7 @@ def _train_distributed(config: Config, options: argparse.Namespace, shown: dict[
         raise ConfigError("--distributed needs --run-dir: all processes write into one directory")
     if options.init_from is not None:
         raise ConfigError("--init-from has no effect with --distributed: begin the seeds of each process by themselves")
-    from ddpg_jax.distributed import join, train_distributed
+    from ddpg_jax.training.distributed import join, train_distributed
 
     join(options.coordinator, options.num_processes, options.process_id)
     return train_distributed(config, options.run_dir, resume=options.resume or "never", **shown)
@@ -228,8 +228,8 @@ def _train_distributed(config: Config, options: argparse.Namespace, shown: dict[
 def _reproduce(options: argparse.Namespace, words: list[str]) -> int:
     if words:
         raise ConfigError(f"reproduce takes no fields, but got {' '.join(words)}")
-    from ddpg_jax.reproduce import reproduce
-    from ddpg_jax.runs.progress import SturdyConsole
+    from ddpg_jax.cli.reproduce import reproduce
+    from ddpg_jax.runs.loggers.progress import SturdyConsole
 
     return reproduce(options.bundle, SturdyConsole())
 
@@ -238,11 +238,11 @@ def _sweep(options: argparse.Namespace, words: list[str]) -> int:
     overrides = right_overrides(words)
     if options.resume == "auto" and options.run_dir is None:
         raise ConfigError("--resume auto needs --run-dir: the directory that an earlier start may have left")
-    from ddpg_jax.grid import load_sweep
+    from ddpg_jax.training.sweep.grid import load_sweep
 
     sweep = load_sweep(options.sweep, overrides)
-    from ddpg_jax.runs.progress import SturdyConsole
-    from ddpg_jax.sweep import run_sweep
+    from ddpg_jax.runs.loggers.progress import SturdyConsole
+    from ddpg_jax.training.sweep.run import run_sweep
 
     console = SturdyConsole()
     shown: dict[str, Any] = {"overwrite": options.overwrite, "console": None if options.quiet else console}
@@ -251,7 +251,7 @@ def _sweep(options: argparse.Namespace, words: list[str]) -> int:
 
 def _show_sweep(console: Console, run: SweepRun) -> int:
     """The ranking of a sweep and its files; returns the exit code, and says how it goes on if it was interrupted."""
-    from ddpg_jax.runs.tables import ranking_table
+    from ddpg_jax.cli.tables import ranking_table
 
     console.print(ranking_table(run.result))
     names = ("ranking.png", "best.toml", "result.json", "metrics.jsonl")
@@ -265,9 +265,9 @@ def _show_sweep(console: Console, run: SweepRun) -> int:
 
 def _evaluate(options: argparse.Namespace, words: list[str]) -> int:
     overrides = right_overrides(words)
-    from ddpg_jax.inference import evaluate_run, load_run, record_videos
-    from ddpg_jax.runs.progress import SturdyConsole
-    from ddpg_jax.runs.tables import evaluation_table
+    from ddpg_jax.cli.tables import evaluation_table
+    from ddpg_jax.runs.inference import evaluate_run, load_run, record_videos
+    from ddpg_jax.runs.loggers.progress import SturdyConsole
 
     console = SturdyConsole()
     run = load_run(options.run_dir, **overrides)
@@ -281,6 +281,6 @@ def _evaluate(options: argparse.Namespace, words: list[str]) -> int:
 def _doctor(options: argparse.Namespace, words: list[str]) -> int:
     if words:
         raise ConfigError(f"doctor takes no arguments, but got {' '.join(words)}")
-    from ddpg_jax.doctor import examine, examine_determinism
+    from ddpg_jax.cli.doctor import examine, examine_determinism
 
     return examine_determinism() if options.determinism else examine()

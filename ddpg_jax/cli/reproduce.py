@@ -10,9 +10,9 @@ import numpy as np
 from rich.console import Console
 
 from ddpg_jax.errors import NotFiniteError
-from ddpg_jax.runs.bundle import Bundle, read_bundle
+from ddpg_jax.runs.failed_update import Bundle, read_bundle
 
-_PACKAGE = Path(__file__).parent
+_PACKAGE = Path(__file__).parents[1]
 
 
 def reproduce(path: str | Path, console: Console) -> int:

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from ddpg_jax.grid import short_values
-from ddpg_jax.reports.statistics import Summary, summarize
+from ddpg_jax.runs.plots import short_values
+from ddpg_jax.runs.statistics import Summary, summarize
 
 if TYPE_CHECKING:
-    from ddpg_jax.config import Config
-    from ddpg_jax.loops.report import Evaluation
+    from ddpg_jax.config.schema import Config
+    from ddpg_jax.types import Evaluation
 
 
 def training_table(result: dict[str, Any]) -> Table:

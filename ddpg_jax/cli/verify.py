@@ -8,9 +8,9 @@ from pathlib import Path
 from rich.console import Console
 
 from ddpg_jax.errors import StorageError
-from ddpg_jax.memory import human_bytes
-from ddpg_jax.runs.checkpoint import CheckpointStore, Found, digest
+from ddpg_jax.runs.checkpoints.store import CheckpointStore, Found, digest
 from ddpg_jax.runs.directory import RunDirectory
+from ddpg_jax.xla.memory import human_bytes
 
 
 def verify(run_dir: str | Path, console: Console) -> int:

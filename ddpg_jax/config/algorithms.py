@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
-from ddpg_jax.sections import CountOrZero, Fraction, Scale, Section
+from ddpg_jax.config.sections import CountOrZero, Fraction, Scale, Section
 
 Rate: TypeAlias = Annotated[float, Field(gt=0, le=1)]
 Widths: TypeAlias = Annotated[tuple[Annotated[int, Field(ge=1, le=65536)], ...], Field(min_length=1, max_length=32)]

@@ -7,7 +7,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from ddpg_jax.config import Config
+    from ddpg_jax.config.schema import Config
 
 
 class Effect(Enum):

@@ -16,7 +16,7 @@ import tomli_w
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from ddpg_jax.config import TAGS, Config, is_device_env, sections
+from ddpg_jax.config.schema import TAGS, Config, is_device_env, sections
 from ddpg_jax.errors import ConfigError
 
 

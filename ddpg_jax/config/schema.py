@@ -11,9 +11,8 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
-from ddpg_jax.errors import ConfigError
-from ddpg_jax.learners import AlgorithmConfig, D4PGConfig, DDPGConfig, FastTD3Config, TD3Config
-from ddpg_jax.sections import (
+from ddpg_jax.config.algorithms import AlgorithmConfig, D4PGConfig, DDPGConfig, FastTD3Config, TD3Config
+from ddpg_jax.config.sections import (
     CheckpointConfig,
     Count,
     EnvConfig,
@@ -32,6 +31,7 @@ from ddpg_jax.sections import (
     Seed,
     UniformReplayConfig,
 )
+from ddpg_jax.errors import ConfigError
 
 DEVICE_BACKENDS = ("jax", "phys2d", "gymnax", "brax", "playground")
 """What may stand before the colon in the id of an environment written in JAX."""
@@ -150,3 +150,23 @@ def with_values(config: Config, values: Mapping[str, Any]) -> Config:
         section, _, field = path.partition(".")
         config = config.model_copy(update={section: getattr(config, section).model_copy(update={field: value})})
     return config
+
+
+def chosen_loop(config: Config) -> str:
+    """The loop that trains a configuration: "host" or "device".
+
+    Raises:
+      ConfigError: the loop that is asked for cannot run the environment, or worker processes are asked for in vain.
+    """
+    identifier, native = config.env.id, "device" if is_device_env(config.env.id) else "host"
+    if config.loop not in ("auto", native):
+        what = "written in JAX" if native == "device" else "a gymnasium environment"
+        hint = "; its counterpart written in JAX is jax:pendulum" if identifier == "Pendulum-v1" else ""
+        raise ConfigError(
+            f'loop = "{config.loop}" cannot run env.id={identifier!r}, which is {what}: set loop to "{native}"{hint}'
+        )
+    if native == "host" and config.data_parallel > 1:
+        raise ConfigError(f"data_parallel={config.data_parallel} has no effect on the host loop: set it to 1")
+    if native == "device" and config.env.workers:
+        raise ConfigError(f"env.workers={config.env.workers} has no effect on {identifier!r}, which is written in JAX")
+    return native

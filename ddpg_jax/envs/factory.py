@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
-from ddpg_jax.envs.catalogue import make_device_env
-from ddpg_jax.envs.lanes import EpisodeSeedFn, Lanes, evaluation_seeds, training_seeds
-from ddpg_jax.envs.registry import describe, make_env
-from ddpg_jax.envs.workers import WorkerLanes
+from ddpg_jax.envs.device.backends import make_device_env
+from ddpg_jax.envs.host.make import describe, make_env
+from ddpg_jax.envs.host.vector import EpisodeSeedFn, Lanes, evaluation_seeds, training_seeds
+from ddpg_jax.envs.host.workers import AnyLanes, WorkerLanes
 
 if TYPE_CHECKING:
-    from ddpg_jax.config import Config
-    from ddpg_jax.sections import EnvConfig
+    from ddpg_jax.config.schema import Config
+    from ddpg_jax.config.sections import EnvConfig
     from ddpg_jax.types import DeviceEnv
-
-AnyLanes: TypeAlias = Lanes | WorkerLanes
 
 
 def training_lanes(config: Config) -> AnyLanes:

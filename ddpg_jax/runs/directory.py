@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ddpg_jax.errors import StorageError
-from ddpg_jax.runs import files
+from ddpg_jax.runs import filesystem as files
 
 _FILES = (
     "config.toml",

@@ -16,16 +16,16 @@ import jax
 import jax.numpy as jnp
 from safetensors import SafetensorError, safe_open
 
-from ddpg_jax.algorithms import make_agent
-from ddpg_jax.config import Config
+from ddpg_jax.agents.algorithms import make_agent
+from ddpg_jax.config.load import dump_toml, resolve
+from ddpg_jax.config.schema import Config
 from ddpg_jax.errors import StorageError
-from ddpg_jax.reading import dump_toml, resolve
 from ddpg_jax.rng import run_keys
-from ddpg_jax.runs import files
+from ddpg_jax.runs import filesystem as files
+from ddpg_jax.runs.arrays import leaf_of, serialized
 from ddpg_jax.runs.directory import RunDirectory
-from ddpg_jax.runs.manifest import leaf_of, serialized
+from ddpg_jax.runs.pytrees import from_host, to_host
 from ddpg_jax.runs.weights import as_spec
-from ddpg_jax.trees import from_host, to_host
 from ddpg_jax.types import Agent, Array, Batch, EnvSpec, HostArray, TrainState, Transition
 
 FORMAT = "ddpg_jax bundle 1"

@@ -13,19 +13,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpg_jax.algorithms import make_agent
-from ddpg_jax.config import Config, is_device_env
+from ddpg_jax.agents.algorithms import make_agent
+from ddpg_jax.config.load import read_toml, resolve
+from ddpg_jax.config.schema import Config, is_device_env
+from ddpg_jax.envs.device.rollout import evaluate_greedy
 from ddpg_jax.envs.factory import device_env, evaluation_lanes
-from ddpg_jax.envs.lanes import to_units
-from ddpg_jax.envs.video import record_episode
+from ddpg_jax.envs.host.make import make_env
+from ddpg_jax.envs.host.rollout import PolicyFn, ValueFn, evaluate_episodes, jit_policy, jit_value
+from ddpg_jax.envs.host.vector import to_units
+from ddpg_jax.envs.host.video import record_episode
 from ddpg_jax.errors import ConfigError, StorageError
-from ddpg_jax.loops.evaluate import PolicyFn, ValueFn, evaluate_episodes, evaluate_greedy, jit_policy, jit_value
-from ddpg_jax.loops.report import Evaluation
-from ddpg_jax.reading import read_toml, resolve
 from ddpg_jax.rng import run_keys
 from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.runs.weights import fitted, read_weights, stored_part
-from ddpg_jax.types import EnvSpec, HostArray, TrainState
+from ddpg_jax.types import EnvSpec, Evaluation, HostArray, TrainState
 
 HostPolicy: TypeAlias = Callable[[HostArray], HostArray]
 """`obs [E, *O] -> action [E, A]`, in the environment's units."""
@@ -174,7 +175,9 @@ def record_videos(run: LoadedRun, folder: str | Path) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(f"{folder} cannot hold videos: {error}") from error
+    env = run.config.env
+    make = partial(make_env, env.id, env.max_episode_steps, env.kwargs, render_mode="rgb_array")
     return [
-        record_episode(run.config.env, seed_policy(run, i), folder, f"seed-{seed}")
+        record_episode(make, seed_policy(run, i), folder, f"seed-{seed}", env.id)
         for i, seed in enumerate(run.config.seed_list)
     ]

@@ -10,8 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ddpg_jax.errors import StorageError
-from ddpg_jax.grid import short_values
-from ddpg_jax.reports.statistics import bootstrap_interval, interquartile_mean
+from ddpg_jax.runs.statistics import bootstrap_interval, interquartile_mean
 from ddpg_jax.types import HostArray
 
 
@@ -75,3 +74,12 @@ def learning_curve(path: Path, steps: HostArray, returns: HostArray, title: str)
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right", frameon=False)
     _save(figure, path)
+
+
+def short_values(values: Mapping[str, Any]) -> str:
+    """What a combination sets, by the last parts of the paths: `tau 0.01, sigma 0.2`."""
+    return ", ".join(f"{path.rpartition('.')[2]} {_short(value)}" for path, value in values.items())
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 
-from ddpg_jax.memory import available_cores
-from ddpg_jax.reports.statistics import summarize
+from ddpg_jax.runs.statistics import summarize
+from ddpg_jax.xla.memory import available_cores
 
 if TYPE_CHECKING:
-    from ddpg_jax.config import Config
-    from ddpg_jax.loops.report import Evaluation, Report
-    from ddpg_jax.types import HostArray
+    from ddpg_jax.config.schema import Config
+    from ddpg_jax.types import Evaluation, HostArray
 
 PACKAGES = ("ddpg-jax", "jax", "jaxlib", "flax", "optax", "gymnasium", "numpy", "mujoco")
 
@@ -29,7 +28,12 @@ class Evaluated(NamedTuple):
 
 
 def make_result(
-    config: Config, report: Report, evaluated: list[Evaluated], diverged: HostArray | None = None
+    config: Config,
+    step: int,
+    updates: int,
+    seconds: Mapping[str, float],
+    evaluated: list[Evaluated],
+    diverged: HostArray | None = None,
 ) -> dict[str, Any]:
     """Gathers the result of a run.
 
@@ -38,7 +42,9 @@ def make_result(
 
     Args:
       config: the run.
-      report: the last report of its loop.
+      step: environment steps of each seed.
+      updates: critic updates of each seed.
+      seconds: spent in each phase of the loop, "compile" among them.
       evaluated: all evaluations, in order, at least one.
       diverged: seeds that were frozen, bool `[S]`; they are named, and the statistics are those of the others.
 
@@ -47,7 +53,6 @@ def make_result(
     """
     kept = np.ones(len(config.seed_list), bool) if diverged is None else ~diverged
     summaries: list[dict[str, Any]] = [{"step": e.step, **summarize(e.evaluation.returns[kept])} for e in evaluated]
-    seconds = report.seconds
     running = sum(seconds.values()) - seconds["compile"]
     num_seeds = len(config.seed_list)
     return {
@@ -59,14 +64,14 @@ def make_result(
             if kept.all()
             else {"diverged_seeds": [s for s, keep in zip(config.seed_list, kept, strict=True) if not keep]}
         ),
-        "complete": report.step >= config.total_steps,
-        "env_steps_per_seed": report.step,
-        "updates_per_seed": report.updates,
+        "complete": step >= config.total_steps,
+        "env_steps_per_seed": step,
+        "updates_per_seed": updates,
         "final": summaries[-1] | {"lengths": evaluated[-1].evaluation.lengths[kept].tolist()},
         "best": max(summaries, key=lambda s: s["interquartile_mean"]),
         "seconds": {**seconds, "training": running},
-        "env_steps_per_second": report.step * num_seeds / running,
-        "updates_per_second": report.updates * num_seeds / running,
+        "env_steps_per_second": step * num_seeds / running,
+        "updates_per_second": updates * num_seeds / running,
         **environment(),
     }
 

@@ -12,11 +12,11 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from ddpg_jax.errors import StorageError
-from ddpg_jax.runs import files
-from ddpg_jax.runs.checkpoint import CheckpointStore, Found
+from ddpg_jax.runs import filesystem as files
+from ddpg_jax.runs.arrays import leaf_of, serialized
+from ddpg_jax.runs.checkpoints.store import CheckpointStore, Found
 from ddpg_jax.runs.directory import RunDirectory
-from ddpg_jax.runs.manifest import leaf_of, serialized
-from ddpg_jax.trees import from_host, to_host
+from ddpg_jax.runs.pytrees import from_host, to_host
 from ddpg_jax.types import EnvSpec, HostArray, TrainState, Tree
 
 FORMAT = "ddpg_jax weights 1"

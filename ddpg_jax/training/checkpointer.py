@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ddpg_jax.errors import StorageError
-from ddpg_jax.runs.checkpoint import Checkpoint, CheckpointStore
+from ddpg_jax.runs.checkpoints.store import Checkpoint, CheckpointStore
 
 if TYPE_CHECKING:
-    from ddpg_jax.runs.signals import StopRequest
-    from ddpg_jax.sections import CheckpointConfig
+    from ddpg_jax.config.sections import CheckpointConfig
+    from ddpg_jax.training.signals import StopRequest
 
 MOST_FAILURES = 10
 """Failures in a row after which a run gives up."""

@@ -17,14 +17,14 @@ import numpy as np
 from jax.experimental import multihost_utils
 from rich.console import Console
 
-from ddpg_jax.config import Config
-from ddpg_jax.driving import Run
+from ddpg_jax.config.load import dump_toml
+from ddpg_jax.config.schema import Config
 from ddpg_jax.errors import ConfigError, DdpgJaxError, StorageError
-from ddpg_jax.reading import dump_toml
-from ddpg_jax.reports.plots import learning_curve
-from ddpg_jax.reports.statistics import summarize
 from ddpg_jax.runs.directory import RunDirectory
-from ddpg_jax.training import train
+from ddpg_jax.runs.plots import learning_curve
+from ddpg_jax.runs.statistics import summarize
+from ddpg_jax.training.runner import Run
+from ddpg_jax.training.train import train
 from ddpg_jax.types import HostArray
 
 

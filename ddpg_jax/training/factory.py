@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import jax
 
-from ddpg_jax.algorithms import make_agent
-from ddpg_jax.envs.catalogue import chosen_loop
+from ddpg_jax.agents.algorithms import make_agent
+from ddpg_jax.config.schema import chosen_loop
 from ddpg_jax.envs.factory import device_env, evaluation_lanes, training_lanes
+from ddpg_jax.envs.host.rollout import evaluate_episodes, jit_policy, jit_value
 from ddpg_jax.errors import ConfigError
-from ddpg_jax.loops.compiled import (
+from ddpg_jax.replay.factory import make_ring
+from ddpg_jax.rng import run_keys
+from ddpg_jax.training.device.compile import (
     Compiled,
     compile_program,
     free_bytes,
@@ -22,38 +25,16 @@ from ddpg_jax.loops.compiled import (
     memory_bytes,
     padded,
 )
-from ddpg_jax.loops.device import device_loop, first_lanes, reports
-from ddpg_jax.loops.device_state import restored
-from ddpg_jax.loops.evaluate import evaluate_episodes, jit_policy, jit_value
-from ddpg_jax.loops.host import host_loop
-from ddpg_jax.loops.host_state import Begun, taken_up
-from ddpg_jax.loops.report import BeginFn, Evaluation, Report, Snapshot, WantedFn, as_made, never
-from ddpg_jax.loops.schedule import prioritization
-from ddpg_jax.memory import human_bytes
-from ddpg_jax.replay.prioritized import PrioritizedRing
-from ddpg_jax.replay.ring import Ring
-from ddpg_jax.rng import run_keys
-from ddpg_jax.types import EnvSpec, TrainState
+from ddpg_jax.training.device.loop import device_loop, first_lanes, reports
+from ddpg_jax.training.device.snapshot import restored
+from ddpg_jax.training.host.loop import host_loop
+from ddpg_jax.training.host.snapshot import Begun, taken_up
+from ddpg_jax.training.report import BeginFn, Loop, WantedFn, as_made, never
+from ddpg_jax.types import Evaluation, Snapshot
+from ddpg_jax.xla.memory import human_bytes
 
 if TYPE_CHECKING:
-    from ddpg_jax.config import Config
-
-
-class Loop(NamedTuple):
-    """A loop about to begin, and what judges its learner.
-
-    Attributes:
-      spec: the environment.
-      reports: the loop.
-      evaluate: one greedy episode from each of the bank of evaluation episodes.
-      begun_again: environments whose episode in progress had to be given up, as it did not repeat itself when it was
-        played again; 0: the loop goes on to the bit.
-    """
-
-    spec: EnvSpec
-    reports: Iterator[Report]
-    evaluate: Callable[[TrainState], Evaluation]
-    begun_again: int = 0
+    from ddpg_jax.config.schema import Config
 
 
 def start(
@@ -114,29 +95,6 @@ def _device(config: Config, stack: ExitStack, snapshot: Snapshot | None, wanted:
         lambda state: Evaluation(*first_lanes(jax.device_get(compiled.evaluate(state, {})), len(seeds))),
     )
 
-
-def make_ring(config: Config, spec: EnvSpec) -> Ring:
-    """An empty replay of the host loop.
-
-    Raises:
-      ConfigError: it does not fit into memory.
-    """
-    kind, rule = _RINGS[config.replay.kind]
-    return kind(
-        spec,
-        config.seed_list,
-        num_envs=config.env.num_envs,
-        capacity=config.replay.capacity,
-        n_step=config.algorithm.n_step,
-        gamma=config.algorithm.gamma,
-        **rule(config),
-    )
-
-
-_RINGS: dict[str, tuple[Callable[..., Ring], Callable[[Config], dict[str, Any]]]] = {
-    "uniform": (Ring, lambda config: {}),
-    "prioritized": (PrioritizedRing, lambda config: {"rule": prioritization(config)}),
-}
 
 _LOOPS: dict[str, Callable[[Config, ExitStack, Snapshot | None, WantedFn, BeginFn], Loop]] = {
     "host": _host,

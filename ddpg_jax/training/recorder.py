@@ -13,21 +13,23 @@ import numpy as np
 from rich.console import Console
 
 from ddpg_jax.errors import NotFiniteError
-from ddpg_jax.loops.report import Evaluation, Report, Row, Snapshot
-from ddpg_jax.loops.schedule import is_due
-from ddpg_jax.reports.result import Evaluated, environment
-from ddpg_jax.reports.statistics import interquartile_mean
-from ddpg_jax.runs.bundle import write_bundle
-from ddpg_jax.runs.checkpoint import Checkpoint
-from ddpg_jax.runs.metrics import JsonLines, Sink, TensorBoard
-from ddpg_jax.runs.progress import ProgressDisplay, Status, rates
-from ddpg_jax.runs.segments import snapshot_rows
-from ddpg_jax.types import HostArray
+from ddpg_jax.runs.checkpoints.rows import snapshot_rows
+from ddpg_jax.runs.checkpoints.store import Checkpoint
+from ddpg_jax.runs.failed_update import write_bundle
+from ddpg_jax.runs.loggers.jsonl import JsonLines
+from ddpg_jax.runs.loggers.logger import Sink
+from ddpg_jax.runs.loggers.progress import ProgressDisplay, Status, rates
+from ddpg_jax.runs.loggers.tensorboard import TensorBoard
+from ddpg_jax.runs.result import Evaluated, environment
+from ddpg_jax.runs.statistics import interquartile_mean
+from ddpg_jax.training.report import Report
+from ddpg_jax.training.schedule import is_due
+from ddpg_jax.types import Evaluation, HostArray, Row, Snapshot
 
 if TYPE_CHECKING:
-    from ddpg_jax.config import Config
-    from ddpg_jax.loops.start import Loop
+    from ddpg_jax.config.schema import Config
     from ddpg_jax.runs.directory import RunDirectory
+    from ddpg_jax.training.report import Loop
 
 _EVALUATIONS, _DIVERGED = "evaluations", "diverged"
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from ddpg_jax.types import Batch, HostArray, TrainState
+from ddpg_jax.types import Batch, EnvSpec, Evaluation, Row, Snapshot, TrainState
 
 if TYPE_CHECKING:
     from ddpg_jax.errors import EnvironmentFault
-
-Row: TypeAlias = dict[str, Any]
-"""One line of the record: event, seed, step, and numbers; only what the configuration determines."""
 
 
 METRICS = (
@@ -29,53 +26,6 @@ not finite; the others are 0 then, and do not count."""
 
 DIAGNOSTICS = ("critic_dead", "actor_dead", "target_distance")
 """What is logged of the learner at a report, in the order of the arrays: see `Agent.diagnose`."""
-
-
-class Evaluation(NamedTuple):
-    """Episodes of the greedy policy; NumPy arrays once they have left the device.
-
-    Attributes:
-      returns: sum of rewards, `[S, episodes]`.
-      lengths: steps, `[S, episodes]`.
-      discounted: sum of gamma^t r_t; where a time limit cut the episode after T steps, with gamma^T times what the
-        critics predict of its last observation, as the return of a policy goes on there. `[S, episodes]`.
-      predicted: what the critics predicted of the first observation, `[S, episodes]`.
-    """
-
-    returns: Any
-    lengths: Any
-    discounted: Any
-    predicted: Any
-
-    @property
-    def q_bias(self) -> Any:
-        """By how much the critics promise more than the policy gets: mean of predicted − discounted, `[S]`.
-
-        References:
-          Fujimoto et al., figure 1 (arXiv:1802.09477).
-        """
-        return (self.predicted - self.discounted).mean(-1)
-
-
-class Snapshot(NamedTuple):
-    """All that a loop needs to go on where it was, to the bit.
-
-    Attributes:
-      arrays: by name; whole in every snapshot.
-      first_row: of the replay's rows, numbered since the run began, the first that is held.
-      stop_row: the one after the last.
-      read_rows: `(first, stop) -> rows` by name, leaves `[stop - first, ...]`.
-      seconds: spent so far, by phase.
-      untaken: the rows of the report here, which the loop makes again, as whoever heard it failed; None: no report is
-        to be made again.
-    """
-
-    arrays: Mapping[str, HostArray]
-    first_row: int
-    stop_row: int
-    read_rows: Callable[[int, int], Mapping[str, HostArray]]
-    seconds: dict[str, float]
-    untaken: list[Row] | None = None
 
 
 WantedFn: TypeAlias = Callable[[int], bool]
@@ -130,3 +80,20 @@ class Report(NamedTuple):
     due: bool = True
     fault: EnvironmentFault | None = None
     batches: BatchesFn = no_batches
+
+
+class Loop(NamedTuple):
+    """A loop about to begin, and what judges its learner.
+
+    Attributes:
+      spec: the environment.
+      reports: the loop.
+      evaluate: one greedy episode from each of the bank of evaluation episodes.
+      begun_again: environments whose episode in progress had to be given up, as it did not repeat itself when it was
+        played again; 0: the loop goes on to the bit.
+    """
+
+    spec: EnvSpec
+    reports: Iterator[Report]
+    evaluate: Callable[[TrainState], Evaluation]
+    begun_again: int = 0

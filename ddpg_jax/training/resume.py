@@ -10,21 +10,21 @@ from typing import Any
 from pydantic import ValidationError
 from rich.console import Console
 
-from ddpg_jax.changes import Effect, compare
-from ddpg_jax.config import Config
-from ddpg_jax.driving import Run, drive, fresh, run_name
+from ddpg_jax.config.diff import Effect, compare
+from ddpg_jax.config.load import dump_toml
+from ddpg_jax.config.schema import Config
 from ddpg_jax.errors import ConfigError, StorageError
-from ddpg_jax.loops.report import BeginFn, as_made
-from ddpg_jax.loops.start import start
-from ddpg_jax.reading import dump_toml
-from ddpg_jax.reports.result import other_environment
-from ddpg_jax.runs.checkpoint import Checkpoint, CheckpointStore
+from ddpg_jax.runs.checkpoints.store import Checkpoint, CheckpointStore
 from ddpg_jax.runs.directory import RunDirectory
-from ddpg_jax.runs.progress import speaker
-from ddpg_jax.runs.record import Begin, Record
-from ddpg_jax.runs.saver import Saver
-from ddpg_jax.runs.signals import StopRequest
+from ddpg_jax.runs.loggers.progress import speaker
+from ddpg_jax.runs.result import other_environment
 from ddpg_jax.runs.weights import as_spec, open_weights
+from ddpg_jax.training.checkpointer import Saver
+from ddpg_jax.training.factory import start
+from ddpg_jax.training.recorder import Begin, Record
+from ddpg_jax.training.report import BeginFn, as_made
+from ddpg_jax.training.runner import Run, drive, fresh, run_name
+from ddpg_jax.training.signals import StopRequest
 from ddpg_jax.types import EnvSpec
 
 

@@ -9,18 +9,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ddpg_jax.config import Config
+from ddpg_jax.config.schema import Config
 from ddpg_jax.errors import DdpgJaxError, EnvironmentFault, Interrupted, StorageError
-from ddpg_jax.loops.device import first_lanes
-from ddpg_jax.loops.report import BeginFn, Report, as_made
-from ddpg_jax.loops.start import Loop
-from ddpg_jax.reports.plots import learning_curve
-from ddpg_jax.reports.result import make_result
-from ddpg_jax.runs.checkpoint import CheckpointStore
+from ddpg_jax.runs.checkpoints.store import CheckpointStore
 from ddpg_jax.runs.directory import RunDirectory
-from ddpg_jax.runs.record import Begin, Record
-from ddpg_jax.runs.saver import Saver
+from ddpg_jax.runs.plots import learning_curve
+from ddpg_jax.runs.result import make_result
 from ddpg_jax.runs.weights import Weights, beginning_with, save_weights, stored_part
+from ddpg_jax.training.checkpointer import Saver
+from ddpg_jax.training.device.loop import first_lanes
+from ddpg_jax.training.recorder import Begin, Record
+from ddpg_jax.training.report import BeginFn, Loop, Report, as_made
 
 
 class Run(NamedTuple):
@@ -63,7 +62,9 @@ def drive(
     last = _to_the_end(config, loop, directory, record, saver, store)
     state = first_lanes(last.state, len(config.seed_list))
     save_weights(directory.weights, stored_part(state), loop.spec)
-    result = make_result(config, last, record.evaluated, record.diverged) | record.history
+    result = (
+        make_result(config, last.step, last.updates, last.seconds, record.evaluated, record.diverged) | record.history
+    )
     steps = np.array([e.step for e in record.evaluated])
     means = np.stack([e.evaluation.returns.mean(1)[~record.diverged] for e in record.evaluated])
     learning_curve(directory.learning_curve, steps, means, f"{config.env.id}, {config.algorithm.name}")

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from fractions import Fraction
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple
 
-from ddpg_jax.equations.priorities import Prioritization
 from ddpg_jax.errors import ConfigError
 
 if TYPE_CHECKING:
-    from ddpg_jax.config import Config
-    from ddpg_jax.sections import PrioritizedReplayConfig
+    from ddpg_jax.config.schema import Config
 
 
 def is_due(step: int, every: int, stride: int) -> bool:
@@ -42,13 +40,6 @@ def chunks(config: Config, *periods: int, start: int = 0) -> Iterator[tuple[int,
         stop = min([last, *(-(-step // num_envs) for step in following)])
         yield start, stop
         start = stop
-
-
-def prioritization(config: Config) -> Prioritization:
-    """How prioritised replay weighs and draws, if it is configured: its numbers may be traced."""
-    replay = cast("PrioritizedReplayConfig", config.replay)
-    last = config.updates_owed(config.total_steps)
-    return Prioritization(replay.alpha, replay.beta, replay.beta_end, replay.epsilon, updates=last)
 
 
 def updates_per_call(config: Config) -> int:

@@ -8,20 +8,20 @@ from typing import Any, Literal
 
 from rich.console import Console
 
-from ddpg_jax.config import Config
-from ddpg_jax.driving import Run, drive, fresh, run_name
+from ddpg_jax.config.load import dump_toml, read_toml, resolve
+from ddpg_jax.config.schema import Config
 from ddpg_jax.errors import ConfigError
-from ddpg_jax.loops.process import suit_process
-from ddpg_jax.loops.start import start
-from ddpg_jax.reading import dump_toml, read_toml, resolve
-from ddpg_jax.resuming import branch_off, go_on
-from ddpg_jax.runs.checkpoint import CheckpointStore
+from ddpg_jax.runs.checkpoints.store import CheckpointStore
 from ddpg_jax.runs.directory import RunDirectory
-from ddpg_jax.runs.progress import speaker
-from ddpg_jax.runs.record import Record
-from ddpg_jax.runs.saver import Saver
-from ddpg_jax.runs.signals import StopRequest
+from ddpg_jax.runs.loggers.progress import speaker
 from ddpg_jax.runs.weights import read_weights
+from ddpg_jax.training.checkpointer import Saver
+from ddpg_jax.training.factory import start
+from ddpg_jax.training.recorder import Record
+from ddpg_jax.training.resume import branch_off, go_on
+from ddpg_jax.training.runner import Run, drive, fresh, run_name
+from ddpg_jax.training.signals import StopRequest
+from ddpg_jax.xla.tuning import suit_process
 
 
 def train(

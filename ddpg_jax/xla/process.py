@@ -8,35 +8,12 @@ from typing import TYPE_CHECKING
 
 import jax
 
-from ddpg_jax.envs.catalogue import chosen_loop
-from ddpg_jax.memory import available_cores
-
-if TYPE_CHECKING:
-    from ddpg_jax.config import Config
-
-MOST_ROWS, MOST_SEEDS, MOST_CRITICS = 64, 8, 4
-"""Batches, seeds and critics up to which one thread beside narrow networks was faster, with equal numbers."""
+from ddpg_jax.xla.memory import available_cores
 
 _one_thread = False
 
-
-def suit_process(config: Config, *, alone: bool) -> None:
-    """Gives XLA the devices and threads with which a run is fastest; call it before jax is used.
-
-    Args:
-      config: the run.
-      alone: whether this process is for that run only, so that its threads may be what suits it.
-
-    Raises:
-      ConfigError: the loop that is asked for cannot run the environment.
-    """
-    algorithm, on_device = config.algorithm, chosen_loop(config) == "device"
-    few = len(config.seed_list) <= MOST_SEEDS and getattr(algorithm, "num_critics", 1) <= MOST_CRITICS
-    small = algorithm.narrow and algorithm.batch_size <= MOST_ROWS and few
-    if alone and small and not (on_device and config.most_devices > 1):
-        keep_to_one_thread()
-    elif on_device:
-        spread_over_cores()
+if TYPE_CHECKING:
+    pass
 
 
 def spread_over_cores() -> None:
@@ -72,12 +49,12 @@ def keep_to_one_thread() -> None:
 
 
 def limited_to_one_thread() -> bool:
-    """Whether `keep_to_one_thread` had its effect in this process."""
+    """Whether `keep_to_one_thread` had its effect in this process; programs compiled for other threads differ."""
     return _one_thread
 
 
 def _jax_in_use() -> bool:
-    """Whether devices and threads are settled."""
+    """Whether devices and threads are settled: jax refuses to set their number then, even to what it is."""
     try:
         jax.config.update("jax_num_cpu_devices", jax.config.jax_num_cpu_devices)  # pyright: ignore[reportAttributeAccessIssue]
     except RuntimeError:

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from ddpg_jax.agents.algorithms import make_agent
 from ddpg_jax.agents.exploration import PLACES, additive, epsilon_uniform, parameter, perturbed
+from ddpg_jax.agents.factory import make_exploration
 from ddpg_jax.agents.noise import Counted, gaussian, ornstein_uhlenbeck, zero
-from ddpg_jax.algorithms import make_agent
-from ddpg_jax.config import with_values
-from ddpg_jax.parts import make_exploration
-from ddpg_jax.reading import load_config
+from ddpg_jax.config.load import load_config
+from ddpg_jax.config.schema import with_values
 from ddpg_jax.rng import explore_keys, run_keys
 
 START, GOING_ON = jnp.array(True), jnp.array(False)

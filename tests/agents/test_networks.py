@@ -5,8 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddpg_jax.agents.networks import Shape, bfloat16_dot, ensemble, identity, mlp_actor, mlp_critic, uniform_law
-from ddpg_jax.types import BATCH, Trace
+from ddpg_jax.agents.modules import Shape, uniform_law
+from ddpg_jax.agents.networks import ensemble, identity, mlp_actor, mlp_critic
+from ddpg_jax.agents.precision import bfloat16_dot
+from ddpg_jax.agents.slots import Trace
+from ddpg_jax.types import BATCH
 
 OBS, ACTION, HIDDEN = 5, 3, Shape((12, 10))
 S = np.linspace(-1.0, 1.0, OBS, dtype=np.float32)

@@ -17,7 +17,7 @@ from ddpg_jax.agents.noise import (
     scheduled,
     zero,
 )
-from ddpg_jax.types import Noise
+from ddpg_jax.agents.slots import Noise
 
 START, GOING_ON = jnp.array(True), jnp.array(False)
 

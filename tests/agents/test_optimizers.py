@@ -12,8 +12,8 @@ import optax
 import pytest
 
 import ddpg_jax as dj
+from ddpg_jax.agents.factory import make_optimizers
 from ddpg_jax.agents.optimizers import Held, held, held_adam
-from ddpg_jax.parts import make_optimizers
 
 PARAMS = {"w": jnp.array([[0.5, -1.0], [2.0, 0.25]]), "b": jnp.array([0.1, 0.0])}
 

@@ -10,21 +10,21 @@ import optax
 import pytest
 from numpy_reference import Adam, Learned, algorithm_1, diagnosed, forward, in_numpy
 
-from ddpg_jax.agents import networks, noise
+from ddpg_jax.agents import modules, networks, noise
 from ddpg_jax.agents.exploration import additive
 from ddpg_jax.agents.heads import scalar
-from ddpg_jax.agents.measures import global_norm
 from ddpg_jax.agents.networks import stateless
 from ddpg_jax.agents.policy_gradient import policy_gradient
-from ddpg_jax.agents.slots import polyak
+from ddpg_jax.agents.targets import polyak
 from ddpg_jax.equations.priorities import Prioritization
-from ddpg_jax.replay.prioritized import PrioritizedRing
+from ddpg_jax.replay.host.prioritized import PrioritizedRing
 from ddpg_jax.rng import HostStream, explore_keys, run_keys
 from ddpg_jax.types import Batch, EnvSpec, Params, Step, Transition
+from ddpg_jax.xla.norm import global_norm
 
 FROZEN = optax.set_to_zero()
 STAY = polyak(0.0)
-SHAPE = networks.Shape((8,))
+SHAPE = modules.Shape((8,))
 
 
 def run_key(seed):

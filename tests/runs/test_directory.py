@@ -13,7 +13,7 @@ from tiny_run import finished_run, tiny_config
 
 import ddpg_jax as dj
 from ddpg_jax.errors import EnvironmentFault, StorageError
-from ddpg_jax.runs import files
+from ddpg_jax.runs import filesystem as files
 from ddpg_jax.runs.directory import RunDirectory
 
 

@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 from tiny_run import finished_run
 
 from ddpg_jax.errors import StorageError
-from ddpg_jax.inference import load_run
+from ddpg_jax.runs.inference import load_run
 from ddpg_jax.runs.weights import fitted, open_weights, save_weights, stored_part
 from ddpg_jax.types import EnvSpec
 

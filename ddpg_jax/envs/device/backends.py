@@ -10,12 +10,12 @@ import importlib.util
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from ddpg_jax.config import is_device_env
 from ddpg_jax.errors import ConfigError, EnvironmentFault
 from ddpg_jax.types import DeviceEnv
 
 if TYPE_CHECKING:
-    from ddpg_jax.config import Config
+    pass
+
 
 MakeFn: TypeAlias = Callable[[str, int | None, Mapping[str, Any]], DeviceEnv]
 """`(name, max_episode_steps, kwargs) -> DeviceEnv`; without a time limit, the back-end's own."""
@@ -40,7 +40,7 @@ NATIVE = ("pendulum", "probe-constant", "probe-observed", "probe-delayed", "prob
 
 
 def _native(name: str, max_episode_steps: int | None, kwargs: Mapping[str, Any]) -> DeviceEnv:
-    from ddpg_jax.envs import pendulum, probes
+    from ddpg_jax.envs.device import pendulum, probes
 
     makers: dict[str, Callable[..., DeviceEnv]] = {
         "pendulum": pendulum.pendulum,
@@ -55,25 +55,25 @@ def _native(name: str, max_episode_steps: int | None, kwargs: Mapping[str, Any])
 
 
 def _functional(name: str, max_episode_steps: int | None, kwargs: Mapping[str, Any]) -> DeviceEnv:
-    from ddpg_jax.envs.adapters.functional import functional
+    from ddpg_jax.envs.device.adapters.functional import functional
 
     return functional(name, max_episode_steps, kwargs)
 
 
 def _gymnax(name: str, max_episode_steps: int | None, kwargs: Mapping[str, Any]) -> DeviceEnv:
-    from ddpg_jax.envs.adapters.gymnax import gymnax_env
+    from ddpg_jax.envs.device.adapters.gymnax import gymnax_env
 
     return gymnax_env(name, max_episode_steps, kwargs)
 
 
 def _brax(name: str, max_episode_steps: int | None, kwargs: Mapping[str, Any]) -> DeviceEnv:
-    from ddpg_jax.envs.adapters.brax import brax_env
+    from ddpg_jax.envs.device.adapters.brax import brax_env
 
     return brax_env(name, max_episode_steps, kwargs)
 
 
 def _playground(name: str, max_episode_steps: int | None, kwargs: Mapping[str, Any]) -> DeviceEnv:
-    from ddpg_jax.envs.adapters.playground import playground_env
+    from ddpg_jax.envs.device.adapters.playground import playground_env
 
     return playground_env(name, max_episode_steps, kwargs)
 
@@ -97,26 +97,6 @@ def unknown_device_env(identifier: str) -> str | None:
         return None
     close = difflib.get_close_matches(name, NATIVE, n=1)
     return f"there is no such environment; did you mean jax:{close[0]}?" if close else f"there are {', '.join(NATIVE)}"
-
-
-def chosen_loop(config: Config) -> str:
-    """The loop that trains a configuration: "host" or "device".
-
-    Raises:
-      ConfigError: the loop that is asked for cannot run the environment, or worker processes are asked for in vain.
-    """
-    identifier, native = config.env.id, "device" if is_device_env(config.env.id) else "host"
-    if config.loop not in ("auto", native):
-        what = "written in JAX" if native == "device" else "a gymnasium environment"
-        hint = "; its counterpart written in JAX is jax:pendulum" if identifier == "Pendulum-v1" else ""
-        raise ConfigError(
-            f'loop = "{config.loop}" cannot run env.id={identifier!r}, which is {what}: set loop to "{native}"{hint}'
-        )
-    if native == "host" and config.data_parallel > 1:
-        raise ConfigError(f"data_parallel={config.data_parallel} has no effect on the host loop: set it to 1")
-    if native == "device" and config.env.workers:
-        raise ConfigError(f"env.workers={config.env.workers} has no effect on {identifier!r}, which is written in JAX")
-    return native
 
 
 def make_device_env(identifier: str, max_episode_steps: int | None, kwargs: Mapping[str, Any]) -> DeviceEnv:

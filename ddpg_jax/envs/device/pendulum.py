@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ddpg_jax.envs.protocol import episodic
+from ddpg_jax.envs.device.autoreset import episodic
 from ddpg_jax.types import Array, DeviceEnv, EnvSpec
 
 TIME_LIMIT = 200

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from ddpg_jax.envs.protocol import episodic
+from ddpg_jax.envs.device.autoreset import episodic
 from ddpg_jax.types import Array, DeviceEnv, EnvSpec
 
 _SPEC = EnvSpec((1,), "float32", (-1.0,), (1.0,))

@@ -13,8 +13,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ddpg_jax.envs.alarm import Alarm
-from ddpg_jax.envs.registry import GymEnv, describe
+from ddpg_jax.envs.host.make import GymEnv, describe
+from ddpg_jax.envs.host.timeout import Alarm
 from ddpg_jax.errors import EnvironmentFault
 from ddpg_jax.rng import derived_seed
 from ddpg_jax.types import EnvSpec, HostArray, Step

@@ -5,28 +5,27 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import gymnasium
 import numpy as np
 
-from ddpg_jax.envs.lanes import evaluation_seeds
-from ddpg_jax.envs.registry import make_env
+from ddpg_jax.envs.host.vector import evaluation_seeds
 from ddpg_jax.errors import EnvironmentFault
 from ddpg_jax.types import HostArray
 
-if TYPE_CHECKING:
-    from ddpg_jax.sections import EnvConfig
 
-
-def record_episode(env: EnvConfig, policy: Callable[[HostArray], HostArray], folder: Path, name: str) -> Path:
+def record_episode(
+    make: Callable[[], Any], policy: Callable[[HostArray], HostArray], folder: Path, name: str, identifier: str
+) -> Path:
     """Records the first episode of the bank of evaluation seeds.
 
     Args:
-      env: the environment.
+      make: makes an environment with the render mode `rgb_array`.
       policy: `obs [E, *O] -> action [E, A]`, in the environment's units.
       folder: where the file goes; it is made.
       name: name of the file, without ending.
+      identifier: of the environment, for messages.
 
     Returns:
       The MP4 file.
@@ -34,7 +33,7 @@ def record_episode(env: EnvConfig, policy: Callable[[HostArray], HostArray], fol
     Raises:
       EnvironmentFault: the environment cannot be made or cannot draw itself.
     """
-    plain = make_env(env.id, env.max_episode_steps, env.kwargs, render_mode="rgb_array")
+    plain = make()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the folder may exist
@@ -50,6 +49,6 @@ def record_episode(env: EnvConfig, policy: Callable[[HostArray], HostArray], fol
             recorder.close()
     except Exception as error:  # whatever its drawing library raises
         plain.close()
-        raise EnvironmentFault(f"env.id={env.id!r} cannot be drawn: {error}") from error
+        raise EnvironmentFault(f"env.id={identifier!r} cannot be drawn: {error}") from error
     written = folder / f"{name}-episode-0.mp4"
     return written.rename(folder / f"{name}.mp4")

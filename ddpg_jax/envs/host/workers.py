@@ -17,13 +17,17 @@ from multiprocessing import resource_tracker, util
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.shared_memory import SharedMemory
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from ddpg_jax.envs.lanes import EpisodeSeedFn, Lanes, MakeFn
+from ddpg_jax.envs.host.vector import EpisodeSeedFn, Lanes, MakeFn
 from ddpg_jax.errors import EnvironmentFault
 from ddpg_jax.types import EnvSpec, HostArray, Step
+
+if TYPE_CHECKING:
+    pass
+
 
 _START_SECONDS = 120.0
 _LOOK_SECONDS = 0.5
@@ -256,3 +260,6 @@ def _work(
         pipe.send_bytes(str(error).encode())
     except (EOFError, ConnectionError):
         pass  # the parent closed the pipe, or is gone
+
+
+AnyLanes: TypeAlias = Lanes | WorkerLanes

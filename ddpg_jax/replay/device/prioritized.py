@@ -11,8 +11,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from ddpg_jax.equations.priorities import Prioritization, annealed_beta, importance_weight, priority
-from ddpg_jax.replay import device_tree
-from ddpg_jax.replay.device import DeviceReplay, Position, Rows, gather, ring_steps, uniform
+from ddpg_jax.replay.device import sum_tree as device_tree
+from ddpg_jax.replay.device.ring import DeviceReplay, Position, Rows, gather, ring_steps, uniform
 from ddpg_jax.types import Array, Batch, EnvSpec, Step
 
 SMALLEST_PRIORITY = 1e-30

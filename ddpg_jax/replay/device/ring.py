@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddpg_jax.equations.returns import fold_steps
-from ddpg_jax.replay.prefetch import prefetched
 from ddpg_jax.types import Array, Batch, EnvSpec, Step, Transition, Tree
+from ddpg_jax.xla.gather import prefetched
 
 
 class Position(NamedTuple):

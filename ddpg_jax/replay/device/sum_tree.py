@@ -16,8 +16,8 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 
-from ddpg_jax.replay.prefetch import prefetched
 from ddpg_jax.types import Array
+from ddpg_jax.xla.gather import prefetched
 
 FAN_OUT = 16
 """Children of a node, a cache line of them. On a CPU faster than 8 and 32 for a million slots."""

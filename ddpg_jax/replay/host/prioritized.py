@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ddpg_jax.equations.priorities import Prioritization, annealed_beta, importance_weight, priority
-from ddpg_jax.replay.ring import ReadRowsFn, Ring
-from ddpg_jax.replay.sum_tree import BYTES_PER_SLOT, SumTree
+from ddpg_jax.replay.host.ring import ReadRowsFn, Ring
+from ddpg_jax.replay.host.sum_tree import BYTES_PER_SLOT, SumTree
 from ddpg_jax.types import EnvSpec, HostArray, Step
 
 _NONE = np.finfo(np.float64).tiny

@@ -16,9 +16,9 @@ import numpy as np
 
 from ddpg_jax.equations.returns import fold_steps
 from ddpg_jax.errors import ConfigError
-from ddpg_jax.memory import available_bytes, human_bytes
 from ddpg_jax.rng import HostStream
 from ddpg_jax.types import Batch, EnvSpec, HostArray, Step, Transition
+from ddpg_jax.xla.memory import available_bytes, human_bytes
 
 _FOLDED = ("reward", "terminated", "truncated")
 _BLOCK = 2**14

@@ -13,8 +13,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from ddpg_jax.errors import StorageError
-from ddpg_jax.runs import files
-from ddpg_jax.runs.manifest import FORMAT, Manifest, canonical, check_layout
+from ddpg_jax.runs import filesystem as files
+from ddpg_jax.runs.checkpoints.manifest import FORMAT, Manifest, canonical, check_layout
 
 _FOR_NOW = {
     getattr(errno, name)

@@ -8,21 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ddpg_jax.loops.report import Snapshot
-from ddpg_jax.runs import files
-from ddpg_jax.runs.manifest import (
-    MOST_SEGMENTS,
-    Leaf,
-    Manifest,
-    Segment,
-    bytes_of,
-    leaf_of,
-    of_rows,
-    parsed,
-    serialized,
-)
-from ddpg_jax.runs.verified import read
-from ddpg_jax.types import HostArray
+from ddpg_jax.runs import filesystem as files
+from ddpg_jax.runs.arrays import Leaf, bytes_of, leaf_of, of_rows, parsed, serialized
+from ddpg_jax.runs.checkpoints.integrity import read
+from ddpg_jax.runs.checkpoints.manifest import MOST_SEGMENTS, Manifest, Segment
+from ddpg_jax.types import HostArray, Snapshot
 
 SEGMENT_BYTES = 2**26
 """Rows in one file take at most about so much."""

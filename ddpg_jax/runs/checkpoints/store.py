@@ -22,10 +22,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ddpg_jax.errors import StorageError
-from ddpg_jax.runs import files
-from ddpg_jax.runs.manifest import FORMAT, Leaf, Manifest, Segment, canonical, leaf_of, parsed, serialized
-from ddpg_jax.runs.segments import Rows, reusable, row_form, rows_of, write_rows
-from ddpg_jax.runs.verified import UnreadableError, check, read, read_manifest
+from ddpg_jax.runs import filesystem as files
+from ddpg_jax.runs.arrays import Leaf, leaf_of, parsed, serialized
+from ddpg_jax.runs.checkpoints.integrity import UnreadableError, check, read, read_manifest
+from ddpg_jax.runs.checkpoints.manifest import FORMAT, Manifest, Segment, canonical
+from ddpg_jax.runs.checkpoints.rows import Rows, reusable, row_form, rows_of, write_rows
 from ddpg_jax.types import HostArray
 
 _FOLDER = re.compile(r"(\d{8,})-step-(\d+)")

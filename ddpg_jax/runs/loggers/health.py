@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from ddpg_jax.loops.report import Row
+    from ddpg_jax.types import Row
 
 
 class Limit(NamedTuple):

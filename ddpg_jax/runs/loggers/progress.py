@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from ddpg_jax.reports.advice import Seen, advise
+from ddpg_jax.runs.loggers.health import Seen, advise
 
 if TYPE_CHECKING:
-    from ddpg_jax.loops.report import Row
+    from ddpg_jax.types import Row
 
 _log = logging.getLogger("ddpg_jax")
 

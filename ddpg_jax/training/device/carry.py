@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from ddpg_jax.loops.report import DIAGNOSTICS, METRICS
-from ddpg_jax.replay import device as replays
+from ddpg_jax.replay.device import ring as replays
+from ddpg_jax.training.report import DIAGNOSTICS, METRICS
 from ddpg_jax.types import Array, TrainState, Tree
 
 

@@ -18,16 +18,17 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ddpg_jax.errors import ConfigError
-from ddpg_jax.loops.carried import Clock, Lane, Totals, nothing_yet, start_clock
-from ddpg_jax.loops.lanes import of_one_lane
-from ddpg_jax.loops.program import program
-from ddpg_jax.loops.report import Evaluation
-from ddpg_jax.memory import available_bytes
-from ddpg_jax.replay.device import DeviceReplay, with_lane_axis
-from ddpg_jax.types import Array, Batch, DeviceEnv, HostArray, TrainState, Tree
+from ddpg_jax.replay.device.prioritized import PrioritizedRows
+from ddpg_jax.replay.device.ring import DeviceReplay, Rows, with_lane_axis
+from ddpg_jax.training.device.carry import Clock, Lane, Totals, nothing_yet, start_clock
+from ddpg_jax.training.device.program import program
+from ddpg_jax.types import Array, Batch, DeviceEnv, Evaluation, HostArray, TrainState, Tree
+from ddpg_jax.xla.compiler import compiler_options
+from ddpg_jax.xla.memory import available_bytes
+from ddpg_jax.xla.squeeze import of_one_lane
 
 if TYPE_CHECKING:
-    from ddpg_jax.config import Config
+    from ddpg_jax.config.schema import Config
 
 
 class Compiled(NamedTuple):
@@ -114,7 +115,7 @@ def compile_program(config: Config, env: DeviceEnv, keys: Array, hyper: Tree, me
     place = _shared(mesh) if shared > 1 else lambda batch: batch
     one = program(config, env, place, stored=with_lane_axis if alone else lambda replay: replay)
     by_lane, everywhere = NamedSharding(mesh, P("seed")), NamedSharding(mesh, P())
-    over_lanes: Any = of_one_lane if alone else partial(jax.vmap, spmd_axis_name="seed")
+    over_lanes: Any = partial(of_one_lane, keeps=_is_store) if alone else partial(jax.vmap, spmd_axis_name="seed")
     init = jax.jit(over_lanes(one.init), in_shardings=by_lane, out_shardings=by_lane)
     advance = jax.jit(
         over_lanes(one.advance, in_axes=(0, None, 0, None, 0, 0), out_axes=(0, None, 0)),
@@ -126,7 +127,7 @@ def compile_program(config: Config, env: DeviceEnv, keys: Array, hyper: Tree, me
     lane, clock = jax.eval_shape(init, keys, hyper), jax.eval_shape(start_clock)
     begin = jax.jit(lambda: jax.vmap(lambda _: nothing_yet())(jnp.arange(len(keys))), out_shardings=by_lane)
     totals, counts = jax.eval_shape(begin), one.counts(0, 0)
-    often, seldom = _options(mesh), _options(mesh, seldom=True)
+    often, seldom = compiler_options(mesh), compiler_options(mesh, seldom=True)
     pool = ThreadPoolExecutor()  # the compiler works without the interpreter, which lowers the next one meanwhile
     try:
         compiling = [
@@ -179,25 +180,15 @@ def free_bytes(mesh: Mesh) -> int:
     return min(each["bytes_limit"] - each["bytes_in_use"] for each in statistics)
 
 
+def _is_store(part: Tree) -> bool:
+    """Whether it is what a replay stores, which keeps its axis of lanes; see `with_lane_axis`."""
+    return isinstance(part, Rows | PrioritizedRows)
+
+
 def _shared(mesh: Mesh) -> Callable[[Batch], Batch]:
     """Divides the rows of the batches `[U, B, ...]` over the axis "data"."""
     rows = NamedSharding(mesh, P(None, "data"))
     return lambda batch: jax.lax.with_sharding_constraint(batch, rows)
-
-
-def _options(mesh: Mesh, *, seldom: bool = False) -> dict[str, Any] | None:
-    """For the compiler: on a CPU, passes that take a fifth of its time or more and make no program faster are left out.
-
-    A program that runs seldom is compiled by the older emitters of kernels where XLA has them still: in a third less
-    time, for one that takes a tenth longer.
-
-    The numbers are the same up to their last bits; with jax 0.10 only those of softmax and normalised layers differ at
-    all. Level 0 would change more: it joins no product with a sum.
-    """
-    if mesh.devices.flat[0].platform != "cpu":
-        return None
-    older = {"xla_cpu_use_fusion_emitters": False} if seldom and jax.__version_info__ < (0, 11) else {}
-    return {"xla_backend_optimization_level": 1} | older
 
 
 def _bytes_by_part(lane: Lane) -> dict[str, int]:

@@ -15,17 +15,17 @@ import jax
 import numpy as np
 
 from ddpg_jax.errors import EnvironmentFault, NotFiniteError
-from ddpg_jax.loops.carried import Totals
-from ddpg_jax.loops.compiled import Compiled
-from ddpg_jax.loops.device_state import Place, snapshot
-from ddpg_jax.loops.report import DIAGNOSTICS, METRICS, BeginFn, Report, Row, WantedFn, as_made, never
-from ddpg_jax.loops.schedule import chunks, is_boundary, updates_per_call
-from ddpg_jax.replay.device import DeviceReplay
+from ddpg_jax.replay.device.ring import DeviceReplay
 from ddpg_jax.rng import run_keys, stream_key
-from ddpg_jax.types import Array, Batch, TrainState, Tree
+from ddpg_jax.training.device.carry import Totals
+from ddpg_jax.training.device.compile import Compiled
+from ddpg_jax.training.device.snapshot import Place, snapshot
+from ddpg_jax.training.report import DIAGNOSTICS, METRICS, BeginFn, Report, WantedFn, as_made, never
+from ddpg_jax.training.schedule import chunks, is_boundary, updates_per_call
+from ddpg_jax.types import Array, Batch, Row, TrainState, Tree
 
 if TYPE_CHECKING:
-    from ddpg_jax.config import Config
+    from ddpg_jax.config.schema import Config
 
 
 CANDIDATES = 20

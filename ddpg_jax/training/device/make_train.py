@@ -11,14 +11,14 @@ import numpy as np
 
 from ddpg_jax.envs.factory import device_env
 from ddpg_jax.errors import ConfigError
-from ddpg_jax.loops.carried import Clock, Lane, Totals, nothing_yet, start_clock
-from ddpg_jax.loops.program import Hyper, MakeAgentFn, program
-from ddpg_jax.loops.report import DIAGNOSTICS, METRICS, Evaluation
-from ddpg_jax.loops.schedule import chunks
-from ddpg_jax.types import Array, DeviceEnv, TrainState
+from ddpg_jax.training.device.carry import Clock, Lane, Totals, nothing_yet, start_clock
+from ddpg_jax.training.device.program import Hyper, MakeAgentFn, program
+from ddpg_jax.training.report import DIAGNOSTICS, METRICS
+from ddpg_jax.training.schedule import chunks
+from ddpg_jax.types import Array, DeviceEnv, Evaluation, TrainState
 
 if TYPE_CHECKING:
-    from ddpg_jax.config import Config
+    from ddpg_jax.config.schema import Config
 
 
 class History(NamedTuple):

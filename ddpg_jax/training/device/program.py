@@ -24,20 +24,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpg_jax.algorithms import make_agent
-from ddpg_jax.config import with_values
+from ddpg_jax.agents.algorithms import make_agent
+from ddpg_jax.config.schema import with_values
+from ddpg_jax.envs.device.rollout import evaluate_greedy
 from ddpg_jax.errors import ConfigError
-from ddpg_jax.loops.carried import Clock, Lane, Totals, noted
-from ddpg_jax.loops.evaluate import evaluate_greedy
-from ddpg_jax.loops.report import DIAGNOSTICS, METRICS, Evaluation
-from ddpg_jax.loops.schedule import calls_per_iteration, prioritization, reset_period, segments, updates_per_call
-from ddpg_jax.replay import device as replays
-from ddpg_jax.replay.device_prioritized import prioritized
+from ddpg_jax.replay.device import ring as replays
+from ddpg_jax.replay.factory import make_replay
 from ddpg_jax.rng import stream_key
-from ddpg_jax.types import ActFn, Agent, Array, Batch, DeviceEnv, EnvSpec, HostArray, TrainState, Tree
+from ddpg_jax.training.device.carry import Clock, Lane, Totals, noted
+from ddpg_jax.training.report import DIAGNOSTICS, METRICS
+from ddpg_jax.training.schedule import calls_per_iteration, reset_period, segments, updates_per_call
+from ddpg_jax.types import ActFn, Agent, Array, Batch, DeviceEnv, EnvSpec, Evaluation, HostArray, TrainState, Tree
 
 if TYPE_CHECKING:
-    from ddpg_jax.config import Config
+    from ddpg_jax.config.schema import Config
+
 
 MakeAgentFn: TypeAlias = Callable[["Config", EnvSpec], Agent]
 """`(config, spec) -> agent`; numbers of the configuration may be traced."""
@@ -131,24 +132,6 @@ def program(
 
     return Program(init, advance, evaluate, counts, make_replay(config, env.spec))
 
-
-def make_replay(config: Config, spec: EnvSpec) -> replays.DeviceReplay:
-    """The replay of a configuration, whose numbers may be traced."""
-    kind, rule = _REPLAYS[config.replay.kind]
-    return kind(
-        spec,
-        num_envs=config.env.num_envs,
-        capacity=config.replay.capacity,
-        n_step=config.algorithm.n_step,
-        gamma=config.algorithm.gamma,
-        **rule(config),
-    )
-
-
-_REPLAYS: dict[str, tuple[Callable[..., replays.DeviceReplay], Callable[[Config], dict[str, Any]]]] = {
-    "uniform": (replays.uniform, lambda config: {}),
-    "prioritized": (prioritized, lambda config: {"rule": prioritization(config)}),
-}
 
 _Learn: TypeAlias = Callable[[Lane, Clock, Totals], tuple[Lane, Clock, Totals]]
 _Carry: TypeAlias = tuple[Lane, Clock, Totals]

@@ -11,14 +11,13 @@ import jax
 import numpy as np
 
 from ddpg_jax.errors import StorageError
-from ddpg_jax.loops.carried import Clock, Lane, Totals
-from ddpg_jax.loops.report import Snapshot
-from ddpg_jax.replay.device import DeviceReplay
-from ddpg_jax.trees import from_host, to_host
-from ddpg_jax.types import Array, HostArray, Tree
+from ddpg_jax.replay.device.ring import DeviceReplay
+from ddpg_jax.runs.pytrees import from_host, to_host
+from ddpg_jax.training.device.carry import Clock, Lane, Totals
+from ddpg_jax.types import Array, HostArray, Snapshot, Tree
 
 if TYPE_CHECKING:
-    from ddpg_jax.loops.compiled import Compiled
+    from ddpg_jax.training.device.compile import Compiled
 
 _BLOCK = 2**14
 

@@ -15,7 +15,7 @@ import numpy as np
 from ddpg_jax.types import HostArray
 
 if TYPE_CHECKING:
-    from ddpg_jax.envs.factory import AnyLanes
+    from ddpg_jax.envs.host.workers import AnyLanes
 
 
 class Journal:

@@ -14,8 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddpg_jax.errors import NotFiniteError
-from ddpg_jax.loops.report import Row
-from ddpg_jax.types import Array, HostArray, Step
+from ddpg_jax.types import Array, HostArray, Row, Step
 
 _NOTED = ("return", "length", "episode", "began", "began_q", "q_sum", "applied")
 """The arrays of a meter that have a fixed shape."""

@@ -14,15 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddpg_jax.errors import StorageError
-from ddpg_jax.loops.journal import Journal, play_again
-from ddpg_jax.loops.meter import Meter
-from ddpg_jax.loops.report import Snapshot
-from ddpg_jax.trees import form, from_host, to_host
-from ddpg_jax.types import HostArray, TrainState, Tree
+from ddpg_jax.runs.pytrees import form, from_host, to_host
+from ddpg_jax.training.host.episodes import Journal, play_again
+from ddpg_jax.training.host.metrics import Meter
+from ddpg_jax.types import HostArray, Snapshot, TrainState, Tree
 
 if TYPE_CHECKING:
-    from ddpg_jax.envs.factory import AnyLanes
-    from ddpg_jax.replay.ring import Ring
+    from ddpg_jax.envs.host.workers import AnyLanes
+    from ddpg_jax.replay.host.ring import Ring
 
 Errors = list[tuple[HostArray, Any]]
 """Of calls of the update: where their transitions stand, `[S, U, B]`, and their errors, likewise or `()`."""

@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddpg_jax.equations.returns import fold_steps
-from ddpg_jax.types import Array, Batch, HostArray, Params, TrainState, Transition, Tree
+from ddpg_jax.types import Array, Batch, HostArray, Transition, Tree
 
 if TYPE_CHECKING:
-    from ddpg_jax.replay.ring import Ring
+    from ddpg_jax.replay.host.ring import Ring
 
 
 class Transport(NamedTuple):
@@ -123,10 +123,3 @@ def unpack_seen(seen: tuple[Array, ...]) -> tuple[Array, Array]:
     """What was packed, on the device: `(obs, first)`."""
     columns, *images = seen
     return images[0] if images else columns[..., :-1], columns[..., -1].astype(bool)
-
-
-def acting(state: TrainState) -> TrainState:
-    """The part of the state that acting reads; a call with fewer arrays is dispatched faster."""
-    nothing = Params((), (), ())
-    params = state.params._replace(critic=())
-    return state._replace(step=(), params=params, target_params=nothing, opt_state=nothing, rejected=())

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numpy as np
 from rich.console import Console
 
-from ddpg_jax.config import Config
+from ddpg_jax.config.schema import Config
 from ddpg_jax.errors import ConfigError
-from ddpg_jax.grid import Group
-from ddpg_jax.loops.compiled import (
+from ddpg_jax.rng import run_keys
+from ddpg_jax.training.device.compile import (
     Compiled,
     compile_program,
     free_bytes,
@@ -20,9 +20,9 @@ from ddpg_jax.loops.compiled import (
     memory_bytes,
     padded,
 )
-from ddpg_jax.memory import human_bytes
-from ddpg_jax.rng import run_keys
+from ddpg_jax.training.sweep.grid import Group
 from ddpg_jax.types import Array, DeviceEnv, HostArray
+from ddpg_jax.xla.memory import human_bytes
 
 Lane = tuple[int, int]
 """A combination and the position of a seed."""

@@ -8,19 +8,19 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ddpg_jax.board import Board
 from ddpg_jax.errors import StorageError
-from ddpg_jax.grid import Sweep
-from ddpg_jax.loops.device import Chunk
-from ddpg_jax.loops.device_state import snapshot
-from ddpg_jax.loops.report import Snapshot
-from ddpg_jax.reports.result import environment, other_environment
-from ddpg_jax.runs.checkpoint import Checkpoint, CheckpointStore
-from ddpg_jax.runs.metrics import JsonLines
-from ddpg_jax.runs.saver import Saver
-from ddpg_jax.runs.segments import snapshot_rows
-from ddpg_jax.runs.signals import StopRequest
-from ddpg_jax.turns import Position, Turn
+from ddpg_jax.runs.checkpoints.rows import snapshot_rows
+from ddpg_jax.runs.checkpoints.store import Checkpoint, CheckpointStore
+from ddpg_jax.runs.loggers.jsonl import JsonLines
+from ddpg_jax.runs.result import environment, other_environment
+from ddpg_jax.training.checkpointer import Saver
+from ddpg_jax.training.device.loop import Chunk
+from ddpg_jax.training.device.snapshot import snapshot
+from ddpg_jax.training.signals import StopRequest
+from ddpg_jax.training.sweep.batches import Position, Turn
+from ddpg_jax.training.sweep.grid import Sweep
+from ddpg_jax.training.sweep.ranking import Board
+from ddpg_jax.types import Snapshot
 
 _BOARD = "board/"
 

@@ -15,9 +15,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from ddpg_jax.config import Config, hyper_paths, sections, with_values
+from ddpg_jax.config.load import dump_toml, merge, nearest, read_toml, resolve
+from ddpg_jax.config.schema import Config, hyper_paths, sections, with_values
 from ddpg_jax.errors import ConfigError
-from ddpg_jax.reading import dump_toml, merge, nearest, read_toml, resolve
 
 _SHOWN = 20
 
@@ -112,15 +112,6 @@ def load_sweep(path: str | Path, overrides: Mapping[str, Any] | None = None) -> 
     swept = {"grid": _flat(file.grid), "random": _flat(file.random, leaf={"low", "high"})}
     source = {"draws": file.draws, "draw_seed": file.draw_seed, "base": base, "config": fixed, **swept}
     return _checked(source, combinations, str(path))
-
-
-def short_values(values: Values) -> str:
-    """What a combination sets, by the last parts of the paths: `tau 0.01, sigma 0.2`."""
-    return ", ".join(f"{path.rpartition('.')[2]} {_short(value)}" for path, value in values.items())
-
-
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _mistakes(error: ValidationError, path: Path) -> list[str]:

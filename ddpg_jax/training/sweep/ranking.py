@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from ddpg_jax.errors import StorageError
-from ddpg_jax.grid import Sweep
-from ddpg_jax.loops.device import Chunk
-from ddpg_jax.reports.statistics import bootstrap_interval, interquartile_mean
-from ddpg_jax.turns import Turn
+from ddpg_jax.runs.statistics import bootstrap_interval, interquartile_mean
+from ddpg_jax.training.device.loop import Chunk
+from ddpg_jax.training.sweep.batches import Turn
+from ddpg_jax.training.sweep.grid import Sweep
 from ddpg_jax.types import HostArray
 
 

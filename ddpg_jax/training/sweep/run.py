@@ -11,28 +11,28 @@ import numpy as np
 import tomli_w
 from rich.console import Console
 
-from ddpg_jax.board import Board
-from ddpg_jax.changes import compare
-from ddpg_jax.envs.catalogue import chosen_loop
+from ddpg_jax.config.diff import compare
+from ddpg_jax.config.load import dump_toml
+from ddpg_jax.config.schema import chosen_loop
 from ddpg_jax.envs.factory import device_env
 from ddpg_jax.errors import ConfigError, EnvironmentFault
-from ddpg_jax.grid import Sweep, load_sweep
-from ddpg_jax.keeping import Begun, Keeper, begun_from
-from ddpg_jax.loops.device import Chunk, device_loop, lane_rows
-from ddpg_jax.loops.device_state import Place, restored
-from ddpg_jax.loops.process import spread_over_cores
-from ddpg_jax.loops.report import Snapshot, as_made
-from ddpg_jax.loops.schedule import is_due
-from ddpg_jax.reading import dump_toml
-from ddpg_jax.reports.plots import ranking
-from ddpg_jax.reports.result import environment
-from ddpg_jax.runs.checkpoint import CheckpointStore
+from ddpg_jax.runs.checkpoints.store import CheckpointStore
 from ddpg_jax.runs.directory import RunDirectory
-from ddpg_jax.runs.metrics import JsonLines
-from ddpg_jax.runs.progress import ProgressDisplay, Status, rates, speaker
-from ddpg_jax.runs.signals import StopRequest
-from ddpg_jax.turns import Turn, turns
-from ddpg_jax.types import DeviceEnv
+from ddpg_jax.runs.loggers.jsonl import JsonLines
+from ddpg_jax.runs.loggers.progress import ProgressDisplay, Status, rates, speaker
+from ddpg_jax.runs.plots import ranking
+from ddpg_jax.runs.result import environment
+from ddpg_jax.training.device.loop import Chunk, device_loop, lane_rows
+from ddpg_jax.training.device.snapshot import Place, restored
+from ddpg_jax.training.report import as_made
+from ddpg_jax.training.schedule import is_due
+from ddpg_jax.training.signals import StopRequest
+from ddpg_jax.training.sweep.batches import Turn, turns
+from ddpg_jax.training.sweep.checkpoint import Begun, Keeper, begun_from
+from ddpg_jax.training.sweep.grid import Sweep, load_sweep
+from ddpg_jax.training.sweep.ranking import Board
+from ddpg_jax.types import DeviceEnv, Snapshot
+from ddpg_jax.xla.process import spread_over_cores
 
 
 class SweepRun(NamedTuple):

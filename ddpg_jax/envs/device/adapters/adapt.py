@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpg_jax.envs.protocol import ResetFn, StepFn, episodic
+from ddpg_jax.envs.device.autoreset import ResetFn, StepFn, episodic
 from ddpg_jax.errors import EnvironmentFault
 from ddpg_jax.types import Array, DeviceEnv, EnvSpec, Tree
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import brax.envs  # pyright: ignore[reportMissingImports]
 
-from ddpg_jax.envs.adapters import adapt_stateful, require_known
+from ddpg_jax.envs.device.adapters.adapt import adapt_stateful, require_known
 from ddpg_jax.errors import EnvironmentFault
 from ddpg_jax.types import DeviceEnv
 

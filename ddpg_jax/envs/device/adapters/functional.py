@@ -10,7 +10,7 @@ import jax
 from gymnasium.envs.phys2d import CartPoleFunctional, PendulumFunctional
 from gymnasium.experimental.functional import FuncEnv
 
-from ddpg_jax.envs.adapters import adapt, box_bounds, require_known
+from ddpg_jax.envs.device.adapters.adapt import adapt, box_bounds, require_known
 from ddpg_jax.types import Array, DeviceEnv, Tree
 
 AnyFuncEnv: TypeAlias = FuncEnv[Any, Any, Any, Any, Any, Any, Any]

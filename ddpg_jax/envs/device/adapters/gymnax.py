@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 from gymnax.registration import make, registered_envs  # pyright: ignore[reportMissingImports]
 
-from ddpg_jax.envs.adapters import adapt, box_bounds, lenient, require_known
-from ddpg_jax.envs.protocol import ResetFn, StepFn
+from ddpg_jax.envs.device.adapters.adapt import adapt, box_bounds, lenient, require_known
+from ddpg_jax.envs.device.autoreset import ResetFn, StepFn
 from ddpg_jax.errors import EnvironmentFault
 from ddpg_jax.types import Array, DeviceEnv, Tree
 

@@ -15,7 +15,7 @@ from mujoco_playground import (  # pyright: ignore[reportMissingImports]
     registry,
 )
 
-from ddpg_jax.envs.adapters import adapt_stateful, require_known
+from ddpg_jax.envs.device.adapters.adapt import adapt_stateful, require_known
 from ddpg_jax.errors import EnvironmentFault
 from ddpg_jax.types import DeviceEnv
 

@@ -1,0 +1,64 @@
+"""What fills the small slots of the assembly: whose action a target takes, and how targets follow."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from ddpg_jax.agents.slots import ActionFn, FollowFn
+from ddpg_jax.equations.polyak import soft_update
+from ddpg_jax.types import Array, Params, Transition
+
+
+def greedy(action: Array, key: Array, step: Array) -> Array:
+    """The action of the policy as it is."""
+    return action
+
+
+def smoothed(sigma: Array | float, clip: Array | float) -> ActionFn:
+    """Target policy smoothing, a ← clip(a + clip(sigma·N(0, 1), ±clip), ±1).
+
+    Both are in units of half the action range, `[]`. All critics judge the same action: noise is drawn once for a
+    transition.
+
+    References:
+      Fujimoto et al., "Addressing function approximation error in actor-critic methods", eq. 14 (arXiv:1802.09477).
+    """
+
+    def smooth(action: Array, key: Array, step: Array) -> Array:
+        noise = jnp.clip(sigma * jax.random.normal(key, action.shape), -clip, clip)
+        return jnp.clip(action + noise, -1.0, 1.0)
+
+    return smooth
+
+
+def with_target(params: Params, target_params: Params) -> Params:
+    """The target actor chooses the next action (DDPG, TD3)."""
+    return target_params
+
+
+def with_online(params: Params, target_params: Params) -> Params:
+    """The online actor chooses the next action (DrQ-v2, FastTD3)."""
+    return params
+
+
+def unchanged(transition: Transition, key: Array) -> Transition:
+    """No augmentation."""
+    return transition
+
+
+def polyak(tau: Array | float) -> FollowFn:
+    """Targets follow by `soft_update` after every round."""
+    return lambda params, target_params, step: soft_update(params, target_params, tau)
+
+
+def follow_not(params: Params, target_params: Params, step: Array) -> Params:
+    """Targets stay."""
+    return target_params
+
+
+def polyak_critic(tau: Array | float) -> FollowFn:
+    """The target critic alone follows by `soft_update`."""
+    return lambda params, target_params, step: target_params._replace(
+        critic=soft_update(params.critic, target_params.critic, tau)
+    )

@@ -1,0 +1,67 @@
+"""Greedy episodes in gymnasium environments: one call of the policy for each step of all seeds and episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
+
+import jax
+import numpy as np
+
+from ddpg_jax.errors import NotFiniteError
+from ddpg_jax.types import Agent, Array, Evaluation, HostArray, TrainState, acting
+
+if TYPE_CHECKING:
+    from ddpg_jax.envs.host.workers import AnyLanes
+
+
+PolicyFn: TypeAlias = Callable[[TrainState, HostArray], Array]
+ValueFn: TypeAlias = Callable[[TrainState, HostArray], Array]
+
+
+def jit_policy(agent: Agent) -> PolicyFn:
+    """Greedy actions of all seeds: `(state, obs [S, N, *O]) -> action [S, N, A]` in [-1, 1]."""
+    return jax.jit(jax.vmap(jax.vmap(agent.policy, (None, 0))))
+
+
+def jit_value(agent: Agent) -> ValueFn:
+    """What the critics of all seeds predict of their greedy policies: `(state, obs [S, N, *O]) -> [S, N]`."""
+    return jax.jit(jax.vmap(jax.vmap(agent.value, (None, 0))))
+
+
+def evaluate_episodes(policy: PolicyFn, value: ValueFn, state: TrainState, lanes: AnyLanes, gamma: float) -> Evaluation:
+    """Runs one episode in every lane.
+
+    Args:
+      policy: greedy actions, from `jit_policy`.
+      value: what the critics predict, from `jit_value`; asked at the beginnings and at the ends.
+      state: the learner, leaves `[S, ...]`.
+      lanes: S x episodes environments with evaluation seeds; episode j begins alike for all seeds.
+      gamma: discount of one step.
+
+    Returns:
+      The evaluation, leaves `[S, episodes]`.
+
+    Raises:
+      EnvironmentFault: an environment failed.
+      NotFiniteError: the policy's action is not finite.
+    """
+    readable = acting(state)
+    obs = lanes.reset()
+    active = np.ones(obs.shape[:2], bool)
+    returns, lengths, discounted = np.zeros(active.shape), np.zeros(active.shape, np.int64), np.zeros(active.shape)
+    last, cut, predicted = obs.copy(), np.zeros(active.shape, bool), np.asarray(value(state, obs), np.float64)
+    while active.any():
+        action = np.asarray(policy(readable, obs))
+        if not np.isfinite(action).all():
+            raise NotFiniteError("the policy's action is not finite: its parameters have diverged")
+        step = lanes.step(action, active)
+        returns += step.reward
+        discounted += gamma**lengths * step.reward
+        lengths += active
+        last[active] = step.next_obs[active]
+        cut |= active & step.truncated & ~step.terminated
+        active &= ~(step.terminated | step.truncated)
+        obs = step.obs
+    discounted += gamma**lengths * np.where(cut, np.asarray(value(state, last), np.float64), 0.0)
+    return Evaluation(returns, lengths, discounted, predicted)

@@ -1,0 +1,56 @@
+"""Videos are written, and can be read."""
+
+import subprocess
+from functools import partial
+
+import custom_envs as custom  # noqa: F401 - registers its environments
+import numpy as np
+import pytest
+from gymnasium.envs.classic_control import PendulumEnv
+
+from ddpg_jax.envs.host.make import make_env
+from ddpg_jax.envs.host.vector import evaluation_seeds
+from ddpg_jax.envs.host.video import record_episode
+from ddpg_jax.errors import EnvironmentFault
+
+
+def test_an_episode_of_pendulum_becomes_a_video_that_moves(tmp_path):
+    pytest.importorskip("moviepy")
+    pytest.importorskip("pygame")
+    ffmpeg = pytest.importorskip("imageio_ffmpeg").get_ffmpeg_exe()
+    seen = []
+
+    def policy(obs):
+        seen.append(obs.copy())
+        return np.full((1, 1), 2.0, np.float32)
+
+    path = record_episode(
+        lambda: make_env("Pendulum-v1", 5, {}, render_mode="rgb_array"),
+        policy,
+        tmp_path / "videos",
+        "best",
+        "Pendulum-v1",
+    )
+    assert path == tmp_path / "videos" / "best.mp4"
+    assert [p.name for p in path.parent.iterdir()] == ["best.mp4"]
+    command = [ffmpeg, "-v", "error", "-i", path, "-f", "rawvideo", "-pix_fmt", "gray", "-"]
+    read = subprocess.run(command, capture_output=True, check=True, timeout=60)
+    frames = np.frombuffer(read.stdout, np.uint8).reshape(-1, 500, 500).astype(int)
+    assert read.stderr == b""
+    assert len(frames) in (5, 6)  # five steps; encoders may drop the last
+    assert np.abs(frames[-1] - frames[0]).max() > 100
+
+    bare = PendulumEnv()
+    expected = [bare.reset(seed=evaluation_seeds(1)(0, 0))[0]]
+    expected += [bare.step(np.full(1, 2.0, np.float32))[0] for _ in range(4)]
+    assert {(x.shape, x.dtype.name) for x in seen} == {((1, 3), "float32")}
+    np.testing.assert_array_equal(np.concatenate(seen), expected)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # gymnasium also says that there is no such render mode
+@pytest.mark.parametrize("identifier", ["Blind-v0", "Headless-v0"])
+def test_an_environment_that_cannot_draw_itself_is_refused(tmp_path, identifier):
+    pytest.importorskip("moviepy")
+    make = partial(make_env, identifier, 5, {}, render_mode="rgb_array")
+    with pytest.raises(EnvironmentFault, match=rf"{identifier}.* cannot be drawn"):
+        record_episode(make, lambda obs: np.zeros((1, 2), np.float32), tmp_path, "x", identifier)

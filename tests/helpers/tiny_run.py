@@ -1,0 +1,70 @@
+"""Tiny runs that several test modules share: Pendulum with episodes of 15 steps, two seeds, networks of 8 units."""
+
+import json
+from typing import Any, NamedTuple
+
+import pytest
+
+import ddpg_jax as dj
+from ddpg_jax.agents.algorithms import make_agent
+from ddpg_jax.config.load import merge
+from ddpg_jax.config.schema import Config
+from ddpg_jax.envs.factory import training_lanes
+from ddpg_jax.replay.factory import make_ring
+from ddpg_jax.replay.host.ring import Ring
+from ddpg_jax.training.host.loop import host_loop
+from ddpg_jax.training.report import Report
+from ddpg_jax.types import Agent
+
+EPISODE = 15
+
+TINY: dict[str, Any] = {
+    "seeds": [4, 9],
+    "total_steps": 60,
+    "env": {"max_episode_steps": EPISODE},
+    "algorithm": {"hidden": [8], "batch_size": 4, "warmup_steps": 20},
+    "replay": {"capacity": 1000},
+    "evaluation": {"every": 25, "episodes": 3},
+    "logging": {"every": 20},
+}
+
+_FINISHED: list[dj.Run] = []
+
+
+class Looped(NamedTuple):
+    """What a loop reported, and the replay it filled."""
+
+    reports: list[Report]
+    ring: Ring
+    agent: Agent
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        return [row for report in self.reports for row in report.rows]
+
+
+def tiny_config(**changes: Any) -> Config:
+    """The tiny run, with changes by section."""
+    return dj.load_config(**merge(TINY, changes))
+
+
+def loop(config: Config, change_agent: Any = lambda agent: agent) -> Looped:
+    """Runs the host loop of a configuration to its end; states of earlier reports were donated."""
+    lanes = training_lanes(config)
+    agent = change_agent(make_agent(config, lanes.spec))
+    ring = make_ring(config, lanes.spec)
+    reports = list(host_loop(config, agent, lanes, ring))
+    lanes.close()
+    return Looped(reports, ring, agent)
+
+
+def finished_run(factory: pytest.TempPathFactory) -> dj.Run:
+    """The tiny run, trained once for the whole session. Read its directory, never write into it."""
+    if not _FINISHED:
+        _FINISHED.append(dj.train(tiny_config(), factory.mktemp("finished") / "run"))
+    return _FINISHED[0]
+
+
+def read_rows(path: Any) -> list[dict[str, Any]]:
+    """The lines of a JSON lines file."""
+    return [json.loads(line) for line in path.read_text().splitlines()]

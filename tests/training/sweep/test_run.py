@@ -1,0 +1,404 @@
+"""A sweep run: its lanes equal runs of their own, memory makes turns, and what diverges disturbs nobody."""
+
+import json
+import tomllib
+from contextlib import contextmanager
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tomli_w
+from rich.console import Console
+from tiny_run import read_rows
+
+import ddpg_jax as dj
+from ddpg_jax.cli.main import main
+from ddpg_jax.envs.device.pendulum import pendulum
+from ddpg_jax.errors import ConfigError, EnvironmentFault, StorageError
+from ddpg_jax.runs.checkpoints.store import CheckpointStore
+from ddpg_jax.training.device import compile as compiled
+from ddpg_jax.training.device import loop as device
+from ddpg_jax.training.signals import StopRequest
+from ddpg_jax.training.sweep.grid import load_sweep
+from ddpg_jax.training.sweep.ranking import Board
+from ddpg_jax.training.sweep.run import resume_sweep, run_sweep
+
+TINY = """
+[config]
+seeds = [4, 9]
+total_steps = 60
+env.id = "jax:pendulum"
+env.max_episode_steps = 15
+algorithm.hidden = [8]
+algorithm.batch_size = 4
+algorithm.warmup_steps = 20
+replay.capacity = 100
+evaluation.every = 30
+evaluation.episodes = 3
+logging.every = 20
+"""
+GRID = "[grid]\nalgorithm.critic_learning_rate = [1e-3, 1e-2]\nexploration.sigma = [0.1, 0.5]\n"
+
+
+def load(folder, text=TINY + GRID, **overrides):
+    path = folder / "sweep.toml"
+    path.write_text(text)
+    return load_sweep(path, overrides)
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sweep")
+    return run_sweep(load(folder), folder / "run")
+
+
+def evaluations(directory):
+    """Returns by (lane, seed, step)."""
+    rows = read_rows(directory / "metrics.jsonl")
+    return {(r["combination"], r["seed"], r["step"]): r["returns"] for r in rows if r["event"] == "evaluation"}
+
+
+def test_every_combination_is_ranked_with_every_seed(swept):
+    entries = swept.result["combinations"]
+    scores = [entry["interquartile_mean"] for entry in entries]
+    assert scores == sorted(scores, reverse=True)
+    assert sorted(entry["combination"] for entry in entries) == [0, 1, 2, 3]
+    assert all(len(entry["per_seed"]) == 2 and entry["step"] == 60 for entry in entries)
+    assert swept.result["complete"]
+    assert swept.result["seeds"] == [4, 9]
+    stored = json.loads((swept.directory / "result.json").read_text())["combinations"]
+    assert stored == json.loads(json.dumps(entries))
+    assert (swept.directory / "ranking.png").stat().st_size > 1000
+
+
+def test_a_lane_equals_a_run_of_its_own(swept, tmp_path):
+    found = evaluations(swept.directory)
+    sweep = load(tmp_path)
+    for number in (0, 3):
+        run = dj.train(sweep.configs[number], tmp_path / f"run-{number}")
+        rows = [row for row in read_rows(run.directory / "metrics.jsonl") if row["event"] == "evaluation"]
+        assert len(rows) == 4
+        for row in rows:
+            np.testing.assert_allclose(found[number, row["seed"], row["step"]], row["returns"], rtol=1e-4)
+
+
+def test_combinations_differ_by_what_they_set(swept):
+    finals = [tuple(evaluations(swept.directory)[number, 4, 60]) for number in range(4)]
+    assert len(set(finals)) == 4
+
+
+def test_the_best_is_a_configuration_ready_to_train(swept, tmp_path):
+    best = swept.result["combinations"][0]
+    config = dj.load_config(swept.directory / "best.toml")
+    assert config.algorithm.critic_learning_rate == best["values"]["algorithm.critic_learning_rate"]
+    assert config.exploration.sigma == best["values"]["exploration.sigma"]
+    assert config == load(tmp_path).configs[best["combination"]]
+
+
+def test_lanes_that_do_not_fit_run_in_turns_with_the_same_results(swept, tmp_path, monkeypatch):
+    sizes = []
+    compile_program = compiled.compile_program
+
+    def noted(config, env, keys, hyper, mesh):
+        sizes.append(len(keys))
+        return compile_program(config, env, keys, hyper, mesh)
+
+    def free():
+        """Enough for one lane on each of two devices."""
+        return 2 * 8 * 2**10
+
+    monkeypatch.setattr("ddpg_jax.training.sweep.batches.compile_program", noted)
+    monkeypatch.setattr(
+        compiled, "memory_bytes", lambda compiled, lanes: lanes // 2 * 8 * 2**10
+    )  # on each of two devices
+    monkeypatch.setattr(compiled, "available_bytes", free)
+    console = Console(record=True, width=200)
+    run = run_sweep(load(tmp_path), tmp_path / "run", console=console)
+    assert sizes == [8, 2]  # four turns of two lanes
+    assert "at most 2 fit into the 8.2 kB that are free: so they run in 4 turns" in console.export_text()
+    ours, theirs = evaluations(run.directory), evaluations(swept.directory)
+    assert ours.keys() == theirs.keys()
+    for lane, returns in ours.items():
+        np.testing.assert_allclose(returns, theirs[lane], rtol=1e-4)
+
+
+def test_a_lane_that_does_not_fit_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(compiled, "available_bytes", lambda: 1000)
+    with pytest.raises(ConfigError, match=r"one lane with replay.capacity=100 needs .* kB, 500 B are free"):
+        run_sweep(load(tmp_path), tmp_path / "run")
+
+
+def test_a_diverged_combination_ranks_last_and_disturbs_nobody(swept, tmp_path):
+    sweep = load(tmp_path)
+    (group,) = sweep.groups
+    group.hyper["algorithm.critic_learning_rate"][1] = np.inf
+    run = run_sweep(sweep, tmp_path / "run")
+    *others, last = run.result["combinations"]
+    assert (last["combination"], last["interquartile_mean"], last["diverged_seeds"]) == (1, None, 2)
+    before = {entry["combination"]: entry["per_seed"] for entry in swept.result["combinations"]}
+    assert {entry["combination"]: entry["per_seed"] for entry in others} == {i: before[i] for i in (0, 2, 3)}
+    assert run.result["complete"]
+    json.loads((run.directory / "result.json").read_text(), parse_constant=pytest.fail)
+    assert not any(number == 1 for number, _, step in evaluations(run.directory) if step == 60)
+
+
+def test_an_environment_that_breaks_is_named_after_the_results_are_written(swept, tmp_path, monkeypatch):
+    """Rewards turn NaN; the metrics follow in the same chunk, but it is the environment that is named."""
+
+    def breaking(config):
+        env = pendulum()
+
+        def step(state, action, key):
+            state, result = env.step(state, action, key)
+            return state, result._replace(reward=jnp.where(state.steps > 10, jnp.nan, result.reward))
+
+        return env._replace(step=step)
+
+    monkeypatch.setattr("ddpg_jax.training.sweep.run.device_env", breaking)
+    with pytest.raises(EnvironmentFault, match="not finite, in every combination"):
+        run_sweep(load(tmp_path), tmp_path / "run")
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert [(e["faulty_seeds"], e["diverged_seeds"]) for e in result["combinations"]] == [(2, 0)] * 4
+    assert not (tmp_path / "run" / "ranking.png").exists()
+
+
+def test_the_sweep_is_kept_beside_its_result(swept, tmp_path):
+    again = load_sweep(swept.directory / "sweep.toml")
+    assert (again.combinations, again.configs) == load(tmp_path)[:2]
+
+
+def test_what_the_base_says_of_a_swept_field_is_not_kept(tmp_path):
+    (tmp_path / "base.toml").write_text(TINY.replace("[config]\n", ""))
+    text = 'base = "base.toml"\n[grid]\nalgorithm.hidden = [[8], [16]]\n'
+    sweep = load(tmp_path, text)
+    (tmp_path / "again.toml").write_text(tomli_w.dumps(sweep.source))
+    assert load_sweep(tmp_path / "again.toml")[:2] == sweep[:2]
+
+
+def test_nothing_is_removed_for_a_sweep_that_cannot_run(swept, tmp_path):
+    with pytest.raises(ConfigError, match="did you mean jax:pendulum"):
+        run_sweep(load(tmp_path, env={"id": "jax:pendulm"}), swept.directory, overwrite=True)
+    assert (swept.directory / "result.json").exists()
+
+
+def test_structure_runs_group_by_group(tmp_path):
+    run = run_sweep(load(tmp_path, TINY + "[grid]\nalgorithm.n_step = [1, 2]\n"), tmp_path / "run")
+    assert [entry["step"] for entry in run.result["combinations"]] == [60, 60]
+    assert {entry["values"]["algorithm.n_step"] for entry in run.result["combinations"]} == {1, 2}
+
+
+def test_gymnasium_environments_are_refused_before_a_directory_is_made(tmp_path):
+    with pytest.raises(ConfigError, match="a sweep runs environments written in JAX"):
+        run_sweep(load(tmp_path, TINY + GRID, env={"id": "Pendulum-v1"}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@contextmanager
+def stopped_after(chunks):
+    """Ctrl-C comes while that chunk runs, counted over all turns from 1; 0: before the first one begins."""
+
+    class Stop(StopRequest):
+        def __enter__(self):
+            self.requested = chunks == 0
+            return self
+
+        def __exit__(self, *error):
+            pass
+
+    made, seen = [], iter(range(1, 1000))
+
+    def stop():
+        made.append(Stop())
+        return made[-1]
+
+    def loop(*args):
+        for chunk in device.device_loop(*args):
+            made[-1].requested |= next(seen) == chunks
+            yield chunk
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ddpg_jax.training.sweep.run.StopRequest", stop)
+        patch.setattr("ddpg_jax.training.sweep.run.device_loop", loop)
+        yield
+
+
+@contextmanager
+def two_at_a_time():
+    """Memory for two lanes: the eight run in four turns."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiled, "memory_bytes", lambda compiled, lanes: lanes * 2**10)
+        patch.setattr(compiled, "available_bytes", lambda: 2 * 2**10)
+        patch.setattr("ddpg_jax.training.sweep.batches.lane_mesh", lambda lanes, shared: compiled.lane_mesh(1, shared))
+        yield
+
+
+SAVING = {"checkpoint": {"every": 10, "min_seconds": 0}}
+
+
+def left(run):
+    """What a sweep has left that its settings determine."""
+    assert run.result["complete"]
+    assert not (run.directory / "checkpoints").exists()
+    files = [(run.directory / name).read_bytes() for name in ("metrics.jsonl", "best.toml", "sweep.toml")]
+    return files, json.loads((run.directory / "result.json").read_text())["combinations"]
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory):
+    """What the sweep leaves that is not interrupted."""
+    folder = tmp_path_factory.mktemp("clean")
+    return left(run_sweep(load(folder, **SAVING), folder / "run"))
+
+
+@pytest.fixture(scope="module")
+def clean_in_turns(tmp_path_factory):
+    """Likewise, in four turns."""
+    folder = tmp_path_factory.mktemp("turns")
+    with two_at_a_time():
+        return left(run_sweep(load(folder, **SAVING), folder / "run"))
+
+
+def test_an_interrupted_sweep_shows_what_it_reached(tmp_path):
+    with stopped_after(1):
+        run = run_sweep(load(tmp_path), tmp_path / "run")
+    assert not run.result["complete"]
+    assert {entry["step"] for entry in run.result["combinations"]} == {20}
+    assert all(entry["interquartile_mean"] is not None for entry in run.result["combinations"])
+    assert (run.directory / "ranking.png").exists()
+    assert not (run.directory / "best.toml").exists()
+
+
+@pytest.mark.parametrize("interrupted", [(0,), (1, 1, 2)], ids=str)
+def test_an_interrupted_sweep_goes_on_to_the_bit(clean, tmp_path, interrupted):
+    """Chunks end after 10, 20, 30, 40, 50 and 60 steps; after 10 and 50 nothing is recorded."""
+    with stopped_after(interrupted[0]):
+        run = run_sweep(load(tmp_path, **SAVING), tmp_path / "run")
+    for chunks in interrupted[1:]:
+        assert not run.result["complete"]
+        with stopped_after(chunks):
+            run = resume_sweep(tmp_path / "run")
+    assert not run.result["complete"]
+    assert left(resume_sweep(tmp_path / "run")) == clean
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chunks", [6, 20, 24])
+def test_a_sweep_goes_on_in_the_turn_it_was_in(clean_in_turns, tmp_path, chunks):
+    """Each turn has six chunks: the first is cut at its end, the last in its midst and at its end."""
+    console = Console(record=True, width=200)
+    with two_at_a_time():
+        with stopped_after(chunks):
+            run = run_sweep(load(tmp_path, **SAVING), tmp_path / "run")
+        assert run.result["complete"] == (chunks == 24)
+        assert left(resume_sweep(tmp_path / "run", console)) == clean_in_turns
+    said = "is complete" if chunks == 24 else f"resumes after {chunks * 10} steps, all turns added up"
+    assert said in console.export_text()
+
+
+def test_a_sweep_that_was_cut_off_goes_on_from_its_last_checkpoint(clean, tmp_path, monkeypatch):
+    def cut(self, *args):
+        if self.arrays["step"].max() == 30:
+            raise KeyboardInterrupt
+        return note(self, *args)
+
+    note = Board.note
+    monkeypatch.setattr(Board, "note", cut)
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(load(tmp_path, **SAVING), tmp_path / "run", resume="auto")
+    monkeypatch.setattr(Board, "note", note)
+    with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
+        file.write('{"combination": 0, "event": "torn')
+    assert left(run_sweep(load(tmp_path, **SAVING), tmp_path / "run", resume="auto")) == clean
+
+
+@pytest.mark.slow
+def test_structure_is_taken_up_group_by_group(tmp_path):
+    text = TINY + "[grid]\nalgorithm.n_step = [1, 2]\n"
+    whole = run_sweep(load(tmp_path, text, **SAVING), tmp_path / "clean")
+    with stopped_after(8):
+        run_sweep(load(tmp_path, text, **SAVING), tmp_path / "run")
+    assert left(resume_sweep(tmp_path / "run")) == left(whole)
+
+
+def test_a_turn_that_does_not_fit_any_more_is_refused(tmp_path):
+    with two_at_a_time():
+        with stopped_after(1):
+            run_sweep(load(tmp_path), tmp_path / "run")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(compiled, "available_bytes", lambda: 2**10)
+            with pytest.raises(ConfigError, match=r"a turn of 2 lanes with replay.capacity=100 needs .*, 1.0 kB are"):
+                resume_sweep(tmp_path / "run")
+
+
+def test_another_sweep_in_the_directory_is_refused(tmp_path):
+    with stopped_after(1):
+        run = run_sweep(load(tmp_path), tmp_path / "run")
+    before = {path.name: path.read_bytes() for path in run.directory.iterdir() if path.is_file()}
+    with pytest.raises(ConfigError, match=r"holds another sweep:\s+total_steps: 60 -> 90"):
+        run_sweep(load(tmp_path, total_steps=90), tmp_path / "run", resume="auto")
+    with pytest.raises(ConfigError, match="holds a sweep of other combinations"):
+        run_sweep(load(tmp_path, TINY + "[grid]\nalgorithm.tau = [0.1, 0.2]\n"), tmp_path / "run", resume="auto")
+    assert {path.name: path.read_bytes() for path in run.directory.iterdir() if path.is_file()} == before
+    assert run_sweep(load(tmp_path, **SAVING), tmp_path / "run", resume="auto").result["complete"]
+
+
+def test_a_checkpoint_that_does_not_say_where_it_was_is_refused(tmp_path):
+    with stopped_after(1):
+        run = run_sweep(load(tmp_path), tmp_path / "run")
+    store = CheckpointStore(run.directory / "checkpoints")
+    found, _ = store.newest()
+    checkpoint = store.load(found)
+    for wrong in ({"position": [0, -1, 2]}, {"position": 3}, {"before": "x"}, {"versions": 1}):
+        store.save(checkpoint._replace(facts=checkpoint.facts | wrong))
+        with pytest.raises(StorageError, match="description cannot be read"):
+            resume_sweep(tmp_path / "run")
+    store.save(checkpoint._replace(arrays=checkpoint.arrays | {"board/mean": np.zeros(3)}))
+    with pytest.raises(StorageError, match="mean is missing or of another shape"):
+        resume_sweep(tmp_path / "run")
+
+
+def test_a_checkpoint_of_another_sweep_is_refused(tmp_path):
+    with stopped_after(1):
+        run = run_sweep(load(tmp_path), tmp_path / "run")
+    more = load(tmp_path, TINY + GRID.replace("[0.1, 0.5]", "[0.1, 0.5, 0.6]"))
+    other = load(tmp_path, TINY + GRID.replace("[0.1, 0.5]", "[0.1, 0.6]"))
+    (run.directory / "sweep.toml").write_text(tomli_w.dumps(other.source))
+    with pytest.raises(StorageError, match=r"of another sweep: sweep\.toml was changed"):
+        resume_sweep(tmp_path / "run")
+    (run.directory / "sweep.toml").write_text(tomli_w.dumps(more.source))
+    with pytest.raises(StorageError, match="of another sweep"):
+        resume_sweep(tmp_path / "run")
+
+
+def test_the_commands_interrupt_verify_and_resume(tmp_path, capsys):
+    path = tmp_path / "sweep.toml"
+    path.write_text(TINY + GRID)
+    words = ["sweep", str(path), "--run-dir", str(tmp_path / "run"), "--resume", "auto", "--quiet"]
+    with stopped_after(1):
+        assert main(words) == 75
+    assert f"to go on: ddpg-jax resume {tmp_path / 'run'}" in capsys.readouterr().err
+    assert main(["verify", str(tmp_path / "run")]) == 0
+    assert "whole, step 20" in capsys.readouterr().out
+    assert main(["resume", str(tmp_path / "run"), "--total-steps", "90"]) == 2
+    assert "a sweep goes on as it was" in capsys.readouterr().err
+    assert main(["evaluate", str(tmp_path / "run")]) == 5
+    assert "it holds a sweep: train its best.toml" in capsys.readouterr().err
+    assert main(["resume", str(tmp_path / "run")]) == 0
+    assert "resumes after 20 steps" in capsys.readouterr().out
+    assert main(words) == 0
+    assert main(["resume", str(tmp_path / "run")]) == 0
+    assert "is complete" in capsys.readouterr().out
+    assert main([*words[:2], "--resume", "auto"]) == 2
+    assert "--resume auto needs --run-dir" in capsys.readouterr().err
+
+
+def test_the_command_shows_a_table_of_at_most_80_columns(tmp_path, capsys):
+    path = tmp_path / "sweep.toml"
+    path.write_text(TINY + GRID)
+    assert main(["sweep", str(path), "--run-dir", str(tmp_path / "run"), "--quiet"]) == 0
+    shown = capsys.readouterr().out
+    assert "critic_learning_rate 0.01, sigma 0.5" in shown
+    assert max(map(len, shown.splitlines()[:-1])) <= 80
+    assert tomllib.loads((tmp_path / "run" / "best.toml").read_text())["seeds"] == [4, 9]
+    assert main(["sweep", str(path), "--run-dir", str(tmp_path / "run")]) == 5
+    assert "is not empty" in capsys.readouterr().err

@@ -1,0 +1,112 @@
+"""What a process is given that is for one run alone; each in a process of its own, as that is settled once for all."""
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ddpg_jax.xla.memory import available_cores
+from ddpg_jax.xla.tuning import MOST_ROWS, MOST_SEEDS
+
+SCRIPT = """if True:
+    import os, sys
+    from contextlib import suppress
+    from pathlib import Path
+    import jax, jax.numpy as jnp
+    from ddpg_jax.loops.process import MOST_CRITICS, suit_process
+    from ddpg_jax.reading import load_config
+
+    if "in use" in sys.argv:
+        jax.devices()
+    env, width, rows, seeds, *more = sys.argv[1:]
+    critics, shared = MOST_CRITICS + ("many critics" in more), ("shared" in more) + 1
+    before = dict(os.environ)
+    algorithm = {"name": "td3", "num_critics": critics, "hidden": [16, int(width)], "batch_size": int(rows)}
+    config = load_config(seeds=int(seeds), env={"id": env}, algorithm=algorithm, data_parallel=shared)
+    suit_process(config, alone="beside others" not in sys.argv)
+    assert dict(os.environ) == before
+    jax.block_until_ready(jnp.ones((8, 8)) @ jnp.ones((8, 8)))
+    names = []
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(OSError):  # it has just ended
+            names.append((task / "comm").read_text())
+    print(sum("XLAEigen" in name for name in names))
+"""
+BARE = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "NPROC", "PJRT_NPROC")}
+MOST = (str(MOST_ROWS), str(MOST_SEEDS))
+CASES = {
+    "narrow": (("Pendulum-v1", "127", *MOST), {}, 1),
+    "wide": (("Pendulum-v1", "128", *MOST), {}, available_cores()),
+    "large batches": (("Pendulum-v1", "127", str(MOST_ROWS + 1), MOST[1]), {}, available_cores()),
+    "many seeds": (("Pendulum-v1", "127", MOST[0], str(MOST_SEEDS + 1)), {}, available_cores()),
+    "device loop, many seeds": (("jax:pendulum", "127", *MOST), {}, available_cores()),
+    "device loop, a seed": (("jax:pendulum", "127", MOST[0], "1"), {}, 1),
+    "device loop, shared batches": (("jax:pendulum", "127", MOST[0], "1", "shared"), {}, available_cores()),
+    "many critics": (("Pendulum-v1", "127", *MOST, "many critics"), {}, available_cores()),
+    "device loop, wide": (("jax:pendulum", "128", MOST[0], "1"), {}, available_cores()),
+    "asked for": (("Pendulum-v1", "127", *MOST), {"NPROC": "3"}, 3),
+    "asked for of XLA": (("Pendulum-v1", "127", *MOST), {"PJRT_NPROC": "3"}, 3),
+    "beside others": (("Pendulum-v1", "127", *MOST, "beside others"), {}, available_cores()),
+    "in use": (("Pendulum-v1", "127", *MOST, "in use"), {}, available_cores()),
+}
+TRAINING = """if True:
+    import sys
+    import ddpg_jax as dj
+    from ddpg_jax.loops.process import MOST_CRITICS, MOST_ROWS
+    identifier, seeds, replay, threads, path = sys.argv[1:]
+    learner = {"name": "td3", "hidden": [127, 127], "batch_size": MOST_ROWS, "warmup_steps": 100}
+    learner |= {"num_critics": MOST_CRITICS}
+    evaluation, replay = {"every": 0, "episodes": 1}, {"kind": replay, "capacity": 20000}
+    config = dj.load_config(
+        seeds=int(seeds),
+        total_steps=150,
+        env={"id": identifier},
+        algorithm=learner,
+        replay=replay,
+        evaluation=evaluation,
+    )
+    dj.train(config, path, own_process=threads == "one")
+"""
+
+
+@pytest.fixture(scope="module")
+def processes():
+    """Of all cases, beside each other."""
+    started = {
+        name: subprocess.Popen([sys.executable, "-c", SCRIPT, *words], env=BARE | more, stdout=subprocess.PIPE)
+        for name, (words, more, _) in CASES.items()
+    }
+    yield started
+    for process in started.values():
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the system does not show the threads of a process")
+@pytest.mark.skipif(available_cores() == 1, reason="one core has one thread whatever is asked for")
+@pytest.mark.parametrize("name", CASES)
+def test_narrow_networks_have_one_thread(processes, name):
+    said, _ = processes[name].communicate(timeout=120)
+    assert int(said) == CASES[name][2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("HalfCheetah-v5", "2", "uniform"),
+        ("Humanoid-v5", "2", "uniform"),
+        ("jax:pendulum", "1", "uniform"),
+        ("jax:pendulum", "1", "prioritized"),
+    ],
+)
+def test_the_numbers_of_narrow_networks_do_not_depend_on_the_threads(words, tmp_path):
+    hashes = []
+    for threads in ("one", "as many as cores"):
+        path = tmp_path / threads
+        subprocess.run([sys.executable, "-c", TRAINING, *words, threads, str(path)], env=BARE, check=True)
+        hashes.append(hashlib.sha256((path / "checkpoints" / "final.safetensors").read_bytes()).hexdigest())
+    assert hashes[0] == hashes[1]
