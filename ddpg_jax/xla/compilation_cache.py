@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jaxlib
 
 from ddpg_jax import __version__
 from ddpg_jax.xla.memory import available_cores
@@ -79,9 +78,10 @@ def enable_compilation_cache() -> Path | None:
       The folder; None where there is no cache: jax's own was set or forbidden, this jax has no place for another, or
       the folder cannot be used.
     """
-    if jax.config.jax_compilation_cache_dir or not jax.config.jax_enable_compilation_cache:
-        return None
+    settings: Any = jax.config
     try:
+        if settings.jax_compilation_cache_dir or not settings.jax_enable_compilation_cache:
+            return None
         folder = cache_folder()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         _check_owner(folder)
@@ -193,7 +193,7 @@ def machine_key() -> str:
     """
     flags = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "NPROC", "PJRT_NPROC")
     facts = (
-        *(_FORMAT, __version__, platform.python_version(), jax.__version__, jaxlib.__version__),
+        *(_FORMAT, __version__, platform.python_version(), jax.__version__, jax.lib.__version__),
         *(_processor(), available_cores(), limited_to_one_thread()),
         *(os.environ.get(name, "") for name in flags),
     )
@@ -247,8 +247,8 @@ def _install(cache: CheckedCache) -> None:
     abstract = getattr(CacheInterface, "__abstractmethods__", None)
     if asked != {"get": ["self", "key"], "put": ["self", "key", "value"]} or abstract != asked.keys():
         raise AttributeError(f"jax {jax.__version__} asks other things of a cache: {asked}")
+    with there._cache_initialized_mutex:
+        _ = there._cache, there._cache_initialized
     there.reset_cache()
     with there._cache_initialized_mutex:
-        if not hasattr(there, "_cache") or there._cache_initialized:
-            raise AttributeError(f"jax {jax.__version__} keeps its cache elsewhere")
         there._cache, there._cache_initialized = cache, True
