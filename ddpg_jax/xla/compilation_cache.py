@@ -193,7 +193,7 @@ def machine_key() -> str:
     """
     flags = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "NPROC", "PJRT_NPROC")
     facts = (
-        *(_FORMAT, __version__, platform.python_version(), jax.__version__, jax.lib.__version__),
+        *(_FORMAT, __version__, platform.python_version(), jax.__version__),
         *(_processor(), available_cores(), limited_to_one_thread()),
         *(os.environ.get(name, "") for name in flags),
     )
