@@ -1,107 +1,117 @@
-"""A run that has begun, to its result: passes on what the loop reports, and saves what is due."""
+"""A loop that has begun, to its end: its reports are passed on, and what is due is saved. Runs and sweeps alike."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
-import numpy as np
+from ddpg_jax.errors import EnvironmentFault, StorageError
 
-from ddpg_jax.config.schema import Config
-from ddpg_jax.errors import DdpgJaxError, EnvironmentFault, Interrupted, StorageError
-from ddpg_jax.runs.checkpoints.store import CheckpointStore
-from ddpg_jax.runs.directory import RunDirectory
-from ddpg_jax.runs.plots import learning_curve
-from ddpg_jax.runs.result import make_result
-from ddpg_jax.runs.weights import Weights, beginning_with, save_weights, stored_part
-from ddpg_jax.training.checkpointer import Saver
-from ddpg_jax.training.device.loop import first_lanes
-from ddpg_jax.training.recorder import Begin, Record
-from ddpg_jax.training.report import BeginFn, Loop, Report, as_made
+if TYPE_CHECKING:
+    from ddpg_jax.runs.checkpoints.store import Checkpoint, CheckpointStore
+    from ddpg_jax.training.checkpointer import Saver
+    from ddpg_jax.training.signals import StopRequest
 
 
-class Run(NamedTuple):
-    """A finished run.
+class Boundary(Protocol):
+    """Where a loop can be looked report: `Report`, or a chunk of a sweep."""
 
-    Attributes:
-      directory: where its files are.
-      config: what it was.
-      result: what `result.json` holds.
-    """
+    @property
+    def step(self) -> int:
+        """Environment steps of each seed so far."""
+        ...
 
-    directory: Path
-    config: Config
-    result: dict[str, Any]
+    @property
+    def due(self) -> bool:
+        """Whether it is a report that the configuration asks for; else its state was only wanted."""
+        ...
+
+    @property
+    def fault(self) -> EnvironmentFault | None:
+        """What ends the run when the loop goes on."""
+        ...
 
 
-def run_name(config: Config) -> str:
-    """What a run is called if nobody names it: task and algorithm."""
-    return f"{config.env.id.rpartition(':')[-1].replace('/', '-')}_{config.algorithm.name}"
+ReportT_contra = TypeVar("ReportT_contra", bound=Boundary, contravariant=True)
+Outcome_co = TypeVar("Outcome_co", covariant=True)
+ReportT = TypeVar("ReportT", bound=Boundary)
+Outcome = TypeVar("Outcome")
 
 
-def fresh(weights: Weights | None) -> tuple[Begin, BeginFn]:
-    """How a run begins that has no checkpoint: anew, or with the weights of another."""
-    return (Begin(), as_made) if weights is None else (Begin(level="weights"), beginning_with(weights))
+class Recorder(Protocol[ReportT_contra, Outcome_co]):
+    """What keeps that which a loop reports."""
+
+    def is_last(self, report: ReportT_contra) -> bool:
+        """Whether the loop is at its end."""
+        ...
+
+    def must_save(self, report: ReportT_contra) -> bool:
+        """Whether a checkpoint belongs here, whatever the clock says."""
+        ...
+
+    def take(self, report: ReportT_contra) -> None:
+        """Records a report that was due."""
+        ...
+
+    def checkpoint(self, report: ReportT_contra, *, untaken: bool = False) -> Checkpoint:
+        """All that is needed to go on from here; `untaken`: with this report, which could not be taken."""
+        ...
+
+    def finish(self, report: ReportT_contra, save: Callable[[Callable[[], Checkpoint]], None]) -> Outcome_co:
+        """Writes the result; `save` writes a last checkpoint."""
+        ...
+
+    def stop(self, report: ReportT_contra | None) -> Outcome_co:
+        """Ends before the end, as that was asked for; all is saved. None: nothing was reported."""
+        ...
 
 
 def drive(
-    config: Config,
-    loop: Loop,
-    directory: RunDirectory,
-    record: Record,
-    saver: Saver,
+    reports: Iterable[ReportT],
+    recorder: Recorder[ReportT, Outcome],
+    checkpointer: Saver,
     store: CheckpointStore,
-) -> Run:
-    """Passes the reports of a loop on, saves where that is due, and writes the result at the end.
+    stop: StopRequest,
+) -> Outcome:
+    """Brings a loop to its end: has its reports recorded, and saves where that is due.
+
+    Args:
+      reports: the loop. It is not asked for more after its last report, whose state stays whole.
+      recorder: what keeps them.
+      checkpointer: when to save.
+      store: where to.
+      stop: whether to end early.
+
+    Returns:
+      What the recorder makes of it.
 
     Raises:
-      Interrupted: the run was told to stop; it is saved.
+      EnvironmentFault: an environment failed; all before that is saved.
+      StorageError: too many checkpoints failed, or the last one did.
     """
-    last = _to_the_end(config, loop, directory, record, saver, store)
-    state = first_lanes(last.state, len(config.seed_list))
-    save_weights(directory.weights, stored_part(state), loop.spec)
-    result = (
-        make_result(config, last.step, last.updates, last.seconds, record.evaluated, record.diverged) | record.history
-    )
-    steps = np.array([e.step for e in record.evaluated])
-    means = np.stack([e.evaluation.returns.mean(1)[~record.diverged] for e in record.evaluated])
-    learning_curve(directory.learning_curve, steps, means, f"{config.env.id}, {config.algorithm.name}")
-    directory.write_result(result)
-    if config.checkpoint.every:
-        saver.save_now(store, lambda: record.checkpoint(last, complete=True))
-    return Run(directory.path, config, result)
-
-
-def _to_the_end(
-    config: Config, loop: Loop, directory: RunDirectory, record: Record, saver: Saver, store: CheckpointStore
-) -> Report:
-    """The last report of a loop, which has not gone on from it: its state is still whole."""
-    for report in loop.reports:
+    save_now = partial(checkpointer.save_now, store)
+    for report in reports:
+        make = partial(recorder.checkpoint, report)
         if report.due:
             try:
-                record.take(report)
+                recorder.take(report)
             except EnvironmentFault as fault:
-                _save_before(fault, partial(saver.save_now, store, partial(record.checkpoint, report, untaken=True)))
+                _save_before(fault, partial(save_now, partial(make, untaken=True)))
                 raise
-        if report.step >= config.total_steps:
-            return report
-        make = partial(record.checkpoint, report)
+        if recorder.is_last(report):
+            return recorder.finish(report, save_now)
         if report.fault is not None:
-            _save_before(report.fault, partial(saver.save_now, store, make))
-        elif saver.stopping:
-            saver.save_now(store, make)
-            raise Interrupted(
-                f"interrupted after {report.step} of {config.total_steps} steps; "
-                f"to go on: ddpg-jax resume {directory.path}"
-            )
-        elif saver.wanted(report.step):
-            saver.save(store, make)
-    raise AssertionError("a loop ends with a report after its last step")
+            _save_before(report.fault, partial(save_now, make))
+        elif stop.requested:
+            save_now(make)
+            return recorder.stop(report)
+        elif checkpointer.wanted(report.step) or recorder.must_save(report):
+            checkpointer.save(store, make)
+    return recorder.stop(None)
 
 
-def _save_before(fault: DdpgJaxError, save: Callable[[], None]) -> None:
+def _save_before(fault: EnvironmentFault, save: Callable[[], None]) -> None:
     """Saves before an error that ends the run; what goes wrong with that is said beside it."""
     try:
         save()

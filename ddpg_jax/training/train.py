@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
@@ -11,16 +12,16 @@ from rich.console import Console
 from ddpg_jax.config.load import dump_toml, read_toml, resolve
 from ddpg_jax.config.schema import Config
 from ddpg_jax.errors import ConfigError
-from ddpg_jax.runs.checkpoints.store import CheckpointStore
 from ddpg_jax.runs.directory import RunDirectory
-from ddpg_jax.runs.loggers.progress import speaker
+from ddpg_jax.runs.loggers.logger import Logger
+from ddpg_jax.runs.loggers.progress import make_display, speaker
 from ddpg_jax.runs.weights import read_weights
 from ddpg_jax.training.checkpointer import Saver
+from ddpg_jax.training.context import Session
 from ddpg_jax.training.factory import start
-from ddpg_jax.training.recorder import Record
-from ddpg_jax.training.resume import branch_off, go_on
-from ddpg_jax.training.runner import Run, drive, fresh, run_name
-from ddpg_jax.training.signals import StopRequest
+from ddpg_jax.training.recorder import Run, RunRecorder
+from ddpg_jax.training.resume import branch_off, go_on, run_name, start_point
+from ddpg_jax.training.runner import drive
 from ddpg_jax.xla.tuning import suit_process
 
 
@@ -33,6 +34,7 @@ def train(
     init_from: str | Path | None = None,
     own_process: bool = False,
     console: Console | None = None,
+    loggers: Sequence[Logger] = (),
 ) -> Run:
     """Trains all seeds of a configuration and leaves a run directory.
 
@@ -49,6 +51,7 @@ def train(
       own_process: whether this process is for this run alone; XLA may then be given as many threads as suit it, which
         nothing can change afterwards.
       console: where progress is shown; None: nowhere.
+      loggers: who is told of the run beside its own files; they are closed with it.
 
     Returns:
       The run.
@@ -61,26 +64,25 @@ def train(
       NotFiniteError: all seeds have diverged, or an action, a metric or a value of the critics is not finite.
       StorageError: the run directory cannot be used, or too many checkpoints failed.
     """
-    say = speaker(console)
     with ExitStack() as stack:
-        stop = stack.enter_context(StopRequest())
+        session = Session.begin(stack, speaker(console), (make_display(console), *loggers))
         suit_process(config, alone=own_process)
         if resume == "auto" and run_dir is not None and RunDirectory(run_dir).config.is_file():
-            return go_on(RunDirectory.open(run_dir), config, stop, stack, console)
-        saver = Saver(config.checkpoint, stop, 0, say)
+            return go_on(session.within(RunDirectory.open(run_dir), config.checkpoint.keep), config)
+        saver = Saver(config.checkpoint, session.stop, 0, session.notify)
         weights = None if init_from is None else read_weights(RunDirectory.open(init_from))
-        begin, begin_with = fresh(weights)
+        point, begin_with = start_point(weights)
         loop = start(config, stack, None, saver.wanted, begin_with)
         if init_from is not None:
-            say(f"begins with the weights of {init_from}; all else is new")
+            session.notify(f"begins with the weights of {init_from}; all else is new")
         directory = RunDirectory.create(run_dir, run_name(config), overwrite=overwrite)
-        stack.enter_context(directory.own())
+        context = session.within(directory, config.checkpoint.keep)
+        context.lock()
         if weights is not None:  # whatever becomes of that run, this one begins so again until it has a checkpoint
             weights.write(directory.start)
         directory.write_text(directory.config, dump_toml(config))
-        store = CheckpointStore(directory.checkpoints, keep=config.checkpoint.keep)
-        record = Record(config, loop, directory, begin, console, say, stack)
-        return drive(config, loop, directory, record, saver, store)
+        recorder = RunRecorder(config, loop, point, context)
+        return drive(loop.reports, recorder, saver, context.store, context.stop)
 
 
 def resume_run(
@@ -90,6 +92,7 @@ def resume_run(
     into: str | Path | None = None,
     own_process: bool = False,
     console: Console | None = None,
+    loggers: Sequence[Logger] = (),
     **overrides: Any,
 ) -> Run:
     """Takes a run up where its last whole checkpoint is, and brings it to its end.
@@ -103,6 +106,7 @@ def resume_run(
       into: a new directory for what comes of it.
       own_process: as in `train`.
       console: where progress is shown; None: nowhere.
+      loggers: as in `train`.
       **overrides: fields that replace the run's, as in `load_config`. Those that do not concern the learner are free,
         those that change how it learns are reported, and structural ones are refused. An environment named "module:id"
         must be named again, as no module is imported because a file says so.
@@ -120,8 +124,9 @@ def resume_run(
     if (step is None) != (into is None):
         raise ConfigError("a checkpoint of a certain step is taken up in a new directory: give both of them")
     with ExitStack() as stack:
-        stop = stack.enter_context(StopRequest())
+        session = Session.begin(stack, speaker(console), (make_display(console), *loggers))
         suit_process(config, alone=own_process)
+        context = session.within(directory, config.checkpoint.keep)
         if step is None or into is None:
-            return go_on(directory, config, stop, stack, console)
-        return branch_off(directory, config, step, into, stop, stack, console)
+            return go_on(context, config)
+        return branch_off(context, config, step, into)

@@ -2,49 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
-import numpy as np
 import tomli_w
 from rich.console import Console
 
 from ddpg_jax.config.diff import compare
-from ddpg_jax.config.load import dump_toml
 from ddpg_jax.config.schema import chosen_loop
 from ddpg_jax.envs.factory import device_env
-from ddpg_jax.errors import ConfigError, EnvironmentFault
-from ddpg_jax.runs.checkpoints.store import CheckpointStore
+from ddpg_jax.errors import ConfigError
 from ddpg_jax.runs.directory import RunDirectory
-from ddpg_jax.runs.loggers.jsonl import JsonLines
-from ddpg_jax.runs.loggers.progress import ProgressDisplay, Status, rates, speaker
-from ddpg_jax.runs.plots import ranking
-from ddpg_jax.runs.result import environment
-from ddpg_jax.training.device.loop import Chunk, device_loop, lane_rows
+from ddpg_jax.runs.loggers.progress import ProgressDisplay, make_display, speaker
+from ddpg_jax.training.checkpointer import Saver
+from ddpg_jax.training.context import RunContext, Session
+from ddpg_jax.training.device.loop import device_loop
 from ddpg_jax.training.device.snapshot import Place, restored
 from ddpg_jax.training.report import as_made
-from ddpg_jax.training.schedule import is_due
-from ddpg_jax.training.signals import StopRequest
+from ddpg_jax.training.resume_point import ResumePoint
+from ddpg_jax.training.runner import drive
 from ddpg_jax.training.sweep.batches import Turn, turns
-from ddpg_jax.training.sweep.checkpoint import Begun, Keeper, begun_from
 from ddpg_jax.training.sweep.grid import Sweep, load_sweep
-from ddpg_jax.training.sweep.ranking import Board
-from ddpg_jax.types import DeviceEnv, Snapshot
+from ddpg_jax.training.sweep.recorder import SweepRecorder, SweepReport, SweepRun, position, sweep_point
+from ddpg_jax.types import DeviceEnv
 from ddpg_jax.xla.process import spread_over_cores
-
-
-class SweepRun(NamedTuple):
-    """A sweep that was run, to its end or until it was told to stop.
-
-    Attributes:
-      directory: where its files are: `sweep.toml`, `result.json`, `metrics.jsonl`, `ranking.png`, `best.toml`.
-      result: what `result.json` holds.
-    """
-
-    directory: Path
-    result: dict[str, Any]
 
 
 def run_sweep(
@@ -75,17 +59,18 @@ def run_sweep(
       StorageError: the directory cannot be used, or too many checkpoints failed.
     """
     envs = _environments(sweep)
-    if resume == "auto" and run_dir is not None and RunDirectory(run_dir).sweep.is_file():
-        directory = RunDirectory.open(run_dir, of="sweep")
-        _refuse_another(sweep, load_sweep(directory.sweep), directory)
-        return _resumed(sweep, envs, directory, console)
-    name = f"{sweep.configs[0].env.id.rpartition(':')[-1]}_sweep"
-    directory = RunDirectory.create(run_dir, name, overwrite=overwrite)
     with ExitStack() as stack:
-        stack.enter_context(directory.own())
-        directory.write_text(directory.sweep, tomli_w.dumps(sweep.source))
-        store = CheckpointStore(directory.checkpoints, keep=sweep.configs[0].checkpoint.keep)
-        return _drive(sweep, envs, directory, store, Begun(), console, stack)
+        display = make_display(console)
+        session = Session.begin(stack, speaker(console), (display,))
+        if resume == "auto" and run_dir is not None and RunDirectory(run_dir).sweep.is_file():
+            directory = RunDirectory.open(run_dir, of="sweep")
+            _refuse_another(sweep, load_sweep(directory.sweep), directory)
+            return _resume(sweep, envs, session.within(directory, _keep(sweep)), display)
+        name = f"{sweep.configs[0].env.id.rpartition(':')[-1]}_sweep"
+        context = session.within(RunDirectory.create(run_dir, name, overwrite=overwrite), _keep(sweep))
+        context.lock()
+        context.directory.write_text(context.directory.sweep, tomli_w.dumps(sweep.source))
+        return _continue_from(ResumePoint(), sweep, envs, context, display)
 
 
 def resume_sweep(run_dir: str | Path, console: Console | None = None) -> SweepRun:
@@ -103,7 +88,11 @@ def resume_sweep(run_dir: str | Path, console: Console | None = None) -> SweepRu
     """
     directory = RunDirectory.open(run_dir, of="sweep")
     sweep = load_sweep(directory.sweep)
-    return _resumed(sweep, _environments(sweep), directory, console)
+    envs = _environments(sweep)
+    with ExitStack() as stack:
+        display = make_display(console)
+        session = Session.begin(stack, speaker(console), (display,))
+        return _resume(sweep, envs, session.within(directory, _keep(sweep)), display)
 
 
 def _environments(sweep: Sweep) -> list[DeviceEnv]:
@@ -130,117 +119,56 @@ def _refuse_another(sweep: Sweep, before: Sweep, directory: RunDirectory) -> Non
             )
 
 
-def _resumed(sweep: Sweep, envs: Sequence[DeviceEnv], directory: RunDirectory, console: Console | None) -> SweepRun:
+def _keep(sweep: Sweep) -> int:
+    return sweep.configs[0].checkpoint.keep
+
+
+def _resume(sweep: Sweep, envs: Sequence[DeviceEnv], context: RunContext, display: ProgressDisplay) -> SweepRun:
     """Goes on in the directory of a sweep."""
-    say = speaker(console)
-    with ExitStack() as stack:
-        stack.enter_context(directory.own())
-        result = directory.read_result()
-        if result is not None and result.get("complete"):
-            say(f"{directory.path} is complete")
-            return SweepRun(directory.path, result)
-        store = CheckpointStore(directory.checkpoints, keep=sweep.configs[0].checkpoint.keep)
-        found, lines = store.newest()
-        for line in lines:
-            say(line)
-        begun = Begun() if found is None else begun_from(store.load(found), sweep, say)
-        say(f"resumes after {0 if begun.checkpoint is None else begun.checkpoint.step} steps, all turns added up")
-        directory.drop_results()
-        return _drive(sweep, envs, directory, store, begun, console, stack)
+    directory = context.directory
+    context.lock()
+    checkpoint = context.newest_checkpoint()
+    result = directory.read_result()
+    if result is not None and result.get("complete"):
+        context.notify(f"{directory.path} is complete")
+        return SweepRun(directory.path, result)
+    point = ResumePoint() if checkpoint is None else sweep_point(checkpoint, sweep, context.notify)
+    context.notify(f"resumes after {point.step} steps, all turns added up")
+    directory.drop_results()
+    return _continue_from(point, sweep, envs, context, display)
 
 
-def _drive(
-    sweep: Sweep,
-    envs: Sequence[DeviceEnv],
-    directory: RunDirectory,
-    store: CheckpointStore,
-    begun: Begun,
-    console: Console | None,
-    stack: ExitStack,
+def _continue_from(
+    point: ResumePoint, sweep: Sweep, envs: Sequence[DeviceEnv], context: RunContext, display: ProgressDisplay
 ) -> SweepRun:
     """Runs the turns that are left, and writes what was reached."""
-    say, quiet = speaker(console), console or Console(quiet=True)
-    board = begun.board(sweep)
-    record = stack.enter_context(closing(JsonLines(directory.metrics, begun.metrics_bytes, warn=say)))
-    stop = stack.enter_context(StopRequest())
-    keeper = Keeper(sweep, store, stop, board, record, begun, say)
-    resumed = begun.snapshot
-    for turn in turns(sweep.groups, envs, quiet, begun.position):
-        if stop.requested:  # while it compiled
-            break
-        _run_turn(turn, resumed, board, record, keeper, stop, quiet)
-        resumed = None
-    result: dict[str, Any] = {**board.result(), "seconds": keeper.seconds, **environment()}
-    _write(directory, sweep, result)
-    if all(entry["faulty_seeds"] for entry in result["combinations"]):
-        raise EnvironmentFault(
-            f"env.id={sweep.configs[0].env.id!r}: observations or rewards were not finite, in every combination"
-        )
-    return SweepRun(directory.path, result)
+    recorder = SweepRecorder(sweep, point, context)
+    saver = Saver(sweep.configs[0].checkpoint, context.stop, point.step, context.notify)
+    lanes = turns(sweep.groups, envs, display.print, position(point))
+    reports = _reports(point, lanes, recorder, saver, context)
+    return drive(reports, recorder, saver, context.store, context.stop)
 
 
-def _write(directory: RunDirectory, sweep: Sweep, result: dict[str, Any]) -> None:
-    """Writes the result, its picture, and the configuration of the best combination if all were run to their end."""
-    ranked = [each for each in result["combinations"] if each["interquartile_mean"] is not None]
-    if ranked and result["complete"]:
-        directory.write_text(directory.path / "best.toml", dump_toml(sweep.configs[ranked[0]["combination"]]))
-    if ranked:
-        title = f"{sweep.configs[0].env.id}, {len(sweep.combinations)} combinations"
-        ranking(directory.path / "ranking.png", ranked, title)
-    directory.write_result(result)
-    if result["complete"]:
-        directory.drop_checkpoints()
+def _reports(
+    point: ResumePoint, batches: Iterator[Turn], recorder: SweepRecorder, saver: Saver, context: RunContext
+) -> Iterator[SweepReport]:
+    """The chunks of one turn after another, until a stop is requested."""
+    before, resumed = int(point.metadata.get("before", 0)), point.snapshot
+    for turn in batches:
+        if context.stop.requested:  # while it compiled
+            return
+        compiled = turn.compiled
+        keys, hyper = compiled.place((turn.keys, turn.hyper))
+        begun = as_made if resumed is None else restored(compiled, resumed, len(turn.lanes))
+        done = (begun.iteration * turn.config.env.num_envs, begun.updates) if isinstance(begun, Place) else (0, 0)
+        recorder.begin(turn, *done)
+        wanted = partial(_wanted, saver, before)
+        for chunk in device_loop(turn.config, compiled, keys, hyper, begun, wanted):
+            yield SweepReport(turn, chunk, before)
+        before, resumed = before + turn.config.total_steps, None
+        context.store.forget_rows()  # those of the next turn are others
 
 
-def _run_turn(
-    turn: Turn,
-    resumed: Snapshot | None,
-    board: Board,
-    record: JsonLines,
-    keeper: Keeper,
-    stop: StopRequest,
-    console: Console,
-) -> None:
-    """Trains the lanes of a turn to their end; where a stop is requested, saves them and judges what they reached."""
-    config, compiled = turn.config, turn.compiled
-    keys, hyper = compiled.place((turn.keys, turn.hyper))
-    begun = as_made if resumed is None else restored(compiled, resumed, len(turn.lanes))
-    last = (begun.iteration * config.env.num_envs, begun.updates, 0.0) if isinstance(begun, Place) else (0, 0, 0.0)
-
-    def evaluated(chunk: Chunk) -> list[dict[str, Any]]:
-        return board.evaluated(turn, chunk.step, np.asarray(compiled.evaluate(chunk.learner, hyper).returns))
-
-    with ProgressDisplay(console, config.total_steps, len(turn.lanes)) as progress:
-        for chunk in device_loop(config, compiled, keys, hyper, begun, keeper.wanted):
-            judged = is_due(chunk.step, config.evaluation.every, config.env.num_envs)
-            judged = chunk.due and (judged or chunk.step >= config.total_steps)
-            if chunk.due:
-                board.note(turn, chunk)
-                rows = [
-                    {"combination": number, **row}
-                    for i, (number, seed) in enumerate(turn.lanes)
-                    for row in lane_rows(chunk, i, config.seed_list[seed])
-                ]
-                rows += evaluated(chunk) if judged else []
-                record.write([row for row in rows if _is_finite(row)])
-                progress.show(Status(chunk.step, _rates(chunk, last, len(turn.lanes)), None, board.median(turn)))
-                last = chunk.step, chunk.updates, chunk.seconds
-            if stop.requested:
-                keeper.save_now(turn, chunk)
-                if not judged:  # for the ranking only: the sweep goes on from what was saved
-                    board.note(turn, chunk)
-                    evaluated(chunk)
-                break
-            if keeper.wanted(chunk.step) or (chunk.step >= config.total_steps and not turn.ends):
-                keeper.save(turn, chunk)
-    keeper.ended(turn)
-
-
-def _rates(chunk: Chunk, last: tuple[int, int, float], lanes: int) -> dict[str, float]:
-    """Since the steps, updates and seconds of the report before."""
-    step, updates, seconds = last
-    return rates(chunk.step - step, chunk.updates - updates, chunk.seconds - seconds, lanes)
-
-
-def _is_finite(row: dict[str, Any]) -> bool:
-    return all(np.isfinite(value) for value in row.values() if isinstance(value, float))
+def _wanted(saver: Saver, before: int, step: int) -> bool:
+    """Whether a turn shall be saved, or stop, after so many steps of it."""
+    return saver.wanted(before + step)
