@@ -64,7 +64,7 @@ class RunContext(NamedTuple):
         Raises:
           StorageError: another process is using it.
         """
-        self.stack.enter_context(self.directory.own())
+        self.stack.enter_context(self.directory.lock())
 
     def newest_checkpoint(self) -> Checkpoint | None:
         """The newest whole checkpoint of the locked directory, or None; says which broken ones were set aside.

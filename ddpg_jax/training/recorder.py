@@ -22,10 +22,10 @@ from ddpg_jax.runs.loggers.logger import Logger, RateMeter, Start, Status, tell
 from ddpg_jax.runs.loggers.tensorboard import TensorBoard
 from ddpg_jax.runs.loggers.timing import Timing
 from ddpg_jax.runs.plots import learning_curve
-from ddpg_jax.runs.result import Evaluated, environment, make_result
+from ddpg_jax.runs.result import Evaluated, make_result, system_info
 from ddpg_jax.runs.statistics import interquartile_mean
 from ddpg_jax.runs.weights import save_weights, stored_part
-from ddpg_jax.training.device.loop import first_lanes
+from ddpg_jax.training.device.loop import drop_padding
 from ddpg_jax.training.report import Report
 from ddpg_jax.training.resume_point import DIVERGED, ResumePoint, evaluation_arrays
 from ddpg_jax.training.schedule import is_due
@@ -78,7 +78,7 @@ class RunRecorder:
         self._timing = stack.enter_context(closing(Timing(timing)))
         self._loggers: list[Logger] = [self._metrics, self._timing]
         if config.logging.tensorboard:
-            purge = None if point.checkpoint is None else point.step + (point.untaken is None)
+            purge = None if point.checkpoint is None else point.step + (point.unrecorded is None)
             self._loggers.append(stack.enter_context(closing(TensorBoard(directory.tensorboard, purge, warn=notify))))
         self._loggers += context.loggers
         tell(
@@ -88,7 +88,7 @@ class RunRecorder:
         )
         self._began, self._seconds = time.perf_counter(), sum(point.seconds.values())
         self._rates = RateMeter(len(config.seed_list))
-        if point.untaken is None and point.checkpoint is not None:
+        if point.unrecorded is None and point.checkpoint is not None:
             self._rates.since(point.step, int(point.metadata["updates"]), _training_seconds(point.seconds))
 
     def is_last(self, report: Report) -> bool:
@@ -124,7 +124,7 @@ class RunRecorder:
                 f"look closer: ddpg-jax reproduce {self._context.directory.bundle(config.seed_list[0])}"
             )
 
-    def checkpoint(self, report: Report, *, complete: bool = False, untaken: bool = False) -> Checkpoint:
+    def checkpoint(self, report: Report, *, complete: bool = False, unrecorded: bool = False) -> Checkpoint:
         """All that the run needs to go on from a report; or with it, where `take` failed and it is untaken.
 
         Raises:
@@ -144,8 +144,8 @@ class RunRecorder:
             "seconds": snapshot.seconds,
             "metrics_bytes": self._metrics.sync(),
             "timing_bytes": self._timing.sync(),
-            **({"untaken": [list(row.items()) for row in report.rows]} if untaken else {}),  # in the order of a line
-            **environment(),
+            **({"untaken": [list(row.items()) for row in report.rows]} if unrecorded else {}),  # in the order of a line
+            **system_info(),
         }
         evaluated = evaluation_arrays(self._evaluated, len(self._config.seed_list))
         arrays = dict(snapshot.arrays) | evaluated | {DIVERGED: self._diverged}
@@ -165,7 +165,7 @@ class RunRecorder:
     def finish(self, report: Report, save: Callable[[Callable[[], Checkpoint]], None]) -> Run:
         """Writes weights, result and picture of the run, and a last checkpoint where checkpoints are kept."""
         config, directory = self._config, self._context.directory
-        state = first_lanes(report.state, len(config.seed_list))
+        state = drop_padding(report.state, len(config.seed_list))
         save_weights(directory.weights, stored_part(state), self._loop.spec)
         figures = report.step, report.updates, report.seconds
         result = make_result(config, *figures, self._evaluated, self._diverged) | self._history

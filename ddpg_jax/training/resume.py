@@ -14,13 +14,13 @@ from ddpg_jax.config.schema import Config
 from ddpg_jax.errors import ConfigError, StorageError
 from ddpg_jax.runs.checkpoints.store import Checkpoint
 from ddpg_jax.runs.directory import RunDirectory
-from ddpg_jax.runs.result import other_environment
-from ddpg_jax.runs.weights import Weights, as_spec, beginning_with, open_weights
-from ddpg_jax.training.checkpointer import Saver
+from ddpg_jax.runs.result import system_differences
+from ddpg_jax.runs.weights import Weights, as_spec, init_from_weights, open_weights
+from ddpg_jax.training.checkpointer import Checkpointer
 from ddpg_jax.training.context import NotifyFn, RunContext
 from ddpg_jax.training.factory import start
 from ddpg_jax.training.recorder import Run, RunRecorder
-from ddpg_jax.training.report import BeginFn, as_made
+from ddpg_jax.training.report import InitFn, keep_init
 from ddpg_jax.training.resume_point import ResumePoint
 from ddpg_jax.training.runner import drive
 from ddpg_jax.types import EnvSpec
@@ -31,12 +31,12 @@ def run_name(config: Config) -> str:
     return f"{config.env.id.rpartition(':')[-1].replace('/', '-')}_{config.algorithm.name}"
 
 
-def start_point(weights: Weights | None) -> tuple[ResumePoint, BeginFn]:
+def start_point(weights: Weights | None) -> tuple[ResumePoint, InitFn]:
     """How a run begins that has no checkpoint: anew, or with the weights of another."""
-    return (ResumePoint(), as_made) if weights is None else (ResumePoint(level="weights"), beginning_with(weights))
+    return (ResumePoint(), keep_init) if weights is None else (ResumePoint(level="weights"), init_from_weights(weights))
 
 
-def go_on(context: RunContext, config: Config) -> Run:
+def resume_directory(context: RunContext, config: Config) -> Run:
     """Goes on in the directory of a run, from its last whole checkpoint; from its beginning where there is none.
 
     The run belongs to this process until the stack is closed.
@@ -61,13 +61,13 @@ def go_on(context: RunContext, config: Config) -> Run:
         context.notify(f"{directory.path} is complete after {step} steps; to go on, give more --total-steps")
         return Run(directory.path, config, result)
     weights = open_weights(directory.start) if point is None and directory.start.is_file() else None
-    point, begin_with = start_point(weights) if point is None else (point, as_made)
+    point, init_learner = start_point(weights) if point is None else (point, keep_init)
     _refuse_end(point, config)
-    return _continue_from(point, config, context, begin_with)
+    return _continue_from(point, config, context, init_learner)
 
 
-def branch_off(context: RunContext, config: Config, step: int, into: str | Path) -> Run:
-    """Goes on from the checkpoint of a run after so many steps, in a new directory; otherwise as `go_on`.
+def fork(context: RunContext, config: Config, step: int, into: str | Path) -> Run:
+    """Goes on from the checkpoint of a run after so many steps, in a new directory; otherwise as `resume_directory`.
 
     Args:
       context: of that run.
@@ -92,18 +92,18 @@ def branch_off(context: RunContext, config: Config, step: int, into: str | Path)
     return _continue_from(point, config, own)
 
 
-def _continue_from(point: ResumePoint, config: Config, context: RunContext, begin_with: BeginFn = as_made) -> Run:
+def _continue_from(point: ResumePoint, config: Config, context: RunContext, init_learner: InitFn = keep_init) -> Run:
     notify, directory = context.notify, context.directory
-    saver = Saver(config.checkpoint, context.stop, point.step, notify)
+    checkpointer = Checkpointer(config.checkpoint, context.stop, point.step, notify)
     try:
-        loop = start(config, context.stack, point.snapshot, saver.wanted, begin_with)
+        loop = start(config, context.stack, point.snapshot, checkpointer.should_save, init_learner)
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise StorageError(f"the checkpoint after {point.step} steps cannot be taken up: {error!r}") from error
-    if loop.begun_again:
+    if loop.restarted_episodes:
         point = point._replace(level="episode" if point.level == "exact" else point.level)
         context.store.forget_rows()
         notify(
-            f"warning: {loop.begun_again} episodes in progress did not repeat themselves to the bit and were begun "
+            f"warning: {loop.restarted_episodes} episodes in progress did not repeat themselves to the bit and were begun "
             "anew; all else goes on exactly"
         )
     _check_spec(point, loop.spec, config)
@@ -111,7 +111,7 @@ def _continue_from(point: ResumePoint, config: Config, context: RunContext, begi
     recorder = RunRecorder(config, loop, point, context)
     directory.drop_results()
     directory.write_text(directory.config, dump_toml(config))
-    return drive(loop.reports, recorder, saver, context.store, context.stop)
+    return drive(loop.reports, recorder, checkpointer, context.store, context.stop)
 
 
 def _resume_point(checkpoint: Checkpoint, config: Config, notify: NotifyFn) -> ResumePoint:
@@ -126,8 +126,8 @@ def _resume_point(checkpoint: Checkpoint, config: Config, notify: NotifyFn) -> R
         before = Config.model_validate(facts["config"])
         level, earlier = str(facts["level"]), tuple(map(str, facts["changes"]))
         sum(map(float, facts["seconds"].values()), float(facts["updates"]))
-        len(ResumePoint(checkpoint).untaken or ())
-        otherwise = other_environment(facts, lone=config.most_devices == 1)
+        len(ResumePoint(checkpoint).unrecorded or ())
+        otherwise = system_differences(facts, single_device=config.max_devices == 1)
     except (KeyError, TypeError, ValueError, AttributeError, ValidationError) as error:
         raise StorageError(f"the checkpoint's description cannot be read: {error}") from error
     changes = compare(before, config)
@@ -156,7 +156,9 @@ def _check_spec(point: ResumePoint, spec: EnvSpec, config: Config) -> None:
 
 
 def _refuse_end(point: ResumePoint, config: Config) -> None:
-    last = config.total_steps + (0 if point.untaken is None else config.env.num_envs)  # its end is still to be judged
+    last = config.total_steps + (
+        0 if point.unrecorded is None else config.env.num_envs
+    )  # its end is still to be judged
     if point.step >= last:
         raise ConfigError(
             f"total_steps={config.total_steps}, but the run is at step {point.step} already: give more --total-steps, "

@@ -45,7 +45,7 @@ class ResumePoint(NamedTuple):
             return None
         rows, arrays = self.checkpoint.rows, self.checkpoint.arrays
         own = {name: x for name, x in arrays.items() if not name.startswith((EVALUATIONS, DIVERGED, RANKING))}
-        return Snapshot(own, rows.first, rows.stop, rows.read, self.seconds, self.untaken)
+        return Snapshot(own, rows.first, rows.stop, rows.read, self.seconds, self.unrecorded)
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -55,7 +55,7 @@ class ResumePoint(NamedTuple):
         return {str(name): float(spent) for name, spent in by_phase.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
 
     @property
-    def untaken(self) -> list[Row] | None:
+    def unrecorded(self) -> list[Row] | None:
         """The rows of the report that the checkpoint is at, where its evaluation failed."""
         rows: Any = self.metadata.get("untaken")
         return None if rows is None else [dict(row) for row in rows]

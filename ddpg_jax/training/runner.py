@@ -10,7 +10,7 @@ from ddpg_jax.errors import EnvironmentFault, StorageError
 
 if TYPE_CHECKING:
     from ddpg_jax.runs.checkpoints.store import Checkpoint, CheckpointStore
-    from ddpg_jax.training.checkpointer import Saver
+    from ddpg_jax.training.checkpointer import Checkpointer
     from ddpg_jax.training.signals import StopRequest
 
 
@@ -54,8 +54,8 @@ class Recorder(Protocol[ReportT_contra, Outcome_co]):
         """Records a report that was due."""
         ...
 
-    def checkpoint(self, report: ReportT_contra, *, untaken: bool = False) -> Checkpoint:
-        """All that is needed to go on from here; `untaken`: with this report, which could not be taken."""
+    def checkpoint(self, report: ReportT_contra, *, unrecorded: bool = False) -> Checkpoint:
+        """All that is needed to go on from here; `unrecorded`: with this report, which could not be taken."""
         ...
 
     def finish(self, report: ReportT_contra, save: Callable[[Callable[[], Checkpoint]], None]) -> Outcome_co:
@@ -70,7 +70,7 @@ class Recorder(Protocol[ReportT_contra, Outcome_co]):
 def drive(
     reports: Iterable[ReportT],
     recorder: Recorder[ReportT, Outcome],
-    checkpointer: Saver,
+    checkpointer: Checkpointer,
     store: CheckpointStore,
     stop: StopRequest,
 ) -> Outcome:
@@ -95,9 +95,9 @@ def drive(
         make = partial(recorder.checkpoint, report)
         if report.due:
             try:
-                recorder.take(report)
+                recorder.record(report)
             except EnvironmentFault as fault:
-                _save_before(fault, partial(save_now, partial(make, untaken=True)))
+                _save_before(fault, partial(save_now, partial(make, unrecorded=True)))
                 raise
         if recorder.is_last(report):
             return recorder.finish(report, save_now)
@@ -106,7 +106,7 @@ def drive(
         elif stop.requested:
             save_now(make)
             return recorder.stop(report)
-        elif checkpointer.wanted(report.step) or recorder.must_save(report):
+        elif checkpointer.should_save(report.step) or recorder.must_save(report):
             checkpointer.save(store, make)
     return recorder.stop(None)
 

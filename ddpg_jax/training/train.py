@@ -14,15 +14,15 @@ from ddpg_jax.config.schema import Config
 from ddpg_jax.errors import ConfigError
 from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.runs.loggers.logger import Logger
-from ddpg_jax.runs.loggers.progress import make_display, speaker
+from ddpg_jax.runs.loggers.progress import make_display, message_printer
 from ddpg_jax.runs.weights import read_weights
-from ddpg_jax.training.checkpointer import Saver
+from ddpg_jax.training.checkpointer import Checkpointer
 from ddpg_jax.training.context import Session
 from ddpg_jax.training.factory import start
 from ddpg_jax.training.recorder import Run, RunRecorder
-from ddpg_jax.training.resume import branch_off, go_on, run_name, start_point
+from ddpg_jax.training.resume import fork, resume_directory, run_name, start_point
 from ddpg_jax.training.runner import drive
-from ddpg_jax.xla.tuning import suit_process
+from ddpg_jax.xla.tuning import configure_process
 
 
 def train(
@@ -32,7 +32,7 @@ def train(
     overwrite: bool = False,
     resume: Literal["never", "auto"] = "never",
     init_from: str | Path | None = None,
-    own_process: bool = False,
+    tune_process: bool = False,
     console: Console | None = None,
     loggers: Sequence[Logger] = (),
 ) -> Run:
@@ -48,7 +48,7 @@ def train(
       resume: "auto": where the directory holds a run, that one goes on, as a cluster starts the same command again.
       init_from: directory of a run whose parameters and moments this one begins with; its seeds take them in turn.
         Nothing else is taken over: optimisers, replay and counters begin anew.
-      own_process: whether this process is for this run alone; XLA may then be given as many threads as suit it, which
+      tune_process: whether this process is for this run alone; XLA may then be given as many threads as suit it, which
         nothing can change afterwards.
       console: where progress is shown; None: nowhere.
       loggers: who is told of the run beside its own files; they are closed with it.
@@ -65,14 +65,14 @@ def train(
       StorageError: the run directory cannot be used, or too many checkpoints failed.
     """
     with ExitStack() as stack:
-        session = Session.begin(stack, speaker(console), (make_display(console), *loggers))
-        suit_process(config, alone=own_process)
+        session = Session.begin(stack, message_printer(console), (make_display(console), *loggers))
+        configure_process(config, alone=tune_process)
         if resume == "auto" and run_dir is not None and RunDirectory(run_dir).config.is_file():
-            return go_on(session.within(RunDirectory.open(run_dir), config.checkpoint.keep), config)
-        saver = Saver(config.checkpoint, session.stop, 0, session.notify)
+            return resume_directory(session.within(RunDirectory.open(run_dir), config.checkpoint.keep), config)
+        checkpointer = Checkpointer(config.checkpoint, session.stop, 0, session.notify)
         weights = None if init_from is None else read_weights(RunDirectory.open(init_from))
-        point, begin_with = start_point(weights)
-        loop = start(config, stack, None, saver.wanted, begin_with)
+        point, init_learner = start_point(weights)
+        loop = start(config, stack, None, checkpointer.should_save, init_learner)
         if init_from is not None:
             session.notify(f"begins with the weights of {init_from}; all else is new")
         directory = RunDirectory.create(run_dir, run_name(config), overwrite=overwrite)
@@ -82,7 +82,7 @@ def train(
             weights.write(directory.start)
         directory.write_text(directory.config, dump_toml(config))
         recorder = RunRecorder(config, loop, point, context)
-        return drive(loop.reports, recorder, saver, context.store, context.stop)
+        return drive(loop.reports, recorder, checkpointer, context.store, context.stop)
 
 
 def resume_run(
@@ -90,7 +90,7 @@ def resume_run(
     *,
     step: int | None = None,
     into: str | Path | None = None,
-    own_process: bool = False,
+    tune_process: bool = False,
     console: Console | None = None,
     loggers: Sequence[Logger] = (),
     **overrides: Any,
@@ -104,7 +104,7 @@ def resume_run(
       run_dir: directory of the run.
       step: take the checkpoint after so many environment steps of each seed instead, which needs `into`.
       into: a new directory for what comes of it.
-      own_process: as in `train`.
+      tune_process: as in `train`.
       console: where progress is shown; None: nowhere.
       loggers: as in `train`.
       **overrides: fields that replace the run's, as in `load_config`. Those that do not concern the learner are free,
@@ -124,9 +124,9 @@ def resume_run(
     if (step is None) != (into is None):
         raise ConfigError("a checkpoint of a certain step is taken up in a new directory: give both of them")
     with ExitStack() as stack:
-        session = Session.begin(stack, speaker(console), (make_display(console), *loggers))
-        suit_process(config, alone=own_process)
+        session = Session.begin(stack, message_printer(console), (make_display(console), *loggers))
+        configure_process(config, alone=tune_process)
         context = session.within(directory, config.checkpoint.keep)
         if step is None or into is None:
-            return go_on(context, config)
-        return branch_off(context, config, step, into)
+            return resume_directory(context, config)
+        return fork(context, config, step, into)

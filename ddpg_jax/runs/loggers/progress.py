@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 _log = logging.getLogger("ddpg_jax")
 
 
-def speaker(console: Console | None) -> Callable[[str], None]:
+def message_printer(console: Console | None) -> Callable[[str], None]:
     """Prints a line for people: on the console, or as a warning of this package's logger where there is none."""
     if console is None:
         return _log.warning
     return lambda line: console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
-class SturdyConsole(Console):
+class SafeConsole(Console):
     """A console that falls silent when its output is closed or full; a run is worth more than its display."""
 
     def print(self, *objects: Any, **options: Any) -> None:

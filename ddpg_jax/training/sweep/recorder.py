@@ -19,15 +19,15 @@ from ddpg_jax.runs.checkpoints.store import Checkpoint
 from ddpg_jax.runs.loggers.jsonl import JsonLines
 from ddpg_jax.runs.loggers.logger import RateMeter, Start, Status, tell
 from ddpg_jax.runs.plots import ranking
-from ddpg_jax.runs.result import environment, other_environment
+from ddpg_jax.runs.result import environment, system_differences
 from ddpg_jax.training.context import NotifyFn, RunContext
 from ddpg_jax.training.device.loop import Chunk, lane_rows
 from ddpg_jax.training.device.snapshot import snapshot
 from ddpg_jax.training.resume_point import RANKING, ResumePoint
 from ddpg_jax.training.schedule import is_due
-from ddpg_jax.training.sweep.batches import Position, Turn
+from ddpg_jax.training.sweep.batches import LaneBatch, SweepPosition
 from ddpg_jax.training.sweep.grid import Sweep
-from ddpg_jax.training.sweep.ranking import Board
+from ddpg_jax.training.sweep.ranking import Ranking
 from ddpg_jax.types import Row
 
 
@@ -47,12 +47,12 @@ class SweepReport(NamedTuple):
     """Lanes that run together, between two chunks; see `runner.Boundary`.
 
     Attributes:
-      turn: the lanes.
+      batch: the lanes.
       chunk: what they did.
       before: environment steps of a lane in the turns before, added up.
     """
 
-    turn: Turn
+    batch: LaneBatch
     chunk: Chunk
     before: int
 
@@ -74,7 +74,7 @@ class SweepReport(NamedTuple):
     @property
     def ends_turn(self) -> bool:
         """Whether its lanes are at their end."""
-        return self.chunk.step >= self.turn.config.total_steps
+        return self.chunk.step >= self.batch.config.total_steps
 
 
 class SweepRecorder:
@@ -91,23 +91,23 @@ class SweepRecorder:
 
     def __init__(self, sweep: Sweep, point: ResumePoint, context: RunContext) -> None:
         self._sweep, self._context = sweep, context
-        self._board = Board(sweep, point.ranking)
+        self._board = Ranking(sweep, point.ranking)
         record = JsonLines(context.directory.metrics, point.metrics_bytes, warn=context.notify)
         self._record = context.stack.enter_context(closing(record))
         self._earlier, self._began = sum(point.seconds.values()), time.perf_counter()
         self._rates = RateMeter(1)
 
-    def begin(self, turn: Turn, step: int, updates: int) -> None:
+    def begin(self, batch: LaneBatch, step: int, updates: int) -> None:
         """Shows the lanes that are about to run, or to go on after so many steps and updates of each."""
-        self._rates = RateMeter(len(turn.lanes), step, updates)
-        seeds = tuple(turn.config.seed_list[seed] for _, seed in turn.lanes)
-        title = f"{len(turn.lanes)} lanes of {turn.config.env.id}"
-        start = Start(self._context.directory.path, title, turn.config.total_steps, seeds, step)
+        self._rates = RateMeter(len(batch.lanes), step, updates)
+        seeds = tuple(batch.config.seed_list[seed] for _, seed in batch.lanes)
+        title = f"{len(batch.lanes)} lanes of {batch.config.env.id}"
+        start = Start(self._context.directory.path, title, batch.config.total_steps, seeds, step)
         tell(self._context.loggers, "on_start", start)
 
     def is_last(self, report: SweepReport) -> bool:
         """Whether the last lanes are at their end."""
-        return report.turn.ends and report.ends_turn
+        return report.batch.ends and report.ends_turn
 
     def must_save(self, report: SweepReport) -> bool:
         """Whether lanes are at their end, which would else have to be run again."""
@@ -115,31 +115,31 @@ class SweepRecorder:
 
     def take(self, report: SweepReport) -> None:
         """Records what the lanes did, evaluates them where that is due, and shows figures."""
-        turn, chunk = report.turn, report.chunk
-        self._board.note(turn, chunk)
+        batch, chunk = report.batch, report.chunk
+        self._board.mark_failed(batch, chunk)
         rows: list[Row] = [
             {"combination": number, **row}
-            for i, (number, seed) in enumerate(turn.lanes)
-            for row in lane_rows(chunk, i, turn.config.seed_list[seed])
+            for i, (number, seed) in enumerate(batch.lanes)
+            for row in lane_rows(chunk, i, batch.config.seed_list[seed])
         ]
         rows += self._evaluate(report) if self._is_judged(report) else []
         self._record.write([row for row in rows if _is_finite(row)])
         speed = self._rates.since(chunk.step, chunk.updates, chunk.seconds)
-        figures = self._seconds, {"device": chunk.seconds}, speed, self._board.median(turn), chunk.learner
+        figures = self._seconds, {"device": chunk.seconds}, speed, self._board.median(batch), chunk.learner
         tell(self._context.loggers, "on_report", Status(chunk.step, chunk.updates, *figures))
 
-    def checkpoint(self, report: SweepReport, *, untaken: bool = False) -> Checkpoint:
+    def checkpoint(self, report: SweepReport, *, unrecorded: bool = False) -> Checkpoint:
         """All that the sweep needs to go on.
 
         Raises:
           StorageError: lines of the record are not on the disk.
         """
-        kept = snapshot(report.chunk.place, report.turn.compiled.replay, len(report.turn.lanes), {})
+        kept = snapshot(report.chunk.place, report.batch.compiled.replay, len(report.batch.lanes), {})
         board = {f"{RANKING}{name}": x for name, x in self._board.arrays.items()}
         facts = {
             "level": "exact",
             "sweep": _identity(self._sweep),
-            "position": list(report.turn.position),
+            "position": list(report.batch.position),
             "before": report.before,
             "seconds": self._seconds,
             "metrics_bytes": self._record.sync(),
@@ -150,7 +150,7 @@ class SweepRecorder:
     def stop(self, report: SweepReport | None) -> SweepRun:
         """Judges what the lanes have reached, for the ranking only: the sweep goes on from what was saved."""
         if report is not None and not (report.due and self._is_judged(report)):
-            self._board.note(report.turn, report.chunk)
+            self._board.mark_failed(report.batch, report.chunk)
             self._evaluate(report)
         return self._write()
 
@@ -168,13 +168,13 @@ class SweepRecorder:
         return self._earlier + time.perf_counter() - self._began
 
     def _is_judged(self, report: SweepReport) -> bool:
-        config = report.turn.config
+        config = report.batch.config
         return report.ends_turn or is_due(report.chunk.step, config.evaluation.every, config.env.num_envs)
 
     def _evaluate(self, report: SweepReport) -> list[Row]:
-        turn = report.turn
-        returns = turn.compiled.evaluate(report.chunk.learner, turn.compiled.place(turn.hyper)).returns
-        return self._board.evaluated(turn, report.chunk.step, np.asarray(returns))
+        batch = report.batch
+        returns = batch.compiled.evaluate(report.chunk.learner, batch.compiled.place(batch.hyper)).returns
+        return self._board.evaluated(batch, report.chunk.step, np.asarray(returns))
 
     def _write(self) -> SweepRun:
         """Writes the result, its picture, and, where all is complete, the configuration of the best combination."""
@@ -205,7 +205,7 @@ def sweep_point(checkpoint: Checkpoint, sweep: Sweep, notify: NotifyFn) -> Resum
     facts, point = checkpoint.facts, ResumePoint(checkpoint)
     try:
         position(point)
-        lines = other_environment(facts)
+        lines = system_differences(facts)
         sum([float(facts["before"]), float(facts["seconds"])], int(facts["metrics_bytes"]))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise StorageError(f"the checkpoint's description cannot be read: {error}") from error
@@ -216,7 +216,7 @@ def sweep_point(checkpoint: Checkpoint, sweep: Sweep, notify: NotifyFn) -> Resum
     return point
 
 
-def position(point: ResumePoint) -> Position | None:
+def position(point: ResumePoint) -> SweepPosition | None:
     """The turn that was in progress; None: none was.
 
     Raises:
@@ -227,7 +227,7 @@ def position(point: ResumePoint) -> Position | None:
     group, first, count = map(int, point.metadata["position"])
     if min(group, first) < 0 or count < 1:
         raise ValueError(f"there is no turn {point.metadata['position']}")
-    return Position(group, first, count)
+    return SweepPosition(group, first, count)
 
 
 def _identity(sweep: Sweep) -> str:

@@ -16,19 +16,19 @@ from ddpg_jax.config.schema import chosen_loop
 from ddpg_jax.envs.factory import device_env
 from ddpg_jax.errors import ConfigError
 from ddpg_jax.runs.directory import RunDirectory
-from ddpg_jax.runs.loggers.progress import ProgressDisplay, make_display, speaker
-from ddpg_jax.training.checkpointer import Saver
+from ddpg_jax.runs.loggers.progress import ProgressDisplay, make_display, message_printer
+from ddpg_jax.training.checkpointer import Checkpointer
 from ddpg_jax.training.context import RunContext, Session
 from ddpg_jax.training.device.loop import device_loop
-from ddpg_jax.training.device.snapshot import Place, restored
-from ddpg_jax.training.report import as_made
+from ddpg_jax.training.device.snapshot import DeviceCarry, restore
+from ddpg_jax.training.report import keep_init
 from ddpg_jax.training.resume_point import ResumePoint
 from ddpg_jax.training.runner import drive
-from ddpg_jax.training.sweep.batches import Turn, turns
+from ddpg_jax.training.sweep.batches import LaneBatch, lane_batches
 from ddpg_jax.training.sweep.grid import Sweep, load_sweep
 from ddpg_jax.training.sweep.recorder import SweepRecorder, SweepReport, SweepRun, position, sweep_point
 from ddpg_jax.types import DeviceEnv
-from ddpg_jax.xla.process import spread_over_cores
+from ddpg_jax.xla.process import make_core_devices
 
 
 def run_sweep(
@@ -61,7 +61,7 @@ def run_sweep(
     envs = _environments(sweep)
     with ExitStack() as stack:
         display = make_display(console)
-        session = Session.begin(stack, speaker(console), (display,))
+        session = Session.begin(stack, message_printer(console), (display,))
         if resume == "auto" and run_dir is not None and RunDirectory(run_dir).sweep.is_file():
             directory = RunDirectory.open(run_dir, of="sweep")
             _refuse_another(sweep, load_sweep(directory.sweep), directory)
@@ -91,7 +91,7 @@ def resume_sweep(run_dir: str | Path, console: Console | None = None) -> SweepRu
     envs = _environments(sweep)
     with ExitStack() as stack:
         display = make_display(console)
-        session = Session.begin(stack, speaker(console), (display,))
+        session = Session.begin(stack, message_printer(console), (display,))
         return _resume(sweep, envs, session.within(directory, _keep(sweep)), display)
 
 
@@ -102,7 +102,7 @@ def _environments(sweep: Sweep) -> list[DeviceEnv]:
             raise ConfigError(
                 f"a sweep runs environments written in JAX, as jax:pendulum; env.id={group.config.env.id!r} is not one"
             )
-    spread_over_cores()
+    make_core_devices()
     return [device_env(group.config) for group in sweep.groups]
 
 
@@ -143,32 +143,38 @@ def _continue_from(
 ) -> SweepRun:
     """Runs the turns that are left, and writes what was reached."""
     recorder = SweepRecorder(sweep, point, context)
-    saver = Saver(sweep.configs[0].checkpoint, context.stop, point.step, context.notify)
-    lanes = turns(sweep.groups, envs, display.print, position(point))
-    reports = _reports(point, lanes, recorder, saver, context)
-    return drive(reports, recorder, saver, context.store, context.stop)
+    checkpointer = Checkpointer(sweep.configs[0].checkpoint, context.stop, point.step, context.notify)
+    lanes = lane_batches(sweep.groups, envs, display.print, position(point))
+    reports = _reports(point, lanes, recorder, checkpointer, context)
+    return drive(reports, recorder, checkpointer, context.store, context.stop)
 
 
 def _reports(
-    point: ResumePoint, batches: Iterator[Turn], recorder: SweepRecorder, saver: Saver, context: RunContext
+    point: ResumePoint,
+    batches: Iterator[LaneBatch],
+    recorder: SweepRecorder,
+    checkpointer: Checkpointer,
+    context: RunContext,
 ) -> Iterator[SweepReport]:
     """The chunks of one turn after another, until a stop is requested."""
     before, resumed = int(point.metadata.get("before", 0)), point.snapshot
-    for turn in batches:
+    for batch in batches:
         if context.stop.requested:  # while it compiled
             return
-        compiled = turn.compiled
-        keys, hyper = compiled.place((turn.keys, turn.hyper))
-        begun = as_made if resumed is None else restored(compiled, resumed, len(turn.lanes))
-        done = (begun.iteration * turn.config.env.num_envs, begun.updates) if isinstance(begun, Place) else (0, 0)
-        recorder.begin(turn, *done)
-        wanted = partial(_wanted, saver, before)
-        for chunk in device_loop(turn.config, compiled, keys, hyper, begun, wanted):
-            yield SweepReport(turn, chunk, before)
-        before, resumed = before + turn.config.total_steps, None
+        compiled = batch.compiled
+        keys, hyper = compiled.shard((batch.keys, batch.hyper))
+        begun = keep_init if resumed is None else restore(compiled, resumed, len(batch.lanes))
+        done = (
+            (begun.iteration * batch.config.env.num_envs, begun.updates) if isinstance(begun, DeviceCarry) else (0, 0)
+        )
+        recorder.begin(batch, *done)
+        should_save = partial(_wanted, checkpointer, before)
+        for chunk in device_loop(batch.config, compiled, keys, hyper, begun, should_save):
+            yield SweepReport(batch, chunk, before)
+        before, resumed = before + batch.config.total_steps, None
         context.store.forget_rows()  # those of the next turn are others
 
 
-def _wanted(saver: Saver, before: int, step: int) -> bool:
+def _wanted(checkpointer: Checkpointer, before: int, step: int) -> bool:
     """Whether a turn shall be saved, or stop, after so many steps of it."""
-    return saver.wanted(before + step)
+    return checkpointer.should_save(before + step)
