@@ -99,7 +99,7 @@ class RunRecorder:
         """Whether a checkpoint belongs here, whatever the clock says."""
         return False
 
-    def take(self, report: Report) -> None:
+    def record(self, report: Report) -> None:
         """Records a report that was due: evaluates where it is due, writes the rows, and shows figures.
 
         Raises:
@@ -125,7 +125,7 @@ class RunRecorder:
             )
 
     def checkpoint(self, report: Report, *, complete: bool = False, unrecorded: bool = False) -> Checkpoint:
-        """All that the run needs to go on from a report; or with it, where `take` failed and it is untaken.
+        """All that the run needs to go on from a report; or with it, where `record` failed and it is untaken.
 
         Raises:
           StorageError: lines of the record are not on the disk.

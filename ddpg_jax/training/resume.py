@@ -103,8 +103,8 @@ def _continue_from(point: ResumePoint, config: Config, context: RunContext, init
         point = point._replace(level="episode" if point.level == "exact" else point.level)
         context.store.forget_rows()
         notify(
-            f"warning: {loop.restarted_episodes} episodes in progress did not repeat themselves to the bit and were begun "
-            "anew; all else goes on exactly"
+            f"warning: {loop.restarted_episodes} episodes in progress did not repeat themselves to the bit and were "
+            "begun anew; all else goes on exactly"
         )
     _check_spec(point, loop.spec, config)
     notify(f"resumes after {point.step} of {config.total_steps} steps, level {point.level}")

@@ -50,12 +50,12 @@ class Recorder(Protocol[ReportT_contra, Outcome_co]):
         """Whether a checkpoint belongs here, whatever the clock says."""
         ...
 
-    def take(self, report: ReportT_contra) -> None:
+    def record(self, report: ReportT_contra) -> None:
         """Records a report that was due."""
         ...
 
     def checkpoint(self, report: ReportT_contra, *, unrecorded: bool = False) -> Checkpoint:
-        """All that is needed to go on from here; `unrecorded`: with this report, which could not be taken."""
+        """All that is needed to go on from here; `unrecorded`: with this report, which could not be recorded."""
         ...
 
     def finish(self, report: ReportT_contra, save: Callable[[Callable[[], Checkpoint]], None]) -> Outcome_co:

@@ -66,7 +66,7 @@ def train(
     """
     with ExitStack() as stack:
         session = Session.begin(stack, message_printer(console), (make_display(console), *loggers))
-        configure_process(config, alone=tune_process)
+        configure_process(config, tune_process=tune_process)
         if resume == "auto" and run_dir is not None and RunDirectory(run_dir).config.is_file():
             return resume_directory(session.within(RunDirectory.open(run_dir), config.checkpoint.keep), config)
         checkpointer = Checkpointer(config.checkpoint, session.stop, 0, session.notify)
@@ -125,7 +125,7 @@ def resume_run(
         raise ConfigError("a checkpoint of a certain step is taken up in a new directory: give both of them")
     with ExitStack() as stack:
         session = Session.begin(stack, message_printer(console), (make_display(console), *loggers))
-        configure_process(config, alone=tune_process)
+        configure_process(config, tune_process=tune_process)
         context = session.within(directory, config.checkpoint.keep)
         if step is None or into is None:
             return resume_directory(context, config)

@@ -19,7 +19,7 @@ from ddpg_jax.runs.checkpoints.store import Checkpoint
 from ddpg_jax.runs.loggers.jsonl import JsonLines
 from ddpg_jax.runs.loggers.logger import RateMeter, Start, Status, tell
 from ddpg_jax.runs.plots import ranking
-from ddpg_jax.runs.result import environment, system_differences
+from ddpg_jax.runs.result import system_differences, system_info
 from ddpg_jax.training.context import NotifyFn, RunContext
 from ddpg_jax.training.device.loop import Chunk, lane_rows
 from ddpg_jax.training.device.snapshot import snapshot
@@ -72,7 +72,7 @@ class SweepReport(NamedTuple):
         return None
 
     @property
-    def ends_turn(self) -> bool:
+    def ends_batch(self) -> bool:
         """Whether its lanes are at their end."""
         return self.chunk.step >= self.batch.config.total_steps
 
@@ -91,7 +91,7 @@ class SweepRecorder:
 
     def __init__(self, sweep: Sweep, point: ResumePoint, context: RunContext) -> None:
         self._sweep, self._context = sweep, context
-        self._board = Ranking(sweep, point.ranking)
+        self._ranking = Ranking(sweep, point.ranking)
         record = JsonLines(context.directory.metrics, point.metrics_bytes, warn=context.notify)
         self._record = context.stack.enter_context(closing(record))
         self._earlier, self._began = sum(point.seconds.values()), time.perf_counter()
@@ -107,16 +107,16 @@ class SweepRecorder:
 
     def is_last(self, report: SweepReport) -> bool:
         """Whether the last lanes are at their end."""
-        return report.batch.ends and report.ends_turn
+        return report.batch.ends and report.ends_batch
 
     def must_save(self, report: SweepReport) -> bool:
         """Whether lanes are at their end, which would else have to be run again."""
-        return report.ends_turn
+        return report.ends_batch
 
-    def take(self, report: SweepReport) -> None:
+    def record(self, report: SweepReport) -> None:
         """Records what the lanes did, evaluates them where that is due, and shows figures."""
         batch, chunk = report.batch, report.chunk
-        self._board.mark_failed(batch, chunk)
+        self._ranking.mark_failed(batch, chunk)
         rows: list[Row] = [
             {"combination": number, **row}
             for i, (number, seed) in enumerate(batch.lanes)
@@ -125,7 +125,7 @@ class SweepRecorder:
         rows += self._evaluate(report) if self._is_judged(report) else []
         self._record.write([row for row in rows if _is_finite(row)])
         speed = self._rates.since(chunk.step, chunk.updates, chunk.seconds)
-        figures = self._seconds, {"device": chunk.seconds}, speed, self._board.median(batch), chunk.learner
+        figures = self._seconds, {"device": chunk.seconds}, speed, self._ranking.median(batch), chunk.learner
         tell(self._context.loggers, "on_report", Status(chunk.step, chunk.updates, *figures))
 
     def checkpoint(self, report: SweepReport, *, unrecorded: bool = False) -> Checkpoint:
@@ -134,8 +134,8 @@ class SweepRecorder:
         Raises:
           StorageError: lines of the record are not on the disk.
         """
-        kept = snapshot(report.chunk.place, report.batch.compiled.replay, len(report.batch.lanes), {})
-        board = {f"{RANKING}{name}": x for name, x in self._board.arrays.items()}
+        kept = snapshot(report.chunk.carry, report.batch.compiled.replay, len(report.batch.lanes), {})
+        reached = {f"{RANKING}{name}": x for name, x in self._ranking.arrays.items()}
         facts = {
             "level": "exact",
             "sweep": _identity(self._sweep),
@@ -143,14 +143,14 @@ class SweepRecorder:
             "before": report.before,
             "seconds": self._seconds,
             "metrics_bytes": self._record.sync(),
-            **environment(),
+            **system_info(),
         }
-        return Checkpoint(report.step, dict(kept.arrays) | board, snapshot_rows(kept), facts)
+        return Checkpoint(report.step, dict(kept.arrays) | reached, snapshot_rows(kept), facts)
 
     def stop(self, report: SweepReport | None) -> SweepRun:
         """Judges what the lanes have reached, for the ranking only: the sweep goes on from what was saved."""
         if report is not None and not (report.due and self._is_judged(report)):
-            self._board.mark_failed(report.batch, report.chunk)
+            self._ranking.mark_failed(report.batch, report.chunk)
             self._evaluate(report)
         return self._write()
 
@@ -169,17 +169,17 @@ class SweepRecorder:
 
     def _is_judged(self, report: SweepReport) -> bool:
         config = report.batch.config
-        return report.ends_turn or is_due(report.chunk.step, config.evaluation.every, config.env.num_envs)
+        return report.ends_batch or is_due(report.chunk.step, config.evaluation.every, config.env.num_envs)
 
     def _evaluate(self, report: SweepReport) -> list[Row]:
         batch = report.batch
-        returns = batch.compiled.evaluate(report.chunk.learner, batch.compiled.place(batch.hyper)).returns
-        return self._board.evaluated(batch, report.chunk.step, np.asarray(returns))
+        returns = batch.compiled.evaluate(report.chunk.learner, batch.compiled.shard(batch.hyper)).returns
+        return self._ranking.evaluated(batch, report.chunk.step, np.asarray(returns))
 
     def _write(self) -> SweepRun:
         """Writes the result, its picture, and, where all is complete, the configuration of the best combination."""
         directory, sweep = self._context.directory, self._sweep
-        result: dict[str, Any] = {**self._board.result(), "seconds": self._seconds, **environment()}
+        result: dict[str, Any] = {**self._ranking.result(), "seconds": self._seconds, **system_info()}
         ranked = [each for each in result["combinations"] if each["interquartile_mean"] is not None]
         if ranked and result["complete"]:
             directory.write_text(directory.path / "best.toml", dump_toml(sweep.configs[ranked[0]["combination"]]))
