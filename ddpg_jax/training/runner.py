@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from ddpg_jax.errors import EnvironmentFault, StorageError
+from ddpg_jax.errors import EnvironmentFault, Interrupted, StorageError
 
 if TYPE_CHECKING:
     from ddpg_jax.runs.checkpoints.store import Checkpoint, CheckpointStore
@@ -28,8 +28,8 @@ class Boundary(Protocol):
         ...
 
     @property
-    def fault(self) -> EnvironmentFault | None:
-        """What ends the run when the loop goes on."""
+    def fault(self) -> EnvironmentFault | Interrupted | None:
+        """What ends the run when the loop goes on: an environment failed, or was not stepped as a stop was asked for."""
         ...
 
 
@@ -99,13 +99,16 @@ def drive(
             except EnvironmentFault as fault:
                 _save_before(fault, partial(save_now, partial(make, unrecorded=True)))
                 raise
+            except Interrupted:
+                save_now(partial(make, unrecorded=True))
+                return recorder.stop(report)
         if recorder.is_last(report):
             return recorder.finish(report, save_now)
-        if report.fault is not None:
-            _save_before(report.fault, partial(save_now, make))
-        elif stop.requested:
+        if isinstance(report.fault, Interrupted) or (stop.requested and report.fault is None):
             save_now(make)
             return recorder.stop(report)
+        if report.fault is not None:
+            _save_before(report.fault, partial(save_now, make))
         elif checkpointer.should_save(report.step) or recorder.must_save(report):
             checkpointer.save(store, make)
     return recorder.stop(None)
