@@ -204,7 +204,9 @@ def sweep_point(checkpoint: Checkpoint, sweep: Sweep, notify: NotifyFn) -> Resum
     """
     facts, point = checkpoint.facts, ResumePoint(checkpoint)
     try:
-        position(point)
+        begun = position(point)
+        if begun is None or begun.group >= len(sweep.groups):
+            raise ValueError(f"there is no turn {facts['position']}")
         lines = system_differences(facts)
         sum([float(facts["before"]), float(facts["seconds"])], int(facts["metrics_bytes"]))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
