@@ -145,6 +145,11 @@ class EnvSpec(NamedTuple):
         """Number of action components A."""
         return len(self.action_low)
 
+    def differences(self, other: EnvSpec) -> list[str]:
+        """One line for each field in which another environment differs, "field: this -> other"."""
+        pairs = zip(self._fields, self, other, strict=True)
+        return [f"{name}: {mine} -> {others}" for name, mine, others in pairs if mine != others]
+
 
 class DeviceEnv(NamedTuple):
     """An environment written in JAX, as pure functions of one environment; more are added by `vmap`.

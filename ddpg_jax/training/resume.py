@@ -157,9 +157,8 @@ def _begin(checkpoint: Checkpoint, config: Config, say: Callable[[str], None]) -
 def _check_spec(begin: Begin, spec: EnvSpec, config: Config) -> None:
     """Refuses a checkpoint of an environment that looked otherwise, though it is called the same."""
     before = spec if begin.checkpoint is None else as_spec(begin.checkpoint.facts["spec"])
-    differing = [name for name in EnvSpec._fields if getattr(before, name) != getattr(spec, name)]
-    if differing:
-        lines = "\n  ".join(f"{name}: {getattr(before, name)} -> {getattr(spec, name)}" for name in differing)
+    if differing := before.differences(spec):
+        lines = "\n  ".join(differing)
         raise ConfigError(f"env.id={config.env.id!r} is not what it was when the run was saved:\n  {lines}")
 
 

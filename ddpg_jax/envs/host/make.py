@@ -16,8 +16,9 @@ import gymnasium
 import numpy as np
 from gymnasium.envs.registration import registry
 
+from ddpg_jax.envs.bounds import action_bounds
 from ddpg_jax.errors import EnvironmentFault
-from ddpg_jax.types import EnvSpec, HostArray
+from ddpg_jax.types import EnvSpec
 
 _log = logging.getLogger("ddpg_jax")
 
@@ -95,33 +96,14 @@ def describe(env: GymEnv) -> EnvSpec:
     Raises:
       EnvironmentFault: the spaces are not boxes, or the action bounds are not finite, floating and in order.
     """
-    low, high = _action_bounds(env.action_space)
+    low, high = action_bounds(env.action_space)
     space = env.observation_space
     if not isinstance(space, gymnasium.spaces.Box):
         raise EnvironmentFault(
             f"observation space {space} is not a Box: flatten it with gymnasium.wrappers.FlattenObservation"
         )
     dtype = "uint8" if space.dtype == np.uint8 and len(space.shape) > 1 else "float32"
-    return EnvSpec(space.shape, dtype, tuple(low.tolist()), tuple(high.tolist()))
-
-
-def _action_bounds(space: gymnasium.Space[Any]) -> tuple[HostArray, HostArray]:
-    if not isinstance(space, gymnasium.spaces.Box):
-        raise EnvironmentFault(f"action space {space} is not a Box: ddpg_jax trains continuous actions only")
-    if not np.issubdtype(space.dtype, np.floating):
-        raise EnvironmentFault(f"action space {space} is not floating: ddpg_jax trains continuous actions only")
-    low, high = np.asarray(space.low, np.float64), np.asarray(space.high, np.float64)
-    if low.ndim != 1 or low.size == 0:
-        raise EnvironmentFault(f"action space {space} has shape {low.shape}: flatten it to one axis of at least one")
-    for i, (a, b) in enumerate(zip(low, high, strict=True)):
-        if not np.isfinite([a, b]).all():
-            raise EnvironmentFault(
-                f"action component {i} has bounds [{a}, {b}]: they must be finite; "
-                "bound it with gymnasium.wrappers.RescaleAction or TransformAction"
-            )
-        if not a < b:
-            raise EnvironmentFault(f"action component {i} has bounds [{a}, {b}]: the lower must be below the upper")
-    return low, high
+    return EnvSpec(space.shape, dtype, low, high)
 
 
 def _needs(identifier: str) -> str | None:

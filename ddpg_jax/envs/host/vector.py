@@ -15,6 +15,7 @@ import numpy as np
 
 from ddpg_jax.envs.host.make import GymEnv, describe
 from ddpg_jax.envs.host.timeout import Alarm
+from ddpg_jax.equations.actions import to_units
 from ddpg_jax.errors import EnvironmentFault
 from ddpg_jax.rng import derived_seed
 from ddpg_jax.types import EnvSpec, HostArray, Step
@@ -37,15 +38,6 @@ def evaluation_seeds(episodes: int) -> EpisodeSeedFn:
     solved policy returns -165 on them, -156 on the first 100.
     """
     return partial(_evaluation_seed, episodes)
-
-
-def to_units(action: HostArray, low: HostArray, high: HostArray) -> HostArray:
-    """Maps actions in [-1, 1] affinely onto the bounds of each component, `[..., A] -> [..., A]`, float64.
-
-    Both ends are exact, and nothing lies outside them.
-    """
-    upper = (action.astype(np.float64) + 1.0) * 0.5
-    return np.minimum(np.maximum(low * (1.0 - upper) + high * upper, low), high)
 
 
 def _training_seed(seeds: tuple[int, ...], num_envs: int, lane: int, episode: int) -> int:
@@ -157,7 +149,7 @@ class Lanes:
         """
         if not np.isfinite(action).all():
             raise EnvironmentFault(f"the agent's action {action.tolist()} is not finite: its parameters have diverged")
-        return to_units(action, self._low, self._high).astype(self._action_dtype)
+        return to_units(action.astype(np.float64), self._low, self._high).astype(self._action_dtype)
 
     def close(self) -> None:
         """Closes the environments."""
