@@ -33,6 +33,15 @@ Metrics: TypeAlias = "dict[str, Array]"
 """Diagnostics by name: `[]` of one update, `[U]` of a call."""
 
 
+StopFn: TypeAlias = "Callable[[], bool]"
+"""Whether what is going on shall end, as a signal asked for it."""
+
+
+def never_stop() -> bool:
+    """Nobody asks to stop."""
+    return False
+
+
 class Transition(NamedTuple):
     """What the update learns from: one step of experience, or n steps folded into one.
 

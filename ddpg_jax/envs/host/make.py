@@ -8,15 +8,19 @@ import importlib.util
 import logging
 import sys
 import warnings
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, TypeAlias
 
 import gymnasium
 import numpy as np
+from gymnasium.envs.registration import EnvSpec as Registration
 from gymnasium.envs.registration import registry
+from gymnasium.vector.utils import CloudpickleWrapper
 
 from ddpg_jax.envs.bounds import action_bounds
+from ddpg_jax.envs.host.traits import limit_evaluation
 from ddpg_jax.errors import EnvironmentFault
 from ddpg_jax.types import EnvSpec
 
@@ -41,9 +45,21 @@ def unknown_id(identifier: str) -> str | None:
 
 
 def make_env(
-    identifier: str, max_episode_steps: int | None, kwargs: Mapping[str, Any], render_mode: str | None = None
+    identifier: str,
+    max_episode_steps: int | None,
+    kwargs: Mapping[str, Any],
+    render_mode: str | None = None,
+    *,
+    bounded: bool = False,
 ) -> GymEnv:
     """One gymnasium environment, with its time limit, checked to be one that can be trained.
+
+    Args:
+      identifier: its id.
+      max_episode_steps: time limit; None: its own, if it has one.
+      kwargs: arguments of its constructor.
+      render_mode: how it draws itself.
+      bounded: whether it gets the limit of evaluations where it has none.
 
     Raises:
       EnvironmentFault: it cannot be made, or its spaces are not boxes with finite actions.
@@ -57,9 +73,21 @@ def make_env(
     try:
         describe(env)
     except EnvironmentFault:
-        env.close()
+        with suppress(Exception):  # what it is refused for matters more
+            env.close()
         raise
-    return env
+    return limit_evaluation(env) if bounded else env
+
+
+def portable(make: Callable[[], GymEnv], identifier: str) -> Callable[[], GymEnv]:
+    """As `make`, for another process, which need not know what was registered or defined in this program."""
+    return CloudpickleWrapper(partial(_make_registered, registry.get(identifier.rpartition(":")[2]), make))
+
+
+def _make_registered(entry: Registration | None, make: Callable[[], GymEnv]) -> GymEnv:
+    if entry is not None:
+        registry.setdefault(entry.id, entry)
+    return make()
 
 
 @contextmanager

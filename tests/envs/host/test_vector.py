@@ -309,12 +309,15 @@ STEP_FAULTS = {
     "dtype object": "dtype object",
     "dtype text": "dtype <U",
     "dtype complex": "dtype complex128",
-    "list": "returned list as observation",
+    "ragged list": "returned list as observation",
+    "list of text": "returned list as observation",
     "mapping": "returned dict as observation",
     "none": "returned NoneType as observation",
-    "terminated int": "terminated=1",
+    "reward empty": "reward=array([], dtype=float64)",
+    "terminated int": "terminated=2",
+    "terminated text": "terminated='yes'",
     "truncated none": "truncated=None",
-    "terminated array": "terminated=array([ True])",
+    "terminated array": "terminated=array([ True, False])",
     "four values": "raised ValueError",
     "raises": "raised RuntimeError: the arm came off",
 }
@@ -338,7 +341,7 @@ def test_a_faulty_step_is_reported_and_nothing_of_it_is_returned(fault):
     for part in (WHERE, "episode 1 with seed 1001"):
         assert part in message
     assert re.search(r"\bstep 2\b", message), message
-    if not fault.startswith(("shape", "dtype", "list", "mapping", "none")):  # these name what came instead
+    if not fault.startswith(("shape", "dtype", "list", "ragged", "mapping", "none")):  # these name what came instead
         assert str(actions[6, 0, 1].tolist()) in message
     data = ring.gather(np.tile(np.arange(12), (2, 1))).data
     assert all(np.isfinite(x).all() for x in data[:5])
