@@ -7,8 +7,6 @@ from contextlib import ExitStack, closing
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-import jax
-
 from ddpg_jax.agents.algorithms import make_agent
 from ddpg_jax.config.schema import chosen_loop
 from ddpg_jax.envs.factory import device_env, evaluation_lanes, training_lanes
@@ -25,12 +23,12 @@ from ddpg_jax.training.device.compile import (
     memory_bytes,
     padded,
 )
-from ddpg_jax.training.device.loop import device_loop, first_lanes, reports
-from ddpg_jax.training.device.snapshot import restored
+from ddpg_jax.training.device.loop import device_loop, fetch, first_lanes, reports
+from ddpg_jax.training.device.snapshot import Place, restored
 from ddpg_jax.training.host.loop import host_loop
 from ddpg_jax.training.host.snapshot import Begun, taken_up
 from ddpg_jax.training.report import BeginFn, Loop, WantedFn, as_made, never
-from ddpg_jax.types import Evaluation, Snapshot
+from ddpg_jax.types import Evaluation, Snapshot, StopFn, never_stop
 from ddpg_jax.xla.memory import human_bytes
 
 if TYPE_CHECKING:
@@ -43,6 +41,7 @@ def start(
     snapshot: Snapshot | None = None,
     wanted: WantedFn = never,
     begin: BeginFn = as_made,
+    stop: StopFn = never_stop,
 ) -> Loop:
     """Prepares the loop that a configuration asks for; the device loop is compiled then.
 
@@ -52,19 +51,23 @@ def start(
       snapshot: where a loop of this configuration was; None: at the beginning.
       wanted: where the loop's state shall be seen beside its reports.
       begin: what becomes of the fresh learner of a loop at the beginning.
+      stop: asked while environments are made, reset and stepped, and while an evaluation is waited for.
 
     Raises:
       ConfigError: the replay does not fit into memory, or the loop cannot run the environment.
       EnvironmentFault: an environment cannot be made or trained.
+      Interrupted: `stop` said so while environments were made or brought to where they were.
       StorageError: the snapshot is not one of this configuration.
     """
-    return _LOOPS[chosen_loop(config)](config, stack, snapshot, wanted, begin)
+    return _LOOPS[chosen_loop(config)](config, stack, snapshot, wanted, begin, stop)
 
 
-def _host(config: Config, stack: ExitStack, snapshot: Snapshot | None, wanted: WantedFn, begin: BeginFn) -> Loop:
+def _host(
+    config: Config, stack: ExitStack, snapshot: Snapshot | None, wanted: WantedFn, begin: BeginFn, stop: StopFn
+) -> Loop:
     """The host loop; its environments are closed with the stack."""
-    lanes = stack.enter_context(closing(training_lanes(config)))
-    trials = stack.enter_context(closing(evaluation_lanes(config, config.evaluation.episodes)))
+    lanes = stack.enter_context(closing(training_lanes(config, stop)))
+    trials = stack.enter_context(closing(evaluation_lanes(config, config.evaluation.episodes, stop)))
     agent = make_agent(config, lanes.spec)
     ring = make_ring(config, lanes.spec)
     policy, value, gamma = jit_policy(agent), jit_value(agent), config.algorithm.gamma
@@ -77,7 +80,9 @@ def _host(config: Config, stack: ExitStack, snapshot: Snapshot | None, wanted: W
     )
 
 
-def _device(config: Config, stack: ExitStack, snapshot: Snapshot | None, wanted: WantedFn, begin: BeginFn) -> Loop:
+def _device(
+    config: Config, stack: ExitStack, snapshot: Snapshot | None, wanted: WantedFn, begin: BeginFn, stop: StopFn
+) -> Loop:
     """The device loop, compiled already."""
     began = perf_counter()
     env = device_env(config)
@@ -89,14 +94,15 @@ def _device(config: Config, stack: ExitStack, snapshot: Snapshot | None, wanted:
     place = begin if snapshot is None else restored(compiled, snapshot, len(seeds))
     chunks = device_loop(config, compiled, keys, {}, place, wanted)
     before = {} if snapshot is None else snapshot.seconds
+    again = (place, snapshot.untaken) if snapshot is not None and isinstance(place, Place) else None
     return Loop(
         env.spec,
-        reports(config, compiled, chunks, before, perf_counter() - began),
-        lambda state: Evaluation(*first_lanes(jax.device_get(compiled.evaluate(state, {})), len(seeds))),
+        reports(config, compiled, chunks, before, perf_counter() - began, again),
+        lambda state: Evaluation(*first_lanes(fetch(compiled.evaluate(state, {}), stop), len(seeds))),
     )
 
 
-_LOOPS: dict[str, Callable[[Config, ExitStack, Snapshot | None, WantedFn, BeginFn], Loop]] = {
+_LOOPS: dict[str, Callable[[Config, ExitStack, Snapshot | None, WantedFn, BeginFn, StopFn], Loop]] = {
     "host": _host,
     "device": _device,
 }

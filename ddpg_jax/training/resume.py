@@ -104,7 +104,7 @@ def _taken_up(
     say = speaker(console)
     saver = Saver(config.checkpoint, stop, begin.step, say)
     try:
-        loop = start(config, stack, begin.snapshot, saver.wanted, begin_with)
+        loop = start(config, stack, begin.snapshot, saver.wanted, begin_with, lambda: stop.requested)
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise StorageError(f"the checkpoint after {begin.step} steps cannot be taken up: {error!r}") from error
     if loop.begun_again:

@@ -80,25 +80,32 @@ def _to_the_end(
     """The last report of a loop, which has not gone on from it: its state is still whole."""
     for report in loop.reports:
         if report.due:
+            untaken = partial(record.checkpoint, report, untaken=True)
             try:
                 record.take(report)
             except EnvironmentFault as fault:
-                _save_before(fault, partial(saver.save_now, store, partial(record.checkpoint, report, untaken=True)))
+                _save_before(fault, partial(saver.save_now, store, untaken))
                 raise
+            except Interrupted:
+                saver.save_now(store, untaken)
+                raise _interrupted(report, config, directory) from None
         if report.step >= config.total_steps:
             return report
         make = partial(record.checkpoint, report)
+        if isinstance(report.fault, Interrupted) or (saver.stopping and report.fault is None):
+            saver.save_now(store, make)
+            raise _interrupted(report, config, directory)
         if report.fault is not None:
             _save_before(report.fault, partial(saver.save_now, store, make))
-        elif saver.stopping:
-            saver.save_now(store, make)
-            raise Interrupted(
-                f"interrupted after {report.step} of {config.total_steps} steps; "
-                f"to go on: ddpg-jax resume {directory.path}"
-            )
         elif saver.wanted(report.step):
             saver.save(store, make)
     raise AssertionError("a loop ends with a report after its last step")
+
+
+def _interrupted(report: Report, config: Config, directory: RunDirectory) -> Interrupted:
+    return Interrupted(
+        f"interrupted after {report.step} of {config.total_steps} steps; to go on: ddpg-jax resume {directory.path}"
+    )
 
 
 def _save_before(fault: DdpgJaxError, save: Callable[[], None]) -> None:

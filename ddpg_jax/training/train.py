@@ -70,7 +70,7 @@ def train(
         saver = Saver(config.checkpoint, stop, 0, say)
         weights = None if init_from is None else read_weights(RunDirectory.open(init_from))
         begin, begin_with = fresh(weights)
-        loop = start(config, stack, None, saver.wanted, begin_with)
+        loop = start(config, stack, None, saver.wanted, begin_with, lambda: stop.requested)
         if init_from is not None:
             say(f"begins with the weights of {init_from}; all else is new")
         directory = RunDirectory.create(run_dir, run_name(config), overwrite=overwrite)

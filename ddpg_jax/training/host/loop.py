@@ -25,7 +25,7 @@ import jax
 import numpy as np
 
 from ddpg_jax import rng
-from ddpg_jax.errors import EnvironmentFault, NotFiniteError
+from ddpg_jax.errors import EnvironmentFault, Interrupted, NotFiniteError
 from ddpg_jax.training.host.compile import (
     KEY_BLOCK,
     init_and_warm_up,
@@ -133,7 +133,7 @@ def host_loop(
             lap("act")
         try:
             result = lanes.step(chosen)
-        except EnvironmentFault as error:
+        except (EnvironmentFault, Interrupted) as error:
             here = Here(i, state, act_state, obs, first, chosen, late, returned)
             seen = partial(snapshot, here, kept, seconds)
             yield Report(i * num_envs, meter.updates, [], dict(seconds), state, seen, due=False, fault=error)
