@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from ddpg_jax.envs.device.backends import make_device_env
 from ddpg_jax.envs.host.make import make_env, portable
 from ddpg_jax.envs.host.traits import Traits, warn_of
-from ddpg_jax.envs.host.vector import EpisodeSeedFn, Lanes, evaluation_seeds, training_seeds
-from ddpg_jax.envs.host.workers import AnyLanes, WorkerLanes
+from ddpg_jax.envs.host.vector import EpisodeSeedFn, VectorEnv, evaluation_seeds, training_seeds
+from ddpg_jax.envs.host.workers import HostEnv, SubprocVectorEnv
 from ddpg_jax.types import StopFn, never_stop
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ddpg_jax.types import DeviceEnv
 
 
-def training_lanes(config: Config, stop: StopFn = never_stop) -> AnyLanes:
+def make_training_envs(config: Config, stop: StopFn = never_stop) -> HostEnv:
     """S x E environments to train in, `env.num_envs` for each seed; warns of what a user would not expect of them.
 
     Raises:
@@ -31,7 +31,7 @@ def training_lanes(config: Config, stop: StopFn = never_stop) -> AnyLanes:
     return lanes
 
 
-def evaluation_lanes(config: Config, episodes: int, stop: StopFn = never_stop, *, alone: bool = False) -> AnyLanes:
+def make_evaluation_envs(config: Config, episodes: int, stop: StopFn = never_stop, *, alone: bool = False) -> HostEnv:
     """S x `episodes` environments to evaluate in; each runs one episode of the bank of evaluation seeds.
 
     Every episode ends: where the environment has no time limit, there is one here.
@@ -65,15 +65,17 @@ def device_env(config: Config) -> DeviceEnv:
 
 def _lanes(
     env: EnvConfig, shape: tuple[int, int], episode_seed: EpisodeSeedFn, stop: StopFn, *, bounded: bool = False
-) -> tuple[AnyLanes, Traits]:
+) -> tuple[HostEnv, Traits]:
     make = partial(make_env, env.id, env.max_episode_steps, dict(env.kwargs), bounded=bounded)
     if not env.workers:
-        lanes = Lanes(make, shape, episode_seed, timeout=env.timeout, stop=stop)
+        lanes = VectorEnv(make, shape, episode_seed, timeout=env.timeout, stop=stop)
         return lanes, lanes.traits
-    one = Lanes(make, (1, 1), episode_seed, timeout=env.timeout, stop=stop)
+    one = VectorEnv(make, (1, 1), episode_seed, timeout=env.timeout, stop=stop)
     one.close()
     there = portable(make, env.id)
     return (
-        WorkerLanes(there, shape, episode_seed, spec=one.spec, workers=env.workers, timeout=env.timeout, stop=stop),
+        SubprocVectorEnv(
+            there, shape, episode_seed, spec=one.spec, workers=env.workers, timeout=env.timeout, stop=stop
+        ),
         one.traits,
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ddpg_jax.agents.algorithms import make_agent
 from ddpg_jax.config.schema import chosen_loop
-from ddpg_jax.envs.factory import device_env, evaluation_lanes, training_lanes
+from ddpg_jax.envs.factory import device_env, make_evaluation_envs, make_training_envs
 from ddpg_jax.envs.host.rollout import evaluate_episodes, jit_policy, jit_value
 from ddpg_jax.errors import ConfigError
 from ddpg_jax.replay.factory import make_ring
@@ -23,11 +23,11 @@ from ddpg_jax.training.device.compile import (
     memory_bytes,
     padded,
 )
-from ddpg_jax.training.device.loop import device_loop, fetch, first_lanes, reports
-from ddpg_jax.training.device.snapshot import Place, restored
+from ddpg_jax.training.device.loop import device_loop, drop_padding, fetch, reports
+from ddpg_jax.training.device.snapshot import DeviceCarry, restore
 from ddpg_jax.training.host.loop import host_loop
-from ddpg_jax.training.host.snapshot import Begun, taken_up
-from ddpg_jax.training.report import BeginFn, Loop, WantedFn, as_made, never
+from ddpg_jax.training.host.snapshot import ReplayedEpisodes, replay_snapshot
+from ddpg_jax.training.report import InitFn, Loop, SnapshotFn, keep_init, no_snapshots
 from ddpg_jax.types import Evaluation, Snapshot, StopFn, never_stop
 from ddpg_jax.xla.memory import human_bytes
 
@@ -39,8 +39,8 @@ def start(
     config: Config,
     stack: ExitStack,
     snapshot: Snapshot | None = None,
-    wanted: WantedFn = never,
-    begin: BeginFn = as_made,
+    should_snapshot: SnapshotFn = no_snapshots,
+    begin: InitFn = keep_init,
     stop: StopFn = never_stop,
 ) -> Loop:
     """Prepares the loop that a configuration asks for; the device loop is compiled then.
@@ -49,7 +49,7 @@ def start(
       config: the run.
       stack: closes what the loop holds open.
       snapshot: where a loop of this configuration was; None: at the beginning.
-      wanted: where the loop's state shall be seen beside its reports.
+      should_snapshot: where the loop's state shall be seen beside its reports.
       begin: what becomes of the fresh learner of a loop at the beginning.
       stop: asked while environments are made, reset and stepped, and while an evaluation is waited for.
 
@@ -59,29 +59,39 @@ def start(
       Interrupted: `stop` said so while environments were made or brought to where they were.
       StorageError: the snapshot is not one of this configuration.
     """
-    return _LOOPS[chosen_loop(config)](config, stack, snapshot, wanted, begin, stop)
+    return _LOOPS[chosen_loop(config)](config, stack, snapshot, should_snapshot, begin, stop)
 
 
 def _host(
-    config: Config, stack: ExitStack, snapshot: Snapshot | None, wanted: WantedFn, begin: BeginFn, stop: StopFn
+    config: Config,
+    stack: ExitStack,
+    snapshot: Snapshot | None,
+    should_snapshot: SnapshotFn,
+    begin: InitFn,
+    stop: StopFn,
 ) -> Loop:
     """The host loop; its environments are closed with the stack."""
-    lanes = stack.enter_context(closing(training_lanes(config, stop)))
-    trials = stack.enter_context(closing(evaluation_lanes(config, config.evaluation.episodes, stop)))
+    lanes = stack.enter_context(closing(make_training_envs(config, stop)))
+    trials = stack.enter_context(closing(make_evaluation_envs(config, config.evaluation.episodes, stop)))
     agent = make_agent(config, lanes.spec)
     ring = make_ring(config, lanes.spec)
     policy, value, gamma = jit_policy(agent), jit_value(agent), config.algorithm.gamma
-    begun = begin if snapshot is None else taken_up(snapshot, lanes)
+    begun = begin if snapshot is None else replay_snapshot(snapshot, lanes)
     return Loop(
         lanes.spec,
-        host_loop(config, agent, lanes, ring, begun, wanted),
+        host_loop(config, agent, lanes, ring, begun, should_snapshot),
         lambda state: evaluate_episodes(policy, value, state, trials, gamma),
-        int(begun.again.sum()) if isinstance(begun, Begun) else 0,
+        int(begun.again.sum()) if isinstance(begun, ReplayedEpisodes) else 0,
     )
 
 
 def _device(
-    config: Config, stack: ExitStack, snapshot: Snapshot | None, wanted: WantedFn, begin: BeginFn, stop: StopFn
+    config: Config,
+    stack: ExitStack,
+    snapshot: Snapshot | None,
+    should_snapshot: SnapshotFn,
+    begin: InitFn,
+    stop: StopFn,
 ) -> Loop:
     """The device loop, compiled already."""
     began = perf_counter()
@@ -91,18 +101,18 @@ def _device(
     keys = run_keys([*seeds, *seeds[-1:] * (padded(len(seeds), mesh) - len(seeds))])
     compiled = compile_program(config, env, keys, {}, mesh)
     _check_memory(config, compiled)
-    place = begin if snapshot is None else restored(compiled, snapshot, len(seeds))
-    chunks = device_loop(config, compiled, keys, {}, place, wanted)
+    place = begin if snapshot is None else restore(compiled, snapshot, len(seeds))
+    chunks = device_loop(config, compiled, keys, {}, place, should_snapshot)
     before = {} if snapshot is None else snapshot.seconds
-    again = (place, snapshot.untaken) if snapshot is not None and isinstance(place, Place) else None
+    again = (place, snapshot.unrecorded) if snapshot is not None and isinstance(place, DeviceCarry) else None
     return Loop(
         env.spec,
         reports(config, compiled, chunks, before, perf_counter() - began, again),
-        lambda state: Evaluation(*first_lanes(fetch(compiled.evaluate(state, {}), stop), len(seeds))),
+        lambda state: Evaluation(*drop_padding(fetch(compiled.evaluate(state, {}), stop), len(seeds))),
     )
 
 
-_LOOPS: dict[str, Callable[[Config, ExitStack, Snapshot | None, WantedFn, BeginFn, StopFn], Loop]] = {
+_LOOPS: dict[str, Callable[[Config, ExitStack, Snapshot | None, SnapshotFn, InitFn, StopFn], Loop]] = {
     "host": _host,
     "device": _device,
 }

@@ -12,7 +12,7 @@ from ddpg_jax.errors import NotFiniteError
 from ddpg_jax.types import Agent, Array, Evaluation, HostArray, TrainState, acting
 
 if TYPE_CHECKING:
-    from ddpg_jax.envs.host.workers import AnyLanes
+    from ddpg_jax.envs.host.workers import HostEnv
 
 
 PolicyFn: TypeAlias = Callable[[TrainState, HostArray], Array]
@@ -41,7 +41,7 @@ def evaluate_episodes(
     policy: PolicyFn,
     value: ValueFn,
     state: TrainState,
-    lanes: AnyLanes,
+    lanes: HostEnv,
     gamma: float,
     progress: ProgressFn = no_progress,
 ) -> Evaluation:

@@ -16,7 +16,7 @@ import numpy as np
 
 from ddpg_jax.envs.host.make import GymEnv, describe
 from ddpg_jax.envs.host.reports import PrecisionWatch, as_flag, as_number, as_observation
-from ddpg_jax.envs.host.timeout import Alarm
+from ddpg_jax.envs.host.timeout import Timeout
 from ddpg_jax.envs.host.traits import Traits, traits
 from ddpg_jax.equations.actions import to_units
 from ddpg_jax.errors import EnvironmentFault, Interrupted
@@ -53,7 +53,7 @@ def _evaluation_seed(episodes: int, lane: int, episode: int) -> int:
     return derived_seed("evaluation bank", lane % episodes + episode * episodes)
 
 
-class Lanes:
+class VectorEnv:
     """S x E gymnasium environments.
 
     Args:
@@ -62,7 +62,7 @@ class Lanes:
       episode_seed: `(lane, episode) -> seed`; lanes are counted along the flattened shape.
       first_lane: number of the first lane here, where the lanes are a part of more.
       num_envs: environments per seed of the whole, for messages; E if None.
-      timeout: seconds one environment may take for a step or a reset, as far as `Alarm` can tell; None: any time.
+      timeout: seconds one environment may take for a step or a reset, as far as `Timeout` can tell; None: any time.
       stop: asked before every environment that is made, reset or stepped.
 
     Raises:
@@ -84,7 +84,7 @@ class Lanes:
         count = shape[0] * shape[1]
         self._shape, self._first_lane, self._num_envs = shape, first_lane, num_envs or shape[1]
         self._episode_seed, self._stop = episode_seed, stop
-        self._alarm = Alarm(timeout)
+        self._alarm = Timeout(timeout)
         self._all = list(range(count))
         self._envs: list[GymEnv] = []
         try:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ddpg_jax.envs.host.reports import as_flag, as_number
-from ddpg_jax.envs.host.vector import Lanes
+from ddpg_jax.envs.host.vector import VectorEnv
 from ddpg_jax.errors import EnvironmentFault
 
 ONE = [1.5, np.float64(1.5), np.float32(1.5), np.array(1.5), np.array([1.5]), np.array([[1.5]]), [1.5], Fraction(3, 2)]
@@ -29,7 +29,7 @@ class Reports(custom.Walk):
 
 def steps(make, count=5):
     """The steps of one environment under fixed actions."""
-    lanes = Lanes(make, (1, 1), custom.lane_seed)
+    lanes = VectorEnv(make, (1, 1), custom.lane_seed)
     lanes.reset()
     actions = np.random.default_rng(0).uniform(-1, 1, (count, 1, 1, 2)).astype(np.float32)
     return [lanes.step(action) for action in actions]
@@ -95,7 +95,7 @@ def test_lists_of_bytes_are_images_and_those_of_larger_numbers_are_not():
             def _report(self, *values):
                 return np.full((4, 2, 3), value).tolist()
 
-        return Lanes(Listed, (1, 1), custom.lane_seed)
+        return VectorEnv(Listed, (1, 1), custom.lane_seed)
 
     assert (image(255).reset() == 255).all()
     for value in (256, -1, 0.5):
