@@ -101,10 +101,10 @@ def _device(
     keys = run_keys([*seeds, *seeds[-1:] * (padded(len(seeds), mesh) - len(seeds))])
     compiled = compile_program(config, env, keys, {}, mesh)
     _check_memory(config, compiled)
-    place = begin if snapshot is None else restore(compiled, snapshot, len(seeds))
-    chunks = device_loop(config, compiled, keys, {}, place, should_snapshot)
+    carry = begin if snapshot is None else restore(compiled, snapshot, len(seeds))
+    chunks = device_loop(config, compiled, keys, {}, carry, should_snapshot)
     before = {} if snapshot is None else snapshot.seconds
-    again = (place, snapshot.unrecorded) if snapshot is not None and isinstance(place, DeviceCarry) else None
+    again = (carry, snapshot.unrecorded) if snapshot is not None and isinstance(carry, DeviceCarry) else None
     return Loop(
         env.spec,
         reports(config, compiled, chunks, before, perf_counter() - began, again),

@@ -35,7 +35,7 @@ CANDIDATES = 20
 PIECE_SECONDS = 1.0
 """How long the program runs at most, about, before the loop looks up."""
 
-FIRST_WAIT, LONGEST_WAIT = 1e-4, 0.05
+MIN_WAIT, MAX_WAIT = 1e-4, 0.05
 """Seconds between two looks at a program that is waited for."""
 
 FIRST_PIECE = 64
@@ -50,7 +50,7 @@ class Chunk(NamedTuple):
       updates: critic updates of each lane so far.
       totals: sums over the iterations of the chunk, NumPy arrays `[L]`.
       seconds: spent on the device so far.
-      place: all that the loop carries. Use it before the loop goes on: its buffers are donated then.
+      carry: all that the loop carries. Use it before the loop goes on: its buffers are donated then.
       due: whether the chunk is at its end; else its state was only wanted.
     """
 
@@ -58,13 +58,13 @@ class Chunk(NamedTuple):
     updates: int
     totals: Totals
     seconds: float
-    place: DeviceCarry
+    carry: DeviceCarry
     due: bool
 
     @property
     def learner(self) -> TrainState:
         """Leaves `[L, ...]`."""
-        return self.place.lane.learner
+        return self.carry.lane.learner
 
 
 def device_loop(
@@ -92,32 +92,32 @@ def device_loop(
       A chunk at every multiple of `logging.every` and `evaluation.every`, and at the end; and where it is wanted.
     """
     num_envs, seconds, length = config.env.num_envs, 0.0, FIRST_PIECE
-    keys, hyper = compiled.place((keys, hyper))
-    here = begun if isinstance(begun, DeviceCarry) else _init_carry(compiled, keys, hyper, begun)
-    jax.block_until_ready(here.lane)
+    keys, hyper = compiled.shard((keys, hyper))
+    carry = begun if isinstance(begun, DeviceCarry) else _init_carry(compiled, keys, hyper, begun)
+    jax.block_until_ready(carry.lane)
     periods = config.logging.every, config.evaluation.every, config.checkpoint.every
-    for start, stop in chunks(config, *periods, start=here.iteration):
+    for start, stop in chunks(config, *periods, start=carry.iteration):
         while start < stop:
             end, began = min(start + length, stop), perf_counter()
-            carry = compiled.advance(*here[2:], compiled.counts(start, end), keys, hyper)
-            totals = Totals(*jax.device_get(carry[2]))
+            advanced = compiled.advance(*carry[2:], compiled.counts(start, end), keys, hyper)
+            totals = Totals(*jax.device_get(advanced[2]))
             spent = perf_counter() - began
             if end - start == length:
                 length = max(
                     1, length * 2 if spent < PIECE_SECONDS / 2 else length // 2 if spent > PIECE_SECONDS else length
                 )
             start, step, seconds = end, end * num_envs, seconds + spent
-            here = DeviceCarry(end, here.updates, *carry)
+            carry = DeviceCarry(end, carry.updates, *advanced)
             due = is_boundary(config, step)
             if due or should_snapshot(step):
-                updates = here.updates + int(totals.updates[0])
-                here = here._replace(updates=updates, totals=compiled.totals()) if due else here
-                yield Chunk(step, updates, totals, seconds, here, due)
+                updates = carry.updates + int(totals.updates[0])
+                carry = carry._replace(updates=updates, totals=compiled.totals()) if due else carry
+                yield Chunk(step, updates, totals, seconds, carry, due)
 
 
 def _init_carry(compiled: Compiled, keys: Array, hyper: Tree, begin: InitFn) -> DeviceCarry:
     lane = compiled.init(keys, hyper)
-    lane = lane._replace(learner=compiled.place(begin(lane.learner)))
+    lane = lane._replace(learner=compiled.shard(begin(lane.learner)))
     return DeviceCarry(0, 0, lane, compiled.clock(), compiled.totals())
 
 
@@ -137,7 +137,7 @@ def reports(
       loop: of its chunks.
       before: seconds spent before the loop began, by phase.
       compile_seconds: spent on compiling for it.
-      again: where the loop begins, and the rows of the report there if that is to be made again.
+      again: where the loop begins, and the rows of the report there if that is to be yielded again.
 
     Raises:
       NotFiniteError: a metric of an update is not finite.
@@ -147,13 +147,13 @@ def reports(
     def report(chunk: Chunk, rows: list[Row]) -> Report:
         spent = {"compile": compile_seconds, "device": chunk.seconds}
         seconds = {phase: before.get(phase, 0.0) + more for phase, more in spent.items()}
-        seen = partial(snapshot, chunk.place, compiled.replay, len(config.seed_list), seconds)
-        batches = partial(_batches, config, compiled.replay, chunk.place)
+        seen = partial(snapshot, chunk.carry, compiled.replay, len(config.seed_list), seconds)
+        batches = partial(_batches, config, compiled.replay, chunk.carry)
         return Report(chunk.step, chunk.updates, rows, seconds, chunk.learner, seen, chunk.due, None, batches)
 
     if again is not None and again[1] is not None:
-        place, rows = again
-        yield report(Chunk(place.iteration * config.env.num_envs, place.updates, place.totals, 0.0, place, True), rows)
+        carry, rows = again
+        yield report(Chunk(carry.iteration * config.env.num_envs, carry.updates, carry.totals, 0.0, carry, True), rows)
     for chunk in loop:
         _check(config, chunk)
         lanes = enumerate(config.seed_list) if chunk.due else ()
@@ -166,22 +166,22 @@ def fetch(tree: Tree, stop: StopFn) -> Tree:
     Raises:
       Interrupted: `stop` said so before; the program runs on to its end, and nobody waits for it.
     """
-    wait = FIRST_WAIT
+    wait = MIN_WAIT
     while not all(leaf.is_ready() for leaf in jax.tree.leaves(tree)):
         if stop():
             raise Interrupted("interrupted while the policies were evaluated")
         time.sleep(wait)
-        wait = min(wait * 2, LONGEST_WAIT)
+        wait = min(wait * 2, MAX_WAIT)
     return jax.device_get(tree)
 
 
-def _batches(config: Config, replay: DeviceReplay, place: DeviceCarry, seed: int) -> Iterator[Batch]:
+def _batches(config: Config, replay: DeviceReplay, carry: DeviceCarry, seed: int) -> Iterator[Batch]:
     """Batches of the calls to come, of one seed, drawn from its replay as it is."""
     per_call, key = updates_per_call(config), run_keys(config.seed_list)[seed]
-    store, step = jax.tree.map(lambda x: x[seed], (place.lane.store, place.lane.learner.step))
+    store, step = jax.tree.map(lambda x: x[seed], (carry.lane.store, carry.lane.learner.step))
     for number in range(CANDIDATES):
         draw = stream_key(key, "replay", step + number * per_call)
-        batch = replay.sample(store, place.clock.position, draw, step, per_call, config.algorithm.batch_size)
+        batch = replay.sample(store, carry.clock.position, draw, step, per_call, config.algorithm.batch_size)
         yield jax.tree.map(np.asarray, batch._replace(index=()))
 
 
