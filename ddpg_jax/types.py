@@ -33,6 +33,15 @@ Metrics: TypeAlias = "dict[str, Array]"
 """Diagnostics by name: `[]` of one update, `[U]` of a call."""
 
 
+StopFn: TypeAlias = "Callable[[], bool]"
+"""Whether what is going on shall end, as a signal asked for it."""
+
+
+def never_stop() -> bool:
+    """Nobody asks to stop."""
+    return False
+
+
 class Transition(NamedTuple):
     """What the update learns from: one step of experience, or n steps folded into one.
 
@@ -151,6 +160,11 @@ class EnvSpec(NamedTuple):
     def action_size(self) -> int:
         """Number of action components A."""
         return len(self.action_low)
+
+    def differences(self, other: EnvSpec) -> list[str]:
+        """One line for each field in which another environment differs, "field: this -> other"."""
+        pairs = zip(self._fields, self, other, strict=True)
+        return [f"{name}: {mine} -> {others}" for name, mine, others in pairs if mine != others]
 
 
 class DeviceEnv(NamedTuple):

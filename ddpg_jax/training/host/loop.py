@@ -28,7 +28,7 @@ import jax
 import numpy as np
 
 from ddpg_jax import rng
-from ddpg_jax.errors import EnvironmentFault, NotFiniteError
+from ddpg_jax.errors import EnvironmentFault, Interrupted, NotFiniteError
 from ddpg_jax.training.host.compile import (
     KEY_BLOCK,
     init_and_warm_up,
@@ -140,7 +140,7 @@ def host_loop(
             lap("act")
         try:
             result = lanes.step(pending_action)
-        except EnvironmentFault as error:
+        except (EnvironmentFault, Interrupted) as error:
             carry = HostCarry(i, state, act_state, obs, first, pending_action, delayed_errors, new_errors)
             seen = partial(snapshot, carry, buffers, seconds)
             yield Report(i * num_envs, episode_metrics.updates, [], dict(seconds), state, seen, due=False, fault=error)
