@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from ddpg_jax.config.schema import Config
@@ -60,8 +61,8 @@ def drive(
       Interrupted: the run was told to stop; it is saved.
     """
     last = _to_the_end(config, loop, directory, recorder, checkpointer, store)
-    state = drop_padding(last.state, len(config.seed_list))
-    save_weights(directory.weights, stored_part(state), loop.spec)
+    stored = jax.device_get(stored_part(last.state))  # on the host, as each slice of a device's array is a program
+    save_weights(directory.weights, drop_padding(stored, len(config.seed_list)), loop.spec)
     result = (
         make_result(config, last.step, last.updates, last.seconds, recorder.evaluated, recorder.diverged)
         | recorder.history
