@@ -165,8 +165,8 @@ class RunRecorder:
     def finish(self, report: Report, save: Callable[[Callable[[], Checkpoint]], None]) -> Run:
         """Writes weights, result and picture of the run, and a last checkpoint where checkpoints are kept."""
         config, directory = self._config, self._context.directory
-        state = drop_padding(report.state, len(config.seed_list))
-        save_weights(directory.weights, stored_part(state), self._loop.spec)
+        stored = jax.device_get(stored_part(report.state))  # each slice of a device's array is a program to compile
+        save_weights(directory.weights, drop_padding(stored, len(config.seed_list)), self._loop.spec)
         figures = report.step, report.updates, report.seconds
         result = make_result(config, *figures, self._evaluated, self._diverged) | self._history
         steps = np.array([e.step for e in self._evaluated])
