@@ -18,7 +18,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny_run import finished_run
 
+import ddpg_jax as dj
 from ddpg_jax.agents.algorithms import make_agent
 from ddpg_jax.config.load import load_config
 from ddpg_jax.types import Agent, Batch, EnvSpec, Transition
@@ -73,6 +75,12 @@ class Tiny(NamedTuple):
 
 def _tiny(agent: Agent) -> Tiny:
     return Tiny(agent, *(jax.jit(f) for f in (agent.init, agent.observe, agent.act, agent.policy, agent.update)))
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> dj.Run:
+    """The tiny run, trained once for the whole session. Read its directory, never write into it."""
+    return finished_run(tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
