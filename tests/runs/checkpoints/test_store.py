@@ -16,9 +16,8 @@ from hypothesis import strategies as st
 from power import Disk, Killed
 
 from ddpg_jax.errors import StorageError
-from ddpg_jax.runs import filesystem as filesystem
+from ddpg_jax.runs import arrays, filesystem
 from ddpg_jax.runs.checkpoints import integrity as verified
-from ddpg_jax.runs.checkpoints import manifest
 from ddpg_jax.runs.checkpoints import rows as segments
 from ddpg_jax.runs.checkpoints import store as module
 from ddpg_jax.runs.checkpoints.rows import Rows
@@ -771,5 +770,5 @@ def test_a_file_that_is_cut_while_it_is_read(tmp_path, monkeypatch):
 
 
 def test_the_names_of_dtypes_are_those_of_safetensors():
-    assert manifest._DTYPES["float32"] == "F32"
+    assert arrays._DTYPES["float32"] == "F32"
     assert isinstance(Path(), Path)
