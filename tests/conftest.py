@@ -51,12 +51,12 @@ def without_network() -> Iterator[None]:
         yield
 
 
-WHOLE_RUNS = ("cli", "system", "training", "sweep")
+WHOLE_RUNS = ("cli", "system", "training")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files of whole runs first, which take longest: no worker is left alone with one at the end."""
-    items.sort(key=lambda item: item.path.parent.name not in WHOLE_RUNS)
+    items.sort(key=lambda item: item.path.relative_to(Path(__file__).parent).parts[0] not in WHOLE_RUNS)
 
 
 SPEC = EnvSpec(obs_shape=(3,), obs_dtype="float32", action_low=(-2.0, -1.0), action_high=(2.0, 3.0))
