@@ -6,17 +6,12 @@ import gymnasium
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from tiny_run import EPISODE, finished_run
+from tiny_run import EPISODE
 
 import ddpg_jax as dj
 from ddpg_jax.envs.host.vector import evaluation_seeds
 from ddpg_jax.errors import ConfigError, StorageError
 from ddpg_jax.runs.inference import evaluate_run, load_run
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return finished_run(tmp_path_factory)
 
 
 @pytest.fixture
