@@ -116,6 +116,10 @@ def _continue_from(
             f"warning: {loop.restarted_episodes} episodes in progress did not repeat themselves to the bit and were "
             "begun anew; all else goes on exactly"
         )
+    if loop.doubts:
+        begin = begin._replace(level="episode" if begin.level == "exact" else begin.level)
+        for line in loop.doubts:
+            notify(f"warning: {line}")
     _check_spec(begin, loop.spec, config)
     notify(f"resumes after {begin.step} of {config.total_steps} steps, level {begin.level}")
     recorder = Recorder(config, loop, directory, begin, console, notify, stack)

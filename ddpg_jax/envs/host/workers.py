@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from ddpg_jax.envs.host.traits import PLAIN, Traits
 from ddpg_jax.envs.host.vector import EpisodeSeedFn, MakeFn, VectorEnv
 from ddpg_jax.errors import EnvironmentFault, Interrupted
 from ddpg_jax.types import EnvSpec, HostArray, Step, StopFn, never_stop
@@ -49,6 +50,7 @@ class SubprocVectorEnv:
       spec: what one environment looks like.
       workers: number of processes, at most S x E are used.
       timeout: seconds a worker may take for one step.
+      traits: likewise.
       stop: asked again and again while workers are waited for; the lanes are of no use once it has said so.
 
     Raises:
@@ -65,10 +67,12 @@ class SubprocVectorEnv:
         spec: EnvSpec,
         workers: int,
         timeout: float,
+        traits: Traits = PLAIN,
         stop: StopFn = never_stop,
     ) -> None:
         count = shape[0] * shape[1]
-        self.spec, self._shape, self._timeout, self._stop = spec, shape, timeout, stop
+        self.spec, self.traits = spec, traits
+        self._shape, self._timeout, self._stop = shape, timeout, stop
         cuts = np.linspace(0, count, min(workers, count) + 1).astype(int)
         self._parts = [_Part(int(a), int(b)) for a, b in pairwise(cuts)]
         _start_tracker()
