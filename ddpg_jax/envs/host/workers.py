@@ -10,9 +10,11 @@ from __future__ import annotations
 import multiprocessing as mp
 import os
 import signal
+import sys
 import threading
 import time
-from contextlib import closing
+from collections.abc import Generator
+from contextlib import closing, contextmanager
 from itertools import pairwise
 from multiprocessing import resource_tracker, util
 from multiprocessing.connection import Connection, wait
@@ -219,7 +221,8 @@ def _start(process: BaseProcess) -> None:
       EnvironmentFault: what it is to run cannot be handed to another process.
     """
     try:
-        process.start()
+        with _main_left_alone():
+            process.start()
     except OSError:
         raise
     except Exception as error:  # whatever there is that cannot be handed over
@@ -227,6 +230,22 @@ def _start(process: BaseProcess) -> None:
             f"the environment cannot be handed to a worker process: {error}; "
             "put what makes it into a module, or set env.workers to 0"
         ) from error
+
+
+@contextmanager
+def _main_left_alone() -> Generator[None]:
+    """A process that is started meanwhile does not run the program's main module again.
+
+    What it needs of it is handed over. The module may be no file (`python -`, a notebook), or begin to train at once.
+    """
+    main = sys.modules["__main__"]
+    kept = {name: vars(main)[name] for name in ("__file__", "__spec__") if name in vars(main)}
+    vars(main).pop("__file__", None)
+    main.__spec__ = None
+    try:
+        yield
+    finally:
+        vars(main).update(kept)
 
 
 def _kill(processes: list[BaseProcess]) -> None:

@@ -261,10 +261,10 @@ def test_workers_know_what_the_program_has_defined_and_registered(way, tmp_path)
 
 
 def test_what_cannot_be_handed_to_a_worker_is_told_and_nothing_is_left():
-    before, lock = _blocks(), multiprocessing.get_context("spawn").Lock()
+    before = _blocks()
     with open(os.devnull) as file, pytest.raises(EnvironmentFault, match="cannot be handed to a worker process"):
         SubprocVectorEnv(
-            lambda: custom.Walk(file, lock),
+            lambda: custom.Walk(file),
             (2, 1),
             custom.lane_seed,
             spec=describe(custom.Walk()),
