@@ -74,15 +74,15 @@ def copied(clean, tmp_path):
 @pytest.fixture
 def signal_at(monkeypatch):
     """Raises a real signal while the iteration of a step is going on."""
-    should_snapshot = Checkpointer.should_snapshot
+    should_save = Checkpointer.should_save
 
     def at(step, number=signal.SIGTERM):
         def with_signal(self, now):
             if now >= step and not self.stopping:
                 signal.raise_signal(number)
-            return should_snapshot(self, now)
+            return should_save(self, now)
 
-        monkeypatch.setattr(Checkpointer, "wanted", with_signal)
+        monkeypatch.setattr(Checkpointer, "should_save", with_signal)
 
     return at
 
@@ -91,8 +91,8 @@ def signal_at(monkeypatch):
 
 
 def test_only_the_program_has_its_process_for_its_run_alone(copied, tmp_path, monkeypatch, capsys):
-    def seen(config, *, alone):
-        if alone:
+    def seen(config, *, tune_process):
+        if tune_process:
             raise ConfigError(f"suits {config.total_steps} steps")
 
     monkeypatch.setattr("ddpg_jax.training.train.configure_process", seen)
@@ -260,15 +260,15 @@ def test_what_is_no_run_cannot_be_resumed(tmp_path):
 @pytest.fixture
 def lost_at(monkeypatch):
     """Ends a run without a word after so many steps."""
-    should_snapshot = Checkpointer.should_snapshot
+    should_save = Checkpointer.should_save
 
     def at(step):
         def until(self, now):
             if now >= step:
                 raise Killed
-            return should_snapshot(self, now)
+            return should_save(self, now)
 
-        monkeypatch.setattr(Checkpointer, "wanted", until)
+        monkeypatch.setattr(Checkpointer, "should_save", until)
 
     return at
 
@@ -725,14 +725,14 @@ def saver_of(monkeypatch, **checkpoint):
 
 def test_it_is_wanted_at_multiples_but_not_too_often(monkeypatch):
     checkpointer, now, _, stop = saver_of(monkeypatch, every=100, min_seconds=10)
-    assert not checkpointer.should_snapshot(150)
+    assert not checkpointer.should_save(150)
     now[0] = 10
-    assert not checkpointer.should_snapshot(99)
-    assert checkpointer.should_snapshot(100)
-    assert checkpointer.should_snapshot(250)
+    assert not checkpointer.should_save(99)
+    assert checkpointer.should_save(100)
+    assert checkpointer.should_save(250)
     stop.requested = True
-    assert checkpointer.should_snapshot(1)
-    assert not saver_of(monkeypatch, every=0, min_seconds=0)[0].should_snapshot(10**9)
+    assert checkpointer.should_save(1)
+    assert not saver_of(monkeypatch, every=0, min_seconds=0)[0].should_save(10**9)
 
 
 def test_a_save_that_fails_is_tried_again_at_longer_intervals_and_not_for_ever(monkeypatch):
@@ -746,7 +746,7 @@ def test_a_save_that_fails_is_tried_again_at_longer_intervals_and_not_for_ever(m
     for _ in range(MAX_FAILURES - 1):
         checkpointer.save(Full(), lambda: None)
         before = now[0]
-        while not checkpointer.should_snapshot(100):
+        while not checkpointer.should_save(100):
             now[0] += 1
         waits.append(now[0] - before)
     assert waits == [5, 10, 20, 40, 80, 160, 300, 300, 300]
