@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ddpg_jax import __version__
 from ddpg_jax.cli.arguments import count, fields_help, parse_config, parse_overrides_strict, split_overrides
+from ddpg_jax.cli.failures import describe, no_device
 from ddpg_jax.errors import ConfigError, DdpgJaxError, Interrupted, StorageError
+from ddpg_jax.training.signals import StopRequest
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -59,11 +61,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words, overrides = split_overrides(sys.argv[1:] if arguments is None else arguments)
     options = parser.parse_args(words)
     command: Callable[[argparse.Namespace, list[str]], int] = options.command
+    if command not in (_train, _resume, _sweep):
+        StopRequest.leave_to_system()
     try:
         return command(options, overrides)
     except DdpgJaxError as error:
-        print("\n".join([f"ddpg-jax: {error}", *getattr(error, "__notes__", ())]), file=sys.stderr)
+        print("\n".join(describe(error)), file=sys.stderr)
         return error.exit_code
+    except (RuntimeError, AssertionError) as error:
+        if (line := no_device(error)) is None:
+            raise
+        print(f"ddpg-jax: {line}", file=sys.stderr)
+        return ConfigError.exit_code
     except OSError as error:  # a path of the command line that cannot be used
         print(f"ddpg-jax: {error}", file=sys.stderr)
         return StorageError.exit_code

@@ -22,6 +22,7 @@ _FILES = (
     "metrics.jsonl",
     "timing.jsonl",
     "result.json",
+    "fault.txt",
     "learning_curve.png",
     "ranking.png",
     "best.toml",
@@ -58,6 +59,7 @@ class RunDirectory:
         self.weights = self.checkpoints / "final.safetensors"
         self.learning_curve = self.path / "learning_curve.png"
         self.result = self.path / "result.json"
+        self.fault = self.path / "fault.txt"
         self._lock: Callable[[], object] | None = (
             None  # gives it back; called at the latest with the end of this object
         )
@@ -183,7 +185,7 @@ class RunDirectory:
         """
         try:
             of_sweep = self.path / "ranking.png", self.path / "best.toml"
-            for path in (self.result, self.weights, self.learning_curve, *of_sweep):
+            for path in (self.result, self.weights, self.learning_curve, self.fault, *of_sweep):
                 filesystem.remove(path)
         except OSError as error:
             raise StorageError(f"{self.path} cannot be written: {error}") from error

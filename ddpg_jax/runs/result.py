@@ -76,11 +76,16 @@ def make_result(
     }
 
 
+def package_versions() -> dict[str, str | None]:
+    """Versions of Python and of the packages that figures depend on; None: not installed."""
+    return {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES}
+
+
 def system_info() -> dict[str, Any]:
     """Versions and devices, as they stand beside every figure."""
     devices = jax.devices()
     return {
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+        "versions": package_versions(),
         "device": {"kind": devices[0].device_kind, "platform": devices[0].platform, "count": len(devices)},
         "machine": {"system": platform.system(), "processor": platform.machine(), "cores": available_cores()},
     }

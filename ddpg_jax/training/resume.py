@@ -118,7 +118,7 @@ def _continue_from(point: ResumePoint, config: Config, context: RunContext, init
     recorder = RunRecorder(config, loop, point, context)
     directory.drop_results()
     directory.write_text(directory.config, dump_toml(config))
-    return drive(loop.reports, recorder, checkpointer, context.store, context.stop)
+    return drive(loop.reports, recorder, checkpointer, context)
 
 
 def _resume_point(checkpoint: Checkpoint, config: Config, notify: NotifyFn) -> ResumePoint:

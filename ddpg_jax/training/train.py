@@ -67,6 +67,7 @@ def train(
     with ExitStack() as stack:
         session = Session.begin(stack, message_printer(console), (make_display(console), *loggers))
         configure_process(config, tune_process=tune_process)
+        session.heed()
         if resume == "auto" and run_dir is not None and RunDirectory(run_dir).config.is_file():
             return resume_directory(session.within(RunDirectory.open(run_dir), config.checkpoint.keep), config)
         checkpointer = Checkpointer(config.checkpoint, session.stop, 0, session.notify)
@@ -82,7 +83,7 @@ def train(
             weights.write(directory.start)
         directory.write_text(directory.config, dump_toml(config))
         recorder = RunRecorder(config, loop, point, context)
-        return drive(loop.reports, recorder, checkpointer, context.store, context.stop)
+        return drive(loop.reports, recorder, checkpointer, context)
 
 
 def resume_run(
@@ -126,6 +127,7 @@ def resume_run(
     with ExitStack() as stack:
         session = Session.begin(stack, message_printer(console), (make_display(console), *loggers))
         configure_process(config, tune_process=tune_process)
+        session.heed()
         context = session.within(directory, config.checkpoint.keep)
         if step is None or into is None:
             return resume_directory(context, config)
