@@ -133,6 +133,13 @@ class TrainState(NamedTuple):
     stats: Stats
     rejected: Any
 
+    @property
+    def for_acting(self) -> TrainState:
+        """The part that acting reads: a call with fewer arrays is dispatched faster."""
+        empty = Params((), (), ())
+        params = self.params._replace(critic=())
+        return self._replace(step=(), params=params, target_params=empty, opt_state=empty, rejected=())
+
 
 class EnvSpec(NamedTuple):
     """What an agent must know of an environment.
@@ -278,10 +285,3 @@ class Snapshot(NamedTuple):
     read_rows: Callable[[int, int], Mapping[str, HostArray]]
     seconds: dict[str, float]
     unrecorded: list[Row] | None = None
-
-
-def acting(state: TrainState) -> TrainState:
-    """The part of the state that acting reads; a call with fewer arrays is dispatched faster."""
-    nothing = Params((), (), ())
-    params = state.params._replace(critic=())
-    return state._replace(step=(), params=params, target_params=nothing, opt_state=nothing, rejected=())

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from ddpg_jax.errors import NotFiniteError
-from ddpg_jax.types import Agent, Array, Evaluation, HostArray, TrainState, acting
+from ddpg_jax.types import Agent, Array, Evaluation, HostArray, TrainState
 
 if TYPE_CHECKING:
     from ddpg_jax.envs.host.workers import HostEnv
@@ -63,7 +63,7 @@ def evaluate_episodes(
       Interrupted: the lanes were asked to stop.
       NotFiniteError: the policy's action is not finite.
     """
-    readable = acting(state)
+    readable = state.for_acting
     obs = lanes.reset()
     active = np.ones(obs.shape[:2], bool)
     returns, lengths, discounted = np.zeros(active.shape), np.zeros(active.shape, np.int64), np.zeros(active.shape)

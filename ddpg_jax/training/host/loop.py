@@ -12,6 +12,9 @@ An iteration, E environment steps of each seed:
 The order is fixed, so a run is deterministic. A minibatch is drawn before the transition of its own iteration is
 stored, and the updates that the last iteration brings are not made. Nothing is read back from the device but the
 actions, the keys of exploration a block at a time, the metrics at a report, and the errors where priorities want them.
+
+The host waits for the update of an iteration when it reads the actions of the next: on a CPU the seconds that are
+counted as "act" contain the update's.
 """
 
 from __future__ import annotations

@@ -461,7 +461,7 @@ def test_no_number_that_is_not_finite_enters_the_replay_wherever_it_comes_from()
         except EnvironmentFault as error:
             reports.append(f"environment {lane % 2} of seed number {lane // 2}" in str(error))
         assert added == 4 * episode + step
-        first, stop = ring.held
+        first, stop = ring.row_range
         assert stop - first == added
         assert not added or all(
             np.isfinite(x).all() for x in ring.gather(np.tile(np.arange(2 * added), (2, 1))).data[:5]
