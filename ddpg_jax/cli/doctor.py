@@ -13,7 +13,8 @@ from rich.console import Console
 from ddpg_jax.config.load import load_config
 from ddpg_jax.config.schema import Config
 from ddpg_jax.errors import DdpgJaxError, StorageError
-from ddpg_jax.runs.checkpoints.store import Checkpoint, CheckpointStore, digest
+from ddpg_jax.runs.checkpoints.checkpoint import Checkpoint, digest
+from ddpg_jax.runs.checkpoints.store import CheckpointStore
 from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.runs.loggers.progress import SturdyConsole
 from ddpg_jax.runs.result import environment

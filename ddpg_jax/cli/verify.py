@@ -8,7 +8,8 @@ from pathlib import Path
 from rich.console import Console
 
 from ddpg_jax.errors import StorageError
-from ddpg_jax.runs.checkpoints.store import CheckpointStore, Found, digest
+from ddpg_jax.runs.checkpoints.checkpoint import Found, digest
+from ddpg_jax.runs.checkpoints.store import CheckpointStore
 from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.xla.memory import human_bytes
 

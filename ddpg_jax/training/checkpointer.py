@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ddpg_jax.errors import StorageError
-from ddpg_jax.runs.checkpoints.store import Checkpoint, CheckpointStore
+from ddpg_jax.runs.checkpoints.checkpoint import Checkpoint
+from ddpg_jax.runs.checkpoints.store import CheckpointStore
 
 if TYPE_CHECKING:
     from ddpg_jax.config.sections import CheckpointConfig

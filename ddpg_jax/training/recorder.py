@@ -13,8 +13,8 @@ import numpy as np
 from rich.console import Console
 
 from ddpg_jax.errors import NotFiniteError
+from ddpg_jax.runs.checkpoints.checkpoint import Checkpoint
 from ddpg_jax.runs.checkpoints.rows import snapshot_rows
-from ddpg_jax.runs.checkpoints.store import Checkpoint
 from ddpg_jax.runs.failed_update import write_bundle
 from ddpg_jax.runs.loggers.jsonl import JsonLines
 from ddpg_jax.runs.loggers.logger import Sink

@@ -14,7 +14,8 @@ from ddpg_jax.config.diff import Effect, compare
 from ddpg_jax.config.load import dump_toml
 from ddpg_jax.config.schema import Config
 from ddpg_jax.errors import ConfigError, StorageError
-from ddpg_jax.runs.checkpoints.store import Checkpoint, CheckpointStore
+from ddpg_jax.runs.checkpoints.checkpoint import Checkpoint
+from ddpg_jax.runs.checkpoints.store import CheckpointStore
 from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.runs.loggers.progress import speaker
 from ddpg_jax.runs.result import other_environment

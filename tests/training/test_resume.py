@@ -28,7 +28,8 @@ from ddpg_jax.config.load import dump_toml, merge
 from ddpg_jax.config.schema import Config, sections
 from ddpg_jax.errors import ConfigError, EnvironmentFault, Interrupted, StorageError
 from ddpg_jax.runs import filesystem as files
-from ddpg_jax.runs.checkpoints.store import CheckpointStore, digest
+from ddpg_jax.runs.checkpoints.checkpoint import digest
+from ddpg_jax.runs.checkpoints.store import CheckpointStore
 from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.runs.result import environment, other_environment
 from ddpg_jax.training.checkpointer import MOST_FAILURES, Saver

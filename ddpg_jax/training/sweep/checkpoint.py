@@ -9,8 +9,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ddpg_jax.errors import StorageError
+from ddpg_jax.runs.checkpoints.checkpoint import Checkpoint
 from ddpg_jax.runs.checkpoints.rows import snapshot_rows
-from ddpg_jax.runs.checkpoints.store import Checkpoint, CheckpointStore
+from ddpg_jax.runs.checkpoints.store import CheckpointStore
 from ddpg_jax.runs.loggers.jsonl import JsonLines
 from ddpg_jax.runs.result import environment, other_environment
 from ddpg_jax.training.checkpointer import Saver

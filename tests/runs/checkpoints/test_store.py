@@ -21,8 +21,9 @@ from ddpg_jax.runs.checkpoints import integrity as verified
 from ddpg_jax.runs.checkpoints import manifest
 from ddpg_jax.runs.checkpoints import rows as segments
 from ddpg_jax.runs.checkpoints import store as module
+from ddpg_jax.runs.checkpoints.checkpoint import Checkpoint, Found, digest
 from ddpg_jax.runs.checkpoints.rows import Rows
-from ddpg_jax.runs.checkpoints.store import Checkpoint, CheckpointStore, Found, digest
+from ddpg_jax.runs.checkpoints.store import CheckpointStore
 
 CAPACITY = 20
 
