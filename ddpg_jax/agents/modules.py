@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from ddpg_jax.agents.precision import bfloat16_dot_general
-from ddpg_jax.agents.slots import Network, Trace
+from ddpg_jax.agents.slots import LearnAux, Network
 from ddpg_jax.types import BATCH, Array, Tree
 from ddpg_jax.xla.dot import FEW_OUTPUTS, transposed_dot_general
 
@@ -40,7 +40,7 @@ def symmetric_uniform(limit: float) -> Callable[..., Array]:
 _PRODUCTS: dict[str, Callable[..., Array]] = {"float32": jax.lax.dot_general, "bfloat16": bfloat16_dot_general}
 
 
-class Law(NamedTuple):
+class LayerInit(NamedTuple):
     """How a dense layer is drawn.
 
     Attributes:
@@ -52,19 +52,19 @@ class Law(NamedTuple):
     bias: Callable[..., Array]
 
 
-def uniform_law(limit: float) -> Law:
+def uniform_init(limit: float) -> LayerInit:
     """Weights and biases from U(−limit, limit)."""
-    return Law(symmetric_uniform(limit), symmetric_uniform(limit))
+    return LayerInit(symmetric_uniform(limit), symmetric_uniform(limit))
 
 
-def normal_law(deviation: float) -> Law:
+def normal_init(deviation: float) -> LayerInit:
     """Weights from N(0, deviation²), biases 0."""
-    return Law(nn.initializers.normal(deviation), nn.initializers.zeros)
+    return LayerInit(nn.initializers.normal(deviation), nn.initializers.zeros)
 
 
-_LAWS: dict[str, Callable[[int], Law]] = {
-    "fan_in": lambda fan_in: uniform_law(fan_in**-0.5),
-    "lecun_normal": lambda fan_in: Law(nn.initializers.lecun_normal(), nn.initializers.zeros),
+_LAYER_INITS: dict[str, Callable[[int], LayerInit]] = {
+    "fan_in": lambda fan_in: uniform_init(fan_in**-0.5),
+    "lecun_normal": lambda fan_in: LayerInit(nn.initializers.lecun_normal(), nn.initializers.zeros),
 }
 
 
@@ -76,7 +76,7 @@ class Shape(NamedTuple):
       activation: of the hidden layers.
       initializer: of the hidden layers, and of the last where `final` is None. "fan_in" is U(±1/sqrt(fan_in)) for
         weights and biases (Lillicrap et al., section 7); "lecun_normal" is that of flax, with zero biases.
-      final: how the last layer is drawn; `uniform_law(3e-3)` in Lillicrap et al.
+      final: how the last layer is drawn; `uniform_init(3e-3)` in Lillicrap et al.
       precision: of the factors of the hidden layers' matrix products; all else is float32, the last layer included: it
         costs little, and actions and predicted returns are not rounded.
       normalization: between a hidden layer's product and its activation: "layer" (Ba et al., arXiv:1607.06450), or
@@ -88,21 +88,23 @@ class Shape(NamedTuple):
     hidden: tuple[int, ...]
     activation: Activation = "relu"
     initializer: Initializer = "fan_in"
-    final: Law | None = None
+    final: LayerInit | None = None
     precision: Precision = "float32"
     normalization: Normalization = "none"
     architecture: Architecture = "mlp"
 
     def dense(self, size: int, fan_in: int) -> nn.Dense:
         """A hidden layer."""
-        law = _LAWS[self.initializer](fan_in)
-        return nn.Dense(size, kernel_init=law.kernel, bias_init=law.bias, dot_general=_PRODUCTS[self.precision])
+        layer_init = _LAYER_INITS[self.initializer](fan_in)
+        return nn.Dense(
+            size, kernel_init=layer_init.kernel, bias_init=layer_init.bias, dot_general=_PRODUCTS[self.precision]
+        )
 
     def last(self, size: int, fan_in: int) -> nn.Dense:
         """The last layer."""
-        law = self.final or _LAWS[self.initializer](fan_in)
+        layer_init = self.final or _LAYER_INITS[self.initializer](fan_in)
         product = transposed_dot_general if size < FEW_OUTPUTS else jax.lax.dot_general
-        return nn.Dense(size, kernel_init=law.kernel, bias_init=law.bias, dot_general=product)
+        return nn.Dense(size, kernel_init=layer_init.kernel, bias_init=layer_init.bias, dot_general=product)
 
 
 NormFn: TypeAlias = Callable[[Array, bool], Array]
@@ -209,9 +211,9 @@ def make_network(module: nn.Module, sizes: tuple[int, ...], last: Callable[[Arra
         output: Any = module.apply(joined(params, moments), *inputs)
         return last(output[0])
 
-    def learn(params: Tree, moments: Tree, *inputs: Array) -> tuple[Array, Trace]:
+    def learn(params: Tree, moments: Tree, *inputs: Array) -> tuple[Array, LearnAux]:
         outputs: Any = module.apply(joined(params, moments), *inputs, learning=True, mutable=["batch_stats"])
         (output, active), changed = outputs
-        return last(output), Trace(changed.get("batch_stats", ()), active)
+        return last(output), LearnAux(changed.get("batch_stats", ()), active)
 
     return Network(init, moments, apply, learn)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from ddpg_jax.agents.modules import Shape, make_module, make_network
-from ddpg_jax.agents.slots import Network, Trace
+from ddpg_jax.agents.slots import LearnAux, Network
 from ddpg_jax.types import Array, Tree
 
 
@@ -22,7 +22,7 @@ def stateless(init: Callable[[Array], Tree], apply: Callable[..., Any]) -> Netwo
         init=init,
         moments=lambda: (),
         apply=lambda params, moments, *inputs: apply(params, *inputs),
-        learn=lambda params, moments, *inputs: (apply(params, *inputs), Trace((), jnp.ones(1, bool))),
+        learn=lambda params, moments, *inputs: (apply(params, *inputs), LearnAux((), jnp.ones(1, bool))),
     )
 
 
@@ -86,7 +86,7 @@ def ensemble(network: Network, size: int) -> Network:
     def apply(params: Tree, moments: Tree, *inputs: Array) -> Array:
         return jax.vmap(lambda p, m: network.apply(p, m, *inputs))(params, moments)
 
-    def learn(params: Tree, moments: Tree, *inputs: Array) -> tuple[Array, Trace]:
+    def learn(params: Tree, moments: Tree, *inputs: Array) -> tuple[Array, LearnAux]:
         return jax.vmap(lambda p, m: network.learn(p, m, *inputs))(params, moments)
 
     return Network(init, moments, apply, learn)

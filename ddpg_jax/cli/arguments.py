@@ -59,7 +59,7 @@ def parse_config(path: Path | None, arguments: Sequence[str]) -> Config:
         problem = unknown_device_env(identifier) if is_device_env(identifier) else unknown_id(identifier)
         if problem is not None:
             problems["env.id"] = problem
-    return resolve(values, overrides, source=str(path) if path is not None else "defaults", more=problems)
+    return resolve(values, overrides, source=str(path) if path is not None else "defaults", extra_errors=problems)
 
 
 def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -107,7 +107,7 @@ def parse_overrides(words: Sequence[str]) -> tuple[dict[str, Any], dict[str, str
     return values, problems
 
 
-def right_overrides(words: Sequence[str]) -> dict[str, Any]:
+def parse_overrides_strict(words: Sequence[str]) -> dict[str, Any]:
     """As `parse_overrides`, where nothing else is checked beside the words."""
     overrides, problems = parse_overrides(words)
     if problems:

@@ -54,7 +54,7 @@ _FIELDS = {
 _NUMBER_OR_NONE = ("algorithm.max_grad_norm", "exploration.epsilon")
 """Structural where they are switched on or off; another number is learned with as any other."""
 
-_COMES_TO: dict[str, Callable[[Config], object]] = {
+_CANONICAL: dict[str, Callable[[Config], object]] = {
     "loop": lambda config: None,  # the environment decides it
     "algorithm.critic_hidden": lambda config: config.algorithm.critic_widths,
     "algorithm.learning_starts": lambda config: config.algorithm.learning_begins,
@@ -84,7 +84,7 @@ def compare(before: Config, after: Config) -> list[Change]:
     it.
     """
     old, new = (_flat(config) for config in (before, after))
-    changed = [path for path in (old | new) if old.get(path) != new.get(path) and not _alike(path, before, after)]
+    changed = [path for path in (old | new) if old.get(path) != new.get(path) and not _equivalent(path, before, after)]
     kinds = {
         path.partition(".")[0] for path in changed if path in ("algorithm.name", "exploration.kind", "replay.kind")
     }
@@ -93,8 +93,8 @@ def compare(before: Config, after: Config) -> list[Change]:
     return sorted(found, key=lambda change: -list(Effect).index(change.effect))
 
 
-def _alike(path: str, before: Config, after: Config) -> bool:
-    come_to = _COMES_TO.get(path)
+def _equivalent(path: str, before: Config, after: Config) -> bool:
+    come_to = _CANONICAL.get(path)
     return come_to is not None and come_to(before) == come_to(after)
 
 

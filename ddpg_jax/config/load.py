@@ -55,8 +55,8 @@ def resolve(
     overrides: Mapping[str, Any],
     *,
     source: str,
-    over: str = "command line",
-    more: Mapping[str, str] | None = None,
+    overrides_name: str = "command line",
+    extra_errors: Mapping[str, str] | None = None,
 ) -> Config:
     """Merges values and overrides over the defaults and checks them.
 
@@ -64,14 +64,14 @@ def resolve(
       values: nested values of a file.
       overrides: nested values that win over them.
       source: what the file is called in messages.
-      over: what the overrides are called.
-      more: mistakes already found, message by path; reported with the others.
+      overrides_name: what the overrides are called.
+      extra_errors: mistakes already found, message by path; reported with the others.
 
     Raises:
       ConfigError: listing every mistake.
     """
     merged = merge(_without_other_kind(values, overrides), overrides)
-    problems = dict(more or {}) | _not_numbers(merged)
+    problems = dict(extra_errors or {}) | _not_numbers(merged)
     identifier = merged.get("env", {}).get("id", "") if isinstance(merged.get("env"), dict) else ""
     config = None
     try:
@@ -85,7 +85,7 @@ def resolve(
     if module and not _lookup(overrides, ("env", "id")):
         problems["env.id"] = f"{identifier!r}: a module to import may be named on the command line only"
     if problems or config is None:
-        raise ConfigError(_report(problems, overrides, merged, source, over))
+        raise ConfigError(_report(problems, overrides, merged, source, overrides_name))
     return config
 
 
@@ -94,10 +94,10 @@ def dump_toml(config: Config) -> str:
     return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
 
 
-def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def merge(base: Mapping[str, Any], overrides_name: Mapping[str, Any]) -> dict[str, Any]:
     """Joins two nested mappings; the second wins."""
     joined = dict(base)
-    for key, value in over.items():
+    for key, value in overrides_name.items():
         both = isinstance(value, Mapping) and isinstance(joined.get(key), Mapping)
         joined[key] = merge(joined[key], cast("Mapping[str, Any]", value)) if both else value
     return joined
@@ -209,13 +209,17 @@ def _lookup(values: Mapping[str, Any], path: tuple[str, ...]) -> Any:
 
 
 def _report(
-    problems: Mapping[str, str], overrides: Mapping[str, Any], merged: Mapping[str, Any], source: str, over: str
+    problems: Mapping[str, str],
+    overrides: Mapping[str, Any],
+    merged: Mapping[str, Any],
+    source: str,
+    overrides_name: str,
 ) -> str:
     lines: list[str] = []
     for path, message in problems.items():
         keys = tuple(path.split("."))
         value = _lookup(merged, keys)
-        origin = source if _lookup(overrides, keys) is None else over
+        origin = source if _lookup(overrides, keys) is None else overrides_name
         lines.append(f"  {path}: {message}" if value is None else f"  {path} = {value!r} ({origin}): {message}")
     count = "1 mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
     return f"{count} in the configuration:\n" + "\n".join(lines)

@@ -71,7 +71,7 @@ class Config(Section):
         return tuple(range(self.seeds)) if isinstance(self.seeds, int) else self.seeds
 
     @property
-    def most_devices(self) -> int:
+    def max_devices(self) -> int:
         """Devices that the device loop has work for: one for each seed and each part of a batch."""
         return len(self.seed_list) * self.data_parallel
 

@@ -18,7 +18,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from ddpg_jax.errors import StorageError, printable
-from ddpg_jax.runs import filesystem as files
+from ddpg_jax.runs import filesystem as filesystem
 from ddpg_jax.types import HostArray
 
 _DTYPES = {
@@ -150,7 +150,7 @@ def read_sealed(path: Path, format: str, *names: str) -> Sealed:
       StorageError: there is none, it is no such file, or not what was written.
     """
     try:
-        content = files.read_whole(path, _MOST_BYTES)
+        content = filesystem.read_whole(path, _MOST_BYTES)
         return _unsealed(content, format, names)
     except OSError as error:
         raise StorageError(f"{path} cannot be read: {error.strerror or error}") from error

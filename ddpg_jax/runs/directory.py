@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from ddpg_jax import __version__
 from ddpg_jax.errors import StorageError, printable
-from ddpg_jax.runs import filesystem as files
+from ddpg_jax.runs import filesystem as filesystem
 from ddpg_jax.runs.documents import Format, RunResult, SweepResult, read_json, validated
 from ddpg_jax.runs.lock import Lock, read_owner
 
@@ -92,7 +92,7 @@ class RunDirectory:
         """
         try:
             run = cls(path if path is not None else _new_folder(f"{name}_{datetime.now():%Y-%m-%dT%H-%M-%S}"))
-            files.make_folder(run.path)
+            filesystem.make_folder(run.path)
             run._refuse_if_used(overwrite)
             run._take_lock()
             try:
@@ -130,7 +130,7 @@ class RunDirectory:
         Raises:
           StorageError: a newer version wrote it, or the mark cannot be read.
         """
-        if files.identity(self.format) is None:
+        if filesystem.identity(self.format) is None:
             return None
         found = validated(Format, read_json(self.format, 4096), self.format)
         if found.format > FORMAT:
@@ -149,7 +149,7 @@ class RunDirectory:
         return sorted(self.path.glob("not-finite-seed-*.safetensors"))
 
     @contextmanager
-    def own(self) -> Generator[None]:
+    def lock(self) -> Generator[None]:
         """Holds the lock for as long as the context lasts.
 
         Raises:
@@ -188,7 +188,7 @@ class RunDirectory:
         fixed = [self.path / name for name in (*_FILES, *_FOLDERS, _LOCK, _FORMAT)]
         try:
             parts = [path for path in self.path.iterdir() if path.name.endswith(_PART)]
-            for link in files.links([*fixed, *parts, *self.path.glob("process-*"), *self.bundles()]):
+            for link in filesystem.links([*fixed, *parts, *self.path.glob("process-*"), *self.bundles()]):
                 raise StorageError(
                     f"{printable(link)} is a link: nothing below a run directory is written or removed through one; "
                     "replace it by what it leads to"
@@ -204,7 +204,7 @@ class RunDirectory:
         """
         self.check_owner()
         try:
-            files.replace_file(path, [text.encode()])
+            filesystem.replace_file(path, [text.encode()])
         except OSError as error:
             raise StorageError(f"{path} cannot be written: {error}") from error
 
@@ -218,7 +218,7 @@ class RunDirectory:
         Raises:
           StorageError: it cannot be read, or is no result.
         """
-        if files.identity(self.result) is None:
+        if filesystem.identity(self.result) is None:
             return None
         values = read_json(self.result)
         validated(SweepResult if self.sweep.is_file() else RunResult, values, self.result)
@@ -231,7 +231,7 @@ class RunDirectory:
           StorageError: it holds fewer, or cannot be copied.
         """
         try:
-            found = files.write_file(self.path / path.name, files.read_pieces(path, size))
+            found = filesystem.write_file(self.path / path.name, filesystem.read_pieces(path, size))
             if found.bytes < size:
                 raise OSError(f"it holds {found.bytes} bytes, but held {size}")
         except OSError as error:
@@ -244,16 +244,16 @@ class RunDirectory:
           StorageError: that cannot be done.
         """
         self.check_owner()
-        taken = [int(name.split("-")[1]) for name in files.names(self.path) if re.match(r"aside-\d+-", name)]
-        kept = [path for path in paths if files.identity(path) is not None]
+        taken = [int(name.split("-")[1]) for name in filesystem.names(self.path) if re.match(r"aside-\d+-", name)]
+        kept = [path for path in paths if filesystem.identity(path) is not None]
         asides = [path.with_name(f"aside-{max(taken, default=0) + 1}-{path.name}") for path in kept]
         try:
             for path, aside in zip(kept, asides, strict=True):
                 if path.is_dir():
-                    files.rename(path, aside)
+                    filesystem.rename(path, aside)
                 else:
-                    files.replace_file(aside, files.read_pieces(path))
-            files.sync_folder(self.path)
+                    filesystem.replace_file(aside, filesystem.read_pieces(path))
+            filesystem.sync_folder(self.path)
         except OSError as error:
             raise StorageError(f"{self.path}: the record cannot be set aside: {error}") from error
         return ", ".join(aside.name for aside in asides)
@@ -268,14 +268,14 @@ class RunDirectory:
         try:
             of_sweep = self.path / "ranking.png", self.path / "best.toml"
             for path in (self.result, self.weights, self.learning_curve, *of_sweep):
-                files.remove(path)
+                filesystem.remove(path)
         except OSError as error:
             raise StorageError(f"{self.path} cannot be written: {error}") from error
 
     def drop_checkpoints(self) -> None:
         """Removes the checkpoints of what has come to its end; those that cannot be removed stay."""
         with suppress(OSError):
-            files.remove(self.checkpoints)
+            filesystem.remove(self.checkpoints)
 
     def _refuse_if_used(self, overwrite: bool) -> None:
         there = [path.name for path in self.path.iterdir() if path.name not in _NO_RUN]
@@ -305,17 +305,19 @@ class RunDirectory:
         """Marks the directory as ours, where that has not been done."""
         if self.check_format() is None:
             values = {"format": FORMAT, "version": __version__}
-            files.replace_file(self.format, [json.dumps(values).encode() + b"\n"])
+            filesystem.replace_file(self.format, [json.dumps(values).encode() + b"\n"])
 
     def _clear(self) -> None:
         """Removes what a run has written: files by their names, folders where nothing else is left in them."""
         for path in (*(self.path / name for name in _FILES), *(self.path / (name + _PART) for name in _FILES)):
-            files.remove(path)
+            filesystem.remove(path)
         inside = [path for name in _FOLDERS for path in (self.path / name, *(self.path / name).rglob("*"))]
         for path in sorted({*self.path.iterdir(), *inside}, reverse=True):  # what is in a folder before the folder
             name = path.relative_to(self.path).as_posix()
-            if _OURS.fullmatch(name) or (name.split("/")[0] in _FOLDERS and path.is_dir() and not files.names(path)):
-                files.remove(path)
+            if _OURS.fullmatch(name) or (
+                name.split("/")[0] in _FOLDERS and path.is_dir() and not filesystem.names(path)
+            ):
+                filesystem.remove(path)
 
 
 def _new_folder(name: str) -> Path:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ddpg_jax.errors import StorageError, printable
-from ddpg_jax.runs import filesystem as files
+from ddpg_jax.runs import filesystem as filesystem
 from ddpg_jax.runs.arrays import NUMBERS, Size
 
 Document = TypeVar("Document", bound=BaseModel)
@@ -202,7 +202,7 @@ def read_json(path: Path, most: int = _MOST_BYTES) -> Any:
       StorageError: there is no such file, it is too large, or no JSON.
     """
     try:
-        return json.loads(files.read_whole(path, most))
+        return json.loads(filesystem.read_whole(path, most))
     except OSError as error:
         raise StorageError(f"{path} cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:

@@ -20,7 +20,7 @@ from ddpg_jax.config.load import dump_toml, resolve
 from ddpg_jax.config.schema import Config
 from ddpg_jax.errors import StorageError, printable
 from ddpg_jax.rng import run_keys
-from ddpg_jax.runs import filesystem as files
+from ddpg_jax.runs import filesystem as filesystem
 from ddpg_jax.runs.arrays import read_sealed, seal
 from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.runs.pytrees import from_host, to_host
@@ -78,7 +78,7 @@ def write_bundle(
             break
     arrays = to_host({"state": state, "batch": batch})
     text = {"config": dump_toml(config), "spec": json.dumps(spec._asdict()), "seed": str(seed), "format": FORMAT}
-    files.write_file(path, seal(arrays, text))
+    filesystem.write_file(path, seal(arrays, text))
     return rejects
 
 

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 from ddpg_jax.errors import StorageError, printable
-from ddpg_jax.runs import filesystem as files
+from ddpg_jax.runs import filesystem as filesystem
 from ddpg_jax.runs.documents import Owner, validated
 
 try:
@@ -36,7 +36,7 @@ class Lock:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path, self._folder = path, files.identity(path.parent)
+        self._path, self._folder = path, filesystem.identity(path.parent)
         self._take()
 
     def release(self) -> None:
@@ -49,11 +49,11 @@ class Lock:
         Raises:
           StorageError: another process may be using the directory, or it is not where it was.
         """
-        files.before("stat", self._path)
+        filesystem.fault_point("stat", self._path)
         folder = self._path.parent
-        if files.identity(folder) != self._folder:
+        if filesystem.identity(folder) != self._folder:
             raise StorageError(f"{folder} was moved or removed while it was in use; put it back where it was")
-        found = files.identity(self._path)
+        found = filesystem.identity(self._path)
         if found is None:
             self._close()
             self._take()
@@ -76,16 +76,16 @@ class Lock:
                 f"{self._path.parent} cannot be locked: runs are trained on Linux and macOS; on this system they can "
                 "be read (evaluate, verify, load_policy)"
             )
-        files.before("open", self._path)
-        file = files.open_file(self._path, os.O_RDWR | os.O_CREAT)
+        filesystem.fault_point("open", self._path)
+        file = filesystem.open_file(self._path, os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             found = os.fstat(file.fileno())
-            if files.identity(self._path) != (found.st_dev, found.st_ino):
+            if filesystem.identity(self._path) != (found.st_dev, found.st_ino):
                 file.close()
                 return False
             if found.st_nlink > 1:  # a copy by hard links: its lock is not the other's
-                files.remove(self._path)
+                filesystem.remove(self._path)
                 file.close()
                 return False
             started = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
@@ -114,6 +114,6 @@ def _owner(path: Path) -> str:
 def read_owner(path: Path) -> Owner | None:
     """Who wrote a lock file last, if it is one."""
     try:
-        return validated(Owner, json.loads(files.read_whole(path, 4096)), path)
+        return validated(Owner, json.loads(filesystem.read_whole(path, 4096)), path)
     except (OSError, ValueError, RecursionError, StorageError):
         return None

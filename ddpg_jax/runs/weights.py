@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from ddpg_jax.errors import StorageError
-from ddpg_jax.runs import filesystem as files
+from ddpg_jax.runs import filesystem as filesystem
 from ddpg_jax.runs.arrays import read_sealed, seal
 from ddpg_jax.runs.checkpoints.store import BEST, CheckpointStore
 from ddpg_jax.runs.directory import RunDirectory
@@ -39,8 +39,8 @@ def save_weights(path: Path, tree: Tree, spec: EnvSpec) -> None:
 def _write(path: Path, arrays: Mapping[str, HostArray], spec: EnvSpec) -> None:
     metadata = {"format": FORMAT, "spec": json.dumps(spec._asdict())}
     try:
-        files.make_folder(path.parent)
-        files.replace_file(path, seal(arrays, metadata))
+        filesystem.make_folder(path.parent)
+        filesystem.replace_file(path, seal(arrays, metadata))
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error}") from error
 
@@ -144,7 +144,7 @@ def restore_best(directory: RunDirectory, step: int | None, source: RunDirectory
         kept = None
     try:
         if kept is None:
-            files.remove(directory.best_weights)
+            filesystem.remove(directory.best_weights)
     except OSError as error:
         raise StorageError(f"{directory.best_weights} cannot be removed: {error}") from error
     if kept is not None and step is not None:
@@ -185,7 +185,7 @@ def fitted(weights: Weights, like: Tree) -> Tree:
     return from_host(like, weights.arrays, "", str(weights.path))
 
 
-def beginning_with(weights: Weights) -> Callable[[TrainState], TrainState]:
+def init_from_weights(weights: Weights) -> Callable[[TrainState], TrainState]:
     """What puts the weights of a run in the place of fresh ones; the targets become copies of them.
 
     Lane i takes those of seed i of that run, counted round.

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddpg_jax.agents.modules import Shape, uniform_law
+from ddpg_jax.agents.modules import Shape, uniform_init
 from ddpg_jax.agents.networks import ensemble, identity, mlp_actor, mlp_critic
 from ddpg_jax.agents.precision import bfloat16_dot
-from ddpg_jax.agents.slots import Trace
+from ddpg_jax.agents.slots import LearnAux
 from ddpg_jax.types import BATCH
 
 OBS, ACTION, HIDDEN = 5, 3, Shape((12, 10))
@@ -47,7 +47,7 @@ def _assert_uniform(leaf, limit):
 @pytest.mark.parametrize("action_layer", [0, 1])
 def test_fan_in_bounds_weights_and_biases(final_scale, action_layer):
     """U(±1/sqrt(fan_in)), and U(±final_scale) for the last layer where it is given."""
-    shape = Shape((40, 30), final=None if final_scale is None else uniform_law(final_scale))
+    shape = Shape((40, 30), final=None if final_scale is None else uniform_init(final_scale))
     critic = mlp_critic(OBS, ACTION, shape, action_layer=action_layer, outputs=4)
     for network, fan_ins in [
         (mlp_actor(OBS, 4, shape), (OBS, 40, 30)),
@@ -62,7 +62,7 @@ def test_fan_in_bounds_weights_and_biases(final_scale, action_layer):
 
 
 def test_lecun_normal_has_zero_biases_and_keeps_the_final_scale():
-    network = mlp_actor(200, 4, Shape((100,), initializer="lecun_normal", final=uniform_law(3e-3)))
+    network = mlp_actor(200, 4, Shape((100,), initializer="lecun_normal", final=uniform_init(3e-3)))
     (kernel, bias), (last_kernel, last_bias) = _layers(network.init(jax.random.key(0)))
     np.testing.assert_allclose(np.std(kernel), 200**-0.5, rtol=0.05)
     assert np.abs(kernel).max() > 200**-0.5  # not uniform
@@ -244,7 +244,7 @@ BATCHED = HIDDEN._replace(normalization="batch")
 
 def _learned(network, params, moments, *inputs):
     """Outputs `[B, ...]` and trace of a batch."""
-    axes, out = (None, None, *[0] * len(inputs)), (0, Trace(None, 0))
+    axes, out = (None, None, *[0] * len(inputs)), (0, LearnAux(None, 0))
     return jax.jit(jax.vmap(network.learn, axes, out, axis_name=BATCH))(params, moments, *inputs)
 
 

@@ -20,9 +20,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from ddpg_jax.errors import StorageError
-from ddpg_jax.runs import filesystem as files
+from ddpg_jax.runs import filesystem as filesystem
 from ddpg_jax.runs.arrays import Leaf, leaf_of, parsed, serialized
-from ddpg_jax.runs.checkpoints.checkpoint import Checkpoint, Found
+from ddpg_jax.runs.checkpoints.checkpoint import Checkpoint, CheckpointInfo
 from ddpg_jax.runs.checkpoints.integrity import UnreadableError, check, read, read_manifest
 from ddpg_jax.runs.checkpoints.manifest import FORMAT, Manifest, Segment, canonical
 from ddpg_jax.runs.checkpoints.rows import Rows, mend_rows, reusable, row_form, rows_of, write_rows
@@ -59,7 +59,7 @@ class CheckpointStore:
         self._clean = False
         self._known: dict[str, Manifest] = {}  # of what this object has written or verified
 
-    def save(self, checkpoint: Checkpoint) -> Found:
+    def save(self, checkpoint: Checkpoint) -> CheckpointInfo:
         """Writes a checkpoint, reads it back, and removes those that are not kept any more.
 
         Of the rows that were written before, one file is read again each time: what has been damaged since, or is
@@ -70,7 +70,7 @@ class CheckpointStore:
         """
         self._guard()
         try:
-            files.make_folder(self._rows)
+            filesystem.make_folder(self._rows)
             if not self._clean:
                 self._remove_leftovers()
             sequence = 1 + max((number for number, _ in self._every()), default=0)
@@ -85,7 +85,9 @@ class CheckpointStore:
             self._clean = False
         return self._found(manifest)
 
-    def newest(self, accept: Callable[[Found], None] = lambda found: None) -> tuple[Found | None, list[str]]:
+    def newest(
+        self, accept: Callable[[CheckpointInfo], None] = lambda found: None
+    ) -> tuple[CheckpointInfo | None, list[str]]:
         """The newest checkpoint that is whole; broken ones on the way to it are set aside.
 
         So are older ones without a manifest that can be understood, as nothing could be pruned beside them.
@@ -124,7 +126,7 @@ class CheckpointStore:
         back_to = 0 if whole is None else whole.step  # steps that are done again
         return whole, [self._set_aside(name, step, why, back_to) for name, step, why in broken]
 
-    def at(self, step: int) -> Found:
+    def at(self, step: int) -> CheckpointInfo:
         """The newest checkpoint after so many steps, if it is whole.
 
         Raises:
@@ -160,10 +162,10 @@ class CheckpointStore:
             return path.parent, Checkpoint(manifest.step, arrays, rows, manifest.facts, manifest.score)
         return None
 
-    def examine(self) -> list[tuple[str, Found | str]]:
+    def examine(self) -> list[tuple[str, CheckpointInfo | str]]:
         """Every checkpoint by the name of its folder: whole, or what is wrong with it. Nothing is changed."""
 
-        def look(name: str) -> Found | str:
+        def look(name: str) -> CheckpointInfo | str:
             try:
                 return self._verified(name)
             except StorageError as error:
@@ -172,7 +174,7 @@ class CheckpointStore:
         examined = [(name, look(name)) for _, name in self._every()]
         return [(name, each) for name, each in examined if (self._folder / name).is_dir()]  # but for those pruned since
 
-    def load(self, found: Found) -> Checkpoint:
+    def load(self, found: CheckpointInfo) -> Checkpoint:
         """Reads a checkpoint; rows are read when they are asked for. The next save adds to its rows.
 
         Raises:
@@ -191,7 +193,7 @@ class CheckpointStore:
 
     def _every(self) -> list[tuple[int, str]]:
         """Sequence numbers and names of the checkpoints, in order, whole or not."""
-        matches = [_FOLDER.fullmatch(name) for name in files.names(self._folder)]
+        matches = [_FOLDER.fullmatch(name) for name in filesystem.names(self._folder)]
         return sorted((int(match[1]), match[0]) for match in matches if match)
 
     def _written(self, checkpoint: Checkpoint, sequence: int) -> Manifest:
@@ -206,10 +208,10 @@ class CheckpointStore:
             reused = self._mended(reused, checkpoint.rows, row_leaves)
             start = reused[-1].stop if reused else checkpoint.rows.first
             write_rows(self._rows, checkpoint.rows, row_leaves, start, sequence, new)
-            files.make_folder(staging)
+            filesystem.make_folder(staging)
             leaves = [leaf_of(*item) for item in sorted(checkpoint.arrays.items())]
             parts = serialized(leaves, [checkpoint.arrays[leaf.name] for leaf in leaves])
-            size, sha256 = files.write_file(staging / "arrays.safetensors", parts)
+            size, sha256 = filesystem.write_file(staging / "arrays.safetensors", parts)
             manifest = Manifest(
                 format=FORMAT,
                 step=checkpoint.step,
@@ -225,17 +227,17 @@ class CheckpointStore:
                 segments=[*reused, *new],
                 own_sha256="",
             )
-            files.write_file(staging / "manifest.json", [canonical(manifest)])
-            files.sync_folder(staging)
-            files.rename(staging, self._folder / name)
+            filesystem.write_file(staging / "manifest.json", [canonical(manifest)])
+            filesystem.sync_folder(staging)
+            filesystem.rename(staging, self._folder / name)
             committed = True
-            files.sync_folder(self._folder)
+            filesystem.sync_folder(self._folder)
         finally:
             if not committed:
                 with suppress(OSError):
-                    files.remove(staging)
+                    filesystem.remove(staging)
                     for each in new:
-                        files.remove(self._rows / each.name)
+                        filesystem.remove(self._rows / each.name)
         self._read_back(name, new)
         return manifest
 
@@ -247,7 +249,7 @@ class CheckpointStore:
             try:
                 if i == self._saves % len(reused):
                     check(path, each.bytes, each.sha256)
-                elif files.file_size(path) != each.bytes:
+                elif filesystem.file_size(path) != each.bytes:
                     raise StorageError(f"{path} is broken: it is not of its size")
             except UnreadableError:
                 continue
@@ -267,10 +269,10 @@ class CheckpointStore:
                 check(self._rows / each.name, each.bytes, each.sha256)
         except StorageError:
             with suppress(OSError):
-                files.rename(self._folder / name, self._folder / f"corrupt-{name}")
+                filesystem.rename(self._folder / name, self._folder / f"corrupt-{name}")
             raise
 
-    def _verified(self, name: str) -> Found:
+    def _verified(self, name: str) -> CheckpointInfo:
         """A checkpoint of which every byte was read and is right."""
         manifest = read_manifest(self._folder / name)
         check(self._folder / name / "arrays.safetensors", manifest.bytes, manifest.sha256)
@@ -278,15 +280,17 @@ class CheckpointStore:
             check(self._rows / each.name, each.bytes, each.sha256)
         return self._found(manifest)
 
-    def _found(self, manifest: Manifest) -> Found:
+    def _found(self, manifest: Manifest) -> CheckpointInfo:
         name = f"{manifest.sequence:08d}-step-{manifest.step}"
         size = manifest.bytes + sum(each.bytes for each in manifest.segments)
-        return Found(self._folder / name, manifest.step, manifest.sequence, manifest.score, manifest.facts, size)
+        return CheckpointInfo(
+            self._folder / name, manifest.step, manifest.sequence, manifest.score, manifest.facts, size
+        )
 
     def _set_aside(self, name: str, step: int, why: str, back_to: int) -> str:
         """Renames a broken checkpoint and says so."""
         try:
-            files.rename(self._folder / name, self._folder / f"corrupt-{name}")
+            filesystem.rename(self._folder / name, self._folder / f"corrupt-{name}")
             where = f"it is set aside as corrupt-{name}"
         except OSError as error:
             where = f"it could not be set aside: {error}"
@@ -294,9 +298,9 @@ class CheckpointStore:
 
     def _remove_leftovers(self) -> None:
         """Removes what a save, or a removal, left behind that was cut off."""
-        for name in files.names(self._folder):
+        for name in filesystem.names(self._folder):
             if name.startswith(_STAGING):
-                files.remove(self._folder / name)
+                filesystem.remove(self._folder / name)
         self._clean = True
 
     def _prune(self) -> None:
@@ -312,11 +316,11 @@ class CheckpointStore:
         kept = {name for name, _ in known[-self._keep :]} | ({max(scored)[2]} if scored else set[str]())
         for name, _ in known:
             if name not in kept:
-                files.rename(self._folder / name, self._folder / f"{_STAGING}{name}")
-                files.remove(self._folder / f"{_STAGING}{name}")
+                filesystem.rename(self._folder / name, self._folder / f"{_STAGING}{name}")
+                filesystem.remove(self._folder / f"{_STAGING}{name}")
         needed = {segment.name for name, each in known if name in kept for segment in each.segments}
         needed |= {f"step-{each.facts.get('best_step')}.safetensors" for name, each in known if name in kept}
         for folder in (self._rows, self._folder / BEST):
-            for name in files.names(folder):
+            for name in filesystem.names(folder):
                 if name not in needed:
-                    files.remove(folder / name)
+                    filesystem.remove(folder / name)

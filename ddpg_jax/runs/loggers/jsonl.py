@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ddpg_jax.errors import StorageError
-from ddpg_jax.runs import filesystem as files
+from ddpg_jax.runs import filesystem as filesystem
 from ddpg_jax.types import Row
 
 
@@ -84,7 +84,7 @@ class JsonLines:
             if self._waiting:
                 raise OSError(f"{len(self._waiting)} bytes are still to be written")
             self._write_anew_if_gone()
-            files.before("fsync", self._path)
+            filesystem.fault_point("fsync", self._path)
             os.fsync(self._file.fileno())
         return self._size
 
@@ -96,21 +96,21 @@ class JsonLines:
         self._file.close()
 
     def _open(self) -> None:
-        files.before("open", self._path)
-        new = files.identity(self._path) is None
+        filesystem.fault_point("open", self._path)
+        new = filesystem.identity(self._path) is None
         self._hash = hashlib.sha256()
         if not new:
-            for piece in files.read_pieces(self._path):
+            for piece in filesystem.read_pieces(self._path):
                 self._hash.update(piece)
-        self._file = files.open_file(self._path, os.O_RDWR | os.O_CREAT)
+        self._file = filesystem.open_file(self._path, os.O_RDWR | os.O_CREAT)
         self._size = self._file.seek(0, os.SEEK_END)
         if new:
-            files.sync_folder(self._path.parent)
+            filesystem.sync_folder(self._path.parent)
 
     def _try(self) -> None:
         try:
             while self._waiting:
-                files.before("write", self._path)
+                filesystem.fault_point("write", self._path)
                 self._file.seek(self._size)  # over what a write that failed has left
                 written = self._file.write(self._waiting)
                 self._size += written
@@ -124,20 +124,20 @@ class JsonLines:
 
     def _write_anew_if_gone(self) -> None:
         """The lines are still to be had as long as the file is open, whatever became of its name."""
-        found, held = files.identity(self._path), os.fstat(self._file.fileno())
+        found, held = filesystem.identity(self._path), os.fstat(self._file.fileno())
         if found == (held.st_dev, held.st_ino):
             return
         if found is not None:
             raise OSError("another file has taken its place while it was written")
         self._file.seek(0)
-        files.replace_file(self._path, iter(lambda: self._file.read(2**20), b""))
+        filesystem.replace_file(self._path, iter(lambda: self._file.read(2**20), b""))
         self._file.close()
-        self._file = files.open_file(self._path, os.O_RDWR)
+        self._file = filesystem.open_file(self._path, os.O_RDWR)
         self._warn(f"warning: {self._path} was gone and is written anew")
 
     def _cut(self, offset: int, sha256: str | None, spare: bool) -> None:
         """Replaces the file by its first bytes."""
-        there = files.file_size(self._path) if files.identity(self._path) is not None else 0
+        there = filesystem.file_size(self._path) if filesystem.identity(self._path) is not None else 0
         if there < offset and not spare:
             raise StorageError(
                 f"{self._path} holds {there} bytes, but held {offset} when the run was saved: it was changed or lost; "
@@ -147,19 +147,19 @@ class JsonLines:
         if there < offset:
             kept = self._whole_lines(kept)
             self._warn(f"warning: {self._path} holds {there} bytes, but held {offset}; what lacks is lost")
-        files.before("truncate", self._path)
+        filesystem.fault_point("truncate", self._path)
         part = self._path.with_name(self._path.name + ".part")
-        written = files.write_file(part, files.read_pieces(self._path, kept) if kept else ())
+        written = filesystem.write_file(part, filesystem.read_pieces(self._path, kept) if kept else ())
         if sha256 is not None and written != (offset, sha256):
-            files.remove(part)
+            filesystem.remove(part)
             raise StorageError(f"{self._path} is not what it was when the run was saved: bytes of it were changed")
-        files.rename(part, self._path)
-        files.sync_folder(self._path.parent)
+        filesystem.rename(part, self._path)
+        filesystem.sync_folder(self._path.parent)
 
     def _whole_lines(self, size: int) -> int:
         """The bytes up to the last end of a line among the first ones."""
         end = at = 0
-        for piece in files.read_pieces(self._path, size):
+        for piece in filesystem.read_pieces(self._path, size):
             at, last = at + len(piece), bytes(piece).rfind(b"\n")
             end = end if last < 0 else at - len(piece) + last + 1
         return end
@@ -172,7 +172,7 @@ def record_hashes(path: Path, sizes: Iterable[int]) -> dict[int, str | None]:
       StorageError: it is no file, or cannot be read.
     """
     try:
-        return files.hash_starts(path, sizes) if files.identity(path) is not None else dict.fromkeys(sizes)
+        return filesystem.hash_starts(path, sizes) if filesystem.identity(path) is not None else dict.fromkeys(sizes)
     except OSError as error:
         raise StorageError(f"{path} cannot be read: {error.strerror or error}") from error
 

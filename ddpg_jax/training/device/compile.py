@@ -20,12 +20,12 @@ from jax.sharding import PartitionSpec as P
 from ddpg_jax.errors import ConfigError
 from ddpg_jax.replay.device.prioritized import PrioritizedRows
 from ddpg_jax.replay.device.ring import DeviceReplay, Rows, with_lane_axis
-from ddpg_jax.training.device.carry import Clock, Lane, Totals, nothing_yet, start_clock
+from ddpg_jax.training.device.carry import Clock, Lane, Totals, start_clock, zero_totals
 from ddpg_jax.training.device.program import program
 from ddpg_jax.types import Array, Batch, DeviceEnv, Evaluation, HostArray, TrainState, Tree
 from ddpg_jax.xla.compiler import compiler_options
 from ddpg_jax.xla.memory import available_bytes
-from ddpg_jax.xla.squeeze import of_one_lane
+from ddpg_jax.xla.squeeze import squeezed_vmap
 
 if TYPE_CHECKING:
     from ddpg_jax.config.schema import Config
@@ -111,11 +111,13 @@ def compile_program(config: Config, env: DeviceEnv, keys: Array, hyper: Tree, me
         raise ConfigError(
             f"algorithm.batch_size={config.algorithm.batch_size} is not a multiple of data_parallel={shared}"
         )
-    alone = len(keys) == 1
+    squeeze_seed = len(keys) == 1
     place = _shared(mesh) if shared > 1 else lambda batch: batch
-    one = program(config, env, place, stored=with_lane_axis if alone else lambda replay: replay)
+    one = program(config, env, place, stored=with_lane_axis if squeeze_seed else lambda replay: replay)
     by_lane, everywhere = NamedSharding(mesh, P("seed")), NamedSharding(mesh, P())
-    over_lanes: Any = partial(of_one_lane, keeps=_is_store) if alone else partial(jax.vmap, spmd_axis_name="seed")
+    over_lanes: Any = (
+        partial(squeezed_vmap, keeps=_is_store) if squeeze_seed else partial(jax.vmap, spmd_axis_name="seed")
+    )
     init = jax.jit(over_lanes(one.init), in_shardings=by_lane, out_shardings=by_lane)
     advance = jax.jit(
         over_lanes(one.advance, in_axes=(0, None, 0, None, 0, 0), out_axes=(0, None, 0)),
@@ -125,17 +127,17 @@ def compile_program(config: Config, env: DeviceEnv, keys: Array, hyper: Tree, me
     )
     evaluate = jax.jit(over_lanes(one.evaluate), in_shardings=by_lane, out_shardings=by_lane)
     lane, clock = jax.eval_shape(init, keys, hyper), jax.eval_shape(start_clock)
-    begin = jax.jit(lambda: jax.vmap(lambda _: nothing_yet())(jnp.arange(len(keys))), out_shardings=by_lane)
+    begin = jax.jit(lambda: jax.vmap(lambda _: zero_totals())(jnp.arange(len(keys))), out_shardings=by_lane)
     totals, counts = jax.eval_shape(begin), one.counts(0, 0)
-    often, seldom = compiler_options(mesh), compiler_options(mesh, seldom=True)
+    often, run_once = compiler_options(mesh), compiler_options(mesh, run_once=True)
     pool = ThreadPoolExecutor()  # the compiler works without the interpreter, which lowers the next one meanwhile
     try:
         compiling = [
             pool.submit(each.lower(*arguments).compile, options)
             for each, arguments, options in (
-                (init, (keys, hyper), seldom),  # first, as it is soon lowered: two cores are busy from then on
+                (init, (keys, hyper), run_once),  # first, as it is soon lowered: two cores are busy from then on
                 (advance, (lane, clock, totals, counts, keys, hyper), often),
-                (evaluate, (lane.learner, hyper), seldom),
+                (evaluate, (lane.learner, hyper), run_once),
             )
         ]
         init, advance, evaluate = programs = [each.result() for each in compiling]

@@ -19,8 +19,8 @@ from ddpg_jax.replay.device.ring import DeviceReplay
 from ddpg_jax.rng import run_keys, stream_key
 from ddpg_jax.training.device.carry import Totals
 from ddpg_jax.training.device.compile import Compiled
-from ddpg_jax.training.device.snapshot import Place, snapshot
-from ddpg_jax.training.report import DIAGNOSTICS, METRICS, BeginFn, Report, WantedFn, as_made, never
+from ddpg_jax.training.device.snapshot import DeviceCarry, snapshot
+from ddpg_jax.training.report import DIAGNOSTICS, METRICS, InitFn, Report, SnapshotFn, keep_init, no_snapshots
 from ddpg_jax.training.schedule import chunks, is_boundary, updates_per_call
 from ddpg_jax.types import Array, Batch, Row, TrainState, Tree
 
@@ -54,7 +54,7 @@ class Chunk(NamedTuple):
     updates: int
     totals: Totals
     seconds: float
-    place: Place
+    place: DeviceCarry
     due: bool
 
     @property
@@ -68,8 +68,8 @@ def device_loop(
     compiled: Compiled,
     keys: Array,
     hyper: Tree,
-    begun: Place | BeginFn = as_made,
-    wanted: WantedFn = never,
+    begun: DeviceCarry | InitFn = keep_init,
+    should_snapshot: SnapshotFn = no_snapshots,
 ) -> Iterator[Chunk]:
     """Trains all lanes side by side.
 
@@ -82,14 +82,14 @@ def device_loop(
       keys: of the lanes, `[L]`.
       hyper: numbers by path, each `[L]`.
       begun: where to go on; or, at the beginning, what becomes of the fresh learner.
-      wanted: asked after every piece that does not end a chunk.
+      should_snapshot: asked after every piece that does not end a chunk.
 
     Yields:
       A chunk at every multiple of `logging.every` and `evaluation.every`, and at the end; and where it is wanted.
     """
     num_envs, seconds, length = config.env.num_envs, 0.0, FIRST_PIECE
     keys, hyper = compiled.place((keys, hyper))
-    here = begun if isinstance(begun, Place) else _beginning(compiled, keys, hyper, begun)
+    here = begun if isinstance(begun, DeviceCarry) else _init_carry(compiled, keys, hyper, begun)
     jax.block_until_ready(here.lane)
     periods = config.logging.every, config.evaluation.every, config.checkpoint.every
     for start, stop in chunks(config, *periods, start=here.iteration):
@@ -103,18 +103,18 @@ def device_loop(
                     1, length * 2 if spent < PIECE_SECONDS / 2 else length // 2 if spent > PIECE_SECONDS else length
                 )
             start, step, seconds = end, end * num_envs, seconds + spent
-            here = Place(end, here.updates, *carry)
+            here = DeviceCarry(end, here.updates, *carry)
             due = is_boundary(config, step)
-            if due or wanted(step):
+            if due or should_snapshot(step):
                 updates = here.updates + int(totals.updates[0])
                 here = here._replace(updates=updates, totals=compiled.totals()) if due else here
                 yield Chunk(step, updates, totals, seconds, here, due)
 
 
-def _beginning(compiled: Compiled, keys: Array, hyper: Tree, begin: BeginFn) -> Place:
+def _init_carry(compiled: Compiled, keys: Array, hyper: Tree, begin: InitFn) -> DeviceCarry:
     lane = compiled.init(keys, hyper)
     lane = lane._replace(learner=compiled.place(begin(lane.learner)))
-    return Place(0, 0, lane, compiled.clock(), compiled.totals())
+    return DeviceCarry(0, 0, lane, compiled.clock(), compiled.totals())
 
 
 def reports(
@@ -145,7 +145,7 @@ def reports(
         yield Report(chunk.step, chunk.updates, rows, seconds, chunk.learner, seen, chunk.due, None, batches)
 
 
-def _batches(config: Config, replay: DeviceReplay, place: Place, seed: int) -> Iterator[Batch]:
+def _batches(config: Config, replay: DeviceReplay, place: DeviceCarry, seed: int) -> Iterator[Batch]:
     """Batches of the calls to come, of one seed, drawn from its replay as it is."""
     per_call, key = updates_per_call(config), run_keys(config.seed_list)[seed]
     store, step = jax.tree.map(lambda x: x[seed], (place.lane.store, place.lane.learner.step))
@@ -155,7 +155,7 @@ def _batches(config: Config, replay: DeviceReplay, place: Place, seed: int) -> I
         yield jax.tree.map(np.asarray, batch._replace(index=()))
 
 
-def first_lanes(tree: Tree, lanes: int) -> Tree:
+def drop_padding(tree: Tree, lanes: int) -> Tree:
     """The tree without the lanes that were added for padding."""
     return jax.tree.map(lambda leaf: leaf if leaf.shape[0] == lanes else leaf[:lanes], tree)
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _BLOCK = 2**14
 
 
-class Place(NamedTuple):
+class DeviceCarry(NamedTuple):
     """Where the loop is.
 
     Attributes:
@@ -40,7 +40,7 @@ class Place(NamedTuple):
     totals: Totals
 
 
-def snapshot(place: Place, replay: DeviceReplay, num_seeds: int, seconds: dict[str, float]) -> Snapshot:
+def snapshot(place: DeviceCarry, replay: DeviceReplay, num_seeds: int, seconds: dict[str, float]) -> Snapshot:
     """Everything as arrays by name, of the first lanes; rows are fetched when they are asked for."""
     store = place.lane.store
     rows: Any = replay.rows(store)
@@ -58,7 +58,7 @@ def snapshot(place: Place, replay: DeviceReplay, num_seeds: int, seconds: dict[s
     return Snapshot(to_host(by_lane | counters), first, place.iteration, read, seconds)
 
 
-def restored(compiled: Compiled, snapshot: Snapshot, num_seeds: int) -> Place:
+def restore(compiled: Compiled, snapshot: Snapshot, num_seeds: int) -> DeviceCarry:
     """Where the loop was, put where its lanes are.
 
     Args:
@@ -80,8 +80,8 @@ def restored(compiled: Compiled, snapshot: Snapshot, num_seeds: int) -> Place:
     of_lanes = jax.tree.map(lambda x: x[padding], {"lane": whole["lane"], "totals": whole["totals"], "rows": rows})
     placed = compiled.place(of_lanes)
     lane = placed["lane"]._replace(store=replay.with_rows(placed["lane"].store, placed["rows"]))
-    clock = compiled.everywhere(whole["clock"])
-    return Place(int(whole["iteration"]), int(whole["updates"]), lane, clock, placed["totals"])
+    clock = compiled.replicate(whole["clock"])
+    return DeviceCarry(int(whole["iteration"]), int(whole["updates"]), lane, clock, placed["totals"])
 
 
 @jax.jit
