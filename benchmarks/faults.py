@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/faults_2cores.json"))
     options = parser.parse_args()
-    configure_process(dj.load_config(), alone=True)  # as the program does
+    configure_process(dj.load_config(), tune_process=True)  # as the program does
     results: dict[str, Any] = {
         "checkpoint": checkpoints(min(5, options.rounds)),
         "checks": checks(options.rounds),

@@ -83,7 +83,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.one_core:  # before jax counts the cores, which it does with its first array
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    configure_process(dj.load_config(algorithm={"hidden": [max(options.widths)]}), squeeze_seed=True)
+    configure_process(dj.load_config(algorithm={"hidden": [max(options.widths)]}), tune_process=True)
     results = {width: {name: measured(width, name, options.rounds) for name in ALGORITHMS} for width in options.widths}
     table = Table("update", "without, us", "with guards, us", "ratio", f"at most {LIMIT}")
     for width, each in results.items():

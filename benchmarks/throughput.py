@@ -174,7 +174,7 @@ def ours(case: Case) -> Racer:
         evaluation={"every": 0},
         logging={"every": case.steps},
     )
-    configure_process(config, alone=True)  # as the program does
+    configure_process(config, tune_process=True)  # as the program does
     lanes = make_training_envs(config)
     agent = make_agent(config, lanes.spec)
     ring = Ring(lanes.spec, config.seed_list, num_envs=1, capacity=100_000, n_step=1, gamma=0.99)

@@ -84,7 +84,7 @@ def make_networks(
 ) -> tuple[Network, Network]:
     """Actor and critic; `actor_final` overrides how the actor's last layer is drawn."""
     algorithm = config.algorithm
-    shape = modules.Shape(
+    shape = modules.Architecture(
         algorithm.hidden,
         algorithm.activation,
         algorithm.initializer,

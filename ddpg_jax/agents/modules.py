@@ -18,7 +18,7 @@ Initializer: TypeAlias = Literal["fan_in", "lecun_normal"]
 Activation: TypeAlias = Literal["relu", "elu", "tanh", "silu"]
 Precision: TypeAlias = Literal["float32", "bfloat16"]
 Normalization: TypeAlias = Literal["none", "layer", "batch"]
-Architecture: TypeAlias = Literal["mlp", "simba"]
+ArchitectureName: TypeAlias = Literal["mlp", "simba"]
 
 _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": nn.relu,
@@ -68,7 +68,7 @@ _LAYER_INITS: dict[str, Callable[[int], LayerInit]] = {
 }
 
 
-class Shape(NamedTuple):
+class Architecture(NamedTuple):
     """What a network is made of, its inputs and outputs aside.
 
     Attributes:
@@ -82,7 +82,7 @@ class Shape(NamedTuple):
       normalization: between a hidden layer's product and its activation: "layer" (Ba et al., arXiv:1607.06450), or
         "batch" as in Lillicrap et al., section 3: of the observation too, and in a critic only where no action has
         entered.
-      architecture: "mlp", or "simba": pre-normalised residual blocks (Lee et al., arXiv:2410.09754).
+      kind: "mlp", or "simba": pre-normalised residual blocks (Lee et al., arXiv:2410.09754).
     """
 
     hidden: tuple[int, ...]
@@ -91,7 +91,7 @@ class Shape(NamedTuple):
     final: LayerInit | None = None
     precision: Precision = "float32"
     normalization: Normalization = "none"
-    architecture: Architecture = "mlp"
+    kind: ArchitectureName = "mlp"
 
     def dense(self, size: int, fan_in: int) -> nn.Dense:
         """A hidden layer."""
@@ -143,38 +143,38 @@ _NORMS = {
 class _MLP(nn.Module):
     """Dense layers; `late`, if any, is concatenated to the input of hidden layer `late_layer`."""
 
-    shape: Shape
+    architecture: Architecture
     outputs: int
     late_layer: int = 0
 
     @nn.compact
     def __call__(self, x: Array, late: Array | None = None, learning: bool = False) -> tuple[Array, Array]:
-        norms, active = _NORMS[self.shape.normalization], list[Array]()
+        norms, active = _NORMS[self.architecture.normalization], list[Array]()
         norm, x = norms.before, norms.observed(x, learning)
-        for i, width in enumerate(self.shape.hidden):
+        for i, width in enumerate(self.architecture.hidden):
             if late is not None and i == self.late_layer:
                 x, norm = jnp.concatenate([x, late]), norms.after
-            x = norm(self.shape.dense(width, x.shape[-1])(x), learning)
-            x = _ACTIVATIONS[self.shape.activation](x)
+            x = norm(self.architecture.dense(width, x.shape[-1])(x), learning)
+            x = _ACTIVATIONS[self.architecture.activation](x)
             active.append(x)
-        return self.shape.last(self.outputs, x.shape[-1])(x), _answering(active)
+        return self.architecture.last(self.outputs, x.shape[-1])(x), _answering(active)
 
 
 class _SimBa(nn.Module):
     """A linear embedding, residual blocks of LayerNorm, four times the width and back, and a last LayerNorm."""
 
-    shape: Shape
+    architecture: Architecture
     outputs: int
 
     @nn.compact
     def __call__(self, x: Array, late: Array | None = None, learning: bool = False) -> tuple[Array, Array]:
-        width, active = self.shape.hidden[0], list[Array]()
-        x = self.shape.dense(width, x.shape[-1])(x if late is None else jnp.concatenate([x, late]))
-        for _ in self.shape.hidden:
-            wide = self.shape.dense(4 * width, width)(nn.LayerNorm()(x))
-            active.append(_ACTIVATIONS[self.shape.activation](wide))
-            x = x + self.shape.dense(width, 4 * width)(active[-1])
-        return self.shape.last(self.outputs, width)(nn.LayerNorm()(x)), _answering(active)
+        width, active = self.architecture.hidden[0], list[Array]()
+        x = self.architecture.dense(width, x.shape[-1])(x if late is None else jnp.concatenate([x, late]))
+        for _ in self.architecture.hidden:
+            wide = self.architecture.dense(4 * width, width)(nn.LayerNorm()(x))
+            active.append(_ACTIVATIONS[self.architecture.activation](wide))
+            x = x + self.architecture.dense(width, 4 * width)(active[-1])
+        return self.architecture.last(self.outputs, width)(nn.LayerNorm()(x)), _answering(active)
 
 
 def _answering(layers: list[Array]) -> Array:
@@ -182,11 +182,11 @@ def _answering(layers: list[Array]) -> Array:
     return jnp.concatenate(layers) != 0
 
 
-def make_module(shape: Shape, outputs: int, late_layer: int = 0) -> nn.Module:
+def make_module(architecture: Architecture, outputs: int, late_layer: int = 0) -> nn.Module:
     """The module that a shape describes; `late_layer` is the hidden layer that a second input enters."""
-    if shape.architecture == "simba":
-        return _SimBa(shape, outputs)
-    return _MLP(shape, outputs, late_layer)
+    if architecture.kind == "simba":
+        return _SimBa(architecture, outputs)
+    return _MLP(architecture, outputs, late_layer)
 
 
 def make_network(module: nn.Module, sizes: tuple[int, ...], last: Callable[[Array], Array]) -> Network:

@@ -1,8 +1,8 @@
-"""Optimisers whose state stays as it was where a step is not applied, and Adam as one of them.
+"""Optimisers that can skip a step: their state stays as it was where the step is not accepted. Adam is one of them.
 
-Whoever rejects a step can select the old state after any optimiser, as `skippable` does. But then the step is computed from
-moments that are not those kept, and a compiler that has fused both must copy the old ones first. `skippable_adam` computes
-the step from the moments that are kept, and no moments are copied.
+Any optimiser becomes one by selecting the old state afterwards (`skippable`). But then its step is computed from moments
+that may be thrown away, and a compiler that fuses both must copy the old moments first. `skippable_adam` computes the
+step from the moments that are kept, so none are copied.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ddpg_jax.types import Array, Tree
 
 
 class Skippable(optax.GradientTransformationExtraArgs):
-    """An optimiser whose `update` takes `accept`, a bool `[]`, and returns its state as it was where that is false."""
+    """An optimiser whose `update` takes `accept`, a bool `[]`, and returns its state unchanged where that is false."""
 
 
 def skippable(optimizer: optax.GradientTransformation) -> Skippable:

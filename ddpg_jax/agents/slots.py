@@ -75,7 +75,8 @@ class CriticHead(NamedTuple):
         the same for all samples of an update.
       loss: `(outputs [M, Z], y) -> (loss [], td_error [])`; the error is a size, which priorities are made of.
       value: `outputs [M', Z] -> []`, what the actor ascends.
-      actor_critics: parameters or moments with leading `[M]` -> those with leading `[M']` of the critics that `value` needs.
+      actor_critics: takes parameters or moments with a leading `[M]` and returns those of the critics that `value`
+        needs, with a leading `[M']`.
     """
 
     target: Callable[[Array, Array, Array, Array], Array]

@@ -1,7 +1,7 @@
 """The configuration: what a run is. Its sections are in `sections`.
 
 The defaults train DDPG on Pendulum. How a file and a command line become a `Config`, and how mistakes are reported, is
-in `reading`.
+in `load`.
 """
 
 from __future__ import annotations

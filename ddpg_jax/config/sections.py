@@ -1,6 +1,6 @@
 """The sections of a configuration: frozen records that know their ranges, one for each kind of exploration and replay.
 
-Those of the algorithms are in `learners`.
+Those of the algorithms are in `algorithms`.
 """
 
 from __future__ import annotations

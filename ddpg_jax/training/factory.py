@@ -90,8 +90,8 @@ def _device(
     keys = run_keys([*seeds, *seeds[-1:] * (padded(len(seeds), mesh) - len(seeds))])
     compiled = compile_program(config, env, keys, {}, mesh)
     _check_memory(config, compiled)
-    place = begin if snapshot is None else restore(compiled, snapshot, len(seeds))
-    chunks = device_loop(config, compiled, keys, {}, place, should_snapshot)
+    carry = begin if snapshot is None else restore(compiled, snapshot, len(seeds))
+    chunks = device_loop(config, compiled, keys, {}, carry, should_snapshot)
     before = {} if snapshot is None else snapshot.seconds
     return Loop(
         env.spec,

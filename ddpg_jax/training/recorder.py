@@ -138,7 +138,7 @@ class Recorder:
         self._began, self._before, self._episode_return = time.perf_counter(), None, None
         self._seconds = sum(begin.snapshot.seconds.values()) if begin.snapshot else 0.0
 
-    def take(self, report: Report) -> None:
+    def record(self, report: Report) -> None:
         """Records a report that was due: evaluates where it is due, writes the rows, and shows figures.
 
         Raises:
@@ -207,7 +207,7 @@ class Recorder:
         return interquartile_mean(self.evaluated[-1].evaluation.returns.mean(1)).item() if self.evaluated else None
 
     def checkpoint(self, report: Report, *, complete: bool = False, unrecorded: bool = False) -> Checkpoint:
-        """All that the run needs to go on from a report; or with it, where `take` failed and it is untaken.
+        """All that the run needs to go on from a report; or with it, where `record` failed and it is untaken.
 
         Raises:
           StorageError: lines of the record are not on the disk.

@@ -89,8 +89,8 @@ class Loop(NamedTuple):
       spec: the environment.
       reports: the loop.
       evaluate: one greedy episode from each of the bank of evaluation episodes.
-      restarted_episodes: environments whose episode in progress had to be given up, as it did not repeat itself when it was
-        played again; 0: the loop goes on to the bit.
+      restarted_episodes: environments whose episode in progress was given up, because it did not repeat itself when it
+        was replayed; 0: the loop goes on to the bit.
     """
 
     spec: EnvSpec

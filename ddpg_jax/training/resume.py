@@ -114,15 +114,15 @@ def _continue_from(
         begin = begin._replace(level="episode" if begin.level == "exact" else begin.level)
         store.forget_rows()
         notify(
-            f"warning: {loop.restarted_episodes} episodes in progress did not repeat themselves to the bit and were begun "
-            "anew; all else goes on exactly"
+            f"warning: {loop.restarted_episodes} episodes in progress did not repeat themselves to the bit and were "
+            "begun anew; all else goes on exactly"
         )
     _check_spec(begin, loop.spec, config)
     notify(f"resumes after {begin.step} of {config.total_steps} steps, level {begin.level}")
-    record = Recorder(config, loop, directory, begin, console, notify, stack)
+    recorder = Recorder(config, loop, directory, begin, console, notify, stack)
     directory.drop_results()
     directory.write_text(directory.config, dump_toml(config))
-    return drive(config, loop, directory, record, checkpointer, store)
+    return drive(config, loop, directory, recorder, checkpointer, store)
 
 
 def _begin(checkpoint: Checkpoint, config: Config, notify: Callable[[str], None]) -> ResumePoint:

@@ -50,7 +50,7 @@ def drive(
     config: Config,
     loop: Loop,
     directory: RunDirectory,
-    record: Recorder,
+    recorder: Recorder,
     checkpointer: Checkpointer,
     store: CheckpointStore,
 ) -> Run:
@@ -59,18 +59,19 @@ def drive(
     Raises:
       Interrupted: the run was told to stop; it is saved.
     """
-    last = _to_the_end(config, loop, directory, record, checkpointer, store)
+    last = _to_the_end(config, loop, directory, recorder, checkpointer, store)
     state = drop_padding(last.state, len(config.seed_list))
     save_weights(directory.weights, stored_part(state), loop.spec)
     result = (
-        make_result(config, last.step, last.updates, last.seconds, record.evaluated, record.diverged) | record.history
+        make_result(config, last.step, last.updates, last.seconds, recorder.evaluated, recorder.diverged)
+        | recorder.history
     )
-    steps = np.array([e.step for e in record.evaluated])
-    means = np.stack([e.evaluation.returns.mean(1)[~record.diverged] for e in record.evaluated])
+    steps = np.array([e.step for e in recorder.evaluated])
+    means = np.stack([e.evaluation.returns.mean(1)[~recorder.diverged] for e in recorder.evaluated])
     learning_curve(directory.learning_curve, steps, means, f"{config.env.id}, {config.algorithm.name}")
     directory.write_result(result)
     if config.checkpoint.every:
-        checkpointer.save_now(store, lambda: record.checkpoint(last, complete=True))
+        checkpointer.save_now(store, lambda: recorder.checkpoint(last, complete=True))
     return Run(directory.path, config, result)
 
 
@@ -78,7 +79,7 @@ def _to_the_end(
     config: Config,
     loop: Loop,
     directory: RunDirectory,
-    record: Recorder,
+    recorder: Recorder,
     checkpointer: Checkpointer,
     store: CheckpointStore,
 ) -> Report:
@@ -86,15 +87,15 @@ def _to_the_end(
     for report in loop.reports:
         if report.due:
             try:
-                record.record(report)
+                recorder.record(report)
             except EnvironmentFault as fault:
                 _save_before(
-                    fault, partial(checkpointer.save_now, store, partial(record.checkpoint, report, unrecorded=True))
+                    fault, partial(checkpointer.save_now, store, partial(recorder.checkpoint, report, unrecorded=True))
                 )
                 raise
         if report.step >= config.total_steps:
             return report
-        make = partial(record.checkpoint, report)
+        make = partial(recorder.checkpoint, report)
         if report.fault is not None:
             _save_before(report.fault, partial(checkpointer.save_now, store, make))
         elif checkpointer.stopping:

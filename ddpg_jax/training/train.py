@@ -64,7 +64,7 @@ def train(
     notify = message_printer(console)
     with ExitStack() as stack:
         stop = stack.enter_context(StopRequest())
-        configure_process(config, alone=tune_process)
+        configure_process(config, tune_process=tune_process)
         if resume == "auto" and run_dir is not None and RunDirectory(run_dir).config.is_file():
             return resume_directory(RunDirectory.open(run_dir), config, stop, stack, console)
         checkpointer = Checkpointer(config.checkpoint, stop, 0, notify)
@@ -121,7 +121,7 @@ def resume_run(
         raise ConfigError("a checkpoint of a certain step is taken up in a new directory: give both of them")
     with ExitStack() as stack:
         stop = stack.enter_context(StopRequest())
-        configure_process(config, alone=tune_process)
+        configure_process(config, tune_process=tune_process)
         if step is None or into is None:
             return resume_directory(directory, config, stop, stack, console)
         return fork(directory, config, step, into, stop, stack, console)

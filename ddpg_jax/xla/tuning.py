@@ -15,12 +15,12 @@ MAX_ROWS, MAX_SEEDS, MAX_CRITICS = 64, 8, 4
 """Batches, seeds and critics up to which one thread beside narrow networks was faster, with equal numbers."""
 
 
-def configure_process(config: Config, *, alone: bool) -> None:
+def configure_process(config: Config, *, tune_process: bool) -> None:
     """Gives XLA the devices and threads with which a run is fastest; call it before jax is used.
 
     Args:
       config: the run.
-      alone: whether this process is for that run only, so that its threads may be what suits it.
+      tune_process: whether this process is for that run only, so that its threads may be what suits it.
 
     Raises:
       ConfigError: the loop that is asked for cannot run the environment.
@@ -28,7 +28,7 @@ def configure_process(config: Config, *, alone: bool) -> None:
     algorithm, on_device = config.algorithm, chosen_loop(config) == "device"
     few = len(config.seed_list) <= MAX_SEEDS and getattr(algorithm, "num_critics", 1) <= MAX_CRITICS
     small = algorithm.narrow and algorithm.batch_size <= MAX_ROWS and few
-    if alone and small and not (on_device and config.max_devices > 1):
+    if tune_process and small and not (on_device and config.max_devices > 1):
         limit_to_one_thread()
     elif on_device:
         make_core_devices()

@@ -24,7 +24,7 @@ from ddpg_jax.xla.norm import global_norm
 
 FROZEN = optax.set_to_zero()
 STAY = polyak(0.0)
-SHAPE = modules.Shape((8,))
+SHAPE = modules.Architecture((8,))
 
 
 def run_key(seed):

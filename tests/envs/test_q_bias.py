@@ -114,7 +114,7 @@ def test_the_value_of_a_distribution_is_its_mean(call):
     """Logits 0 and log 3 on the atoms 0 and 10."""
     critic = networks.stateless(lambda key: jnp.log(jnp.array([[1.0, 3.0]])), lambda params, obs, action: params)
     agent = policy_gradient(
-        networks=Params(networks.identity(), networks.mlp_actor(1, 1, modules.Shape((2,))), critic),
+        networks=Params(networks.identity(), networks.mlp_actor(1, 1, modules.Architecture((2,))), critic),
         head=heads.categorical(jnp.array([0.0, 10.0])),
         exploration=additive(noise.zero(1)),
         optimizers=Params(*[optax.set_to_zero()] * 3),

@@ -16,8 +16,8 @@ SCRIPT = """if True:
     from contextlib import suppress
     from pathlib import Path
     import jax, jax.numpy as jnp
-    from ddpg_jax.loops.process import MAX_CRITICS, configure_process
-    from ddpg_jax.reading import load_config
+    from ddpg_jax.xla.tuning import MAX_CRITICS, configure_process
+    from ddpg_jax.config.load import load_config
 
     if "in use" in sys.argv:
         jax.devices()
@@ -26,7 +26,7 @@ SCRIPT = """if True:
     before = dict(os.environ)
     algorithm = {"name": "td3", "num_critics": critics, "hidden": [16, int(width)], "batch_size": int(rows)}
     config = load_config(seeds=int(seeds), env={"id": env}, algorithm=algorithm, data_parallel=shared)
-    configure_process(config, alone="beside others" not in sys.argv)
+    configure_process(config, tune_process="beside others" not in sys.argv)
     assert dict(os.environ) == before
     jax.block_until_ready(jnp.ones((8, 8)) @ jnp.ones((8, 8)))
     names = []
@@ -55,7 +55,7 @@ CASES = {
 TRAINING = """if True:
     import sys
     import ddpg_jax as dj
-    from ddpg_jax.loops.process import MAX_CRITICS, MAX_ROWS
+    from ddpg_jax.xla.tuning import MAX_CRITICS, MAX_ROWS
     identifier, seeds, replay, threads, path = sys.argv[1:]
     learner = {"name": "td3", "hidden": [127, 127], "batch_size": MAX_ROWS, "warmup_steps": 100}
     learner |= {"num_critics": MAX_CRITICS}

@@ -30,7 +30,7 @@ class Checkpoint(NamedTuple):
     score: float | None = None
 
 
-class Found(NamedTuple):
+class CheckpointInfo(NamedTuple):
     """A checkpoint on the disk.
 
     Attributes:

@@ -40,8 +40,8 @@ class Compiled(NamedTuple):
         donated.
       evaluate: `(learner, hyper) -> Evaluation [L, episodes]`.
       counts: as in `Program`.
-      place: puts what has a leading `[L]` where the lanes are.
-      everywhere: puts what is the same for all lanes on every device.
+      shard: puts what has a leading `[L]` where the lanes are.
+      replicate: puts what is the same for all lanes on every device.
       clock: the clock of a run that begins, on every device.
       totals: the sums of a chunk that begins, `[L]`.
       like: what `advance` carries, as `jax.ShapeDtypeStruct`: lane, clock, totals.
@@ -56,8 +56,8 @@ class Compiled(NamedTuple):
     advance: Callable[[Lane, Clock, Totals, Any, Array, Tree], tuple[Lane, Clock, Totals]]
     evaluate: Callable[[TrainState, Tree], Evaluation]
     counts: Callable[[int, int], HostArray]
-    place: Callable[[Tree], Any]
-    everywhere: Callable[[Tree], Any]
+    shard: Callable[[Tree], Any]
+    replicate: Callable[[Tree], Any]
     clock: Callable[[], Clock]
     totals: Callable[[], Totals]
     like: tuple[Lane, Clock, Totals]
@@ -112,8 +112,8 @@ def compile_program(config: Config, env: DeviceEnv, keys: Array, hyper: Tree, me
             f"algorithm.batch_size={config.algorithm.batch_size} is not a multiple of data_parallel={shared}"
         )
     squeeze_seed = len(keys) == 1
-    place = _shared(mesh) if shared > 1 else lambda batch: batch
-    one = program(config, env, place, stored=with_lane_axis if squeeze_seed else lambda replay: replay)
+    shard_batch = _shard_batch(mesh) if shared > 1 else lambda batch: batch
+    one = program(config, env, shard_batch, stored=with_lane_axis if squeeze_seed else lambda replay: replay)
     by_lane, everywhere = NamedSharding(mesh, P("seed")), NamedSharding(mesh, P())
     over_lanes: Any = (
         partial(squeezed_vmap, keeps=_is_store) if squeeze_seed else partial(jax.vmap, spmd_axis_name="seed")
@@ -148,8 +148,8 @@ def compile_program(config: Config, env: DeviceEnv, keys: Array, hyper: Tree, me
         advance,
         evaluate,
         counts=one.counts,
-        place=lambda tree: jax.device_put(tree, by_lane),
-        everywhere=lambda tree: jax.device_put(tree, everywhere),
+        shard=lambda tree: jax.device_put(tree, by_lane),
+        replicate=lambda tree: jax.device_put(tree, everywhere),
         clock=lambda: jax.device_put(start_clock(), everywhere),
         totals=begin,
         like=(lane, clock, totals),
@@ -187,7 +187,7 @@ def _is_store(part: Tree) -> bool:
     return isinstance(part, Rows | PrioritizedRows)
 
 
-def _shared(mesh: Mesh) -> Callable[[Batch], Batch]:
+def _shard_batch(mesh: Mesh) -> Callable[[Batch], Batch]:
     """Divides the rows of the batches `[U, B, ...]` over the axis "data"."""
     rows = NamedSharding(mesh, P(None, "data"))
     return lambda batch: jax.lax.with_sharding_constraint(batch, rows)

@@ -69,7 +69,7 @@ class Program(NamedTuple):
 def program(
     config: Config,
     env: DeviceEnv,
-    place: Callable[[Batch], Batch] = lambda batch: batch,
+    shard_batch: Callable[[Batch], Batch] = lambda batch: batch,
     make: MakeAgentFn | None = None,
     stored: Callable[[replays.DeviceReplay], replays.DeviceReplay] = lambda replay: replay,
 ) -> Program:
@@ -78,7 +78,7 @@ def program(
     Args:
       config: the run.
       env: the environment.
-      place: where the batches `[U, B, ...]` of an update belong, for batches that several devices share.
+      shard_batch: divides the batches `[U, B, ...]` of an update over the devices that share them.
       make: what builds the agent; None: `make_agent`.
       stored: what becomes of the replay: `replay.device.with_lane_axis` for `lanes.squeezed_vmap`.
 
@@ -110,7 +110,7 @@ def program(
         lane: Lane, clock: Clock, totals: Totals, counts: Array, key: Array, hyper: Hyper
     ) -> tuple[Lane, Clock, Totals]:
         agent, replay = built(hyper)
-        learn = partial(update_steps, agent, replay, per_call, algorithm.batch_size, due, place, key)
+        learn = partial(update_steps, agent, replay, per_call, algorithm.batch_size, due, shard_batch, key)
         carry = lane, clock, totals
         for i, part in enumerate(parts):
             choose = _uniform(env.spec.action_size) if part.uniform else agent.act
@@ -202,7 +202,7 @@ def update_steps(
     per_call: int,
     batch_size: int,
     due: Fraction,
-    place: Callable[[Batch], Batch],
+    shard_batch: Callable[[Batch], Batch],
     key: Array,
     lane: Lane,
     clock: Clock,
@@ -213,7 +213,7 @@ def update_steps(
     def call(_: Array, carry: tuple[TrainState, Tree, Totals]) -> tuple[TrainState, Tree, Totals]:
         learner, store, totals = carry
         draw = stream_key(key, "replay", learner.step)
-        batch = place(replay.sample(store, clock.position, draw, learner.step, per_call, batch_size))
+        batch = shard_batch(replay.sample(store, clock.position, draw, learner.step, per_call, batch_size))
         learner, metrics, td_error = agent.update(learner, batch, key)
         store = replay.write_back(store, batch.index, td_error)
         values = jnp.stack([metrics[name] for name in METRICS], -1)

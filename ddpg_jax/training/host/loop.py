@@ -71,8 +71,8 @@ def host_loop(
       agent: a learner of one seed.
       lanes: S x E environments.
       ring: an empty replay.
-      begun: where another loop of this configuration was, from `replay_snapshot`; or, at the beginning, what becomes of the
-        fresh learner.
+      begun: where another loop of this configuration was, from `replay_snapshot`; or, for a run that begins, what is
+        done to the fresh learner.
       should_snapshot: asked after every iteration that makes no report.
 
     Yields:
@@ -100,7 +100,7 @@ def host_loop(
     buffers = HostBuffers(ring, EpisodeMetrics(seeds, num_envs, METRICS), EpisodeLog((len(seeds), num_envs)))
     lap("compile")
 
-    meter, journal = buffers.meter, buffers.journal
+    episode_metrics, episode_log = buffers.metrics, buffers.episodes
     if isinstance(begun, ReplayedEpisodes):
         carry = restore(begun, state, act_state, buffers)
     else:
@@ -110,7 +110,7 @@ def host_loop(
     drawn = (
         []
         if pending_action is not None
-        else _sample_batches(config, ring, transfer, meter.updates, carry.iteration * num_envs)
+        else _sample_batches(config, ring, transfer, episode_metrics.updates, carry.iteration * num_envs)
     )
     lap("replay")
     if isinstance(begun, ReplayedEpisodes) and begun.snapshot.unrecorded is not None:
@@ -127,34 +127,34 @@ def host_loop(
             delayed_errors, new_errors = new_errors, []
             for index, packed in drawn:
                 state, metrics, td_error = update(state, packed, keys)
-                meter.on_update(metrics)
+                episode_metrics.on_update(metrics)
                 new_errors.append((index, td_error))
             lap("update")
             pending_action = np.asarray(dispatched)
             if not np.isfinite(pending_action).all():
-                meter.flush(i * num_envs)  # says which loss it was, if one was
-                raise NotFiniteError(f"the policy's action is not finite after {meter.updates} updates")
+                episode_metrics.flush(i * num_envs)  # says which loss it was, if one was
+                raise NotFiniteError(f"the policy's action is not finite after {episode_metrics.updates} updates")
             lap("act")
         try:
             result = lanes.step(pending_action)
         except EnvironmentFault as error:
             carry = HostCarry(i, state, act_state, obs, first, pending_action, delayed_errors, new_errors)
             seen = partial(snapshot, carry, buffers, seconds)
-            yield Report(i * num_envs, meter.updates, [], dict(seconds), state, seen, due=False, fault=error)
+            yield Report(i * num_envs, episode_metrics.updates, [], dict(seconds), state, seen, due=False, fault=error)
             raise
         lap("environment")
         step = (i + 1) * num_envs
         ring.add(obs, pending_action, result)
         for index, td_error in delayed_errors:  # of updates that the actions have waited for
             ring.write_back(index, td_error)
-        obs, first = result.obs, meter.on_step(result, step)
-        journal.on_step(pending_action, first)
+        obs, first = result.obs, episode_metrics.on_step(result, step)
+        episode_log.on_step(pending_action, first)
         pending_action = None
-        drawn = _sample_batches(config, ring, transfer, meter.updates, step)
+        drawn = _sample_batches(config, ring, transfer, episode_metrics.updates, step)
         lap("replay")
         due = is_boundary(config, step)
         if due or should_snapshot(step):
-            rows = meter.flush(step, diagnose(state, drawn[-1][1]) if drawn else None) if due else None
+            rows = episode_metrics.flush(step, diagnose(state, drawn[-1][1]) if drawn else None) if due else None
             lap("update")
             carry = HostCarry(i + 1, state, act_state, obs, first, None, [], new_errors)
             yield _report(config, transfer, buffers, carry, rows, seconds)
@@ -170,7 +170,7 @@ def _report(
     seconds: dict[str, float],
 ) -> Report:
     """Of the loop between two iterations; no rows where it is not due."""
-    step, updates = carry.iteration * config.env.num_envs, buffers.meter.updates
+    step, updates = carry.iteration * config.env.num_envs, buffers.metrics.updates
     seen, batches = (
         partial(snapshot, carry, buffers, seconds),
         partial(_batches, config, buffers.ring, transfer, updates),

@@ -36,7 +36,8 @@ class HostCarry(NamedTuple):
       act_state: of the exploration, leaves `[S, E, ...]`.
       obs: to act on next, `[S, E, *O]`.
       first: whether an episode begins with it, `[S, E]`.
-      pending_action: the action, `[S, E, A]`, if it was chosen, and the updates made, but an environment failed; else None.
+      pending_action: the action, `[S, E, A]`, if it was chosen and the updates were made before an environment failed;
+        else None.
       delayed_errors: errors to be written back after the next step, if an action was chosen.
       new_errors: errors of the updates made last.
     """

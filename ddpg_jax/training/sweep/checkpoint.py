@@ -111,7 +111,7 @@ class SweepCheckpointer:
         self._saver.save_now(self._store, lambda: self._checkpoint(batch, chunk))
 
     def _checkpoint(self, batch: LaneBatch, chunk: Chunk) -> Checkpoint:
-        kept = snapshot(chunk.place, batch.compiled.replay, len(batch.lanes), {})
+        kept = snapshot(chunk.carry, batch.compiled.replay, len(batch.lanes), {})
         board = {f"{_BOARD}{name}": x for name, x in self._board.arrays.items()}
         facts = {
             "level": "exact",

@@ -901,7 +901,7 @@ def test_no_number_that_is_not_finite_enters_a_replay_on_device(leaf: str, value
     config = device_config(seeds=[3, 4], total_steps=40, logging={"every": 40})
     built = build(config, spoiling(config, leaf, value, when, where), devices=jax.devices()[:1])
     last = next(device_loop(config, built.compiled, built.keys, {}))
-    assert all(np.isfinite(x).all() for x in jax.tree.leaves(last.shard.lane.store))
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(last.carry.lane.store))
     assert (last.totals.faults >= 1).all()
     with pytest.raises(EnvironmentFault, match="seed 3: an observation or a reward was not finite"):
         next(reports(config, built.compiled, iter([last]), {}, 0))
