@@ -18,6 +18,12 @@ from ddpg_jax.runs.arrays import NUMBERS, Size
 
 Document = TypeVar("Document", bound=BaseModel)
 
+WEIGHTS = "ddpg_jax weights 1", "spec"
+"""Format of a file of weights, and what else its metadata say."""
+
+FAILED_UPDATE = "ddpg_jax bundle 1", "config", "spec", "seed"
+"""Likewise of an update that was not finite."""
+
 _MOST_BYTES = 2**28
 _Seconds = Annotated[float, Field(ge=0)]
 _Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_./-]*$")]
@@ -84,7 +90,7 @@ class StoredRow(BaseModel):
     """A row of the record that was to be written when a run was saved."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
-    __pydantic_extra__: dict[str, int | float | str | list[float]]
+    __pydantic_extra__: dict[str, int | float | str | list[float]]  # pyright: ignore[reportIncompatibleVariableOverride]
 
     event: _Name
     seed: Annotated[int, Field(ge=0, lt=2**63)]

@@ -23,11 +23,12 @@ from ddpg_jax.rng import run_keys
 from ddpg_jax.runs import filesystem as filesystem
 from ddpg_jax.runs.arrays import read_sealed, seal
 from ddpg_jax.runs.directory import RunDirectory
+from ddpg_jax.runs.documents import FAILED_UPDATE
 from ddpg_jax.runs.pytrees import from_host, to_host
 from ddpg_jax.runs.weights import as_spec
 from ddpg_jax.types import Agent, Array, Batch, EnvSpec, HostArray, TrainState, Transition
 
-FORMAT = "ddpg_jax bundle 1"
+FORMAT = FAILED_UPDATE[0]
 
 
 class Bundle(NamedTuple):
@@ -92,7 +93,7 @@ def read_bundle(path: Path) -> Bundle:
     if path.is_dir():
         inside = ", ".join(map(str, RunDirectory(path).bundles()))
         raise StorageError(f"{path} is a directory; " + (f"its bundles: {inside}" if inside else "it holds no bundle"))
-    arrays, text, _ = read_sealed(path, FORMAT, "config", "spec", "seed")
+    arrays, text, _ = read_sealed(path, *FAILED_UPDATE)
     try:
         values, spec, seed = tomllib.loads(text["config"]), as_spec(json.loads(text["spec"])), int(text["seed"])
     except (ValueError, RecursionError, StorageError) as error:

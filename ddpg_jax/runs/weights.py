@@ -15,11 +15,11 @@ from ddpg_jax.runs import filesystem as filesystem
 from ddpg_jax.runs.arrays import read_sealed, seal
 from ddpg_jax.runs.checkpoints.store import BEST, CheckpointStore
 from ddpg_jax.runs.directory import RunDirectory
-from ddpg_jax.runs.documents import StoredSpec, validated
+from ddpg_jax.runs.documents import WEIGHTS, StoredSpec, validated
 from ddpg_jax.runs.pytrees import from_host, to_host
 from ddpg_jax.types import EnvSpec, HostArray, TrainState, Tree
 
-FORMAT = "ddpg_jax weights 1"
+FORMAT = WEIGHTS[0]
 
 
 def stored_part(state: TrainState) -> dict[str, Tree]:
@@ -153,6 +153,23 @@ def restore_best(directory: RunDirectory, step: int | None, source: RunDirectory
     return (kept is None) == (step is None)
 
 
+def restart_from_networks(directory: RunDirectory) -> str:
+    """Prepares a run whose checkpoints are lost in part to begin again with the networks that are left, level weights.
+
+    Everything else is set aside under other names: nothing is cut or removed but the results.
+
+    Returns:
+      The names.
+
+    Raises:
+      StorageError: not even the networks are whole, or something cannot be written.
+    """
+    directory.check_owner()
+    read_weights(directory).write(directory.start)
+    directory.drop_results()
+    return directory.set_aside(directory.metrics, directory.timing, directory.checkpoints)
+
+
 def _best_at(directory: RunDirectory, step: int) -> Path:
     return directory.checkpoints / BEST / f"step-{step}.safetensors"
 
@@ -163,7 +180,7 @@ def open_weights(path: Path) -> Weights:
     Raises:
       StorageError: there is no such file, or it is not one of ours.
     """
-    file = read_sealed(path, FORMAT, "spec")
+    file = read_sealed(path, *WEIGHTS)
     if not file.arrays:
         raise StorageError(f"{path} holds no arrays")
     return Weights(path, file.arrays, _parsed_spec(path, file.metadata["spec"]), file.sha256)

@@ -172,7 +172,7 @@ def test_where_a_run_is_cut_off_at_a_call_the_same_command_ends_it(share, power,
     config, calls = config_of(), []
     if isinstance(share, float):
         with monkeypatch.context() as patch:
-            patch.setattr(filesystem, "before", lambda *call: calls.append(call))
+            patch.setattr(filesystem, "fault_point", lambda *call: calls.append(call))
             dj.train(config, tmp_path / "counted")
     (tmp_path / "disk").mkdir()
     with monkeypatch.context() as patch:
@@ -352,7 +352,7 @@ def test_a_checkpoint_that_cannot_be_read_now_is_not_taken_for_a_broken_one(code
         system(operation, path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(filesystem, "before", denied)
+        patch.setattr(filesystem, "fault_point", denied)
         with pytest.raises(StorageError, match=rf"arrays.safetensors cannot be read: {os.strerror(code)}; nothing was"):
             dj.resume_run(copied, total_steps=80)
     assert listing(copied) == before

@@ -53,7 +53,7 @@ class CheckpointStore:
         warn: Callable[[str], None] = lambda line: None,
     ) -> None:
         self._folder, self._rows, self._keep = folder, folder / "rows", max(2, keep)
-        self._guard, self._warn, self._saves = guard, warn, 0
+        self._guard, self._warn, self._turn = guard, warn, 0
         self._row_leaves: list[Leaf] = []
         self._segments: list[Segment] = []  # what the next save may refer to
         self._clean = False
@@ -243,11 +243,11 @@ class CheckpointStore:
 
     def _mended(self, reused: list[Segment], rows: Rows, leaves: list[Leaf]) -> list[Segment]:
         """Segments that are on the disk still: all that are missing, and one in turn that is read, are looked at."""
-        self._saves += 1
+        self._turn = self._turn + 1 if self._turn + 1 < len(reused) else 0
         for i, each in enumerate(reused):
             path = self._rows / each.name
             try:
-                if i == self._saves % len(reused):
+                if i == self._turn:
                     check(path, each.bytes, each.sha256)
                 elif filesystem.file_size(path) != each.bytes:
                     raise StorageError(f"{path} is broken: it is not of its size")

@@ -145,7 +145,7 @@ class JsonLines:
             )
         kept = min(offset, there)
         if there < offset:
-            kept = self._whole_lines(kept)
+            kept = self._whole_lines(kept) if kept else 0
             self._warn(f"warning: {self._path} holds {there} bytes, but held {offset}; what lacks is lost")
         filesystem.fault_point("truncate", self._path)
         part = self._path.with_name(self._path.name + ".part")
