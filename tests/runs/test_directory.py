@@ -207,7 +207,12 @@ def test_nothing_is_written_or_removed_through_a_link(used, tmp_path, name):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     path.symlink_to(outside if path.suffix == "" and "lock" not in name else outside / "kept")
     (used / "config.toml").touch()
-    for refused in (lambda: RunDirectory.create(used, "x", overwrite=True), RunDirectory.open(used).lock().__enter__):
+
+    def take():
+        with RunDirectory.open(used).lock():
+            pass
+
+    for refused in (lambda: RunDirectory.create(used, "x", overwrite=True), take):
         with pytest.raises(StorageError, match=r"is a link: nothing|cannot be read"):
             refused()
     assert (outside / "kept").read_text() == "theirs"
