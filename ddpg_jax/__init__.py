@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ddpg_jax.config.schema import Config
     from ddpg_jax.runs.inference import evaluate, load_policy
     from ddpg_jax.training.device.make_train import make_train
-    from ddpg_jax.training.runner import Run
+    from ddpg_jax.training.recorder import Run
     from ddpg_jax.training.train import resume_run, train
 
 __version__ = "0.1.0"
@@ -25,7 +25,7 @@ _HOMES = {
     "load_config": "config.load",
     "make_agent": "agents.algorithms",
     "make_train": "training.device.make_train",
-    "Run": "training.runner",
+    "Run": "training.recorder",
     "train": "training.train",
     "resume_run": "training.train",
     "evaluate": "runs.inference",

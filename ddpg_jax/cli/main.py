@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ddpg_jax.config.schema import Config
-    from ddpg_jax.training.runner import Run
+    from ddpg_jax.training.recorder import Run
     from ddpg_jax.training.sweep.run import SweepRun
 
 INTERRUPTED = 130

@@ -31,7 +31,7 @@ from ddpg_jax.runs import filesystem as filesystem
 from ddpg_jax.runs.checkpoints.checkpoint import digest
 from ddpg_jax.runs.checkpoints.store import CheckpointStore
 from ddpg_jax.runs.directory import RunDirectory
-from ddpg_jax.runs.result import environment, system_differences
+from ddpg_jax.runs.result import system_differences, system_info
 from ddpg_jax.training.checkpointer import MAX_FAILURES, Checkpointer
 from ddpg_jax.training.signals import StopRequest
 from ddpg_jax.xla.memory import available_cores
@@ -115,7 +115,7 @@ def test_a_signal_while_xla_takes_its_threads_is_heard(tmp_path, monkeypatch):
 
 
 def test_how_many_devices_there_are_is_no_matter_where_one_is_used():
-    now = environment()
+    now = system_info()
     before = now | {"device": now["device"] | {"count": 99}}
     assert system_differences(before, single_device=True) == []
     assert "count 99 ->" in system_differences(before)[0]

@@ -217,7 +217,7 @@ def stopped_after(chunks):
             yield chunk
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ddpg_jax.training.sweep.run.StopRequest", stop)
+        patch.setattr("ddpg_jax.training.context.StopRequest", stop)
         patch.setattr("ddpg_jax.training.sweep.run.device_loop", loop)
         yield
 
