@@ -24,6 +24,10 @@ except ImportError:  # Windows, where runs can be read but not written
 _TRIES = 100
 
 
+class TakenError(StorageError):
+    """Another process may be using the directory: this one must not go on."""
+
+
 class Lock:
     """The lock of a directory, held until it is released or this object ends.
 
@@ -47,7 +51,8 @@ class Lock:
         """Makes sure that it is still held, as a file can be removed by hand; a lock that is missing is made anew.
 
         Raises:
-          StorageError: another process may be using the directory, or it is not where it was.
+          TakenError: another process may be using the directory.
+          StorageError: it is not where it was.
         """
         filesystem.fault_point("stat", self._path)
         folder = self._path.parent
@@ -56,9 +61,12 @@ class Lock:
         found = filesystem.identity(self._path)
         if found is None:
             self._close()
-            self._take()
+            try:
+                self._take()
+            except StorageError as error:
+                raise TakenError(str(error)) from error
         elif found != self._file:
-            raise StorageError(
+            raise TakenError(
                 f"{self._path} was replaced while this process held it, {_owner(self._path)}: another process may be "
                 f"using {folder}, so this one writes nothing more there"
             )

@@ -13,6 +13,7 @@ import numpy as np
 from ddpg_jax.errors import StorageError
 from ddpg_jax.runs import filesystem as filesystem
 from ddpg_jax.runs.arrays import read_sealed, seal
+from ddpg_jax.runs.checkpoints.checkpoint import Checkpoint
 from ddpg_jax.runs.checkpoints.store import BEST, CheckpointStore
 from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.runs.documents import WEIGHTS, StoredSpec, validated
@@ -90,7 +91,19 @@ def read_weights(directory: RunDirectory, which: Literal["final", "best"] = "fin
     found = CheckpointStore(directory.checkpoints).newest_arrays()
     if found is None:
         raise StorageError(f"{directory.path} holds no weights: neither {directory.weights} nor a whole checkpoint")
-    path, checkpoint = found
+    return checkpoint_weights(*found)
+
+
+def checkpoint_weights(path: Path, checkpoint: Checkpoint) -> Weights:
+    """The weights in a checkpoint.
+
+    Args:
+      path: its folder, for messages.
+      checkpoint: of a run.
+
+    Raises:
+      StorageError: it holds none, or does not say of which environment.
+    """
     parts = [name.partition("learner/") for name in checkpoint.arrays]
     arrays = {
         name: checkpoint.arrays[before + middle + name]
