@@ -77,9 +77,9 @@ def resume_directory(context: RunContext, config: Config, *, from_networks: bool
             "begin a run with --init-from"
         )
     point = None if checkpoint is None else _resume_point(checkpoint, config, context.notify)
-    if checkpoint is not None and point is not None and _is_at_end(point, config):
-        if result is None or not _is_whole(directory):
-            return _write_what_lacks(checkpoint, point, config, context)
+    lacks = result is None or not _is_whole(directory)
+    if checkpoint is not None and point is not None and _is_at_end(point, config) and lacks:
+        return _write_what_lacks(checkpoint, point, config, context)
     step = done if point is None else point.step
     if step >= config.total_steps and result is not None:
         context.notify(f"{directory.path} is complete after {step} steps; to go on, give more --total-steps")
