@@ -16,9 +16,21 @@ if TYPE_CHECKING:
     from ddpg_jax.training.device.make_train import make_train
     from ddpg_jax.training.recorder import Run
     from ddpg_jax.training.train import resume_run, train
+    from ddpg_jax.xla.compilation_cache import enable_compilation_cache
 
 __version__ = "0.1.0"
-__all__ = ["Config", "Run", "evaluate", "load_config", "load_policy", "make_agent", "make_train", "resume_run", "train"]
+__all__ = [
+    "Config",
+    "Run",
+    "enable_compilation_cache",
+    "evaluate",
+    "load_config",
+    "load_policy",
+    "make_agent",
+    "make_train",
+    "resume_run",
+    "train",
+]
 
 _HOMES = {
     "Config": "config.schema",
@@ -30,6 +42,7 @@ _HOMES = {
     "resume_run": "training.train",
     "evaluate": "runs.inference",
     "load_policy": "runs.inference",
+    "enable_compilation_cache": "xla.compilation_cache",
 }
 
 

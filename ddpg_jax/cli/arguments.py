@@ -24,6 +24,7 @@ _OPTIONS = frozenset(
         "--run-dir",
         "--overwrite",
         "--quiet",
+        "--no-cache",
         "--episodes",
         "--video",
         "--distributed",

@@ -147,7 +147,14 @@ def _continue_from(point: ResumePoint, config: Config, context: RunContext, init
     notify, directory = context.notify, context.directory
     checkpointer = Checkpointer(config.checkpoint, context.stop, point.step, notify)
     try:
-        loop = start(config, context.stack, point.snapshot, checkpointer.should_save, init_learner)
+        loop = start(
+            config,
+            context.stack,
+            point.snapshot,
+            checkpointer.should_save,
+            init_learner,
+            lambda: context.stop.requested,
+        )
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise StorageError(f"the checkpoint after {point.step} steps cannot be taken up: {error!r}") from error
     if loop.restarted_episodes:

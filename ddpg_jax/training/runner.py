@@ -30,7 +30,7 @@ class Boundary(Protocol):
 
     @property
     def fault(self) -> EnvironmentFault | Interrupted | None:
-        """What ends the run when the loop goes on: an environment failed, or was not stepped as a stop was asked for."""
+        """What ends the run when the loop goes on: an environment failed, or a stop was heard before it was stepped."""
         ...
 
 

@@ -72,7 +72,7 @@ def train(
         checkpointer = Checkpointer(config.checkpoint, session.stop, 0, session.notify)
         weights = None if init_from is None else read_weights(RunDirectory.open(init_from))
         point, init_learner = start_point(weights)
-        loop = start(config, stack, None, checkpointer.should_save, init_learner)
+        loop = start(config, stack, None, checkpointer.should_save, init_learner, lambda: session.stop.requested)
         if init_from is not None:
             session.notify(f"begins with the weights of {init_from}; all else is new")
         directory = RunDirectory.create(run_dir, run_name(config), overwrite=overwrite)

@@ -439,7 +439,6 @@ RACE = """
 import sys, time
 from pathlib import Path
 from ddpg_jax.errors import StorageError
-from ddpg_jax.runs import filesystem
 from ddpg_jax.runs.directory import RunDirectory
 print("ready", flush=True)
 for line in sys.stdin:

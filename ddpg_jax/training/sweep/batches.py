@@ -33,7 +33,7 @@ class SweepPosition(NamedTuple):
     Attributes:
       group: number of its structure.
       first: its first lane, among those of the group.
-      lanes: how many each turn of the group has, but for the last, which may have fewer.
+      lanes: how many each turn of the group has, but for the last, which may have fewer; 0: not settled yet.
     """
 
     group: int
@@ -72,13 +72,13 @@ def lane_batches(
       groups: of the sweep.
       envs: of each group.
       show: prints a line, of what that is.
-      begun: a turn to begin with; the group's turns are divided as they were then.
+      begun: a turn to begin with; the group's turns are divided as they were then. Groups before it are passed over.
 
     Raises:
       ConfigError: not even one lane fits into memory, or not so many as in the turn to begin with.
     """
     for number in range(0 if begun is None else begun.group, len(groups)):
-        here = begun if begun is not None and begun.group == number else None
+        here = begun if begun is not None and begun.group == number and begun.lanes else None
         for batch in _of_group(number, groups[number], envs[number], show, here):
             yield batch._replace(ends=batch.ends and number == len(groups) - 1)
 

@@ -211,6 +211,8 @@ def sweep_point(checkpoint: Checkpoint, sweep: Sweep, notify: NotifyFn) -> Resum
     """
     facts, point = checkpoint.facts, ResumePoint(checkpoint)
     validated(SweepFacts, facts, "the checkpoint's description")
+    if facts["position"][0] >= len(sweep.groups):
+        raise StorageError(f"the checkpoint's description cannot be read: there is no turn {facts['position']}")
     lines = system_differences(facts)
     if facts.get("sweep") != _identity(sweep):
         raise StorageError("the checkpoint is of another sweep: sweep.toml was changed; bring it back")

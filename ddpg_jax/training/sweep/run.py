@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import tomli_w
 from rich.console import Console
@@ -24,10 +24,10 @@ from ddpg_jax.training.device.snapshot import DeviceCarry, restore
 from ddpg_jax.training.report import keep_init
 from ddpg_jax.training.resume_point import ResumePoint
 from ddpg_jax.training.runner import drive
-from ddpg_jax.training.sweep.batches import LaneBatch, lane_batches
+from ddpg_jax.training.sweep.batches import LaneBatch, SweepPosition, lane_batches
 from ddpg_jax.training.sweep.grid import Sweep, load_sweep
 from ddpg_jax.training.sweep.recorder import SweepRecorder, SweepReport, SweepRun, position, sweep_point
-from ddpg_jax.types import DeviceEnv
+from ddpg_jax.types import DeviceEnv, Snapshot
 from ddpg_jax.xla.process import make_core_devices
 
 
@@ -141,40 +141,71 @@ def _resume(sweep: Sweep, envs: Sequence[DeviceEnv], context: RunContext, displa
 def _continue_from(
     point: ResumePoint, sweep: Sweep, envs: Sequence[DeviceEnv], context: RunContext, display: ProgressDisplay
 ) -> SweepRun:
-    """Runs the turns that are left, and writes what was reached."""
+    """Runs the batches of lanes that are left, and writes what was reached."""
     recorder = SweepRecorder(sweep, point, context)
     checkpointer = Checkpointer(sweep.configs[0].checkpoint, context.stop, point.step, context.notify)
-    lanes = lane_batches(sweep.groups, envs, display.print, position(point))
-    reports = _reports(point, lanes, recorder, checkpointer, context)
+    rest = _rest(point, sweep)
+    if rest.snapshot is None:
+        context.store.forget_rows()  # those that are there are of other lanes
+    batches = lane_batches(sweep.groups, envs, display.print, rest.position)
+    reports = _reports(batches, rest, recorder, checkpointer, context)
     return drive(reports, recorder, checkpointer, context.store, context.stop)
 
 
+class _Rest(NamedTuple):
+    """What is left of a sweep.
+
+    Attributes:
+      position: the batch of lanes to go on with; None: the first.
+      before: environment steps of a lane in the batches before it, added up.
+      snapshot: where that batch was; None: at its beginning.
+    """
+
+    position: SweepPosition | None = None
+    before: int = 0
+    snapshot: Snapshot | None = None
+
+
+def _rest(point: ResumePoint, sweep: Sweep) -> _Rest:
+    """What is left from a checkpoint on; lanes that were at their end are passed over."""
+    begun, before, snapshot = position(point), int(point.metadata.get("before", 0)), point.snapshot
+    if begun is None or snapshot is None:
+        return _Rest()
+    group = sweep.groups[begun.group]
+    config = group.config
+    if int(snapshot.arrays["iteration"]) * config.env.num_envs < config.total_steps:
+        return _Rest(begun, before, snapshot)
+    first = begun.first + begun.lanes
+    more = first < len(group.numbers) * len(config.seed_list)
+    following = begun._replace(first=first) if more else SweepPosition(begun.group + 1, 0, 0)
+    return _Rest(following, before + config.total_steps)
+
+
 def _reports(
-    point: ResumePoint,
     batches: Iterator[LaneBatch],
+    rest: _Rest,
     recorder: SweepRecorder,
     checkpointer: Checkpointer,
     context: RunContext,
 ) -> Iterator[SweepReport]:
-    """The chunks of one turn after another, until a stop is requested."""
-    before, resumed = int(point.metadata.get("before", 0)), point.snapshot
+    """The chunks of one batch of lanes after another, until a stop is requested."""
+    _, before, resumed = rest
     for batch in batches:
         if context.stop.requested:  # while it compiled
             return
-        compiled = batch.compiled
+        compiled, done = batch.compiled, (0, 0)
         keys, hyper = compiled.shard((batch.keys, batch.hyper))
         begun = keep_init if resumed is None else restore(compiled, resumed, len(batch.lanes))
-        done = (
-            (begun.iteration * batch.config.env.num_envs, begun.updates) if isinstance(begun, DeviceCarry) else (0, 0)
-        )
+        if isinstance(begun, DeviceCarry):
+            done = begun.iteration * batch.config.env.num_envs, begun.updates
         recorder.begin(batch, *done)
-        should_save = partial(_wanted, checkpointer, before)
+        should_save = partial(_should_save, checkpointer, before)
         for chunk in device_loop(batch.config, compiled, keys, hyper, begun, should_save):
             yield SweepReport(batch, chunk, before)
         before, resumed = before + batch.config.total_steps, None
-        context.store.forget_rows()  # those of the next turn are others
+        context.store.forget_rows()  # those of the next batch are others
 
 
-def _wanted(checkpointer: Checkpointer, before: int, step: int) -> bool:
-    """Whether a turn shall be saved, or stop, after so many steps of it."""
+def _should_save(checkpointer: Checkpointer, before: int, step: int) -> bool:
+    """Whether lanes shall be saved, or stop, after so many steps of theirs."""
     return checkpointer.should_save(before + step)

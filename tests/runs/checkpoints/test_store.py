@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 from power import Disk, Killed
 
 from ddpg_jax.errors import StorageError
-from ddpg_jax.runs import arrays
-from ddpg_jax.runs import filesystem as filesystem
+from ddpg_jax.runs import arrays, filesystem
 from ddpg_jax.runs.checkpoints import integrity as verified
 from ddpg_jax.runs.checkpoints import rows as segments
 from ddpg_jax.runs.checkpoints import store as module
