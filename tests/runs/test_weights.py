@@ -211,7 +211,7 @@ def test_metadata_of_others_are_refused(path, tmp_path):
     """Else a digest whose name has lost a bit would be none."""
     metadata = {"format": "ddpg_jax weights 1", "spec": json.dumps(SPEC._asdict()), "rha256": "0" * 64}
     save_file(open_weights(path).arrays, tmp_path / "other", metadata)
-    with pytest.raises(StorageError, match="its metadata are .*rha256"):
+    with pytest.raises(StorageError, match=r"its metadata are .*rha256"):
         open_weights(tmp_path / "other")
 
 
