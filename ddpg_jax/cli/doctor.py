@@ -14,7 +14,8 @@ from ddpg_jax.cli.failures import no_device
 from ddpg_jax.config.load import load_config
 from ddpg_jax.config.schema import Config
 from ddpg_jax.errors import ConfigError, DdpgJaxError, StorageError
-from ddpg_jax.runs.checkpoints.store import Checkpoint, CheckpointStore, digest
+from ddpg_jax.runs.checkpoints.checkpoint import Checkpoint, digest
+from ddpg_jax.runs.checkpoints.store import CheckpointStore
 from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.runs.loggers.progress import SafeConsole
 from ddpg_jax.runs.result import package_versions, system_info

@@ -118,6 +118,12 @@ def _parser() -> argparse.ArgumentParser:
     resume.add_argument("run_dir", type=Path, help="directory of the run")
     resume.add_argument("--from", type=count, dest="step", metavar="STEP", help="from that checkpoint; needs --run-dir")
     resume.add_argument("--run-dir", type=Path, dest="into", help="new directory for what comes of --from")
+    resume.add_argument(
+        "--level",
+        choices=["exact", "weights"],
+        default="exact",
+        help="weights: begin again with the networks alone, where rows of the replay are lost",
+    )
     resume.add_argument("--quiet", action="store_true", help="show no progress")
     _add_no_cache(resume)
     resume.set_defaults(command=_resume)
@@ -227,7 +233,7 @@ def _resume(options: argparse.Namespace, words: list[str]) -> int:
     from ddpg_jax.training.train import resume_run
 
     _use_cache(options)
-    where = {"step": options.step, "into": options.into}
+    where = {"step": options.step, "into": options.into, "level": options.level}
     run = resume_run(options.run_dir, tune_process=True, console=shown, **where, **overrides)
     _show(console, run, "metrics.jsonl")
     return 0

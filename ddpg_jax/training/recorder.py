@@ -14,8 +14,8 @@ import numpy as np
 
 from ddpg_jax.config.schema import Config
 from ddpg_jax.errors import Interrupted, NotFiniteError
+from ddpg_jax.runs.checkpoints.checkpoint import Checkpoint
 from ddpg_jax.runs.checkpoints.rows import snapshot_rows
-from ddpg_jax.runs.checkpoints.store import Checkpoint
 from ddpg_jax.runs.failed_update import write_bundle
 from ddpg_jax.runs.loggers.jsonl import JsonLines
 from ddpg_jax.runs.loggers.logger import Logger, RateMeter, Start, Status, tell
@@ -29,9 +29,10 @@ from ddpg_jax.training.device.loop import drop_padding
 from ddpg_jax.training.report import Report
 from ddpg_jax.training.resume_point import DIVERGED, ResumePoint, evaluation_arrays
 from ddpg_jax.training.schedule import is_due
-from ddpg_jax.types import Row
+from ddpg_jax.types import EnvSpec, Row, Tree
 
 if TYPE_CHECKING:
+    from ddpg_jax.runs.directory import RunDirectory
     from ddpg_jax.training.context import RunContext
     from ddpg_jax.training.report import Loop
 
@@ -73,8 +74,9 @@ class RunRecorder:
         self._diverged = point.diverged(len(config.seed_list))
         self._evaluated = point.evaluated
         directory, stack, notify = context.directory, context.stack, context.notify
-        self._metrics = stack.enter_context(closing(JsonLines(directory.metrics, point.metrics_bytes, warn=notify)))
-        timing = JsonLines(directory.timing, point.timing_bytes, warn=notify)
+        record = JsonLines(directory.metrics, point.metrics_bytes, warn=notify, sha256=point.metrics_sha256)
+        self._metrics = stack.enter_context(closing(record))
+        timing = JsonLines(directory.timing, point.timing_bytes, warn=notify, spare=True)
         self._timing = stack.enter_context(closing(Timing(timing)))
         self._loggers: list[Logger] = [self._metrics, self._timing]
         if config.logging.tensorboard:
@@ -128,8 +130,9 @@ class RunRecorder:
         """All that the run needs to go on from a report; or with it, where `record` failed and it is untaken.
 
         Raises:
-          StorageError: lines of the record are not on the disk.
+          StorageError: lines of the record are not on the disk, or the directory is not ours any more.
         """
+        self._context.directory.check_owner()
         snapshot = report.snapshot()
         judged = bool(self._evaluated) and self._evaluated[-1].step == report.step
         for logger in self._context.loggers:
@@ -143,6 +146,7 @@ class RunRecorder:
             "spec": self._loop.spec._asdict(),
             "seconds": snapshot.seconds,
             "metrics_bytes": self._metrics.sync(),
+            "metrics_sha256": self._metrics.sha256,
             "timing_bytes": self._timing.sync(),
             **({"untaken": [list(row.items()) for row in report.rows]} if unrecorded else {}),  # in the order of a line
             **system_info(),
@@ -163,26 +167,22 @@ class RunRecorder:
         )
 
     def finish(self, report: Report, save: Callable[[Callable[[], Checkpoint]], None]) -> Run:
-        """Writes weights, result and picture of the run, and a last checkpoint where checkpoints are kept."""
-        config, directory = self._config, self._context.directory
-        state = drop_padding(report.state, len(config.seed_list))
-        save_weights(directory.weights, stored_part(state), self._loop.spec)
-        figures = report.step, report.updates, report.seconds
-        result = make_result(config, *figures, self._evaluated, self._diverged) | self._history
-        steps = np.array([e.step for e in self._evaluated])
-        means = np.stack([e.evaluation.returns.mean(1)[~self._diverged] for e in self._evaluated])
-        learning_curve(directory.learning_curve, steps, means, run_title(config))
-        directory.write_result(result)
+        """Writes a last checkpoint where checkpoints are kept, then weights, picture and result of the run.
+
+        The result is the last of it: where it is there, all of the run is on the disk.
+
+        Raises:
+          StorageError: lines of the record, or one of these, cannot be written.
+        """
+        config = self._config
         if config.checkpoint.every:
             save(lambda: self.checkpoint(report, complete=True))
-        return Run(directory.path, config, result)
-
-    @property
-    def _history(self) -> dict[str, Any]:
-        """How the run came about, where it was not in one piece: what `result.json` says of that."""
-        point = self._point
-        changed: dict[str, Any] = {"changes": list(point.changes)} if point.changes else {}
-        return changed | ({} if point.level == "exact" else {"level": point.level})
+        else:
+            self._metrics.sync()
+        tree = stored_part(drop_padding(report.state, len(config.seed_list)))
+        figures = report.step, report.updates, report.seconds
+        result = make_result(config, *figures, self._evaluated, self._diverged) | history(self._point)
+        return write_end(self._context.directory, config, tree, self._loop.spec, result, self._evaluated)
 
     @property
     def _score(self) -> float | None:
@@ -207,6 +207,41 @@ class RunRecorder:
                 f"in a row that were not finite and not applied; {how}"
             )
         return [{"event": "diverged", "seed": seeds[i], "step": report.step, "updates": report.updates} for i in new]
+
+
+def history(point: ResumePoint) -> dict[str, Any]:
+    """How a run came about, where it was not in one piece: what `result.json` says of that."""
+    changed: dict[str, Any] = {"changes": list(point.changes)} if point.changes else {}
+    return changed | ({} if point.level == "exact" else {"level": point.level})
+
+
+def write_end(
+    directory: RunDirectory,
+    config: Config,
+    tree: Tree,
+    spec: EnvSpec,
+    result: dict[str, Any],
+    evaluated: list[Evaluated],
+) -> Run:
+    """Writes what a run leaves at its end: weights, picture, and last of all its result.
+
+    Args:
+      directory: of the run.
+      config: the run.
+      tree: from `stored_part`, at the end.
+      spec: the environment.
+      result: from `make_result`.
+      evaluated: all evaluations, in order.
+
+    Raises:
+      StorageError: one of them cannot be written.
+    """
+    save_weights(directory.weights, tree, spec)
+    kept = np.isin(config.seed_list, result["seeds"])
+    means = np.stack([e.evaluation.returns.mean(1)[kept] for e in evaluated])
+    learning_curve(directory.learning_curve, np.array([e.step for e in evaluated]), means, run_title(config))
+    directory.write_result(result)
+    return Run(directory.path, config, result)
 
 
 def _training_seconds(phases: dict[str, float]) -> float:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from ddpg_jax.errors import EnvironmentFault, Interrupted, StorageError
 
 if TYPE_CHECKING:
-    from ddpg_jax.runs.checkpoints.store import Checkpoint
+    from ddpg_jax.runs.checkpoints.checkpoint import Checkpoint
     from ddpg_jax.training.checkpointer import Checkpointer
     from ddpg_jax.training.context import RunContext
 

@@ -91,6 +91,7 @@ def resume_run(
     *,
     step: int | None = None,
     into: str | Path | None = None,
+    level: Literal["exact", "weights"] = "exact",
     tune_process: bool = False,
     console: Console | None = None,
     loggers: Sequence[Logger] = (),
@@ -98,13 +99,16 @@ def resume_run(
 ) -> Run:
     """Takes a run up where its last whole checkpoint is, and brings it to its end.
 
-    A checkpoint that is broken is set aside and the one before is used; a run without any begins at its beginning,
-    which is the same run as well. Parameters, replay and record end as if nothing had happened.
+    A checkpoint that is broken, or whose record is, is set aside and the one before is used; a run that never had any
+    begins at its beginning, which is the same run as well. Parameters, replay and record end as if nothing had
+    happened. Where none of its checkpoints can be used, nothing is begun unasked.
 
     Args:
       run_dir: directory of the run.
       step: take the checkpoint after so many environment steps of each seed instead, which needs `into`.
       into: a new directory for what comes of it.
+      level: "weights": begins again with the networks of the newest checkpoint that holds them, whose other parts may
+        be lost; the record and the checkpoints so far are set aside.
       tune_process: as in `train`.
       console: where progress is shown; None: nowhere.
       loggers: as in `train`.
@@ -124,11 +128,13 @@ def resume_run(
     config = resolve(read_toml(directory.config), overrides, source=str(directory.config))
     if (step is None) != (into is None):
         raise ConfigError("a checkpoint of a certain step is taken up in a new directory: give both of them")
+    if level == "weights" and step is not None:
+        raise ConfigError("level weights begins in the directory of the run, not from a checkpoint of a certain step")
     with ExitStack() as stack:
         session = Session.begin(stack, message_printer(console), (make_display(console), *loggers))
         configure_process(config, tune_process=tune_process)
         session.heed()
         context = session.within(directory, config.checkpoint.keep)
         if step is None or into is None:
-            return resume_directory(context, config)
+            return resume_directory(context, config, from_networks=level == "weights")
         return fork(context, config, step, into)

@@ -21,6 +21,7 @@ from ddpg_jax.training.checkpointer import Checkpointer
 from ddpg_jax.training.context import RunContext, Session
 from ddpg_jax.training.device.loop import device_loop
 from ddpg_jax.training.device.snapshot import DeviceCarry, restore
+from ddpg_jax.training.forecast import check_forecast
 from ddpg_jax.training.report import keep_init
 from ddpg_jax.training.resume_point import ResumePoint
 from ddpg_jax.training.runner import drive
@@ -104,6 +105,7 @@ def _environments(sweep: Sweep) -> list[DeviceEnv]:
             raise ConfigError(
                 f"a sweep runs environments written in JAX, as jax:pendulum; env.id={group.config.env.id!r} is not one"
             )
+        check_forecast(group.config.model_copy(update={"seeds": 1}))  # lanes run in turns, but one at least must fit
     make_core_devices()
     return [device_env(group.config) for group in sweep.groups]
 
