@@ -106,7 +106,7 @@ def first_difference(a: Checkpoint, b: Checkpoint) -> str | None:
 
 def _kept(config: Config, path: Path) -> Checkpoint:
     """What a run leaves in its last checkpoint."""
-    train(config, path)
+    train(config, path, quiet=True)
     store = CheckpointStore(RunDirectory(path).checkpoints)
     found, _ = store.newest()
     if found is None:
@@ -133,7 +133,7 @@ def _self_test(console: Console) -> int:
     began = time.perf_counter()
     try:
         with tempfile.TemporaryDirectory() as folder:
-            result = train(config, Path(folder) / "run").result
+            result = train(config, Path(folder) / "run", quiet=True).result
     except DdpgJaxError as error:
         console.print(f"self-test failed: {error}")
         return error.exit_code

@@ -192,7 +192,11 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> int:
     from ddpg_jax.runs.loggers.progress import SafeConsole
 
     console = SafeConsole()
-    shown: dict[str, Any] = {"overwrite": options.overwrite, "console": None if options.quiet else console}
+    shown: dict[str, Any] = {
+        "overwrite": options.overwrite,
+        "console": None if options.quiet else console,
+        "quiet": True,
+    }
     alone = options.coordinator is None and options.num_processes is None and options.process_id is None
     if not (options.distributed or alone):
         raise ConfigError("--coordinator, --num-processes and --process-id have an effect with --distributed only")
@@ -213,7 +217,14 @@ def _show(console: Console, run: Run, record: str) -> None:
     from ddpg_jax.cli.tables import training_table
 
     console.print(training_table(run.result))
-    console.print(f"{run.directory}/learning_curve.png, result.json, {record}", **_PLAIN)
+    _show_files(console, run.directory, ("learning_curve.png", "result.json", "checkpoints/best.safetensors", record))
+
+
+def _show_files(console: Console, directory: Path, names: Sequence[str]) -> None:
+    """The files that are there, one a line, so that a terminal breaks none of them."""
+    for name in names:
+        if any(directory.glob(name)):
+            console.print(f"{directory}/{name}", **_PLAIN)
 
 
 def _resume(options: argparse.Namespace, words: list[str]) -> int:
@@ -234,7 +245,7 @@ def _resume(options: argparse.Namespace, words: list[str]) -> int:
 
     _use_cache(options)
     where = {"step": options.step, "into": options.into, "level": options.level}
-    run = resume_run(options.run_dir, tune_process=True, console=shown, **where, **overrides)
+    run = resume_run(options.run_dir, tune_process=True, console=shown, quiet=True, **where, **overrides)
     _show(console, run, "metrics.jsonl")
     return 0
 
@@ -289,9 +300,7 @@ def _show_sweep(console: Console, run: SweepRun) -> int:
     from ddpg_jax.cli.tables import ranking_table
 
     console.print(ranking_table(run.result))
-    names = ("ranking.png", "best.toml", "result.json", "metrics.jsonl")
-    files = ", ".join(name for name in names if (run.directory / name).exists())
-    console.print(f"{run.directory}/{files}", **_PLAIN)
+    _show_files(console, run.directory, ("ranking.png", "best.toml", "result.json", "metrics.jsonl"))
     if not run.result["complete"]:
         print(f"ddpg-jax: interrupted; to go on: ddpg-jax resume {run.directory}", file=sys.stderr)
         return Interrupted.exit_code

@@ -25,7 +25,6 @@ _FILES = (
     "metrics.jsonl",
     "timing.jsonl",
     "result.json",
-    "fault.txt",
     "learning_curve.png",
     "ranking.png",
     "best.toml",

@@ -34,6 +34,7 @@ def train(
     init_from: str | Path | None = None,
     tune_process: bool = False,
     console: Console | None = None,
+    quiet: bool = False,
     loggers: Sequence[Logger] = (),
 ) -> Run:
     """Trains all seeds of a configuration and leaves a run directory.
@@ -50,7 +51,8 @@ def train(
         Nothing else is taken over: optimisers, replay and counters begin anew.
       tune_process: whether this process is for this run alone; XLA may then be given as many threads as suit it, which
         nothing can change afterwards.
-      console: where progress is shown; None: nowhere.
+      console: where progress is shown; None: a few lines are printed, of the start and of every evaluation.
+      quiet: whether these lines are left out; warnings go to the logger `ddpg_jax` all the same.
       loggers: who is told of the run beside its own files; they are closed with it.
 
     Returns:
@@ -65,7 +67,7 @@ def train(
       StorageError: the run directory cannot be used, or too many checkpoints failed.
     """
     with ExitStack() as stack:
-        session = Session.begin(stack, message_printer(console), (make_display(console), *loggers))
+        session = Session.begin(stack, message_printer(console), (make_display(console, quiet=quiet), *loggers))
         configure_process(config, tune_process=tune_process)
         session.heed()
         if resume == "auto" and run_dir is not None and RunDirectory(run_dir).config.is_file():
@@ -94,6 +96,7 @@ def resume_run(
     level: Literal["exact", "weights"] = "exact",
     tune_process: bool = False,
     console: Console | None = None,
+    quiet: bool = False,
     loggers: Sequence[Logger] = (),
     **overrides: Any,
 ) -> Run:
@@ -110,7 +113,8 @@ def resume_run(
       level: "weights": begins again with the networks of the newest checkpoint that holds them, whose other parts may
         be lost; the record and the checkpoints so far are set aside.
       tune_process: as in `train`.
-      console: where progress is shown; None: nowhere.
+      console: as in `train`, and so is `quiet`.
+      quiet: whether nothing is printed.
       loggers: as in `train`.
       **overrides: fields that replace the run's, as in `load_config`. Those that do not concern the learner are free,
         those that change how it learns are reported, and structural ones are refused. An environment named "module:id"
@@ -131,7 +135,7 @@ def resume_run(
     if level == "weights" and step is not None:
         raise ConfigError("level weights begins in the directory of the run, not from a checkpoint of a certain step")
     with ExitStack() as stack:
-        session = Session.begin(stack, message_printer(console), (make_display(console), *loggers))
+        session = Session.begin(stack, message_printer(console), (make_display(console, quiet=quiet), *loggers))
         configure_process(config, tune_process=tune_process)
         session.heed()
         context = session.within(directory, config.checkpoint.keep)
