@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskProgressColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task
 from rich.text import Text
 
 from ddpg_jax.runs.loggers.health import Seen, advise
@@ -20,6 +20,8 @@ from ddpg_jax.runs.loggers.health import Seen, advise
 if TYPE_CHECKING:
     from ddpg_jax.runs.loggers.logger import Start, Status
     from ddpg_jax.types import Row
+
+_NARROWEST_BAR, _WIDEST_FIGURES = 8, 70
 
 _log = logging.getLogger("ddpg_jax")
 
@@ -65,7 +67,8 @@ class ProgressDisplay:
         self._total, self._num_seeds = 1, 1
         self._bar: Progress | None = None
         if console.is_terminal and not console.quiet:
-            self._bar = Progress(BarColumn(None), TaskProgressColumn(), _Figures(), console=console)
+            width = max(_NARROWEST_BAR, min(40, console.width - _WIDEST_FIGURES))
+            self._bar = Progress(BarColumn(width), _Figures(), console=console)
             self._task = self._bar.add_task("", total=None, figures=None, ends=None)
             self._bar.start()
 
