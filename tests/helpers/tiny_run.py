@@ -16,7 +16,8 @@ from ddpg_jax.config.schema import Config
 from ddpg_jax.envs.factory import make_training_envs
 from ddpg_jax.replay.factory import make_ring
 from ddpg_jax.replay.host.ring import Ring
-from ddpg_jax.runs.checkpoints.store import CheckpointStore, digest
+from ddpg_jax.runs.checkpoints.checkpoint import digest
+from ddpg_jax.runs.checkpoints.store import CheckpointStore
 from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.training.host.loop import host_loop
 from ddpg_jax.training.report import Report
