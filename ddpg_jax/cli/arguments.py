@@ -35,6 +35,7 @@ _OPTIONS = frozenset(
         "--resume",
         "--init-from",
         "--from",
+        "--level",
         "--determinism",
     }
 )
