@@ -1,4 +1,4 @@
-"""The command line: train, resume, verify, sweep, evaluate, doctor.
+"""The command line: train, config, presets, resume, verify, reproduce, sweep, evaluate, doctor.
 
 Nothing heavy is imported before a command needs it, and jax only after the configuration has been found right.
 """
@@ -15,7 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ddpg_jax import __version__
-from ddpg_jax.cli.arguments import count, fields_help, parse_config, right_overrides, split_overrides
+from ddpg_jax.cli.arguments import (
+    count,
+    fields_help,
+    find_options,
+    parse_config,
+    parse_overrides_strict,
+    split_overrides,
+)
+from ddpg_jax.config.wording import command_line
 from ddpg_jax.errors import ConfigError, DdpgJaxError, Interrupted, StorageError
 
 if TYPE_CHECKING:
@@ -26,6 +34,10 @@ if TYPE_CHECKING:
     from ddpg_jax.training.sweep.run import SweepRun
 
 INTERRUPTED = 130
+
+_CONFIG_HELP = "presets, a task first, and TOML files, each over those before it; without any, DDPG on Pendulum"
+
+_FIELDS = "--section.field value sets a field, as in train."
 
 _PLAIN: dict[str, Any] = {"soft_wrap": True, "highlight": False, "markup": False}
 
@@ -56,11 +68,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     by a second Ctrl-C.
     """
     parser = _parser()
-    words, overrides = split_overrides(sys.argv[1:] if arguments is None else arguments)
+    words, overrides = split_overrides(sys.argv[1:] if arguments is None else arguments, find_options(parser))
     options = parser.parse_args(words)
     command: Callable[[argparse.Namespace, list[str]], int] = options.command
     try:
-        return command(options, overrides)
+        with command_line():
+            return command(options, overrides)
     except DdpgJaxError as error:
         print("\n".join([f"ddpg-jax: {error}", *getattr(error, "__notes__", ())]), file=sys.stderr)
         return error.exit_code
@@ -79,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     train = commands.add_parser("train", help="train the seeds of a configuration", add_help=False)
-    train.add_argument("config", nargs="?", type=Path, help="a TOML file; without it, DDPG on Pendulum")
+    train.add_argument("config", nargs="*", help=_CONFIG_HELP)
     train.add_argument("--run-dir", type=Path, help="directory of the run; default: a new one under runs/")
     train.add_argument("--overwrite", action="store_true", help="replace the run that is in the directory")
     train.add_argument(
@@ -99,6 +112,15 @@ def _parser() -> argparse.ArgumentParser:
     job.add_argument("--process-id", type=int, metavar="I", help="likewise, from 0")
     train.add_argument("-h", "--help", action="store_true", help="show this, and every field")
     train.set_defaults(command=_train, parser=train)
+
+    config = commands.add_parser(
+        "config", help="print a whole configuration, every field, to start from", epilog=_FIELDS
+    )
+    config.add_argument("config", nargs="*", help=_CONFIG_HELP)
+    config.set_defaults(command=_config)
+
+    presets = commands.add_parser("presets", help="list the tasks and ways to learn that train knows by name")
+    presets.set_defaults(command=_presets)
 
     resume = commands.add_parser(
         "resume",
@@ -176,6 +198,25 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> int:
     return 0
 
 
+def _config(options: argparse.Namespace, overrides: list[str]) -> int:
+    from ddpg_jax.config.load import dump_toml
+
+    text = dump_toml(parse_config(options.config, overrides))
+    with suppress(BrokenPipeError):  # who reads it has read enough
+        print(text, end="", flush=True)
+    return 0
+
+
+def _presets(options: argparse.Namespace, words: list[str]) -> int:
+    if words:
+        raise ConfigError(f"presets takes no fields, but got {' '.join(words)}")
+    from ddpg_jax.cli.tables import presets_table
+    from ddpg_jax.runs.loggers.progress import SturdyConsole
+
+    SturdyConsole().print(presets_table())
+    return 0
+
+
 def _show(console: Console, run: Run, record: str) -> None:
     """The table of a run that came to its end, and its files."""
     from ddpg_jax.cli.tables import training_table
@@ -185,7 +226,7 @@ def _show(console: Console, run: Run, record: str) -> None:
 
 
 def _resume(options: argparse.Namespace, words: list[str]) -> int:
-    overrides = right_overrides(words)
+    overrides = parse_overrides_strict(words)
     from ddpg_jax.runs.directory import RunDirectory
     from ddpg_jax.runs.loggers.progress import SturdyConsole
 
@@ -235,7 +276,7 @@ def _reproduce(options: argparse.Namespace, words: list[str]) -> int:
 
 
 def _sweep(options: argparse.Namespace, words: list[str]) -> int:
-    overrides = right_overrides(words)
+    overrides = parse_overrides_strict(words)
     if options.resume == "auto" and options.run_dir is None:
         raise ConfigError("--resume auto needs --run-dir: the directory that an earlier start may have left")
     from ddpg_jax.training.sweep.grid import load_sweep
@@ -264,7 +305,7 @@ def _show_sweep(console: Console, run: SweepRun) -> int:
 
 
 def _evaluate(options: argparse.Namespace, words: list[str]) -> int:
-    overrides = right_overrides(words)
+    overrides = parse_overrides_strict(words)
     from ddpg_jax.cli.tables import evaluation_table
     from ddpg_jax.runs.inference import evaluate_run, load_run, record_videos
     from ddpg_jax.runs.loggers.progress import SturdyConsole

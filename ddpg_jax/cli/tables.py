@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
+from rich.text import Text
 
+from ddpg_jax.config.presets import preset_names, summarize_preset
 from ddpg_jax.runs.plots import short_values
 from ddpg_jax.runs.statistics import Summary, summarize
 
@@ -67,6 +69,19 @@ def ranking_table(result: dict[str, Any], most: int = 20) -> Table:
         f"; the best {most}" if len(entries) > most else ""
     )
     table.caption_justify = "left"
+    return table
+
+
+def presets_table() -> Table:
+    """The presets, a line each."""
+    table = Table(box=None, show_header=False, title="ddpg-jax train TASK ALGORITHM", title_justify="left")
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for kind, names in preset_names().items():
+        table.add_section()
+        table.add_row(Text(kind, style="bold"))
+        for name in names:
+            table.add_row(f"  {name}", summarize_preset(name))
     return table
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
-from ddpg_jax.config.sections import CountOrZero, Fraction, Scale, Section
+from ddpg_jax.config.sections import CountOrZero, Fraction, Return, Scale, Section
 
 Rate: TypeAlias = Annotated[float, Field(gt=0, le=1)]
 Widths: TypeAlias = Annotated[tuple[Annotated[int, Field(ge=1, le=65536)], ...], Field(min_length=1, max_length=32)]
@@ -189,10 +189,10 @@ class TD3Config(DelayedConfig):
 class CategoricalConfig(LearnerConfig):
     """What algorithms with a categorical critic share."""
 
-    v_min: Annotated[float, Field(ge=-1e6, le=1e6)]
-    """lowest return that the critic can tell, discounted; below every return of the task"""
-    v_max: Annotated[float, Field(ge=-1e6, le=1e6)]
-    """highest return that the critic can tell"""
+    v_min: Return
+    """lowest return that the critic can tell, discounted; left out: that of env.value_range"""
+    v_max: Return
+    """highest return that the critic can tell; left out: that of env.value_range"""
     num_atoms: Annotated[int, Field(ge=2, le=65536)] = 51
     """returns that the critic gives probabilities to, equally spaced from v_min to v_max"""
 

@@ -23,7 +23,8 @@ class Effect(Enum):
 
 _FIELDS = {
     Effect.HARMLESS: """
-        loop env.workers env.timeout evaluation.every evaluation.episodes logging.every logging.tensorboard
+        loop env.workers env.timeout env.value_range evaluation.every evaluation.episodes
+        logging.every logging.tensorboard
         checkpoint.every checkpoint.min_seconds checkpoint.keep
     """,
     Effect.LEARNING: """
@@ -56,6 +57,7 @@ _NUMBER_OR_NONE = ("algorithm.max_grad_norm", "exploration.epsilon")
 
 _COMES_TO: dict[str, Callable[[Config], object]] = {
     "loop": lambda config: None,  # the environment decides it
+    "env.value_range": lambda config: None,  # the algorithm's v_min and v_max say what comes of it
     "algorithm.critic_hidden": lambda config: config.algorithm.critic_widths,
     "algorithm.learning_starts": lambda config: config.algorithm.learning_begins,
 }

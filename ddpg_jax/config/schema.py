@@ -1,17 +1,17 @@
 """The configuration: what a run is. Its sections are in `sections`.
 
 The defaults train DDPG on Pendulum. How a file and a command line become a `Config`, and how mistakes are reported, is
-in `reading`.
+in `load`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, cast, get_args
 
-from pydantic import BaseModel, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from ddpg_jax.config.algorithms import AlgorithmConfig, D4PGConfig, DDPGConfig, FastTD3Config, TD3Config
+from ddpg_jax.config.algorithms import AlgorithmConfig, DDPGConfig
 from ddpg_jax.config.sections import (
     CheckpointConfig,
     Count,
@@ -19,12 +19,7 @@ from ddpg_jax.config.sections import (
     EvaluationConfig,
     ExplorationConfig,
     GaussianConfig,
-    GaussianPerEnvConfig,
     LoggingConfig,
-    NoNoiseConfig,
-    OUConfig,
-    ParameterConfig,
-    PrioritizedReplayConfig,
     ReplayConfig,
     ScheduledConfig,
     Section,
@@ -80,6 +75,20 @@ class Config(Section):
         algorithm = self.algorithm
         return int(round(max(0, step - max(algorithm.learning_begins, 1)) * algorithm.updates_per_step, 6))
 
+    @model_validator(mode="before")
+    @classmethod
+    def _support_from_task(cls, values: object) -> object:
+        """Gives a categorical algorithm without v_min or v_max the env.value_range of its task."""
+        if not isinstance(values, dict):
+            return values
+        given = cast("dict[str, Any]", values)
+        env, algorithm = given.get("env"), given.get("algorithm")
+        ends = env.get("value_range") if isinstance(env, dict) else getattr(env, "value_range", None)
+        if ends is None or not isinstance(algorithm, dict) or algorithm.get("name") not in _CATEGORICAL:
+            return given
+        low, high = ends if _is_range(ends) else (-1.0, 1.0)  # a wrong range is a mistake of its own
+        return given | {"algorithm": {"v_min": low, "v_max": high} | algorithm}
+
     @field_validator("seeds")
     @classmethod
     def _sensible(cls, seeds: int | tuple[int, ...]) -> int | tuple[int, ...]:
@@ -108,13 +117,25 @@ def sections() -> dict[str, tuple[type[BaseModel], ...]]:
     """The sections of the configuration, each with the models it may hold."""
     return {
         "env": (EnvConfig,),
-        "algorithm": (DDPGConfig, TD3Config, D4PGConfig, FastTD3Config),
-        "exploration": (NoNoiseConfig, GaussianConfig, OUConfig, GaussianPerEnvConfig, ParameterConfig),
-        "replay": (UniformReplayConfig, PrioritizedReplayConfig),
+        "algorithm": get_args(AlgorithmConfig),
+        "exploration": get_args(ExplorationConfig),
+        "replay": get_args(ReplayConfig),
         "evaluation": (EvaluationConfig,),
         "logging": (LoggingConfig,),
         "checkpoint": (CheckpointConfig,),
     }
+
+
+_CATEGORICAL = {
+    m.model_fields["name"].annotation.__args__[0] for m in get_args(AlgorithmConfig) if "v_min" in m.model_fields
+}
+
+
+def _is_range(ends: object) -> bool:
+    try:
+        return EnvConfig.model_validate({"value_range": ends}).value_range is not None
+    except ValidationError:
+        return False
 
 
 def is_device_env(identifier: str) -> bool:

@@ -1,18 +1,19 @@
 """The sections of a configuration: frozen records that know their ranges, one for each kind of exploration and replay.
 
-Those of the algorithms are in `learners`.
+Those of the algorithms are in `algorithms`.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Fraction: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 Count: TypeAlias = Annotated[int, Field(ge=1, le=2**53)]
 CountOrZero: TypeAlias = Annotated[int, Field(ge=0, le=2**53)]
 Scale: TypeAlias = Annotated[float, Field(ge=0, le=10)]
+Return: TypeAlias = Annotated[float, Field(ge=-1e6, le=1e6)]
 Seed: TypeAlias = Annotated[int, Field(ge=0, lt=2**63)]
 
 
@@ -38,8 +39,24 @@ class EnvConfig(Section):
     """seconds an environment, or a worker process with all of its own, may take for one step"""
     max_episode_steps: Count | None = None
     """time limit of an episode; left out: the environment's own"""
+    value_range: tuple[Return, Return] | None = None
+    """lowest and highest discounted return of the task, which categorical critics take for v_min and v_max"""
     kwargs: dict[str, bool | int | float | str] = Field(default_factory=dict[str, bool | int | float | str])
     """arguments of the environment's constructor"""
+
+    @field_validator("value_range", mode="before")
+    @classmethod
+    def _two(cls, ends: object) -> object:
+        if isinstance(ends, (list, tuple)) and len(ends) != 2:
+            raise ValueError("must be two numbers, the lowest and the highest, as in [-100, 1500]")
+        return ends
+
+    @field_validator("value_range")
+    @classmethod
+    def _ordered(cls, ends: tuple[float, float] | None) -> tuple[float, float] | None:
+        if ends is not None and not ends[0] < ends[1]:
+            raise ValueError(f"{ends[0]} is not below {ends[1]}")
+        return ends
 
 
 class AnyExplorationConfig(Section):

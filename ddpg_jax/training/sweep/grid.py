@@ -15,7 +15,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from ddpg_jax.config.load import dump_toml, merge, nearest, read_toml, resolve
+from ddpg_jax.config.load import compose, dump_toml, merge, read_source, read_toml, resolve
+from ddpg_jax.config.mistakes import nearest
+from ddpg_jax.config.presets import is_preset
 from ddpg_jax.config.schema import Config, hyper_paths, sections, with_values
 from ddpg_jax.errors import ConfigError
 
@@ -46,8 +48,9 @@ class Draw(_Strict):
 class SweepFile(_Strict):
     """What a sweep file may hold."""
 
-    base: str | dict[str, Any] | None = None
-    """a configuration file, relative to this one, or what stands in one; left out: the defaults"""
+    base: str | tuple[str, ...] | dict[str, Any] | None = None
+    """a preset, or a configuration file relative to this one; or several, in order; or what stands in them; left out:
+    the defaults"""
     config: dict[str, Any] = Field(default_factory=dict[str, Any])
     """[config]: what differs from it, for all combinations"""
     grid: dict[str, Any] = Field(default_factory=dict[str, Any])
@@ -106,12 +109,18 @@ def load_sweep(path: str | Path, overrides: Mapping[str, Any] | None = None) -> 
         file = SweepFile.model_validate(values)
     except ValidationError as error:
         raise ConfigError("\n".join(_mistakes(error, path))) from error
-    base = read_toml(path.parent / file.base) if isinstance(file.base, str) else file.base or {}
+    base = file.base if isinstance(file.base, dict) else _read_base(file.base or (), path.parent)
     fixed = merge(file.config, overrides or {})
     combinations = _combinations(file, path, _flat(fixed))
     swept = {"grid": _flat(file.grid), "random": _flat(file.random, leaf={"low", "high"})}
     source = {"draws": file.draws, "draw_seed": file.draw_seed, "base": base, "config": fixed, **swept}
     return _checked(source, combinations, str(path))
+
+
+def _read_base(base: str | tuple[str, ...], folder: Path) -> dict[str, Any]:
+    """The values of the presets and files that a sweep starts from."""
+    words = (base,) if isinstance(base, str) else base
+    return compose(read_source(word if is_preset(word) else folder / word).values for word in words)
 
 
 def _mistakes(error: ValidationError, path: Path) -> list[str]:
@@ -179,13 +188,13 @@ def _drawn(ranges: Mapping[str, Draw], count: int, seed: int) -> list[Values]:
 
 
 def _checked(file: dict[str, Any], combinations: tuple[Values, ...], source: str) -> Sweep:
-    base, problems = merge(file["base"], file["config"]), list[str]()
+    base, problems = compose((file["base"], file["config"])), list[str]()
     configs: list[Config] = []
     for values in combinations:
         if "seeds" in values:
             problems.append("  seeds: every combination runs the same seeds; set them in [config]")
         try:
-            configs.append(resolve(base, _nested(values), source=source, over="a combination"))
+            configs.append(resolve(base, _nested(values), source=source, overrides_name="a combination"))
         except ConfigError as error:
             problems += str(error).splitlines()[1:]
     if problems:
