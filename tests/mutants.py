@@ -600,7 +600,7 @@ MUTANTS = (
     Mutant(
         "process: seeds of the device loop have a device each",
         "loops/process.py",
-        "(on_device and config.most_devices > 1)",
+        "(on_device and config.max_devices > 1)",
         "False",
         "tests/loops/test_process.py",
     ),

@@ -115,10 +115,12 @@ def parse_overrides_strict(words: Sequence[str]) -> dict[str, Any]:
 
 
 def _value(text: str) -> Any:
+    if text in ("True", "False"):  # as Python writes them
+        return text == "True"
     for form in (text, f"[{text}]") if "," in text else (text,):
         try:
             return tomllib.loads(f"value = {form}")["value"]
-        except tomllib.TOMLDecodeError:
+        except (ValueError, RecursionError):  # no TOML; a number of thousands of digits; lists thousands deep
             continue
     return text
 

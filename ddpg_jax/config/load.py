@@ -15,10 +15,11 @@ from typing import Any, NamedTuple, cast
 
 import tomli_w
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from ddpg_jax.config.mistakes import MAX_LINES, describe, find_non_numbers, lookup, only_kind, shown
 from ddpg_jax.config.presets import is_preset, read_preset
-from ddpg_jax.config.schema import TAGS, Config, is_device_env, sections
+from ddpg_jax.config.schema import TAGS, Config, Conflict, is_device_env, sections
 from ddpg_jax.config.wording import overrides_name as name_overrides
 from ddpg_jax.errors import ConfigError, StorageError, printable
 
@@ -138,15 +139,7 @@ def resolve_sources(sources: Sequence[Source], extra_errors: Mapping[str, str] |
         if _depth(source.values) > MAX_DEPTH:
             raise ConfigError(f"{printable(source.name)}: sections and lists are nested deeper than {MAX_DEPTH}")
     merged = compose(source.values for source in sources)
-    problems = dict(extra_errors or {}) | find_non_numbers(merged)
-    config = None
-    try:
-        config = Config.model_validate(merged)
-    except ValidationError as error:
-        for details in error.errors(include_url=False):
-            path, message = describe(details, merged)
-            if message and not any(known.startswith(f"{path}.") for known in problems):
-                problems.setdefault(path, message)
+    config, problems = _validate(merged, dict(extra_errors or {}) | find_non_numbers(merged))
     named_by = _origin(sources, ("env", "id"))
     identifier = lookup(merged, ("env", "id"))
     if named_by is not None and not named_by.trusted and isinstance(identifier, str) and _is_module(identifier):
@@ -156,9 +149,57 @@ def resolve_sources(sources: Sequence[Source], extra_errors: Mapping[str, str] |
     return config
 
 
+def _validate(merged: Mapping[str, Any], problems: dict[str, str]) -> tuple[Config | None, dict[str, str]]:
+    """The configuration, if it is one, and all mistakes, message by path; those that are known already go before."""
+    try:
+        return Config.model_validate(merged), problems
+    except ValidationError as error:
+        found = error.errors(include_url=False)
+    conflicts = _conflicts(found)
+    for details in found:
+        path, message = describe(details, merged)
+        if path and message and not any(known.startswith(f"{path}.") for known in problems):
+            problems.setdefault(path, message)
+    if not conflicts:  # which are looked for in a configuration without other mistakes only
+        try:
+            Config.model_validate(_leave_out(merged, problems))
+        except ValidationError as error:
+            conflicts = _conflicts(error.errors(include_url=False))
+    right = [each for each in conflicts if not any(path in problems for path in (each.path, *each.others))]
+    return None, problems | {each.path: each.message for each in right}
+
+
+def _conflicts(found: Sequence[ErrorDetails]) -> list[Conflict]:
+    return [each for details in found if details["type"] == "conflicts" for each in details["ctx"]["conflicts"]]  # pyright: ignore[reportTypedDictNotRequiredAccess]
+
+
+def _leave_out(merged: Mapping[str, Any], paths: Iterable[str]) -> dict[str, Any]:
+    """The values without those at some paths of keys."""
+    kept = dict(merged)
+    for path in paths:
+        name, _, inner = path.partition(".")
+        table = kept.get(name)
+        if inner and isinstance(table, Mapping):
+            kept[name] = _leave_out(cast("Mapping[str, Any]", table), [inner])
+        else:
+            kept.pop(name, None)
+    return kept
+
+
 def dump_toml(config: Config) -> str:
     """The configuration as TOML, every field; reads back equal."""
-    return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
+    values = config.model_dump(mode="json", exclude_none=True)
+    values["env"]["kwargs"] = _name_none(config.env.kwargs)
+    return tomli_w.dumps(values)
+
+
+def _name_none(value: Any) -> Any:
+    """The arguments of a constructor with a word for None, which TOML does not have."""
+    if isinstance(value, dict):
+        return {name: _name_none(each) for name, each in cast("dict[str, Any]", value).items()}
+    if isinstance(value, list):
+        return [_name_none(each) for each in cast("list[Any]", value)]
+    return "None" if value is None else value
 
 
 def compose(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

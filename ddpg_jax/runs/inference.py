@@ -15,7 +15,7 @@ import numpy as np
 
 from ddpg_jax.agents.algorithms import make_agent
 from ddpg_jax.config.load import read_toml, resolve
-from ddpg_jax.config.schema import Config, is_device_env
+from ddpg_jax.config.schema import Config
 from ddpg_jax.envs.device.rollout import evaluate_greedy
 from ddpg_jax.envs.factory import device_env, evaluation_lanes
 from ddpg_jax.envs.host.make import make_env
@@ -92,7 +92,7 @@ def evaluate(run_dir: str | Path, episodes: int = 100, **overrides: Any) -> Host
 
 def evaluate_run(run: LoadedRun, episodes: int) -> Evaluation:
     """As `evaluate`, for a run that was read already; with the lengths."""
-    if is_device_env(run.config.env.id):
+    if run.config.on_device:
         return _evaluate_on_device(run, episodes)
     with closing(evaluation_lanes(run.config, episodes)) as lanes:
         _check_spec(run, lanes.spec)
@@ -164,7 +164,7 @@ def record_videos(run: LoadedRun, folder: str | Path) -> list[Path]:
       EnvironmentFault: the environment cannot draw itself.
       StorageError: the folder cannot be made.
     """
-    if is_device_env(run.config.env.id):
+    if run.config.on_device:
         raise ConfigError(
             f"env.id={run.config.env.id!r} cannot draw itself: videos are recorded of gymnasium environments only"
         )

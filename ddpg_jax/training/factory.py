@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import ExitStack, closing
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -10,7 +9,6 @@ from typing import TYPE_CHECKING
 import jax
 
 from ddpg_jax.agents.algorithms import make_agent
-from ddpg_jax.config.schema import chosen_loop
 from ddpg_jax.envs.factory import device_env, evaluation_lanes, training_lanes
 from ddpg_jax.envs.host.rollout import evaluate_episodes, jit_policy, jit_value
 from ddpg_jax.errors import ConfigError
@@ -54,11 +52,11 @@ def start(
       begin: what becomes of the fresh learner of a loop at the beginning.
 
     Raises:
-      ConfigError: the replay does not fit into memory, or the loop cannot run the environment.
+      ConfigError: the replay does not fit into memory.
       EnvironmentFault: an environment cannot be made or trained.
       StorageError: the snapshot is not one of this configuration.
     """
-    return _LOOPS[chosen_loop(config)](config, stack, snapshot, wanted, begin)
+    return (_device if config.on_device else _host)(config, stack, snapshot, wanted, begin)
 
 
 def _host(config: Config, stack: ExitStack, snapshot: Snapshot | None, wanted: WantedFn, begin: BeginFn) -> Loop:
@@ -94,12 +92,6 @@ def _device(config: Config, stack: ExitStack, snapshot: Snapshot | None, wanted:
         reports(config, compiled, chunks, before, perf_counter() - began),
         lambda state: Evaluation(*first_lanes(jax.device_get(compiled.evaluate(state, {})), len(seeds))),
     )
-
-
-_LOOPS: dict[str, Callable[[Config, ExitStack, Snapshot | None, WantedFn, BeginFn], Loop]] = {
-    "host": _host,
-    "device": _device,
-}
 
 
 def _check_memory(config: Config, compiled: Compiled) -> None:

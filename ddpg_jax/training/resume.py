@@ -10,8 +10,9 @@ from typing import Any
 from pydantic import ValidationError
 from rich.console import Console
 
-from ddpg_jax.config.diff import Effect, compare
+from ddpg_jax.config.diff import compare
 from ddpg_jax.config.load import dump_toml
+from ddpg_jax.config.marks import Effect
 from ddpg_jax.config.schema import Config
 from ddpg_jax.errors import ConfigError, StorageError
 from ddpg_jax.runs.checkpoints.store import Checkpoint, CheckpointStore
@@ -135,7 +136,7 @@ def _begin(checkpoint: Checkpoint, config: Config, say: Callable[[str], None]) -
         level, earlier = str(facts["level"]), tuple(map(str, facts["changes"]))
         sum(map(float, facts["seconds"].values()), float(facts["updates"]))
         len(Begin(checkpoint).untaken or ())
-        otherwise = other_environment(facts, lone=config.most_devices == 1)
+        otherwise = other_environment(facts, lone=config.max_devices == 1)
     except (KeyError, TypeError, ValueError, AttributeError, ValidationError) as error:
         raise StorageError(f"the checkpoint's description cannot be read: {error}") from error
     changes = compare(before, config)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ddpg_jax.config.schema import chosen_loop
 from ddpg_jax.xla.process import keep_to_one_thread, spread_over_cores
 
 if TYPE_CHECKING:
@@ -21,14 +20,11 @@ def suit_process(config: Config, *, alone: bool) -> None:
     Args:
       config: the run.
       alone: whether this process is for that run only, so that its threads may be what suits it.
-
-    Raises:
-      ConfigError: the loop that is asked for cannot run the environment.
     """
-    algorithm, on_device = config.algorithm, chosen_loop(config) == "device"
+    algorithm, on_device = config.algorithm, config.on_device
     few = len(config.seed_list) <= MOST_SEEDS and getattr(algorithm, "num_critics", 1) <= MOST_CRITICS
     small = algorithm.narrow and algorithm.batch_size <= MOST_ROWS and few
-    if alone and small and not (on_device and config.most_devices > 1):
+    if alone and small and not (on_device and config.max_devices > 1):
         keep_to_one_thread()
     elif on_device:
         spread_over_cores()

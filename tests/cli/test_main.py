@@ -205,6 +205,11 @@ def test_an_option_without_a_value_is_a_mistake(word):
         (["--env.id", "my.envs:Mine-v0"], {"env": {"id": "my.envs:Mine-v0"}}),
         (["--env.kwargs.g", "9.81"], {"env": {"kwargs": {"g": 9.81}}}),
         (["--env.kwargs.render-fps=3"], {"env": {"kwargs": {"render_fps": 3}}}),
+        (
+            ["--env.kwargs.z", "0.8,2.0", "--env.kwargs.t={a = [1]}"],
+            {"env": {"kwargs": {"z": (0.8, 2.0), "t": {"a": [1]}}}},
+        ),
+        (["--env.kwargs.n", "None", "--env.kwargs.b=False"], {"env": {"kwargs": {"n": None, "b": False}}}),
         (["--logging.tensorboard", "false"], {"logging": {"tensorboard": False}}),
     ],
 )
@@ -219,7 +224,7 @@ def test_the_command_line_wins_over_the_file(tmp_path):
 
 
 def test_a_negative_value_is_a_value():
-    with pytest.raises(ConfigError, match=r"exploration\.sigma = -1 \(command line\)"):
+    with pytest.raises(ConfigError, match=r"exploration\.sigma = -1 \(arguments\)"):
         parse_config([], ["--exploration.sigma", "-1"])
 
 

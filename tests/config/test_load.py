@@ -3,6 +3,7 @@
 import math
 import re
 import tomllib
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,9 @@ def test_the_ends_of_a_range_are_inside(section, name, tags, node):
         "actor_weight_decay": 0,
         "seeds": 65536,
         "target_subset": 2,
+        "batch_size": 100_000,
+        "capacity": 64,
+        "data_parallel": 1,
     }  # other rules are narrower
     inside |= {"v_min": -1e6, "v_max": 1e6}
     ends = [form[end] for form in _numbers(node) for end in ("minimum", "maximum") if end in form]
@@ -208,7 +212,7 @@ def test_a_word_that_resembles_none_is_told_what_there_is_unless_that_is_long():
 def test_elements_of_lists_are_checked():
     assert lines_for(message({"algorithm": {"hidden": [64, 0]}}), "algorithm.hidden.1")
     assert lines_for(message({"seeds": [0, -1]}), "seeds.1")
-    assert lines_for(message({"env": {"kwargs": {"g": [1]}}}), "env.kwargs.g")
+    assert lines_for(message({"env": {"kwargs": {"g": [1, math.nan]}}}), "env.kwargs.g")
 
 
 def test_fields_that_contradict_each_other_are_refused():
@@ -284,6 +288,33 @@ def test_all_mistakes_are_reported_at_once():
     ):
         (line,) = lines_for(report, path)
         assert all(part in line for part in wanted)
+
+
+def test_what_the_loop_cannot_do_is_reported_with_all_other_mistakes():
+    values = {"loop": "device", "data_parallel": 2, "env": {"num_envs": 0}, "algorithm": {"gama": 1}, "seeds": "x"}
+    report = message(values, replay={"capacity": 5})
+    assert report.splitlines()[0] == "6 mistakes in the configuration:"
+    for path, *wanted in (
+        ("loop", "= 'device' (my.toml): ", "'Pendulum-v1'", 'set loop to "host"', "jax:pendulum"),
+        ("data_parallel", "= 2 (my.toml): ", "no effect on the host loop"),
+        ("replay.capacity", "= 5 (arguments): ", "algorithm.batch_size=64"),
+    ):
+        (line,) = lines_for(report, path)
+        assert all(part in line for part in wanted)
+    (line,) = lines_for(message({"env": {"id": "jax:pendulum", "workers": 2}}), "env.workers")
+    assert "no effect on env.id='jax:pendulum'" in line
+    assert not lines_for(message({"loop": "device", "env": {"id": 5}}), "loop")  # who knows what was meant
+    with pytest.raises(ValidationError, match=r"data_parallel: has no effect.*replay\.capacity: holds fewer"):
+        Config.model_validate({"data_parallel": 2, "replay": {"capacity": 5}})
+
+
+def test_arguments_of_a_constructor_are_numbers_texts_lists_tables_and_none():
+    given = {"z": (0.8, 2), "t": {"a": [None, {"b": True}]}, "n": "None", "s": "none", "m": None}
+    config = load_config(env={"kwargs": given})
+    wanted = {"z": [0.8, 2], "t": {"a": [None, {"b": True}]}, "n": None, "s": "none", "m": None}
+    assert config.env.kwargs == wanted
+    assert round_trip(config) == config
+    assert lines_for(message({"env": {"kwargs": {"day": date(2026, 1, 1)}}}), "env.kwargs.day")
 
 
 # --- Defaults, files, order.
@@ -365,6 +396,14 @@ def test_a_configuration_is_frozen():
 # --- Any valid configuration.
 
 
+_ARGUMENTS = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(-(2**63) + 1, 2**63 - 1), st.floats(-1e300, 1e300), st.text()),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+"""What a constructor may be given."""
+
+
 def _lists(node: dict[str, Any]) -> st.SearchStrategy[Any]:
     return st.lists(_strategy(node["items"]), min_size=1, max_size=node.get("maxItems", 40), unique=True)
 
@@ -395,7 +434,7 @@ def _strategy(node: dict[str, Any]) -> st.SearchStrategy[Any]:
                 optional={k: _strategy(v) for k, v in node["properties"].items() if k not in node.get("required", [])},
             )
             if "properties" in node
-            else st.dictionaries(st.text(), _strategy(node["additionalProperties"]), max_size=4)
+            else st.dictionaries(st.text(), _ARGUMENTS, max_size=4)
         ),
     }[node["type"]]()
 
@@ -431,6 +470,11 @@ def configs(draw: st.DrawFn) -> Config:
     if exploration.get("kind") == "gaussian_per_env":
         ends = sorted((exploration.get("sigma_min", 0.001), exploration.get("sigma_max", 0.4)))
         exploration |= dict(zip(("sigma_min", "sigma_max"), ends, strict=True))
+    values.setdefault("replay", {})
+    values["replay"]["capacity"] = 2**24 + values["replay"].get("capacity", 0) % 2**52
+    values["env"] = values.get("env", {}) | {"workers": 0}
+    values["data_parallel"] = 1
+    values["loop"] = "host" if values.get("loop") == "host" else "auto"
     if values.get("replay", {}).keys() - {"kind", "capacity"}:
         values["replay"]["kind"] = "prioritized"
     return resolve(values, {}, source="drawn")

@@ -23,9 +23,9 @@ from tiny_run import EPISODE, read_rows, tiny_config
 
 import ddpg_jax as dj
 from ddpg_jax.cli.main import main
-from ddpg_jax.config.diff import EFFECTS, Effect, compare
+from ddpg_jax.config.diff import compare
 from ddpg_jax.config.load import dump_toml, merge
-from ddpg_jax.config.schema import Config, sections
+from ddpg_jax.config.marks import Effect
 from ddpg_jax.errors import ConfigError, EnvironmentFault, Interrupted, StorageError
 from ddpg_jax.runs import filesystem as files
 from ddpg_jax.runs.checkpoints.store import CheckpointStore, digest
@@ -453,18 +453,6 @@ def test_weights_of_another_network_are_refused(clean, tmp_path):
 
 
 # Changed configurations.
-
-
-def test_every_field_has_an_effect():
-    fields = {name for name in Config.model_fields if name not in sections()}
-    fields |= {f"{section}.{name}" for section, models in sections().items() for m in models for name in m.model_fields}
-    assert EFFECTS.keys() == fields
-
-
-def test_the_effects_name_each_field_once():
-    from ddpg_jax.config import diff as changes
-
-    assert len([path for paths in changes._FIELDS.values() for path in paths.split()]) == len(EFFECTS)
 
 
 STRUCTURAL = {

@@ -13,7 +13,6 @@ from rich.console import Console
 
 from ddpg_jax.config.diff import compare
 from ddpg_jax.config.load import dump_toml
-from ddpg_jax.config.schema import chosen_loop
 from ddpg_jax.envs.factory import device_env
 from ddpg_jax.errors import ConfigError, EnvironmentFault
 from ddpg_jax.runs.checkpoints.store import CheckpointStore
@@ -109,7 +108,7 @@ def resume_sweep(run_dir: str | Path, console: Console | None = None) -> SweepRu
 def _environments(sweep: Sweep) -> list[DeviceEnv]:
     """Of each group, after the devices were made that they are compiled for."""
     for group in sweep.groups:
-        if chosen_loop(group.config) != "device":
+        if not group.config.on_device:
             raise ConfigError(
                 f"a sweep runs environments written in JAX, as jax:pendulum; env.id={group.config.env.id!r} is not one"
             )
