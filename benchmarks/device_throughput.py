@@ -162,7 +162,7 @@ def device(entry: Entry) -> Racer:
     from ddpg_jax.envs.device.backends import make_device_env
     from ddpg_jax.rng import run_keys
     from ddpg_jax.training.device.compile import compile_program, lane_mesh
-    from ddpg_jax.xla.tuning import suit_process
+    from ddpg_jax.xla.tuning import configure_process
 
     config = load_config(
         seeds=entry.seeds,
@@ -180,13 +180,13 @@ def device(entry: Entry) -> Racer:
         replay={"capacity": entry.capacity},
         evaluation={"every": 0},
     )
-    suit_process(config, alone=True)  # as the program does
+    configure_process(config, tune_process=True)  # as the program does
     env, keys = make_device_env(config.env.id, None, {}), run_keys(config.seed_list)
     began = time.perf_counter()
     compiled = compile_program(config, env, keys, {}, lane_mesh(len(keys)))
     seconds = time.perf_counter() - began
     memory = Memory()
-    keys = compiled.place(keys)
+    keys = compiled.shard(keys)
     lane, clock, done, updates = compiled.init(keys, {}), compiled.clock(), 0, 0
     if entry.full:
         length = jax.device_put(np.int32(entry.capacity), clock.position.length.sharding)

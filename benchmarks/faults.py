@@ -29,7 +29,7 @@ from rich.console import Console
 
 import ddpg_jax as dj
 from ddpg_jax.agents.algorithms import make_agent
-from ddpg_jax.envs.factory import training_lanes
+from ddpg_jax.envs.factory import make_training_envs
 from ddpg_jax.replay.factory import make_ring
 from ddpg_jax.replay.host.ring import row_dtype
 from ddpg_jax.rng import run_keys
@@ -38,7 +38,7 @@ from ddpg_jax.runs.checkpoints.store import Checkpoint, CheckpointStore
 from ddpg_jax.runs.pytrees import to_host
 from ddpg_jax.training.host.loop import host_loop
 from ddpg_jax.types import EnvSpec
-from ddpg_jax.xla.tuning import suit_process
+from ddpg_jax.xla.tuning import configure_process
 
 ROWS, NEW = 1_000_000, 10_000
 HALF_CHEETAH = EnvSpec((17,), "float32", (-1.0,) * 6, (1.0,) * 6)
@@ -71,7 +71,7 @@ def checkpoints(rounds: int) -> dict[str, Any]:
 def checks(rounds: int) -> dict[str, float]:
     """Microseconds of the checks of a step, and of an iteration of the host loop."""
     config = dj.load_config(seeds=5, total_steps=500 + 1000 * (rounds + 1), evaluation={"every": 0})
-    lanes = training_lanes(config)
+    lanes = make_training_envs(config)
     loop = host_loop(config, make_agent(config, lanes.spec), lanes, make_ring(config, lanes.spec))
     next(loop)
     iterations, checked = np.empty((2, rounds))
@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/faults_2cores.json"))
     options = parser.parse_args()
-    suit_process(dj.load_config(), alone=True)  # as the program does
+    configure_process(dj.load_config(), tune_process=True)  # as the program does
     results: dict[str, Any] = {
         "checkpoint": checkpoints(min(5, options.rounds)),
         "checks": checks(options.rounds),

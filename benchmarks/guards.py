@@ -31,7 +31,7 @@ from variants import contender
 
 import ddpg_jax as dj
 from ddpg_jax.agents import policy_gradient
-from ddpg_jax.xla.tuning import suit_process
+from ddpg_jax.xla.tuning import configure_process
 
 ALGORITHMS = {"ddpg": 1, "td3": 2}
 """With the updates of a call."""
@@ -83,7 +83,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.one_core:  # before jax counts the cores, which it does with its first array
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    suit_process(dj.load_config(algorithm={"hidden": [max(options.widths)]}), alone=True)
+    configure_process(dj.load_config(algorithm={"hidden": [max(options.widths)]}), tune_process=True)
     results = {width: {name: measured(width, name, options.rounds) for name in ALGORITHMS} for width in options.widths}
     table = Table("update", "without, us", "with guards, us", "ratio", f"at most {LIMIT}")
     for width, each in results.items():

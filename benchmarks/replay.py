@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from contenders import load, record
 
-from ddpg_jax.xla.process import keep_to_one_thread
+from ddpg_jax.xla.process import limit_to_one_thread
 
 BATCH, ALPHA, BETA, EPSILON = 256, 0.6, 0.4, 1e-6
 CAPACITIES = (10**4, 10**5, 10**6)
@@ -44,7 +44,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.out and not options.out.parent.is_dir():
         parser.error(f"--out: there is no folder {options.out.parent}")
-    keep_to_one_thread()  # as the program does for one seed of narrow networks
+    limit_to_one_thread()  # as the program does for one seed of narrow networks
     before = load()
     facts = {"host": host(options.rounds, options.capacity), "device": device(options.rounds), "asked": ASKED}
     facts = {**record(sys.argv, ("cpprb",)), "load": [before, load()], **facts}

@@ -154,11 +154,11 @@ def ours(case: Case) -> Racer:
 
     from ddpg_jax.agents.algorithms import make_agent
     from ddpg_jax.config.load import load_config
-    from ddpg_jax.envs.factory import training_lanes
+    from ddpg_jax.envs.factory import make_training_envs
     from ddpg_jax.replay.host.ring import Ring
     from ddpg_jax.training.host import loop as host
     from ddpg_jax.training.host import transfer as transport
-    from ddpg_jax.xla.tuning import suit_process
+    from ddpg_jax.xla.tuning import configure_process
 
     config = load_config(
         seeds=case.seeds,
@@ -174,8 +174,8 @@ def ours(case: Case) -> Racer:
         evaluation={"every": 0},
         logging={"every": case.steps},
     )
-    suit_process(config, alone=True)  # as the program does
-    lanes = training_lanes(config)
+    configure_process(config, tune_process=True)  # as the program does
+    lanes = make_training_envs(config)
     agent = make_agent(config, lanes.spec)
     ring = Ring(lanes.spec, config.seed_list, num_envs=1, capacity=100_000, n_step=1, gamma=0.99)
     reports = host.host_loop(config, agent, lanes, ring)
@@ -189,7 +189,7 @@ def ours(case: Case) -> Racer:
         keys = jax.vmap(jax.random.key)(np.arange(case.seeds))
         state = jax.jit(jax.vmap(agent.init))(keys)
         act_state = jax.vmap(lambda _: agent.init_act(1))(np.arange(case.seeds))
-        way = transport.transport_of(ring, narrow=config.algorithm.narrow)
+        way = transport.batch_transfer(ring, narrow=config.algorithm.narrow)
         act, update = host.jit_act(agent), host.jit_update(agent, way.unpack)
         words = np.zeros((case.seeds, 1, 2), np.uint32)
         obs, first = lanes.reset(), np.zeros((case.seeds, 1), bool)
@@ -199,7 +199,7 @@ def ours(case: Case) -> Racer:
 
         def replay() -> Any:
             ring.add(obs, action, step)
-            return way.take(ring.draw(1, case.batch, next(calls)))
+            return way.pack(ring.draw(1, case.batch, next(calls)))
 
         def one_update() -> None:
             nonlocal state
@@ -209,7 +209,7 @@ def ours(case: Case) -> Racer:
         packed = replay()
         micro = {
             "act": timed(
-                lambda: np.asarray(act(transport.acting(state), act_state, transport.pack_seen(obs, first), words)[0])
+                lambda: np.asarray(act(transport.acting(state), act_state, transport.pack_obs(obs, first), words)[0])
             ),
             "environment": timed(lambda: lanes.step(action)),
             "replay": timed(replay),

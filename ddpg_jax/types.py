@@ -254,8 +254,8 @@ class Snapshot(NamedTuple):
       stop_row: the one after the last.
       read_rows: `(first, stop) -> rows` by name, leaves `[stop - first, ...]`.
       seconds: spent so far, by phase.
-      untaken: the rows of the report here, which the loop makes again, as whoever heard it failed; None: no report is
-        to be made again.
+      unrecorded: the rows of the report here, which the loop yields again because recording it failed; None: there is
+        no such report.
     """
 
     arrays: Mapping[str, HostArray]
@@ -263,7 +263,7 @@ class Snapshot(NamedTuple):
     stop_row: int
     read_rows: Callable[[int, int], Mapping[str, HostArray]]
     seconds: dict[str, float]
-    untaken: list[Row] | None = None
+    unrecorded: list[Row] | None = None
 
 
 def acting(state: TrainState) -> TrainState:

@@ -490,7 +490,7 @@ MUTANTS = (
         "except ZeroDivisionError as error:\n            self._failures",
         RESUME,
     ),
-    Mutant("saver: too many failures end the run", SAVER, "if self._failures >= MOST_FAILURES:", "if False:", RESUME),
+    Mutant("saver: too many failures end the run", SAVER, "if self._failures >= MAX_FAILURES:", "if False:", RESUME),
     Mutant("saver: it waits longer and longer", SAVER, "* 2 ** (self._failures - 1)", "", RESUME),
     Mutant(
         "saver: the last save is tried again",
@@ -607,7 +607,7 @@ MUTANTS = (
     Mutant(
         "process: many critics have all threads",
         "loops/process.py",
-        ' and getattr(algorithm, "num_critics", 1) <= MOST_CRITICS',
+        ' and getattr(algorithm, "num_critics", 1) <= MAX_CRITICS',
         "",
         "tests/loops/test_process.py",
     ),
@@ -628,8 +628,8 @@ MUTANTS = (
     Mutant(
         "process: it is the program's alone",
         "training.py",
-        "    own_process: bool = False,\n",
-        "    own_process: bool = True,\n",
+        "    tune_process: bool = False,\n",
+        "    tune_process: bool = True,\n",
         f"{RESUME} -k alone",
     ),
     Mutant(
@@ -784,7 +784,7 @@ MUTANTS = (
     Mutant(
         "again: as many devices as before (slow)",
         "loops/process.py",
-        "    elif on_device:\n        spread_over_cores()",
+        "    elif on_device:\n        make_core_devices()",
         "    elif on_device:\n        pass",
         f"{RESUME} -k devices",
     ),

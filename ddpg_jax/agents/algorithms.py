@@ -44,9 +44,9 @@ def ddpg(config: Config, spec: EnvSpec) -> Agent:
         exploration=make_exploration(config, spec),
         optimizers=make_optimizers(config),
         normalizer=make_normalizer(config, spec),
-        follow=polyak(algorithm.tau),
+        update_targets=polyak(algorithm.tau),
         max_rejected=algorithm.max_rejected,
-        numbers=_numbers(config),
+        hyperparams=_traced_hyperparams(config),
     )
 
 
@@ -60,11 +60,11 @@ def td3(config: Config, spec: EnvSpec) -> Agent:
         exploration=make_exploration(config, spec),
         optimizers=make_optimizers(config),
         normalizer=make_normalizer(config, spec),
-        follow=polyak(algorithm.tau),
+        update_targets=polyak(algorithm.tau),
         next_action=smoothed(algorithm.target_noise, algorithm.target_noise_clip),
         policy_delay=algorithm.policy_delay,
         max_rejected=algorithm.max_rejected,
-        numbers=_numbers(config),
+        hyperparams=_traced_hyperparams(config),
     )
 
 
@@ -78,16 +78,16 @@ def d4pg(config: Config, spec: EnvSpec) -> Agent:
         exploration=make_exploration(config, spec),
         optimizers=make_optimizers(config),
         normalizer=make_normalizer(config, spec),
-        follow=polyak(algorithm.tau),
+        update_targets=polyak(algorithm.tau),
         max_rejected=algorithm.max_rejected,
-        numbers=_numbers(config),
+        hyperparams=_traced_hyperparams(config),
     )
 
 
 def fasttd3(config: Config, spec: EnvSpec) -> Agent:
     """FastTD3: two categorical critics, no target actor, target critics that follow every step (arXiv:2505.22642)."""
     algorithm = cast("FastTD3Config", config.algorithm)
-    final = modules.normal_law(algorithm.actor_final_deviation)
+    final = modules.normal_init(algorithm.actor_final_deviation)
     actor, critic = make_networks(config, spec, outputs=algorithm.num_atoms, actor_final=final)
     atoms = jnp.linspace(algorithm.v_min, algorithm.v_max, algorithm.num_atoms)
     return policy_gradient(
@@ -96,16 +96,16 @@ def fasttd3(config: Config, spec: EnvSpec) -> Agent:
         exploration=make_exploration(config, spec),
         optimizers=make_optimizers(config),
         normalizer=make_normalizer(config, spec),
-        follow_critic=polyak_critic(algorithm.tau),
+        update_target_critic=polyak_critic(algorithm.tau),
         next_policy=with_online,
         next_action=smoothed(algorithm.target_noise, algorithm.target_noise_clip),
         policy_delay=algorithm.policy_delay,
         max_rejected=algorithm.max_rejected,
-        numbers=_numbers(config),
+        hyperparams=_traced_hyperparams(config),
     )
 
 
-def _numbers(config: Config) -> tuple[Any, ...]:
+def _traced_hyperparams(config: Config) -> tuple[Any, ...]:
     """The numbers by which steps are made: finite in a configuration that was checked, but they may be traced."""
     values = [getattr(config.algorithm, field) for field in traced_fields(type(config.algorithm))]
     return tuple(value for value in values if value is not None)

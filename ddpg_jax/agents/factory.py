@@ -13,7 +13,7 @@ import optax
 from ddpg_jax.agents import exploration as explorations
 from ddpg_jax.agents import modules, networks, noise
 from ddpg_jax.agents import normalizers as normalize
-from ddpg_jax.agents.optimizers import Held, held, held_adam
+from ddpg_jax.agents.optimizers import Skippable, skippable, skippable_adam
 from ddpg_jax.agents.slots import Exploration, Network, Noise, Normalizer
 from ddpg_jax.types import Array, EnvSpec, Params
 
@@ -80,15 +80,15 @@ _SCALES: dict[str, Callable[[ScheduledConfig, float], noise.ScaleFn]] = {
 
 
 def make_networks(
-    config: Config, spec: EnvSpec, outputs: int = 1, actor_final: modules.Law | None = None
+    config: Config, spec: EnvSpec, outputs: int = 1, actor_final: modules.LayerInit | None = None
 ) -> tuple[Network, Network]:
     """Actor and critic; `actor_final` overrides how the actor's last layer is drawn."""
     algorithm = config.algorithm
-    shape = modules.Shape(
+    shape = modules.Architecture(
         algorithm.hidden,
         algorithm.activation,
         algorithm.initializer,
-        None if algorithm.final_scale is None else modules.uniform_law(algorithm.final_scale),
+        None if algorithm.final_scale is None else modules.uniform_init(algorithm.final_scale),
         config.precision,
         algorithm.normalization,
         algorithm.architecture,
@@ -115,7 +115,7 @@ def make_optimizers(config: Config) -> Params:
     )
 
 
-def _adam(config: LearnerConfig, rate: float, decay: float, steps: int) -> Held:
+def _adam(config: LearnerConfig, rate: float, decay: float, steps: int) -> Skippable:
     """Adam with the gradient clipped by its global norm first, weight decay, and the rate's schedule over `steps`.
 
     Narrow networks are updated as one vector, which saves a tenth of an update at 64-64; wide ones leaf by leaf, as the
@@ -124,14 +124,14 @@ def _adam(config: LearnerConfig, rate: float, decay: float, steps: int) -> Held:
     join = optax.flatten if config.narrow else lambda optimizer: optimizer
     clip = optax.identity() if config.max_grad_norm is None else optax.clip_by_global_norm(config.max_grad_norm)
     decayed = optax.add_decayed_weights(decay)
-    scaled = held(optax.scale_by_learning_rate(_scheduled(config, rate, max(1, steps))))
+    scaled = skippable(optax.scale_by_learning_rate(_scheduled(config, rate, max(1, steps))))
     chain = {
-        "none": (held_adam(), scaled),
-        "l2": (decayed, held_adam(), scaled),
-        "decoupled": (held_adam(), decayed, scaled),
+        "none": (skippable_adam(), scaled),
+        "l2": (decayed, skippable_adam(), scaled),
+        "decoupled": (skippable_adam(), decayed, scaled),
     }[config.weight_decay]
     whole = join(optax.chain(clip, *chain))
-    return Held(whole.init, whole.update)  # as each of its parts that has a state is
+    return Skippable(whole.init, whole.update)  # as each of its parts that has a state is
 
 
 def _scheduled(config: LearnerConfig, rate: float, steps: int) -> Any:

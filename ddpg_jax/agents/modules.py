@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from ddpg_jax.agents.precision import bfloat16_dot_general
-from ddpg_jax.agents.slots import Network, Trace
+from ddpg_jax.agents.slots import LearnAux, Network
 from ddpg_jax.types import BATCH, Array, Tree
 from ddpg_jax.xla.dot import FEW_OUTPUTS, transposed_dot_general
 
@@ -18,7 +18,7 @@ Initializer: TypeAlias = Literal["fan_in", "lecun_normal"]
 Activation: TypeAlias = Literal["relu", "elu", "tanh", "silu"]
 Precision: TypeAlias = Literal["float32", "bfloat16"]
 Normalization: TypeAlias = Literal["none", "layer", "batch"]
-Architecture: TypeAlias = Literal["mlp", "simba"]
+ArchitectureName: TypeAlias = Literal["mlp", "simba"]
 
 _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": nn.relu,
@@ -40,7 +40,7 @@ def symmetric_uniform(limit: float) -> Callable[..., Array]:
 _PRODUCTS: dict[str, Callable[..., Array]] = {"float32": jax.lax.dot_general, "bfloat16": bfloat16_dot_general}
 
 
-class Law(NamedTuple):
+class LayerInit(NamedTuple):
     """How a dense layer is drawn.
 
     Attributes:
@@ -52,23 +52,23 @@ class Law(NamedTuple):
     bias: Callable[..., Array]
 
 
-def uniform_law(limit: float) -> Law:
+def uniform_init(limit: float) -> LayerInit:
     """Weights and biases from U(−limit, limit)."""
-    return Law(symmetric_uniform(limit), symmetric_uniform(limit))
+    return LayerInit(symmetric_uniform(limit), symmetric_uniform(limit))
 
 
-def normal_law(deviation: float) -> Law:
+def normal_init(deviation: float) -> LayerInit:
     """Weights from N(0, deviation²), biases 0."""
-    return Law(nn.initializers.normal(deviation), nn.initializers.zeros)
+    return LayerInit(nn.initializers.normal(deviation), nn.initializers.zeros)
 
 
-_LAWS: dict[str, Callable[[int], Law]] = {
-    "fan_in": lambda fan_in: uniform_law(fan_in**-0.5),
-    "lecun_normal": lambda fan_in: Law(nn.initializers.lecun_normal(), nn.initializers.zeros),
+_LAYER_INITS: dict[str, Callable[[int], LayerInit]] = {
+    "fan_in": lambda fan_in: uniform_init(fan_in**-0.5),
+    "lecun_normal": lambda fan_in: LayerInit(nn.initializers.lecun_normal(), nn.initializers.zeros),
 }
 
 
-class Shape(NamedTuple):
+class Architecture(NamedTuple):
     """What a network is made of, its inputs and outputs aside.
 
     Attributes:
@@ -76,33 +76,35 @@ class Shape(NamedTuple):
       activation: of the hidden layers.
       initializer: of the hidden layers, and of the last where `final` is None. "fan_in" is U(±1/sqrt(fan_in)) for
         weights and biases (Lillicrap et al., section 7); "lecun_normal" is that of flax, with zero biases.
-      final: how the last layer is drawn; `uniform_law(3e-3)` in Lillicrap et al.
+      final: how the last layer is drawn; `uniform_init(3e-3)` in Lillicrap et al.
       precision: of the factors of the hidden layers' matrix products; all else is float32, the last layer included: it
         costs little, and actions and predicted returns are not rounded.
       normalization: between a hidden layer's product and its activation: "layer" (Ba et al., arXiv:1607.06450), or
         "batch" as in Lillicrap et al., section 3: of the observation too, and in a critic only where no action has
         entered.
-      architecture: "mlp", or "simba": pre-normalised residual blocks (Lee et al., arXiv:2410.09754).
+      kind: "mlp", or "simba": pre-normalised residual blocks (Lee et al., arXiv:2410.09754).
     """
 
     hidden: tuple[int, ...]
     activation: Activation = "relu"
     initializer: Initializer = "fan_in"
-    final: Law | None = None
+    final: LayerInit | None = None
     precision: Precision = "float32"
     normalization: Normalization = "none"
-    architecture: Architecture = "mlp"
+    kind: ArchitectureName = "mlp"
 
     def dense(self, size: int, fan_in: int) -> nn.Dense:
         """A hidden layer."""
-        law = _LAWS[self.initializer](fan_in)
-        return nn.Dense(size, kernel_init=law.kernel, bias_init=law.bias, dot_general=_PRODUCTS[self.precision])
+        layer_init = _LAYER_INITS[self.initializer](fan_in)
+        return nn.Dense(
+            size, kernel_init=layer_init.kernel, bias_init=layer_init.bias, dot_general=_PRODUCTS[self.precision]
+        )
 
     def last(self, size: int, fan_in: int) -> nn.Dense:
         """The last layer."""
-        law = self.final or _LAWS[self.initializer](fan_in)
+        layer_init = self.final or _LAYER_INITS[self.initializer](fan_in)
         product = transposed_dot_general if size < FEW_OUTPUTS else jax.lax.dot_general
-        return nn.Dense(size, kernel_init=law.kernel, bias_init=law.bias, dot_general=product)
+        return nn.Dense(size, kernel_init=layer_init.kernel, bias_init=layer_init.bias, dot_general=product)
 
 
 NormFn: TypeAlias = Callable[[Array, bool], Array]
@@ -141,38 +143,38 @@ _NORMS = {
 class _MLP(nn.Module):
     """Dense layers; `late`, if any, is concatenated to the input of hidden layer `late_layer`."""
 
-    shape: Shape
+    architecture: Architecture
     outputs: int
     late_layer: int = 0
 
     @nn.compact
     def __call__(self, x: Array, late: Array | None = None, learning: bool = False) -> tuple[Array, Array]:
-        norms, active = _NORMS[self.shape.normalization], list[Array]()
+        norms, active = _NORMS[self.architecture.normalization], list[Array]()
         norm, x = norms.before, norms.observed(x, learning)
-        for i, width in enumerate(self.shape.hidden):
+        for i, width in enumerate(self.architecture.hidden):
             if late is not None and i == self.late_layer:
                 x, norm = jnp.concatenate([x, late]), norms.after
-            x = norm(self.shape.dense(width, x.shape[-1])(x), learning)
-            x = _ACTIVATIONS[self.shape.activation](x)
+            x = norm(self.architecture.dense(width, x.shape[-1])(x), learning)
+            x = _ACTIVATIONS[self.architecture.activation](x)
             active.append(x)
-        return self.shape.last(self.outputs, x.shape[-1])(x), _answering(active)
+        return self.architecture.last(self.outputs, x.shape[-1])(x), _answering(active)
 
 
 class _SimBa(nn.Module):
     """A linear embedding, residual blocks of LayerNorm, four times the width and back, and a last LayerNorm."""
 
-    shape: Shape
+    architecture: Architecture
     outputs: int
 
     @nn.compact
     def __call__(self, x: Array, late: Array | None = None, learning: bool = False) -> tuple[Array, Array]:
-        width, active = self.shape.hidden[0], list[Array]()
-        x = self.shape.dense(width, x.shape[-1])(x if late is None else jnp.concatenate([x, late]))
-        for _ in self.shape.hidden:
-            wide = self.shape.dense(4 * width, width)(nn.LayerNorm()(x))
-            active.append(_ACTIVATIONS[self.shape.activation](wide))
-            x = x + self.shape.dense(width, 4 * width)(active[-1])
-        return self.shape.last(self.outputs, width)(nn.LayerNorm()(x)), _answering(active)
+        width, active = self.architecture.hidden[0], list[Array]()
+        x = self.architecture.dense(width, x.shape[-1])(x if late is None else jnp.concatenate([x, late]))
+        for _ in self.architecture.hidden:
+            wide = self.architecture.dense(4 * width, width)(nn.LayerNorm()(x))
+            active.append(_ACTIVATIONS[self.architecture.activation](wide))
+            x = x + self.architecture.dense(width, 4 * width)(active[-1])
+        return self.architecture.last(self.outputs, width)(nn.LayerNorm()(x)), _answering(active)
 
 
 def _answering(layers: list[Array]) -> Array:
@@ -180,11 +182,11 @@ def _answering(layers: list[Array]) -> Array:
     return jnp.concatenate(layers) != 0
 
 
-def make_module(shape: Shape, outputs: int, late_layer: int = 0) -> nn.Module:
+def make_module(architecture: Architecture, outputs: int, late_layer: int = 0) -> nn.Module:
     """The module that a shape describes; `late_layer` is the hidden layer that a second input enters."""
-    if shape.architecture == "simba":
-        return _SimBa(shape, outputs)
-    return _MLP(shape, outputs, late_layer)
+    if architecture.kind == "simba":
+        return _SimBa(architecture, outputs)
+    return _MLP(architecture, outputs, late_layer)
 
 
 def make_network(module: nn.Module, sizes: tuple[int, ...], last: Callable[[Array], Array]) -> Network:
@@ -209,9 +211,9 @@ def make_network(module: nn.Module, sizes: tuple[int, ...], last: Callable[[Arra
         output: Any = module.apply(joined(params, moments), *inputs)
         return last(output[0])
 
-    def learn(params: Tree, moments: Tree, *inputs: Array) -> tuple[Array, Trace]:
+    def learn(params: Tree, moments: Tree, *inputs: Array) -> tuple[Array, LearnAux]:
         outputs: Any = module.apply(joined(params, moments), *inputs, learning=True, mutable=["batch_stats"])
         (output, active), changed = outputs
-        return last(output), Trace(changed.get("batch_stats", ()), active)
+        return last(output), LearnAux(changed.get("batch_stats", ()), active)
 
     return Network(init, moments, apply, learn)

@@ -11,8 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ddpg_jax.agents.modules import Shape, make_module, make_network
-from ddpg_jax.agents.slots import Network, Trace
+from ddpg_jax.agents.modules import Architecture, make_module, make_network
+from ddpg_jax.agents.slots import LearnAux, Network
 from ddpg_jax.types import Array, Tree
 
 
@@ -22,7 +22,7 @@ def stateless(init: Callable[[Array], Tree], apply: Callable[..., Any]) -> Netwo
         init=init,
         moments=lambda: (),
         apply=lambda params, moments, *inputs: apply(params, *inputs),
-        learn=lambda params, moments, *inputs: (apply(params, *inputs), Trace((), jnp.ones(1, bool))),
+        learn=lambda params, moments, *inputs: (apply(params, *inputs), LearnAux((), jnp.ones(1, bool))),
     )
 
 
@@ -31,27 +31,29 @@ def identity() -> Network:
     return stateless(lambda key: (), lambda params, obs: obs)
 
 
-def mlp_actor(obs_size: int, action_size: int, shape: Shape) -> Network:
+def mlp_actor(obs_size: int, action_size: int, architecture: Architecture) -> Network:
     """A deterministic policy, mu(s) = tanh(network(s)).
 
     Args:
       obs_size: O, size of the encoded observation `[O]`.
       action_size: A.
-      shape: of the network.
+      architecture: of the network.
 
     Returns:
       A network `(obs [O]) -> action [A]` in [-1, 1].
     """
-    return make_network(make_module(shape, action_size), (obs_size,), jnp.tanh)
+    return make_network(make_module(architecture, action_size), (obs_size,), jnp.tanh)
 
 
-def mlp_critic(obs_size: int, action_size: int, shape: Shape, *, action_layer: int = 0, outputs: int = 1) -> Network:
+def mlp_critic(
+    obs_size: int, action_size: int, architecture: Architecture, *, action_layer: int = 0, outputs: int = 1
+) -> Network:
     """An action-value network Q(s, a).
 
     Args:
       obs_size: O, size of the encoded observation `[O]`.
       action_size: A.
-      shape: of the network.
+      architecture: of the network.
       action_layer: the hidden layer that the action enters: 0 with the observation, 1 the second (Lillicrap et al.).
       outputs: Z, 1 for a scalar critic.
 
@@ -61,9 +63,11 @@ def mlp_critic(obs_size: int, action_size: int, shape: Shape, *, action_layer: i
     Raises:
       ValueError: `action_layer` is not a hidden layer.
     """
-    if not 0 <= action_layer < len(shape.hidden):
-        raise ValueError(f"action_layer={action_layer} is not one of the {len(shape.hidden)} hidden layers, from 0")
-    return make_network(make_module(shape, outputs, action_layer), (obs_size, action_size), lambda x: x)
+    if not 0 <= action_layer < len(architecture.hidden):
+        raise ValueError(
+            f"action_layer={action_layer} is not one of the {len(architecture.hidden)} hidden layers, from 0"
+        )
+    return make_network(make_module(architecture, outputs, action_layer), (obs_size, action_size), lambda x: x)
 
 
 def ensemble(network: Network, size: int) -> Network:
@@ -81,12 +85,12 @@ def ensemble(network: Network, size: int) -> Network:
         return jax.vmap(network.init)(jax.random.split(key, size))
 
     def moments() -> Tree:
-        return jax.tree.map(lambda x: jnp.broadcast_to(x, (size, *x.shape)), network.moments())
+        return jax.tree.map(lambda x: jnp.broadcast_to(x, (size, *x.architecture)), network.moments())
 
     def apply(params: Tree, moments: Tree, *inputs: Array) -> Array:
         return jax.vmap(lambda p, m: network.apply(p, m, *inputs))(params, moments)
 
-    def learn(params: Tree, moments: Tree, *inputs: Array) -> tuple[Array, Trace]:
+    def learn(params: Tree, moments: Tree, *inputs: Array) -> tuple[Array, LearnAux]:
         return jax.vmap(lambda p, m: network.learn(p, m, *inputs))(params, moments)
 
     return Network(init, moments, apply, learn)

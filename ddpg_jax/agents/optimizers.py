@@ -1,8 +1,8 @@
-"""Optimisers whose state stays as it was where a step is not applied, and Adam as one of them.
+"""Optimisers that can skip a step: their state stays as it was where the step is not accepted. Adam is one of them.
 
-Whoever rejects a step can select the old state after any optimiser, as `held` does. But then the step is computed from
-moments that are not those kept, and a compiler that has fused both must copy the old ones first. `held_adam` computes
-the step from the moments that are kept, and no moments are copied.
+Any optimiser becomes one by selecting the old state afterwards (`skippable`). But then its step is computed from moments
+that may be thrown away, and a compiler that fuses both must copy the old moments first. `skippable_adam` computes the
+step from the moments that are kept, so none are copied.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ import optax
 from ddpg_jax.types import Array, Tree
 
 
-class Held(optax.GradientTransformationExtraArgs):
-    """An optimiser whose `update` takes `applied`, a bool `[]`, and returns its state as it was where that is false."""
+class Skippable(optax.GradientTransformationExtraArgs):
+    """An optimiser whose `update` takes `accept`, a bool `[]`, and returns its state unchanged where that is false."""
 
 
-def held(optimizer: optax.GradientTransformation) -> Held:
+def skippable(optimizer: optax.GradientTransformation) -> Skippable:
     """Any optimiser as one that is held; one that is already stays itself."""
-    if isinstance(optimizer, Held):
+    if isinstance(optimizer, Skippable):
         return optimizer
     inner = optax.with_extra_args_support(optimizer)
 
     def update(
-        updates: Tree, state: Tree, params: Tree = None, *, applied: Array | bool = True, **others: Any
+        updates: Tree, state: Tree, params: Tree = None, *, accept: Array | bool = True, **others: Any
     ) -> tuple[Tree, Tree]:
-        step, new = inner.update(updates, state, params, applied=applied, **others)
-        return step, select(applied, new, state)
+        step, new = inner.update(updates, state, params, accept=accept, **others)
+        return step, select(accept, new, state)
 
-    return Held(inner.init, update)
+    return Skippable(inner.init, update)
 
 
-def held_adam(b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> Held:
+def skippable_adam(b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> Skippable:
     """`optax.scale_by_adam`, held: where a step is applied, it and the state are optax's.
 
     References:
@@ -44,17 +44,17 @@ def held_adam(b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> Held:
     init = optax.scale_by_adam(b1, b2, eps).init
 
     def update(
-        updates: Tree, state: Any, params: Tree = None, *, applied: Array | bool = True, **others: Any
+        updates: Tree, state: Any, params: Tree = None, *, accept: Array | bool = True, **others: Any
     ) -> tuple[Tree, Any]:
         del params, others
-        count = select(applied, optax.safe_increment(state.count), state.count)
-        mu = select(applied, optax.tree.update_moment(updates, state.mu, b1, 1), state.mu)
-        nu = select(applied, optax.tree.update_moment(updates, state.nu, b2, 2), state.nu)
+        count = select(accept, optax.safe_increment(state.count), state.count)
+        mu = select(accept, optax.tree.update_moment(updates, state.mu, b1, 1), state.mu)
+        nu = select(accept, optax.tree.update_moment(updates, state.nu, b2, 2), state.nu)
         mean, square = optax.tree.bias_correction(mu, b1, count), optax.tree.bias_correction(nu, b2, count)
         step = jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + eps), mean, square)
         return step, state._replace(count=count, mu=mu, nu=nu)
 
-    return Held(init, update)
+    return Skippable(init, update)
 
 
 def select(which: Array | bool, one: Tree, other: Tree) -> Tree:

@@ -9,7 +9,7 @@ The nesting of an update call, d = policy_delay:
     scan over rounds [U/d]:
         scan over batches [d]:
             critic step                      one gradient step of critic and encoder
-            targets follow                   where `follow_critic` says so
+            targets follow                   where `update_target_critic` says so
         actor step                           on the last batch of the round, with the new critic
         targets follow
 
@@ -18,8 +18,8 @@ and only the random counter goes on. Where the critic's step on a batch is rejec
 `max_rejected` in a row a seed is frozen: nothing is applied to it any more. All this is selection inside the program,
 so a seed that diverges takes part in every call and changes no bit of another.
 
-The components of a step are not looked at, which would cost half an update (docs/design.md). So an optimiser must lead
-from a finite norm to a finite step, as those of `parts` do where their numbers are finite; `numbers` sees to that.
+The components of a step are not looked at, which would cost half an update. So an optimiser must turn a gradient of
+finite norm into a finite step, as those of `factory` do while their own numbers are finite: `hyperparams` are checked.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ import numpy as np
 import optax
 
 from ddpg_jax.agents import normalizers as normalize
-from ddpg_jax.agents.diagnostics import all_finite, distance, harmless, silent
-from ddpg_jax.agents.optimizers import Held, held, select
+from ddpg_jax.agents.diagnostics import all_finite, dead_fraction, relative_distance, zero_if_overflowing
+from ddpg_jax.agents.optimizers import Skippable, select, skippable
 from ddpg_jax.agents.slots import (
     ActionFn,
     AugmentFn,
     CriticHead,
     Exploration,
-    FollowFn,
+    LearnAux,
     Network,
     Normalizer,
     SelectFn,
-    Trace,
+    TargetUpdateFn,
 )
-from ddpg_jax.agents.targets import follow_not, greedy, unchanged, with_target
+from ddpg_jax.agents.targets import greedy, keep_targets, unchanged, with_target
 from ddpg_jax.rng import stream_key
 from ddpg_jax.types import BATCH, ActFn, Agent, Array, Batch, Metrics, Params, Stats, TrainState, Transition, Tree
 from ddpg_jax.xla.norm import global_norm
@@ -61,8 +61,8 @@ def policy_gradient(
     head: CriticHead,
     exploration: Exploration,
     optimizers: Params,
-    follow: FollowFn = follow_not,
-    follow_critic: FollowFn = follow_not,
+    update_targets: TargetUpdateFn = keep_targets,
+    update_target_critic: TargetUpdateFn = keep_targets,
     normalizer: Normalizer = normalize.UNCHANGED,
     next_policy: SelectFn = with_target,
     next_action: ActionFn = greedy,
@@ -70,7 +70,7 @@ def policy_gradient(
     augment: AugmentFn = unchanged,
     policy_delay: int = 1,
     max_rejected: int = 10,
-    numbers: tuple[Any, ...] = (),
+    hyperparams: tuple[Any, ...] = (),
 ) -> Agent:
     """Assembles an agent of one seed.
 
@@ -78,9 +78,9 @@ def policy_gradient(
       networks: encoder `obs [*O] -> h`, actor `h -> action [A]` in [-1, 1], critic `(h, action [A]) -> [M, Z]`.
       head: what the critics' outputs mean.
       exploration: of one environment.
-      optimizers: an `optax.GradientTransformation` for each network; fastest where it is `Held`.
-      follow: how the targets follow after a round.
-      follow_critic: how they follow after each critic step.
+      optimizers: an `optax.GradientTransformation` for each network; fastest where it is `Skippable`.
+      update_targets: how the targets follow after a round.
+      update_target_critic: how they follow after each critic step.
       normalizer: of the observations.
       next_policy: whose actor and encoder choose the action in the target.
       next_action: what becomes of that action (target smoothing).
@@ -88,7 +88,7 @@ def policy_gradient(
       augment: augmentation of one transition.
       policy_delay: critic steps for one step of actor and targets; U is a multiple of it.
       max_rejected: steps of critics, or of the actor, in a row that are not finite before a seed is frozen.
-      numbers: of optimisers and targets, `[]`, which may be traced; where one is not finite, no step is applied.
+      hyperparams: of optimisers and targets, `[]`, which may be traced; where one is not finite, no step is applied.
 
     Returns:
       The agent.
@@ -97,7 +97,7 @@ def policy_gradient(
       Silver et al., "Deterministic policy gradient algorithms" (2014), eq. 9; Lillicrap et al., Algorithm 1
       (arXiv:1509.02971); Fujimoto et al., Algorithm 1 (arXiv:1802.09477).
     """
-    optimizers = Params(*map(held, optimizers))
+    optimizers = Params(*map(skippable, optimizers))
 
     def init(run_key: Array) -> TrainState:
         params = Params(*(net.init(stream_key(run_key, f"init/{name}")) for name, net in _named(networks)))
@@ -114,14 +114,14 @@ def policy_gradient(
         new = new._replace(step=state.step, stats=new.stats._replace(obs=state.stats.obs))
         return select(is_frozen(state, max_rejected), state, new)
 
-    def judged(
-        state: TrainState, which: int, sizes: tuple[Array, ...], tried: Array | bool = True
+    def accept_step(
+        state: TrainState, which: int, sizes: tuple[Array, ...], attempted: Array | bool = True
     ) -> tuple[Array, Array]:
         """Whether a step is applied: it is finite, tried, and the seed is not frozen; and the rejections in a row."""
-        finite = all_finite(*sizes, *numbers)
-        tried = tried & ~is_frozen(state, max_rejected)
+        finite = all_finite(*sizes, *hyperparams)
+        attempted = attempted & ~is_frozen(state, max_rejected)
         counted = jnp.where(finite, jnp.zeros_like(state.rejected), state.rejected + 1)
-        return finite & tried, jnp.where(tried & (np.arange(2) == which), counted, state.rejected)
+        return finite & attempted, jnp.where(attempted & (np.arange(2) == which), counted, state.rejected)
 
     def init_act(num_envs: int) -> Tree:
         return jax.vmap(lambda _: exploration.init())(jnp.arange(num_envs))
@@ -129,60 +129,60 @@ def policy_gradient(
     def encode(params: Params, stats: Stats, obs: Array) -> Array:
         return networks.encoder.apply(params.encoder, stats.networks.encoder, normalizer.apply(stats.obs, obs))
 
-    def mu(params: Params, stats: Stats, obs: Array) -> tuple[Array, Trace]:
+    def mu(params: Params, stats: Stats, obs: Array) -> tuple[Array, LearnAux]:
         return networks.actor.learn(params.actor, stats.networks.actor, encode(params, stats, obs))
 
-    def q(params: Params, stats: Stats, obs: Array, action: Array) -> tuple[Array, Trace]:
+    def q(params: Params, stats: Stats, obs: Array, action: Array) -> tuple[Array, LearnAux]:
         return networks.critic.learn(params.critic, stats.networks.critic, encode(params, stats, obs), action)
 
-    def asked(params: Params, stats: Stats) -> tuple[Params, Stats]:
+    def with_actor_critics(params: Params, stats: Stats) -> tuple[Params, Stats]:
         """With those critics only that the actor ascends."""
-        return params._replace(critic=head.asked(params.critic)), _moved(
-            stats, critic=head.asked(stats.networks.critic)
+        return params._replace(critic=head.actor_critics(params.critic)), _moved(
+            stats, critic=head.actor_critics(stats.networks.critic)
         )
 
     def critic_loss(
         params: Params, target: Params, stats: Stats, data: Transition, key: Array, head_key: Array, step: Array
-    ) -> tuple[Array, Array, Array, Trace]:
+    ) -> tuple[Array, Array, Array, LearnAux]:
         """Loss, temporal-difference error and value of one transition, each `[]`, and the critics' trace."""
         a_t = next_action(mu(next_policy(params, target), stats, data.next_obs)[0], key, step)
         y = head.target(data.reward, data.discount, q(target, stats, data.next_obs, a_t)[0], head_key)
-        outputs, trace = q(params, stats, data.obs, data.action)
-        return *head.loss(outputs, jax.lax.stop_gradient(y)), head.value(outputs), trace
+        outputs, aux = q(params, stats, data.obs, data.action)
+        return *head.loss(outputs, jax.lax.stop_gradient(y)), head.value(outputs), aux
 
     def actor_loss(
         params: Params, stats: Stats, data: Transition, key: Array, step: Array
-    ) -> tuple[Array, Array, Trace]:
+    ) -> tuple[Array, Array, LearnAux]:
         """Minus the value of the policy's action, that action `[A]`, and the actor's trace, for one transition."""
-        action, trace = mu(params, stats, data.obs)
-        outputs, _ = q(*asked(params, stats), data.obs, actor_action(action, key, step))
-        return -head.value(outputs), action, trace
+        action, aux = mu(params, stats, data.obs)
+        outputs, _ = q(*with_actor_critics(params, stats), data.obs, actor_action(action, key, step))
+        return -head.value(outputs), action, aux
 
     def critic_step(state: TrainState, batch: Batch, run_key: Array) -> tuple[TrainState, tuple[Metrics, Array]]:
         keys = jax.random.split(stream_key(run_key, "critic", state.step), batch.weight.shape)
         head_key = stream_key(run_key, "head", state.step)
 
-        def loss(learned: tuple[Tree, Tree]) -> tuple[Array, tuple[Array, Array, Trace]]:
+        def loss(learned: tuple[Tree, Tree]) -> tuple[Array, tuple[Array, Array, LearnAux]]:
             params = state.params._replace(encoder=learned[0], critic=learned[1])
-            each = jax.vmap(critic_loss, (None, None, None, 0, 0, None, None), (0, 0, 0, _TRACE), axis_name=BATCH)
-            losses, td_error, values, trace = each(
+            each = jax.vmap(critic_loss, (None, None, None, 0, 0, None, None), (0, 0, 0, _AUX_AXES), axis_name=BATCH)
+            losses, td_error, values, aux = each(
                 params, state.target_params, state.stats, batch.data, keys, head_key, state.step
             )
-            return jnp.mean(batch.weight * losses), (td_error, values, trace)
+            return jnp.mean(batch.weight * losses), (td_error, values, aux)
 
-        (value, (td_error, values, trace)), (d_encoder, d_critic) = jax.value_and_grad(loss, has_aux=True)(
+        (value, (td_error, values, aux)), (d_encoder, d_critic) = jax.value_and_grad(loss, has_aux=True)(
             (state.params.encoder, state.params.critic)
         )
         norm = global_norm(d_critic)
-        applied, rejected = judged(state, _CRITIC, (value, norm, global_norm(d_encoder), global_norm(trace.moments)))
+        applied, rejected = accept_step(state, _CRITIC, (value, norm, global_norm(d_encoder), global_norm(aux.moments)))
         old, old_opt = state.params, state.opt_state
         encoder, encoder_opt = _descend(optimizers.encoder, d_encoder, old_opt.encoder, old.encoder, applied)
         critic, critic_opt = _descend(optimizers.critic, d_critic, old_opt.critic, old.critic, applied)
         params = old._replace(encoder=encoder, critic=critic)
         new = state._replace(
             params=params,
-            target_params=follow_critic(params, state.target_params, state.step + 1),
-            stats=_moved(state.stats, critic=trace.moments),
+            target_params=update_target_critic(params, state.target_params, state.step + 1),
+            stats=_moved(state.stats, critic=aux.moments),
         )
         metrics = {
             "critic_loss": value,
@@ -197,21 +197,21 @@ def policy_gradient(
     def actor_step(state: TrainState, data: Transition, run_key: Array) -> tuple[TrainState, Metrics]:
         keys = jax.random.split(stream_key(run_key, "actor", state.step), data.reward.shape)
 
-        def loss(actor: Tree) -> tuple[Array, tuple[Array, Trace]]:
-            each = jax.vmap(actor_loss, (None, None, 0, 0, None), (0, 0, _TRACE), axis_name=BATCH)
-            losses, actions, trace = each(state.params._replace(actor=actor), state.stats, data, keys, state.step)
-            return jnp.mean(losses), (actions, trace)
+        def loss(actor: Tree) -> tuple[Array, tuple[Array, LearnAux]]:
+            each = jax.vmap(actor_loss, (None, None, 0, 0, None), (0, 0, _AUX_AXES), axis_name=BATCH)
+            losses, actions, aux = each(state.params._replace(actor=actor), state.stats, data, keys, state.step)
+            return jnp.mean(losses), (actions, aux)
 
-        (value, (actions, trace)), d_actor = jax.value_and_grad(loss, has_aux=True)(state.params.actor)
+        (value, (actions, aux)), d_actor = jax.value_and_grad(loss, has_aux=True)(state.params.actor)
         norm = global_norm(d_actor)
-        of_this, tried = (value, norm, global_norm(trace.moments)), state.rejected[_CRITIC] == 0
-        applied, rejected = judged(state, _ACTOR, of_this, tried)
+        of_this, attempted = (value, norm, global_norm(aux.moments)), state.rejected[_CRITIC] == 0
+        applied, rejected = accept_step(state, _ACTOR, of_this, attempted)
         actor, actor_opt = _descend(optimizers.actor, d_actor, state.opt_state.actor, state.params.actor, applied)
         params = state.params._replace(actor=actor)
         new = state._replace(
             params=params,
-            target_params=follow(params, state.target_params, state.step),
-            stats=_moved(state.stats, actor=trace.moments),
+            target_params=update_targets(params, state.target_params, state.step),
+            stats=_moved(state.stats, actor=aux.moments),
         )
         metrics = {
             "actor_loss": value,
@@ -242,21 +242,21 @@ def policy_gradient(
         state, (metrics, td_error) = jax.lax.scan(one_round, state, rounds)
         rejected = metrics["rejected"].reshape(-1)
         counted = {name: jnp.where(rejected, 0.0, m.reshape(-1)) for name, m in metrics.items() if name != "rejected"}
-        td_error = harmless(td_error.reshape(batches.weight.shape))
+        td_error = zero_if_overflowing(td_error.reshape(batches.weight.shape))
         return state, counted | {"rejected": rejected.astype(jnp.float32)}, td_error
 
     def diagnose(state: TrainState, batch: Batch) -> Metrics:
-        def traces(data: Transition) -> tuple[Trace, Trace]:
+        def traces(data: Transition) -> tuple[LearnAux, LearnAux]:
             return (
                 q(state.params, state.stats, data.obs, data.action)[1],
                 mu(state.params, state.stats, data.obs)[1],
             )
 
-        of_critic, of_actor = jax.vmap(traces, out_axes=(_TRACE, _TRACE), axis_name=BATCH)(batch.data)
+        of_critic, of_actor = jax.vmap(traces, out_axes=(_AUX_AXES, _AUX_AXES), axis_name=BATCH)(batch.data)
         return {
-            "critic_dead": silent(of_critic),
-            "actor_dead": silent(of_actor),
-            "target_distance": distance(state.params.critic, state.target_params.critic),
+            "critic_dead": dead_fraction(of_critic),
+            "actor_dead": dead_fraction(of_actor),
+            "target_distance": relative_distance(state.params.critic, state.target_params.critic),
         }
 
     def policy(state: TrainState, obs: Array) -> Array:
@@ -264,7 +264,7 @@ def policy_gradient(
         return networks.actor.apply(state.params.actor, state.stats.networks.actor, encoded)
 
     def value(state: TrainState, obs: Array) -> Array:
-        params, stats = asked(state.params, state.stats)
+        params, stats = with_actor_critics(state.params, state.stats)
         encoded, action = encode(params, stats, obs), policy(state, obs)
         return head.value(networks.critic.apply(params.critic, stats.networks.critic, encoded, action))
 
@@ -294,7 +294,7 @@ def _explorer(policy: Callable[[TrainState, Array], Array], exploration: Explora
 
 _CRITIC, _ACTOR = 0, 1  # of `TrainState.rejected`
 
-_TRACE = Trace(moments=None, active=0)  # pyright: ignore[reportArgumentType]  # axes: a batch has one set of moments
+_AUX_AXES = LearnAux(moments=None, active=0)  # pyright: ignore[reportArgumentType]  # axes: a batch has one set of moments
 
 
 def _moved(stats: Stats, **moments: Tree) -> Stats:
@@ -305,7 +305,7 @@ def _named(networks: Params) -> list[tuple[str, Network]]:
     return list(networks._asdict().items())
 
 
-def _descend(optimizer: Held, gradient: Tree, opt_state: Tree, params: Tree, applied: Array) -> tuple[Tree, Tree]:
+def _descend(optimizer: Skippable, gradient: Tree, opt_state: Tree, params: Tree, applied: Array) -> tuple[Tree, Tree]:
     with jax.numpy_dtype_promotion("standard"):  # optax raises a float to the power of its int32 counter
         updates, opt_state = optimizer.update(gradient, opt_state, params, applied=applied)
     return optax.apply_updates(params, updates), opt_state

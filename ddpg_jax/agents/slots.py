@@ -17,14 +17,14 @@ ActionFn: TypeAlias = Callable[[Array, Array, Array], Array]
 SelectFn: TypeAlias = Callable[[Params, Params], Params]
 """`(params, target_params) -> Params`: whose actor and encoder choose the next action."""
 
-FollowFn: TypeAlias = Callable[[Params, Params, Array], Params]
+TargetUpdateFn: TypeAlias = Callable[[Params, Params, Array], Params]
 """`(params, target_params, step) -> target_params`."""
 
 AugmentFn: TypeAlias = Callable[[Transition, Array], Transition]
 """`(transition, key) -> transition`, for one sample. The key is consumed."""
 
 
-class Trace(NamedTuple):
+class LearnAux(NamedTuple):
     """What a network leaves behind while it learns.
 
     Attributes:
@@ -43,14 +43,14 @@ class Network(NamedTuple):
       init: `key -> params`.
       moments: `() -> moments`, those that batch normalisation starts from; `()` without.
       apply: `(params, moments, *inputs) -> output`, inputs without batch axis: as it acts, by running moments.
-      learn: `(params, moments, *inputs) -> (output, Trace)`: as it learns, inside a `vmap` whose axis is `BATCH`, by
+      learn: `(params, moments, *inputs) -> (output, LearnAux)`: as it learns, inside a `vmap` whose axis is `BATCH`, by
         the moments of that batch.
     """
 
     init: Callable[[Array], Tree]
     moments: Callable[[], Tree]
     apply: Callable[..., Any]
-    learn: Callable[..., tuple[Any, Trace]]
+    learn: Callable[..., tuple[Any, LearnAux]]
 
 
 class Normalizer(NamedTuple):
@@ -75,13 +75,14 @@ class CriticHead(NamedTuple):
         the same for all samples of an update.
       loss: `(outputs [M, Z], y) -> (loss [], td_error [])`; the error is a size, which priorities are made of.
       value: `outputs [M', Z] -> []`, what the actor ascends.
-      asked: parameters or moments with leading `[M]` -> those with leading `[M']` of the critics that `value` needs.
+      actor_critics: takes parameters or moments with a leading `[M]` and returns those of the critics that `value`
+        needs, with a leading `[M']`.
     """
 
     target: Callable[[Array, Array, Array, Array], Array]
     loss: Callable[[Array, Array], tuple[Array, Array]]
     value: Callable[[Array], Array]
-    asked: Callable[[Tree], Tree] = lambda critics: critics
+    actor_critics: Callable[[Tree], Tree] = lambda critics: critics
 
 
 class Noise(NamedTuple):

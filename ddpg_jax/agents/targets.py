@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from ddpg_jax.agents.slots import ActionFn, FollowFn
+from ddpg_jax.agents.slots import ActionFn, TargetUpdateFn
 from ddpg_jax.equations.polyak import soft_update
 from ddpg_jax.types import Array, Params, Transition
 
@@ -47,17 +47,17 @@ def unchanged(transition: Transition, key: Array) -> Transition:
     return transition
 
 
-def polyak(tau: Array | float) -> FollowFn:
+def polyak(tau: Array | float) -> TargetUpdateFn:
     """Targets follow by `soft_update` after every round."""
     return lambda params, target_params, step: soft_update(params, target_params, tau)
 
 
-def follow_not(params: Params, target_params: Params, step: Array) -> Params:
+def keep_targets(params: Params, target_params: Params, step: Array) -> Params:
     """Targets stay."""
     return target_params
 
 
-def polyak_critic(tau: Array | float) -> FollowFn:
+def polyak_critic(tau: Array | float) -> TargetUpdateFn:
     """The target critic alone follows by `soft_update`."""
     return lambda params, target_params, step: target_params._replace(
         critic=soft_update(params.critic, target_params.critic, tau)

@@ -15,12 +15,12 @@ from ddpg_jax.config.schema import Config
 from ddpg_jax.errors import DdpgJaxError, StorageError
 from ddpg_jax.runs.checkpoints.store import Checkpoint, CheckpointStore, digest
 from ddpg_jax.runs.directory import RunDirectory
-from ddpg_jax.runs.loggers.progress import SturdyConsole
-from ddpg_jax.runs.result import environment
+from ddpg_jax.runs.loggers.progress import SafeConsole
+from ddpg_jax.runs.result import system_info
 from ddpg_jax.training.train import train
 from ddpg_jax.types import HostArray
 from ddpg_jax.xla.memory import available_bytes, human_bytes
-from ddpg_jax.xla.process import spread_over_cores
+from ddpg_jax.xla.process import make_core_devices
 
 EXTRAS = {
     "mujoco": ("mujoco",),
@@ -35,8 +35,8 @@ EXTRAS = {
 
 def examine() -> int:
     """Prints what is installed and trains for a moment; returns the exit code."""
-    console = SturdyConsole(highlight=False)
-    facts = environment()
+    console = SafeConsole(highlight=False)
+    facts = system_info()
     console.print("versions  " + ", ".join(f"{name} {value or 'missing'}" for name, value in facts["versions"].items()))
     device = facts["device"]
     console.print(f"device    {device['count']} x {device['kind']} ({device['platform']})")
@@ -54,8 +54,8 @@ def examine_determinism(configs: tuple[Config, ...] | None = None) -> int:
     Args:
       configs: the runs; None: a moment of Pendulum on the host loop and on the device loop.
     """
-    console, equal = SturdyConsole(highlight=False, soft_wrap=True), True
-    spread_over_cores()  # as the device loop does, before the host loop uses jax
+    console, equal = SafeConsole(highlight=False, soft_wrap=True), True
+    make_core_devices()  # as the device loop does, before the host loop uses jax
     for config in configs or (_moment(), _moment(env={"id": "jax:pendulum"})):
         with tempfile.TemporaryDirectory() as folder:
             once, again = (_kept(config, Path(folder) / name) for name in ("once", "again"))

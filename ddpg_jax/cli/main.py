@@ -171,18 +171,18 @@ def _parser() -> argparse.ArgumentParser:
 
 def _train(options: argparse.Namespace, overrides: list[str]) -> int:
     if options.help:
-        from ddpg_jax.runs.loggers.progress import SturdyConsole
+        from ddpg_jax.runs.loggers.progress import SafeConsole
 
-        SturdyConsole().print(options.parser.format_help() + fields_help(), **_PLAIN)
+        SafeConsole().print(options.parser.format_help() + fields_help(), **_PLAIN)
         return 0
     if options.checkpoint_every is not None:
         overrides = [*overrides, "--checkpoint.every", options.checkpoint_every]
     if options.resume == "auto" and options.run_dir is None:
         raise ConfigError("--resume auto needs --run-dir: the directory that an earlier start may have left")
     config = parse_config(options.config, overrides)
-    from ddpg_jax.runs.loggers.progress import SturdyConsole
+    from ddpg_jax.runs.loggers.progress import SafeConsole
 
-    console = SturdyConsole()
+    console = SafeConsole()
     shown: dict[str, Any] = {"overwrite": options.overwrite, "console": None if options.quiet else console}
     alone = options.coordinator is None and options.num_processes is None and options.process_id is None
     if not (options.distributed or alone):
@@ -193,7 +193,7 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> int:
         from ddpg_jax.training.train import train
 
         again = {"resume": options.resume or "never", "init_from": options.init_from}
-        run = train(config, options.run_dir, own_process=True, **again, **shown)
+        run = train(config, options.run_dir, tune_process=True, **again, **shown)
     _show(console, run, "process-*/metrics.jsonl" if options.distributed else "metrics.jsonl")
     return 0
 
@@ -211,9 +211,9 @@ def _presets(options: argparse.Namespace, words: list[str]) -> int:
     if words:
         raise ConfigError(f"presets takes no fields, but got {' '.join(words)}")
     from ddpg_jax.cli.tables import presets_table
-    from ddpg_jax.runs.loggers.progress import SturdyConsole
+    from ddpg_jax.runs.loggers.progress import SafeConsole
 
-    SturdyConsole().print(presets_table())
+    SafeConsole().print(presets_table())
     return 0
 
 
@@ -228,9 +228,9 @@ def _show(console: Console, run: Run, record: str) -> None:
 def _resume(options: argparse.Namespace, words: list[str]) -> int:
     overrides = parse_overrides_strict(words)
     from ddpg_jax.runs.directory import RunDirectory
-    from ddpg_jax.runs.loggers.progress import SturdyConsole
+    from ddpg_jax.runs.loggers.progress import SafeConsole
 
-    console = SturdyConsole()
+    console = SafeConsole()
     shown = None if options.quiet else console
     if RunDirectory(options.run_dir).sweep.is_file():
         if overrides or options.step is not None or options.into is not None:
@@ -241,7 +241,7 @@ def _resume(options: argparse.Namespace, words: list[str]) -> int:
     from ddpg_jax.training.train import resume_run
 
     where = {"step": options.step, "into": options.into}
-    run = resume_run(options.run_dir, own_process=True, console=shown, **where, **overrides)
+    run = resume_run(options.run_dir, tune_process=True, console=shown, **where, **overrides)
     _show(console, run, "metrics.jsonl")
     return 0
 
@@ -250,9 +250,9 @@ def _verify(options: argparse.Namespace, words: list[str]) -> int:
     if words:
         raise ConfigError(f"verify takes no fields, but got {' '.join(words)}")
     from ddpg_jax.cli.verify import verify
-    from ddpg_jax.runs.loggers.progress import SturdyConsole
+    from ddpg_jax.runs.loggers.progress import SafeConsole
 
-    return verify(options.run_dir, SturdyConsole())
+    return verify(options.run_dir, SafeConsole())
 
 
 def _train_distributed(config: Config, options: argparse.Namespace, shown: dict[str, Any]) -> Run:
@@ -270,9 +270,9 @@ def _reproduce(options: argparse.Namespace, words: list[str]) -> int:
     if words:
         raise ConfigError(f"reproduce takes no fields, but got {' '.join(words)}")
     from ddpg_jax.cli.reproduce import reproduce
-    from ddpg_jax.runs.loggers.progress import SturdyConsole
+    from ddpg_jax.runs.loggers.progress import SafeConsole
 
-    return reproduce(options.bundle, SturdyConsole())
+    return reproduce(options.bundle, SafeConsole())
 
 
 def _sweep(options: argparse.Namespace, words: list[str]) -> int:
@@ -282,10 +282,10 @@ def _sweep(options: argparse.Namespace, words: list[str]) -> int:
     from ddpg_jax.training.sweep.grid import load_sweep
 
     sweep = load_sweep(options.sweep, overrides)
-    from ddpg_jax.runs.loggers.progress import SturdyConsole
+    from ddpg_jax.runs.loggers.progress import SafeConsole
     from ddpg_jax.training.sweep.run import run_sweep
 
-    console = SturdyConsole()
+    console = SafeConsole()
     shown: dict[str, Any] = {"overwrite": options.overwrite, "console": None if options.quiet else console}
     return _show_sweep(console, run_sweep(sweep, options.run_dir, resume=options.resume or "never", **shown))
 
@@ -308,9 +308,9 @@ def _evaluate(options: argparse.Namespace, words: list[str]) -> int:
     overrides = parse_overrides_strict(words)
     from ddpg_jax.cli.tables import evaluation_table
     from ddpg_jax.runs.inference import evaluate_run, load_run, record_videos
-    from ddpg_jax.runs.loggers.progress import SturdyConsole
+    from ddpg_jax.runs.loggers.progress import SafeConsole
 
-    console = SturdyConsole()
+    console = SafeConsole()
     run = load_run(options.run_dir, **overrides)
     console.print(evaluation_table(run.config, evaluate_run(run, options.episodes)))
     if options.video is not None:

@@ -32,20 +32,20 @@ def reproduce(path: str | Path, console: Console) -> int:
     _, metrics, _ = jax.jit(bundle.agent.update)(bundle.state, bundle.batch, bundle.key)
     rejected = np.flatnonzero(np.asarray(metrics["rejected"]))
 
-    def say(line: str) -> None:
+    def notify(line: str) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
-    say(
+    notify(
         f"{bundle.config.algorithm.name} on {bundle.config.env.id}, seed {bundle.seed}, "
         f"after update {bundle.state.step}"
     )
     updates, size = bundle.batch.weight.shape
-    say(f"a call of {updates} updates with {size} transitions each: {len(rejected)} are not finite")
+    notify(f"a call of {updates} updates with {size} transitions each: {len(rejected)} are not finite")
     if len(rejected):
-        say(f"first: number {rejected[0] + 1}, {_first(bundle)}")
-    say("largest numbers:")
+        notify(f"first: number {rejected[0] + 1}, {_first(bundle)}")
+    notify("largest numbers:")
     for name, values in {**_numbers(bundle)}.items():
-        say(f"  {name:<12} {_largest(values)}")
+        notify(f"  {name:<12} {_largest(values)}")
     return NotFiniteError.exit_code if len(rejected) else 0
 
 

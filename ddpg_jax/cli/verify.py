@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from ddpg_jax.errors import StorageError
-from ddpg_jax.runs.checkpoints.store import CheckpointStore, Found, digest
+from ddpg_jax.runs.checkpoints.store import CheckpointInfo, CheckpointStore, digest
 from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.xla.memory import human_bytes
 
@@ -34,7 +34,7 @@ def verify(run_dir: str | Path, console: Console) -> int:
     if not examined and (directory.read_result() or {}).get("complete"):
         console.print("complete; no checkpoints are kept of it", highlight=False)
         return 0
-    whole = [each for _, each in examined if isinstance(each, Found)]
+    whole = [each for _, each in examined if isinstance(each, CheckpointInfo)]
     if whole:
         newest = max(whole, key=lambda found: found.sequence)
         checkpoint = store.load(newest)
@@ -64,7 +64,7 @@ def _start(path: Path, size: int) -> bytes:
         return b""
 
 
-def _said(each: Found | str) -> str:
+def _said(each: CheckpointInfo | str) -> str:
     if isinstance(each, str):
         return f"BROKEN: {each}"
     return f"whole, step {each.step}, {human_bytes(each.bytes)}, level {each.facts.get('level')}"

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from ddpg_jax.envs.device.backends import make_device_env
 from ddpg_jax.envs.host.make import describe, make_env
-from ddpg_jax.envs.host.vector import EpisodeSeedFn, Lanes, evaluation_seeds, training_seeds
-from ddpg_jax.envs.host.workers import AnyLanes, WorkerLanes
+from ddpg_jax.envs.host.vector import EpisodeSeedFn, VectorEnv, evaluation_seeds, training_seeds
+from ddpg_jax.envs.host.workers import HostEnv, SubprocVectorEnv
 
 if TYPE_CHECKING:
     from ddpg_jax.config.schema import Config
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ddpg_jax.types import DeviceEnv
 
 
-def training_lanes(config: Config) -> AnyLanes:
+def make_training_envs(config: Config) -> HostEnv:
     """S x E environments to train in, `env.num_envs` for each seed.
 
     Raises:
@@ -26,7 +26,7 @@ def training_lanes(config: Config) -> AnyLanes:
     return _lanes(config.env, shape, training_seeds(config.seed_list, config.env.num_envs))
 
 
-def evaluation_lanes(config: Config, episodes: int) -> AnyLanes:
+def make_evaluation_envs(config: Config, episodes: int) -> HostEnv:
     """S x `episodes` environments to evaluate in; each runs one episode of the bank of evaluation seeds.
 
     Raises:
@@ -45,11 +45,11 @@ def device_env(config: Config) -> DeviceEnv:
     return make_device_env(config.env.id, config.env.max_episode_steps, config.env.kwargs)
 
 
-def _lanes(env: EnvConfig, shape: tuple[int, int], episode_seed: EpisodeSeedFn) -> AnyLanes:
+def _lanes(env: EnvConfig, shape: tuple[int, int], episode_seed: EpisodeSeedFn) -> HostEnv:
     make = partial(make_env, env.id, env.max_episode_steps, dict(env.kwargs))
     if not env.workers:
-        return Lanes(make, shape, episode_seed, timeout=env.timeout)
+        return VectorEnv(make, shape, episode_seed, timeout=env.timeout)
     one = make()
     spec = describe(one)
     one.close()
-    return WorkerLanes(make, shape, episode_seed, spec=spec, workers=env.workers, timeout=env.timeout)
+    return SubprocVectorEnv(make, shape, episode_seed, spec=spec, workers=env.workers, timeout=env.timeout)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ddpg_jax.errors import StorageError
-from ddpg_jax.runs import filesystem as files
+from ddpg_jax.runs import filesystem as filesystem
 
 _FILES = (
     "config.toml",
@@ -77,7 +77,7 @@ class RunDirectory:
         """
         try:
             run = cls(path if path is not None else _new_folder(f"{name}_{datetime.now():%Y-%m-%dT%H-%M-%S}"))
-            files.make_folder(run.path)
+            filesystem.make_folder(run.path)
             if not overwrite:
                 run._refuse_if_used()
             run._take_lock()
@@ -115,7 +115,7 @@ class RunDirectory:
         return sorted(self.path.glob("not-finite-seed-*.safetensors"))
 
     @contextmanager
-    def own(self) -> Generator[None]:
+    def lock(self) -> Generator[None]:
         """Holds the lock for as long as the context lasts.
 
         Raises:
@@ -139,9 +139,9 @@ class RunDirectory:
         """
         try:
             part = path.with_name(path.name + _PART)
-            files.write_file(part, [text.encode()])
-            files.rename(part, path)
-            files.sync_folder(path.parent)
+            filesystem.write_file(part, [text.encode()])
+            filesystem.rename(part, path)
+            filesystem.sync_folder(path.parent)
         except OSError as error:
             raise StorageError(f"{path} cannot be written: {error}") from error
 
@@ -171,7 +171,7 @@ class RunDirectory:
                 content = file.read(size)
             if len(content) < size:
                 raise OSError(f"it holds {len(content)} bytes, but held {size}")
-            files.write_file(self.path / path.name, [content])
+            filesystem.write_file(self.path / path.name, [content])
         except OSError as error:
             raise StorageError(f"{path} cannot be copied: {error}") from error
 
@@ -184,14 +184,14 @@ class RunDirectory:
         try:
             of_sweep = self.path / "ranking.png", self.path / "best.toml"
             for path in (self.result, self.weights, self.learning_curve, *of_sweep):
-                files.remove(path)
+                filesystem.remove(path)
         except OSError as error:
             raise StorageError(f"{self.path} cannot be written: {error}") from error
 
     def drop_checkpoints(self) -> None:
         """Removes the checkpoints of what has come to its end; those that cannot be removed stay."""
         with suppress(OSError):
-            files.remove(self.checkpoints)
+            filesystem.remove(self.checkpoints)
 
     def _refuse_if_used(self) -> None:
         if any(path.name not in _NO_RUN for path in self.path.iterdir()):
@@ -203,7 +203,7 @@ class RunDirectory:
     def _take_lock(self) -> None:
         """Takes the lock, or says who holds it."""
         path = self.path / _LOCK
-        files.before("open", path)
+        filesystem.fault_point("open", path)
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         lock = weakref.finalize(self, os.close, file)
         try:
@@ -228,7 +228,7 @@ class RunDirectory:
 
     def _clear(self) -> None:
         for path in (*(self.path / name for name in (*_FILES, *_FOLDERS)), *self.bundles()):
-            files.remove(path)
+            filesystem.remove(path)
 
 
 def _described(owner: bytes) -> str:

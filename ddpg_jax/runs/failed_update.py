@@ -21,7 +21,7 @@ from ddpg_jax.config.load import dump_toml, resolve
 from ddpg_jax.config.schema import Config
 from ddpg_jax.errors import StorageError
 from ddpg_jax.rng import run_keys
-from ddpg_jax.runs import filesystem as files
+from ddpg_jax.runs import filesystem as filesystem
 from ddpg_jax.runs.arrays import leaf_of, serialized
 from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.runs.pytrees import from_host, to_host
@@ -80,7 +80,7 @@ def write_bundle(
     arrays = to_host({"state": state, "batch": batch})
     leaves = [leaf_of(name, array) for name, array in arrays.items()]
     text = {"config": dump_toml(config), "spec": json.dumps(spec._asdict()), "seed": str(seed), "format": FORMAT}
-    files.write_file(path, serialized(leaves, arrays.values(), text))
+    filesystem.write_file(path, serialized(leaves, arrays.values(), text))
     return rejects
 
 

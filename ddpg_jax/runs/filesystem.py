@@ -19,13 +19,13 @@ class Written(NamedTuple):
     sha256: str
 
 
-def before(operation: str, path: Path) -> None:
+def fault_point(operation: str, path: Path) -> None:
     """Called before every call of the system, with its name and the path it is about; tests let it raise."""
 
 
 def make_folder(path: Path) -> None:
     """Makes a folder, and those above it, whose names are on the disk then; one that is there is taken."""
-    before("mkdir", path)
+    fault_point("mkdir", path)
     missing = [each for each in (path, *path.parents) if not each.exists()]
     path.mkdir(parents=True, exist_ok=True)
     for each in reversed(missing):
@@ -35,16 +35,16 @@ def make_folder(path: Path) -> None:
 def write_file(path: Path, parts: Iterable[Any]) -> Written:
     """Writes a file from what has a buffer, and waits until it is on the disk."""
     size, sha256 = 0, hashlib.sha256()
-    before("open", path)
+    fault_point("open", path)
     with path.open("wb", buffering=0) as file:
         for piece in _pieces(parts):
-            before("write", path)
+            fault_point("write", path)
             rest = piece
             while rest:
                 rest = rest[file.write(rest) :]
             sha256.update(piece)
             size += len(piece)
-        before("fsync", path)
+        fault_point("fsync", path)
         os.fsync(file.fileno())
     return Written(size, sha256.hexdigest())
 
@@ -83,7 +83,7 @@ def hash_file(path: Path) -> Written:
 
 def sync_folder(path: Path) -> None:
     """Waits until the names in a folder are on the disk."""
-    before("fsync", path)
+    fault_point("fsync", path)
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -93,18 +93,18 @@ def sync_folder(path: Path) -> None:
 
 def rename(path: Path, to: Path) -> None:
     """Gives a file or a folder another name; a file that has it is replaced."""
-    before("rename", path)
+    fault_point("rename", path)
     os.replace(path, to)
 
 
 def remove(path: Path) -> None:
     """Removes a file, or a folder with all that is in it; what is not there is as good as removed."""
-    before("remove", path)
+    fault_point("remove", path)
     try:
         if path.is_dir() and not path.is_symlink():
             for each in names(path):
                 remove(path / each)
-            before("rmdir", path)
+            fault_point("rmdir", path)
             path.rmdir()
         else:
             path.unlink()
@@ -114,12 +114,12 @@ def remove(path: Path) -> None:
 
 def names(path: Path) -> list[str]:
     """What is in a folder, in order; nothing where there is none."""
-    before("list", path)
+    fault_point("list", path)
     return sorted(os.listdir(path)) if path.is_dir() else []
 
 
 def _opened(path: Path) -> Any:
-    before("read", path)
+    fault_point("read", path)
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)

@@ -17,7 +17,7 @@ from ddpg_jax.agents.algorithms import make_agent
 from ddpg_jax.config.load import read_toml, resolve
 from ddpg_jax.config.schema import Config
 from ddpg_jax.envs.device.rollout import evaluate_greedy
-from ddpg_jax.envs.factory import device_env, evaluation_lanes
+from ddpg_jax.envs.factory import device_env, make_evaluation_envs
 from ddpg_jax.envs.host.make import make_env
 from ddpg_jax.envs.host.rollout import PolicyFn, ValueFn, evaluate_episodes, jit_policy, jit_value
 from ddpg_jax.envs.host.vector import to_units
@@ -94,7 +94,7 @@ def evaluate_run(run: LoadedRun, episodes: int) -> Evaluation:
     """As `evaluate`, for a run that was read already; with the lengths."""
     if run.config.on_device:
         return _evaluate_on_device(run, episodes)
-    with closing(evaluation_lanes(run.config, episodes)) as lanes:
+    with closing(make_evaluation_envs(run.config, episodes)) as lanes:
         _check_spec(run, lanes.spec)
         return evaluate_episodes(run.policy, run.value, run.state, lanes, run.config.algorithm.gamma)
 

@@ -72,11 +72,11 @@ def make_result(
         "seconds": {**seconds, "training": running},
         "env_steps_per_second": step * num_seeds / running,
         "updates_per_second": updates * num_seeds / running,
-        **environment(),
+        **system_info(),
     }
 
 
-def environment() -> dict[str, Any]:
+def system_info() -> dict[str, Any]:
     """Versions and devices, as they stand beside every figure."""
     devices = jax.devices()
     return {
@@ -86,19 +86,19 @@ def environment() -> dict[str, Any]:
     }
 
 
-def other_environment(before: Mapping[str, Any], *, lone: bool = False) -> list[str]:
-    """Lines of warning where `environment` is not what it was before.
+def system_differences(before: Mapping[str, Any], *, single_device: bool = False) -> list[str]:
+    """Lines of warning where `system_info` is not what it was before.
 
     Args:
       before: what it was.
-      lone: whether one device is used, however many there are.
+      single_device: whether one device is used, however many there are.
     """
-    now, lines = environment(), list[str]()
+    now, lines = system_info(), list[str]()
     for what in ("versions", "device", "machine"):
         old, new = before[what], now[what]
         if what == "machine" and now["device"]["platform"] != "cpu":
             continue
-        if what == "device" and lone:
+        if what == "device" and single_device:
             new = new | {"count": old.get("count")}
         differing = [f"{name} {old.get(name)} -> {value}" for name, value in new.items() if old.get(name) != value]
         if differing:

@@ -12,9 +12,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from ddpg_jax.errors import StorageError
-from ddpg_jax.runs import filesystem as files
+from ddpg_jax.runs import filesystem as filesystem
 from ddpg_jax.runs.arrays import leaf_of, serialized
-from ddpg_jax.runs.checkpoints.store import CheckpointStore, Found
+from ddpg_jax.runs.checkpoints.store import CheckpointInfo, CheckpointStore
 from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.runs.pytrees import from_host, to_host
 from ddpg_jax.types import EnvSpec, HostArray, TrainState, Tree
@@ -41,10 +41,10 @@ def _write(path: Path, arrays: Mapping[str, HostArray], spec: EnvSpec) -> None:
     leaves = [leaf_of(name, array) for name, array in arrays.items()]
     metadata = {"format": FORMAT, "spec": json.dumps(spec._asdict())}
     try:
-        files.make_folder(path.parent)
-        files.write_file(part, serialized(leaves, arrays.values(), metadata))
-        files.rename(part, path)
-        files.sync_folder(path.parent)
+        filesystem.make_folder(path.parent)
+        filesystem.write_file(part, serialized(leaves, arrays.values(), metadata))
+        filesystem.rename(part, path)
+        filesystem.sync_folder(path.parent)
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error}") from error
 
@@ -80,7 +80,7 @@ def read_weights(directory: RunDirectory) -> Weights:
     if directory.weights.is_file():
         return open_weights(directory.weights)
     store = CheckpointStore(directory.checkpoints)
-    whole = [found for _, found in store.examine() if isinstance(found, Found)]
+    whole = [found for _, found in store.examine() if isinstance(found, CheckpointInfo)]
     if not whole:
         raise StorageError(f"{directory.path} holds no weights: neither {directory.weights} nor a whole checkpoint")
     last = max(whole, key=lambda found: found.sequence)
@@ -120,7 +120,7 @@ def fitted(weights: Weights, like: Tree) -> Tree:
     return from_host(like, weights.arrays, "", str(weights.path))
 
 
-def beginning_with(weights: Weights) -> Callable[[TrainState], TrainState]:
+def init_from_weights(weights: Weights) -> Callable[[TrainState], TrainState]:
     """What puts the weights of a run in the place of fresh ones; the targets become copies of them.
 
     Lane i takes those of seed i of that run, counted round.

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from ddpg_jax.config.sections import CheckpointConfig
     from ddpg_jax.training.signals import StopRequest
 
-MOST_FAILURES = 10
+MAX_FAILURES = 10
 """Failures in a row after which a run gives up."""
 
 _FIRST_WAIT, _LONGEST_WAIT = 5.0, 300.0
 _LAST_TRIES = 3
 
 
-class Saver:
+class Checkpointer:
     """Saves a run where it is due, and where it is told to stop.
 
     A save that fails is tried again later, at longer and longer intervals, while training goes on; the checkpoints that
@@ -30,7 +30,7 @@ class Saver:
       config: how often.
       stop: whether the run shall stop.
       step: environment steps of each seed at the last checkpoint.
-      say: prints a line of warning.
+      notify: prints a line of warning.
       clock: seconds, never running backward.
     """
 
@@ -39,14 +39,14 @@ class Saver:
         config: CheckpointConfig,
         stop: StopRequest,
         step: int,
-        say: Callable[[str], None],
+        notify: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._config, self._stop, self._say, self._clock = config, stop, say, clock
+        self._config, self._stop, self._say, self._clock = config, stop, notify, clock
         self._step, self._failures = step, 0
         self._not_before = clock() + config.min_seconds
 
-    def wanted(self, step: int) -> bool:
+    def should_save(self, step: int) -> bool:
         """Whether the run shall be saved, or stop, after so many environment steps of each seed."""
         every = self._config.every
         due = every > 0 and step // every > self._step // every
@@ -69,7 +69,7 @@ class Saver:
             self._failures += 1
             wait = min(_FIRST_WAIT * 2 ** (self._failures - 1), _LONGEST_WAIT)
             self._not_before = self._clock() + wait
-            if self._failures >= MOST_FAILURES:
+            if self._failures >= MAX_FAILURES:
                 raise StorageError(f"{self._failures} checkpoints in a row failed, the last one: {error}") from error
             self._say(f"warning: no checkpoint: {error}; trying again in {wait:.0f} s, training goes on")
             return

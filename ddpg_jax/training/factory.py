@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import jax
 
 from ddpg_jax.agents.algorithms import make_agent
-from ddpg_jax.envs.factory import device_env, evaluation_lanes, training_lanes
+from ddpg_jax.envs.factory import device_env, make_evaluation_envs, make_training_envs
 from ddpg_jax.envs.host.rollout import evaluate_episodes, jit_policy, jit_value
 from ddpg_jax.errors import ConfigError
 from ddpg_jax.replay.factory import make_ring
@@ -23,11 +23,11 @@ from ddpg_jax.training.device.compile import (
     memory_bytes,
     padded,
 )
-from ddpg_jax.training.device.loop import device_loop, first_lanes, reports
-from ddpg_jax.training.device.snapshot import restored
+from ddpg_jax.training.device.loop import device_loop, drop_padding, reports
+from ddpg_jax.training.device.snapshot import restore
 from ddpg_jax.training.host.loop import host_loop
-from ddpg_jax.training.host.snapshot import Begun, taken_up
-from ddpg_jax.training.report import BeginFn, Loop, WantedFn, as_made, never
+from ddpg_jax.training.host.snapshot import ReplayedEpisodes, replay_snapshot
+from ddpg_jax.training.report import InitFn, Loop, SnapshotFn, keep_init, no_snapshots
 from ddpg_jax.types import Evaluation, Snapshot
 from ddpg_jax.xla.memory import human_bytes
 
@@ -39,8 +39,8 @@ def start(
     config: Config,
     stack: ExitStack,
     snapshot: Snapshot | None = None,
-    wanted: WantedFn = never,
-    begin: BeginFn = as_made,
+    should_snapshot: SnapshotFn = no_snapshots,
+    begin: InitFn = keep_init,
 ) -> Loop:
     """Prepares the loop that a configuration asks for; the device loop is compiled then.
 
@@ -48,7 +48,7 @@ def start(
       config: the run.
       stack: closes what the loop holds open.
       snapshot: where a loop of this configuration was; None: at the beginning.
-      wanted: where the loop's state shall be seen beside its reports.
+      should_snapshot: where the loop's state shall be seen beside its reports.
       begin: what becomes of the fresh learner of a loop at the beginning.
 
     Raises:
@@ -56,26 +56,30 @@ def start(
       EnvironmentFault: an environment cannot be made or trained.
       StorageError: the snapshot is not one of this configuration.
     """
-    return (_device if config.on_device else _host)(config, stack, snapshot, wanted, begin)
+    return (_device if config.on_device else _host)(config, stack, snapshot, should_snapshot, begin)
 
 
-def _host(config: Config, stack: ExitStack, snapshot: Snapshot | None, wanted: WantedFn, begin: BeginFn) -> Loop:
+def _host(
+    config: Config, stack: ExitStack, snapshot: Snapshot | None, should_snapshot: SnapshotFn, begin: InitFn
+) -> Loop:
     """The host loop; its environments are closed with the stack."""
-    lanes = stack.enter_context(closing(training_lanes(config)))
-    trials = stack.enter_context(closing(evaluation_lanes(config, config.evaluation.episodes)))
+    lanes = stack.enter_context(closing(make_training_envs(config)))
+    trials = stack.enter_context(closing(make_evaluation_envs(config, config.evaluation.episodes)))
     agent = make_agent(config, lanes.spec)
     ring = make_ring(config, lanes.spec)
     policy, value, gamma = jit_policy(agent), jit_value(agent), config.algorithm.gamma
-    begun = begin if snapshot is None else taken_up(snapshot, lanes)
+    begun = begin if snapshot is None else replay_snapshot(snapshot, lanes)
     return Loop(
         lanes.spec,
-        host_loop(config, agent, lanes, ring, begun, wanted),
+        host_loop(config, agent, lanes, ring, begun, should_snapshot),
         lambda state: evaluate_episodes(policy, value, state, trials, gamma),
-        int(begun.again.sum()) if isinstance(begun, Begun) else 0,
+        int(begun.again.sum()) if isinstance(begun, ReplayedEpisodes) else 0,
     )
 
 
-def _device(config: Config, stack: ExitStack, snapshot: Snapshot | None, wanted: WantedFn, begin: BeginFn) -> Loop:
+def _device(
+    config: Config, stack: ExitStack, snapshot: Snapshot | None, should_snapshot: SnapshotFn, begin: InitFn
+) -> Loop:
     """The device loop, compiled already."""
     began = perf_counter()
     env = device_env(config)
@@ -84,13 +88,13 @@ def _device(config: Config, stack: ExitStack, snapshot: Snapshot | None, wanted:
     keys = run_keys([*seeds, *seeds[-1:] * (padded(len(seeds), mesh) - len(seeds))])
     compiled = compile_program(config, env, keys, {}, mesh)
     _check_memory(config, compiled)
-    place = begin if snapshot is None else restored(compiled, snapshot, len(seeds))
-    chunks = device_loop(config, compiled, keys, {}, place, wanted)
+    carry = begin if snapshot is None else restore(compiled, snapshot, len(seeds))
+    chunks = device_loop(config, compiled, keys, {}, carry, should_snapshot)
     before = {} if snapshot is None else snapshot.seconds
     return Loop(
         env.spec,
         reports(config, compiled, chunks, before, perf_counter() - began),
-        lambda state: Evaluation(*first_lanes(jax.device_get(compiled.evaluate(state, {})), len(seeds))),
+        lambda state: Evaluation(*drop_padding(jax.device_get(compiled.evaluate(state, {})), len(seeds))),
     )
 
 

@@ -20,7 +20,7 @@ from ddpg_jax.runs.loggers.jsonl import JsonLines
 from ddpg_jax.runs.loggers.logger import Sink
 from ddpg_jax.runs.loggers.progress import ProgressDisplay, Status, rates
 from ddpg_jax.runs.loggers.tensorboard import TensorBoard
-from ddpg_jax.runs.result import Evaluated, environment
+from ddpg_jax.runs.result import Evaluated, system_info
 from ddpg_jax.runs.statistics import interquartile_mean
 from ddpg_jax.training.report import Report
 from ddpg_jax.training.schedule import is_due
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _EVALUATIONS, _DIVERGED = "evaluations", "diverged"
 
 
-class Begin(NamedTuple):
+class ResumePoint(NamedTuple):
     """What a run goes on from.
 
     Attributes:
@@ -59,11 +59,11 @@ class Begin(NamedTuple):
             rows.stop,
             rows.read,
             {str(name): float(spent) for name, spent in self.checkpoint.facts["seconds"].items()},
-            self.untaken,
+            self.unrecorded,
         )
 
     @property
-    def untaken(self) -> list[Row] | None:
+    def unrecorded(self) -> list[Row] | None:
         """The rows of the report that the checkpoint is at, where its evaluation failed."""
         rows: Any = None if self.checkpoint is None else self.checkpoint.facts.get("untaken")
         return None if rows is None else [dict(row) for row in rows]
@@ -95,7 +95,7 @@ class Begin(NamedTuple):
         return 0 if self.checkpoint is None else self.checkpoint.step
 
 
-class Record:
+class Recorder:
     """The open files and the display of a run; they are closed with the stack.
 
     Args:
@@ -104,7 +104,7 @@ class Record:
       directory: where its files are.
       begin: what it goes on from; what was recorded after that is cut off.
       console: where progress is shown.
-      say: prints a line of warning.
+      notify: prints a line of warning.
       stack: closes everything.
 
     Raises:
@@ -116,29 +116,29 @@ class Record:
         config: Config,
         loop: Loop,
         directory: RunDirectory,
-        begin: Begin,
+        begin: ResumePoint,
         console: Console | None,
-        say: Callable[[str], None],
+        notify: Callable[[str], None],
         stack: ExitStack,
     ) -> None:
-        self._config, self._loop, self._begin, self._directory, self._say = config, loop, begin, directory, say
+        self._config, self._loop, self._begin, self._directory, self._say = config, loop, begin, directory, notify
         self._diverged = begin.diverged(len(config.seed_list))
         self.evaluated = begin.evaluated
         metrics_bytes, timing_bytes = begin.offsets
-        self._metrics = stack.enter_context(closing(JsonLines(directory.metrics, metrics_bytes, warn=say)))
-        self._timing = stack.enter_context(closing(JsonLines(directory.timing, timing_bytes, warn=say)))
+        self._metrics = stack.enter_context(closing(JsonLines(directory.metrics, metrics_bytes, warn=notify)))
+        self._timing = stack.enter_context(closing(JsonLines(directory.timing, timing_bytes, warn=notify)))
         self._sinks: list[Sink] = [self._metrics]
         self._board: TensorBoard | None = None
         if config.logging.tensorboard:
-            purge = None if begin.checkpoint is None else begin.step + (begin.untaken is None)
-            self._board = stack.enter_context(closing(TensorBoard(directory.tensorboard, purge, warn=say)))
+            purge = None if begin.checkpoint is None else begin.step + (begin.unrecorded is None)
+            self._board = stack.enter_context(closing(TensorBoard(directory.tensorboard, purge, warn=notify)))
             self._sinks.append(self._board)
         display = ProgressDisplay(console or Console(quiet=True), config.total_steps, len(config.seed_list))
         self._progress = stack.enter_context(display)
         self._began, self._before, self._episode_return = time.perf_counter(), None, None
         self._seconds = sum(begin.snapshot.seconds.values()) if begin.snapshot else 0.0
 
-    def take(self, report: Report) -> None:
+    def record(self, report: Report) -> None:
         """Records a report that was due: evaluates where it is due, writes the rows, and shows figures.
 
         Raises:
@@ -206,8 +206,8 @@ class Record:
         """The interquartile mean of the last evaluation."""
         return interquartile_mean(self.evaluated[-1].evaluation.returns.mean(1)).item() if self.evaluated else None
 
-    def checkpoint(self, report: Report, *, complete: bool = False, untaken: bool = False) -> Checkpoint:
-        """All that the run needs to go on from a report; or with it, where `take` failed and it is untaken.
+    def checkpoint(self, report: Report, *, complete: bool = False, unrecorded: bool = False) -> Checkpoint:
+        """All that the run needs to go on from a report; or with it, where `record` failed and it is untaken.
 
         Raises:
           StorageError: lines of the record are not on the disk.
@@ -224,8 +224,8 @@ class Record:
             "seconds": snapshot.seconds,
             "metrics_bytes": self._metrics.sync(),
             "timing_bytes": self._timing.sync(),
-            **({"untaken": [list(row.items()) for row in report.rows]} if untaken else {}),  # in the order of a line
-            **environment(),
+            **({"untaken": [list(row.items()) for row in report.rows]} if unrecorded else {}),  # in the order of a line
+            **system_info(),
         }
         arrays = dict(snapshot.arrays) | _as_arrays(self.evaluated, self._config) | {_DIVERGED: self._diverged}
         rows = snapshot_rows(snapshot)

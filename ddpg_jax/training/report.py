@@ -28,21 +28,21 @@ DIAGNOSTICS = ("critic_dead", "actor_dead", "target_distance")
 """What is logged of the learner at a report, in the order of the arrays: see `Agent.diagnose`."""
 
 
-WantedFn: TypeAlias = Callable[[int], bool]
+SnapshotFn: TypeAlias = Callable[[int], bool]
 """`step -> whether` a loop shall let its state be seen after so many environment steps of each seed, report or not."""
 
 
-def never(step: int) -> bool:
-    """A `WantedFn` that asks for nothing."""
+def no_snapshots(step: int) -> bool:
+    """A `SnapshotFn` that asks for nothing."""
     return False
 
 
-BeginFn: TypeAlias = Callable[[TrainState], TrainState]
+InitFn: TypeAlias = Callable[[TrainState], TrainState]
 """What becomes of the fresh learner of a loop, leaves `[L, ...]`, before it begins."""
 
 
-def as_made(learner: TrainState) -> TrainState:
-    """A `BeginFn` that changes nothing."""
+def keep_init(learner: TrainState) -> TrainState:
+    """A `InitFn` that changes nothing."""
     return learner
 
 
@@ -89,11 +89,11 @@ class Loop(NamedTuple):
       spec: the environment.
       reports: the loop.
       evaluate: one greedy episode from each of the bank of evaluation episodes.
-      begun_again: environments whose episode in progress had to be given up, as it did not repeat itself when it was
-        played again; 0: the loop goes on to the bit.
+      restarted_episodes: environments whose episode in progress was given up, because it did not repeat itself when it
+        was replayed; 0: the loop goes on to the bit.
     """
 
     spec: EnvSpec
     reports: Iterator[Report]
     evaluate: Callable[[TrainState], Evaluation]
-    begun_again: int = 0
+    restarted_episodes: int = 0

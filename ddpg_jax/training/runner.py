@@ -15,11 +15,11 @@ from ddpg_jax.runs.checkpoints.store import CheckpointStore
 from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.runs.plots import learning_curve
 from ddpg_jax.runs.result import make_result
-from ddpg_jax.runs.weights import Weights, beginning_with, save_weights, stored_part
-from ddpg_jax.training.checkpointer import Saver
-from ddpg_jax.training.device.loop import first_lanes
-from ddpg_jax.training.recorder import Begin, Record
-from ddpg_jax.training.report import BeginFn, Loop, Report, as_made
+from ddpg_jax.runs.weights import Weights, init_from_weights, save_weights, stored_part
+from ddpg_jax.training.checkpointer import Checkpointer
+from ddpg_jax.training.device.loop import drop_padding
+from ddpg_jax.training.recorder import Recorder, ResumePoint
+from ddpg_jax.training.report import InitFn, Loop, Report, keep_init
 
 
 class Run(NamedTuple):
@@ -41,17 +41,17 @@ def run_name(config: Config) -> str:
     return f"{config.env.id.rpartition(':')[-1].replace('/', '-')}_{config.algorithm.name}"
 
 
-def fresh(weights: Weights | None) -> tuple[Begin, BeginFn]:
+def start_point(weights: Weights | None) -> tuple[ResumePoint, InitFn]:
     """How a run begins that has no checkpoint: anew, or with the weights of another."""
-    return (Begin(), as_made) if weights is None else (Begin(level="weights"), beginning_with(weights))
+    return (ResumePoint(), keep_init) if weights is None else (ResumePoint(level="weights"), init_from_weights(weights))
 
 
 def drive(
     config: Config,
     loop: Loop,
     directory: RunDirectory,
-    record: Record,
-    saver: Saver,
+    recorder: Recorder,
+    checkpointer: Checkpointer,
     store: CheckpointStore,
 ) -> Run:
     """Passes the reports of a loop on, saves where that is due, and writes the result at the end.
@@ -59,45 +59,53 @@ def drive(
     Raises:
       Interrupted: the run was told to stop; it is saved.
     """
-    last = _to_the_end(config, loop, directory, record, saver, store)
-    state = first_lanes(last.state, len(config.seed_list))
+    last = _to_the_end(config, loop, directory, recorder, checkpointer, store)
+    state = drop_padding(last.state, len(config.seed_list))
     save_weights(directory.weights, stored_part(state), loop.spec)
     result = (
-        make_result(config, last.step, last.updates, last.seconds, record.evaluated, record.diverged) | record.history
+        make_result(config, last.step, last.updates, last.seconds, recorder.evaluated, recorder.diverged)
+        | recorder.history
     )
-    steps = np.array([e.step for e in record.evaluated])
-    means = np.stack([e.evaluation.returns.mean(1)[~record.diverged] for e in record.evaluated])
+    steps = np.array([e.step for e in recorder.evaluated])
+    means = np.stack([e.evaluation.returns.mean(1)[~recorder.diverged] for e in recorder.evaluated])
     learning_curve(directory.learning_curve, steps, means, f"{config.env.id}, {config.algorithm.name}")
     directory.write_result(result)
     if config.checkpoint.every:
-        saver.save_now(store, lambda: record.checkpoint(last, complete=True))
+        checkpointer.save_now(store, lambda: recorder.checkpoint(last, complete=True))
     return Run(directory.path, config, result)
 
 
 def _to_the_end(
-    config: Config, loop: Loop, directory: RunDirectory, record: Record, saver: Saver, store: CheckpointStore
+    config: Config,
+    loop: Loop,
+    directory: RunDirectory,
+    recorder: Recorder,
+    checkpointer: Checkpointer,
+    store: CheckpointStore,
 ) -> Report:
     """The last report of a loop, which has not gone on from it: its state is still whole."""
     for report in loop.reports:
         if report.due:
             try:
-                record.take(report)
+                recorder.record(report)
             except EnvironmentFault as fault:
-                _save_before(fault, partial(saver.save_now, store, partial(record.checkpoint, report, untaken=True)))
+                _save_before(
+                    fault, partial(checkpointer.save_now, store, partial(recorder.checkpoint, report, unrecorded=True))
+                )
                 raise
         if report.step >= config.total_steps:
             return report
-        make = partial(record.checkpoint, report)
+        make = partial(recorder.checkpoint, report)
         if report.fault is not None:
-            _save_before(report.fault, partial(saver.save_now, store, make))
-        elif saver.stopping:
-            saver.save_now(store, make)
+            _save_before(report.fault, partial(checkpointer.save_now, store, make))
+        elif checkpointer.stopping:
+            checkpointer.save_now(store, make)
             raise Interrupted(
                 f"interrupted after {report.step} of {config.total_steps} steps; "
                 f"to go on: ddpg-jax resume {directory.path}"
             )
-        elif saver.wanted(report.step):
-            saver.save(store, make)
+        elif checkpointer.should_save(report.step):
+            checkpointer.save(store, make)
     raise AssertionError("a loop ends with a report after its last step")
 
 

@@ -13,15 +13,15 @@ from ddpg_jax.config.schema import Config
 from ddpg_jax.errors import ConfigError
 from ddpg_jax.runs.checkpoints.store import CheckpointStore
 from ddpg_jax.runs.directory import RunDirectory
-from ddpg_jax.runs.loggers.progress import speaker
+from ddpg_jax.runs.loggers.progress import message_printer
 from ddpg_jax.runs.weights import read_weights
-from ddpg_jax.training.checkpointer import Saver
+from ddpg_jax.training.checkpointer import Checkpointer
 from ddpg_jax.training.factory import start
-from ddpg_jax.training.recorder import Record
-from ddpg_jax.training.resume import branch_off, go_on
-from ddpg_jax.training.runner import Run, drive, fresh, run_name
+from ddpg_jax.training.recorder import Recorder
+from ddpg_jax.training.resume import fork, resume_directory
+from ddpg_jax.training.runner import Run, drive, run_name, start_point
 from ddpg_jax.training.signals import StopRequest
-from ddpg_jax.xla.tuning import suit_process
+from ddpg_jax.xla.tuning import configure_process
 
 
 def train(
@@ -31,7 +31,7 @@ def train(
     overwrite: bool = False,
     resume: Literal["never", "auto"] = "never",
     init_from: str | Path | None = None,
-    own_process: bool = False,
+    tune_process: bool = False,
     console: Console | None = None,
 ) -> Run:
     """Trains all seeds of a configuration and leaves a run directory.
@@ -46,7 +46,7 @@ def train(
       resume: "auto": where the directory holds a run, that one goes on, as a cluster starts the same command again.
       init_from: directory of a run whose parameters and moments this one begins with; its seeds take them in turn.
         Nothing else is taken over: optimisers, replay and counters begin anew.
-      own_process: whether this process is for this run alone; XLA may then be given as many threads as suit it, which
+      tune_process: whether this process is for this run alone; XLA may then be given as many threads as suit it, which
         nothing can change afterwards.
       console: where progress is shown; None: nowhere.
 
@@ -61,26 +61,26 @@ def train(
       NotFiniteError: all seeds have diverged, or an action, a metric or a value of the critics is not finite.
       StorageError: the run directory cannot be used, or too many checkpoints failed.
     """
-    say = speaker(console)
+    notify = message_printer(console)
     with ExitStack() as stack:
         stop = stack.enter_context(StopRequest())
-        suit_process(config, alone=own_process)
+        configure_process(config, tune_process=tune_process)
         if resume == "auto" and run_dir is not None and RunDirectory(run_dir).config.is_file():
-            return go_on(RunDirectory.open(run_dir), config, stop, stack, console)
-        saver = Saver(config.checkpoint, stop, 0, say)
+            return resume_directory(RunDirectory.open(run_dir), config, stop, stack, console)
+        checkpointer = Checkpointer(config.checkpoint, stop, 0, notify)
         weights = None if init_from is None else read_weights(RunDirectory.open(init_from))
-        begin, begin_with = fresh(weights)
-        loop = start(config, stack, None, saver.wanted, begin_with)
+        begin, init_learner = start_point(weights)
+        loop = start(config, stack, None, checkpointer.should_save, init_learner)
         if init_from is not None:
-            say(f"begins with the weights of {init_from}; all else is new")
+            notify(f"begins with the weights of {init_from}; all else is new")
         directory = RunDirectory.create(run_dir, run_name(config), overwrite=overwrite)
-        stack.enter_context(directory.own())
+        stack.enter_context(directory.lock())
         if weights is not None:  # whatever becomes of that run, this one begins so again until it has a checkpoint
             weights.write(directory.start)
         directory.write_text(directory.config, dump_toml(config))
         store = CheckpointStore(directory.checkpoints, keep=config.checkpoint.keep)
-        record = Record(config, loop, directory, begin, console, say, stack)
-        return drive(config, loop, directory, record, saver, store)
+        record = Recorder(config, loop, directory, begin, console, notify, stack)
+        return drive(config, loop, directory, record, checkpointer, store)
 
 
 def resume_run(
@@ -88,7 +88,7 @@ def resume_run(
     *,
     step: int | None = None,
     into: str | Path | None = None,
-    own_process: bool = False,
+    tune_process: bool = False,
     console: Console | None = None,
     **overrides: Any,
 ) -> Run:
@@ -101,7 +101,7 @@ def resume_run(
       run_dir: directory of the run.
       step: take the checkpoint after so many environment steps of each seed instead, which needs `into`.
       into: a new directory for what comes of it.
-      own_process: as in `train`.
+      tune_process: as in `train`.
       console: where progress is shown; None: nowhere.
       **overrides: fields that replace the run's, as in `load_config`. Those that do not concern the learner are free,
         those that change how it learns are reported, and structural ones are refused. An environment named "module:id"
@@ -121,7 +121,7 @@ def resume_run(
         raise ConfigError("a checkpoint of a certain step is taken up in a new directory: give both of them")
     with ExitStack() as stack:
         stop = stack.enter_context(StopRequest())
-        suit_process(config, alone=own_process)
+        configure_process(config, tune_process=tune_process)
         if step is None or into is None:
-            return go_on(directory, config, stop, stack, console)
-        return branch_off(directory, config, step, into, stop, stack, console)
+            return resume_directory(directory, config, stop, stack, console)
+        return fork(directory, config, step, into, stop, stack, console)

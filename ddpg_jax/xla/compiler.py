@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     pass
 
 
-def compiler_options(mesh: Mesh, *, seldom: bool = False) -> dict[str, Any] | None:
+def compiler_options(mesh: Mesh, *, run_once: bool = False) -> dict[str, Any] | None:
     """For the compiler: on a CPU, passes that take a fifth of its time or more and make no program faster are left out.
 
     A program that runs seldom is compiled by the older emitters of kernels where XLA has them still: in a third less
@@ -22,5 +22,5 @@ def compiler_options(mesh: Mesh, *, seldom: bool = False) -> dict[str, Any] | No
     """
     if mesh.devices.flat[0].platform != "cpu":
         return None
-    older = {"xla_cpu_use_fusion_emitters": False} if seldom and jax.__version_info__ < (0, 11) else {}
+    older = {"xla_cpu_use_fusion_emitters": False} if run_once and jax.__version_info__ < (0, 11) else {}
     return {"xla_backend_optimization_level": 1} | older

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     pass
 
 
-def spread_over_cores() -> None:
+def make_core_devices() -> None:
     """Makes a device of each core of a CPU, so that lanes run beside each other; call it before jax is used.
 
     One program's products of small networks do not fill two cores: with 16 seeds at 64-64 this more than doubles the
@@ -27,12 +27,12 @@ def spread_over_cores() -> None:
             jax.config.update("jax_num_cpu_devices", available_cores())
 
 
-def keep_to_one_thread() -> None:
+def limit_to_one_thread() -> None:
     """Has XLA run all kernels on one thread of a CPU; call it before jax is used.
 
     It takes longer to hand the kernels of narrow networks to another thread than to run them: without this a step at
     64-64 takes a third more time on the host loop, on the device loop with one seed a quarter (DDPG) or a tenth (TD3).
-    The numbers are the same up to `MOST_ROWS`, `MOST_SEEDS` and `MOST_CRITICS`. Where the number of threads is set
+    The numbers are the same up to `MAX_ROWS`, `MAX_SEEDS` and `MAX_CRITICS`. Where the number of threads is set
     (`NPROC`, `PJRT_NPROC`), or jax is in use, nothing changes.
     """
     if {"NPROC", "PJRT_NPROC"} & os.environ.keys():

@@ -14,7 +14,7 @@ Axes: TypeAlias = int | tuple[int | None, ...]
 """As of `jax.vmap`, for whole arguments or results: 0 for what has an axis of lanes, None for what has none."""
 
 
-def of_one_lane(
+def squeezed_vmap(
     function: Callable[..., Any],
     in_axes: Axes = 0,
     out_axes: Axes = 0,

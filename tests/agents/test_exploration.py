@@ -106,9 +106,9 @@ def test_the_perturbation_is_sigma_times_a_piece_of_normal_numbers():
     np.testing.assert_allclose(moved(0.1, 8)[:-1], small[1:], atol=1e-6)  # the next place is one number further
     assert np.isfinite(moved(0.1, PLACES - 1)).all()
     assert (moved(0.1, PLACES - 1) != moved(0.1, PLACES - 2)).all()  # the table goes on to the last place
-    numbers = np.asarray(perturbed(jnp.zeros(100_000), 1.0, jnp.int32(0)))
-    assert stats.kstest(numbers, "norm").pvalue > 1e-3
-    assert abs(np.corrcoef(numbers[1:], numbers[:-1])[0, 1]) < 0.015
+    hyperparams = np.asarray(perturbed(jnp.zeros(100_000), 1.0, jnp.int32(0)))
+    assert stats.kstest(hyperparams, "norm").pvalue > 1e-3
+    assert abs(np.corrcoef(hyperparams[1:], hyperparams[:-1])[0, 1]) < 0.015
 
 
 def test_epsilon_stays_within_an_episode_and_follows_the_parameters():

@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddpg_jax.agents.modules import Shape, uniform_law
+from ddpg_jax.agents.modules import Architecture, uniform_init
 from ddpg_jax.agents.networks import ensemble, identity, mlp_actor, mlp_critic
 from ddpg_jax.agents.precision import bfloat16_dot
-from ddpg_jax.agents.slots import Trace
+from ddpg_jax.agents.slots import LearnAux
 from ddpg_jax.types import BATCH
 
-OBS, ACTION, HIDDEN = 5, 3, Shape((12, 10))
+OBS, ACTION, HIDDEN = 5, 3, Architecture((12, 10))
 S = np.linspace(-1.0, 1.0, OBS, dtype=np.float32)
 A = np.array([0.5, -0.25, 1.0], np.float32)
 
@@ -47,7 +47,7 @@ def _assert_uniform(leaf, limit):
 @pytest.mark.parametrize("action_layer", [0, 1])
 def test_fan_in_bounds_weights_and_biases(final_scale, action_layer):
     """U(±1/sqrt(fan_in)), and U(±final_scale) for the last layer where it is given."""
-    shape = Shape((40, 30), final=None if final_scale is None else uniform_law(final_scale))
+    shape = Architecture((40, 30), final=None if final_scale is None else uniform_init(final_scale))
     critic = mlp_critic(OBS, ACTION, shape, action_layer=action_layer, outputs=4)
     for network, fan_ins in [
         (mlp_actor(OBS, 4, shape), (OBS, 40, 30)),
@@ -62,7 +62,7 @@ def test_fan_in_bounds_weights_and_biases(final_scale, action_layer):
 
 
 def test_lecun_normal_has_zero_biases_and_keeps_the_final_scale():
-    network = mlp_actor(200, 4, Shape((100,), initializer="lecun_normal", final=uniform_law(3e-3)))
+    network = mlp_actor(200, 4, Architecture((100,), initializer="lecun_normal", final=uniform_init(3e-3)))
     (kernel, bias), (last_kernel, last_bias) = _layers(network.init(jax.random.key(0)))
     np.testing.assert_allclose(np.std(kernel), 200**-0.5, rtol=0.05)
     assert np.abs(kernel).max() > 200**-0.5  # not uniform
@@ -179,7 +179,7 @@ def test_a_bfloat16_network_keeps_its_parameters_in_float32_and_differs_by_round
 
 def test_gradients_of_a_bfloat16_network_need_no_outer_products():
     """The gradient of a kernel is one product over the batch, not a kernel for each sample that is then summed."""
-    network = mlp_actor(OBS, ACTION, Shape((64,), precision="bfloat16"))
+    network = mlp_actor(OBS, ACTION, Architecture((64,), precision="bfloat16"))
     params, batch = network.init(jax.random.key(6)), jnp.ones((32, OBS))
 
     def loss(params):
@@ -228,7 +228,7 @@ def test_layer_norm_stands_between_product_and_activation(call, action_layer):
 
 
 def test_simba_is_an_embedding_residual_blocks_and_a_last_norm(call):
-    network = mlp_actor(OBS, ACTION, Shape((6, 6), architecture="simba"))
+    network = mlp_actor(OBS, ACTION, Architecture((6, 6), architecture="simba"))
     params = _stirred(network.init(jax.random.key(1)))
     x = _product(params, 0, np.asarray(S, np.float64))
     for block in range(2):
@@ -244,7 +244,7 @@ BATCHED = HIDDEN._replace(normalization="batch")
 
 def _learned(network, params, moments, *inputs):
     """Outputs `[B, ...]` and trace of a batch."""
-    axes, out = (None, None, *[0] * len(inputs)), (0, Trace(None, 0))
+    axes, out = (None, None, *[0] * len(inputs)), (0, LearnAux(None, 0))
     return jax.jit(jax.vmap(network.learn, axes, out, axis_name=BATCH))(params, moments, *inputs)
 
 
@@ -286,7 +286,7 @@ def test_batch_norm_of_a_critic_ends_where_the_action_enters(action_layer, norms
 
 
 def test_a_hidden_unit_answers_where_its_activation_is_not_zero():
-    network = mlp_actor(2, 1, Shape((2, 1)))
+    network = mlp_actor(2, 1, Architecture((2, 1)))
     layers = {
         "Dense_0": {"kernel": jnp.array([[1.0, -1.0], [0.0, 0.0]]), "bias": jnp.zeros(2)},
         "Dense_1": {"kernel": jnp.array([[1.0], [1.0]]), "bias": jnp.array([-5.0])},

@@ -13,7 +13,7 @@ import pytest
 
 import ddpg_jax as dj
 from ddpg_jax.agents.factory import make_optimizers
-from ddpg_jax.agents.optimizers import Held, held, held_adam
+from ddpg_jax.agents.optimizers import Skippable, skippable, skippable_adam
 
 PARAMS = {"w": jnp.array([[0.5, -1.0], [2.0, 0.25]]), "b": jnp.array([0.1, 0.0])}
 
@@ -39,8 +39,8 @@ def _same(a: Any, b: Any) -> None:
 
 def test_adam_by_hand():
     # g = 0.5: m = 0.1 * 0.5, v = 0.001 * 0.25; corrected, they are 0.5 and 0.25; the step is 0.5 / (0.5 + eps).
-    adam = held_adam(eps=0.5)
-    step, state = adam.update(jnp.array([0.5]), adam.init(jnp.zeros(1)), applied=jnp.bool_(True))
+    adam = skippable_adam(eps=0.5)
+    step, state = adam.update(jnp.array([0.5]), adam.init(jnp.zeros(1)), accept=jnp.bool_(True))
     np.testing.assert_allclose(step, [0.5], rtol=1e-5)
     np.testing.assert_allclose(state.mu, [0.05], rtol=1e-6)
     np.testing.assert_allclose(state.nu, [0.00025], rtol=1e-6)
@@ -48,35 +48,35 @@ def test_adam_by_hand():
 
 
 def test_adam_is_optax_where_all_steps_are_applied():
-    ours, theirs = held_adam(), optax.scale_by_adam()
+    ours, theirs = skippable_adam(), optax.scale_by_adam()
     state, other = ours.init(PARAMS), theirs.init(PARAMS)
     for gradient in _gradients(5):
-        step, state = ours.update(gradient, state, applied=jnp.bool_(True))
+        step, state = ours.update(gradient, state, accept=jnp.bool_(True))
         expected, other = theirs.update(gradient, other)
         _same((step, state), (expected, other))
 
 
 def test_adam_goes_on_as_if_what_was_not_applied_had_not_been():
-    ours, theirs = held_adam(), optax.scale_by_adam()
+    ours, theirs = skippable_adam(), optax.scale_by_adam()
     state, other = ours.init(PARAMS), theirs.init(PARAMS)
     for i, gradient in enumerate(_gradients(6)):
         if i % 3 == 1:
             bad = jax.tree.map(lambda g: g.at[0].set(jnp.nan), gradient)
-            _, state = ours.update(bad, state, applied=jnp.bool_(False))
+            _, state = ours.update(bad, state, accept=jnp.bool_(False))
             _same(state, other)
             continue
-        step, state = ours.update(gradient, state, applied=jnp.bool_(True))
+        step, state = ours.update(gradient, state, accept=jnp.bool_(True))
         expected, other = theirs.update(gradient, other)
         _same((step, state), (expected, other))
 
 
 def test_any_optimiser_can_be_held():
-    momentum = held(optax.chain(optax.trace(0.9), optax.scale_by_learning_rate(lambda n: 0.1 / (1 + n))))
-    assert held(momentum) is momentum
+    momentum = skippable(optax.chain(optax.trace(0.9), optax.scale_by_learning_rate(lambda n: 0.1 / (1 + n))))
+    assert skippable(momentum) is momentum
     state = momentum.init(PARAMS)
-    _, after = momentum.update(_gradients(1)[0], state, applied=jnp.bool_(False))
+    _, after = momentum.update(_gradients(1)[0], state, accept=jnp.bool_(False))
     _same(after, state)
-    _, after = momentum.update(_gradients(1)[0], state, applied=jnp.bool_(True))
+    _, after = momentum.update(_gradients(1)[0], state, accept=jnp.bool_(True))
     assert int(after[1].count) == 1
 
 
@@ -88,10 +88,10 @@ def test_those_of_a_configuration_are_held(width: int, schedule: str, decay: str
     settings |= {"learning_rate_schedule": schedule, "weight_decay": decay}
     settings |= {} if decay == "none" else {"critic_weight_decay": 0.1}
     for optimizer in make_optimizers(dj.load_config(algorithm=settings))[1:]:
-        assert isinstance(optimizer, Held)
+        assert isinstance(optimizer, Skippable)
         update = jax.jit(partial(optimizer.update, params=PARAMS))
-        _, state = update(_gradients(1)[0], optimizer.init(PARAMS), applied=jnp.bool_(True))
+        _, state = update(_gradients(1)[0], optimizer.init(PARAMS), accept=jnp.bool_(True))
         bad = jax.tree.map(lambda g: jnp.full_like(g, jnp.nan), PARAMS)
-        _same(update(bad, state, applied=jnp.bool_(False))[1], state)
-        moved = jax.tree.leaves(update(PARAMS, state, applied=jnp.bool_(True))[1])
+        _same(update(bad, state, accept=jnp.bool_(False))[1], state)
+        moved = jax.tree.leaves(update(PARAMS, state, accept=jnp.bool_(True))[1])
         assert all((a != b).any() for a, b in zip(moved, jax.tree.leaves(state), strict=True))

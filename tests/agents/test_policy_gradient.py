@@ -24,14 +24,14 @@ from ddpg_jax.xla.norm import global_norm
 
 FROZEN = optax.set_to_zero()
 STAY = polyak(0.0)
-SHAPE = modules.Shape((8,))
+SHAPE = modules.Architecture((8,))
 
 
 def run_key(seed):
     return run_keys([seed])[0]
 
 
-def assemble(*, actor=FROZEN, critic=FROZEN, exploration=None, follow=STAY, **slots):
+def assemble(*, actor=FROZEN, critic=FROZEN, exploration=None, update_targets=STAY, **slots):
     """A small DDPG of which only what is named learns."""
     return policy_gradient(
         networks=Params(
@@ -42,7 +42,7 @@ def assemble(*, actor=FROZEN, critic=FROZEN, exploration=None, follow=STAY, **sl
         head=scalar(),
         exploration=exploration or additive(noise.zero(2)),
         optimizers=Params(FROZEN, actor, critic),
-        follow=follow,
+        update_targets=update_targets,
         **slots,
     )
 
@@ -58,7 +58,7 @@ def transparent(init=lambda key: jnp.zeros(()), **slots):
         head=scalar(),
         exploration=additive(noise.zero(2)),
         optimizers=Params(FROZEN, FROZEN, FROZEN),
-        follow=STAY,
+        update_targets=STAY,
         **slots,
     )
 
@@ -266,18 +266,18 @@ def test_every_random_slot_has_numbers_of_its_own():
 
     augmented = transparent(augment=shifted, policy_delay=2)
     drawing = transparent(next_action=drawn, actor_action=drawn)
-    numbers = [np.concatenate(transparent(init=jax.random.normal).init(run_key(0)).params, axis=None)]
+    hyperparams = [np.concatenate(transparent(init=jax.random.normal).init(run_key(0)).params, axis=None)]
     for agent, seed, size in [(augmented, 0, 8), (augmented, 1, 8), (drawing, 0, 8), (drawing, 1, 1)]:
         state, update = agent.init(run_key(seed)), jax.jit(agent.update)
         for _ in range(2):
             state, metrics, td_error = update(state, nothing(4, size), run_key(seed))
-            numbers.append(td_error)
+            hyperparams.append(td_error)
             if agent is drawing:
-                numbers.append(metrics["actor_loss"])
+                hyperparams.append(metrics["actor_loss"])
             else:  # the actor sees what the critic saw last
                 np.testing.assert_allclose(metrics["actor_loss"][1::2], -metrics["mean_q"][1::2], rtol=1e-6)
-    numbers = np.abs(np.concatenate(numbers, axis=None))
-    assert len(np.unique(numbers)) == numbers.size == 3 + 2 * (32 + 32 + (32 + 4) + (4 + 4))
+    hyperparams = np.abs(np.concatenate(hyperparams, axis=None))
+    assert len(np.unique(hyperparams)) == hyperparams.size == 3 + 2 * (32 + 32 + (32 + 4) + (4 + 4))
 
 
 def test_new_values_are_not_traced_again(tiny, make_batches):
@@ -292,10 +292,10 @@ def test_new_values_are_not_traced_again(tiny, make_batches):
 
 def test_delayed_policy_moves_once_per_round(make_batches):
     """A round of delay 2: two critic steps alone, then actor and targets alone on the second batch."""
-    adam, follow = optax.adam(1e-2), polyak(0.1)
-    delayed = assemble(actor=adam, critic=adam, follow=follow, policy_delay=2)
+    adam, update_targets = optax.adam(1e-2), polyak(0.1)
+    delayed = assemble(actor=adam, critic=adam, update_targets=update_targets, policy_delay=2)
     critic_only = jax.jit(assemble(critic=adam).update)
-    actor_only = jax.jit(assemble(actor=adam, follow=follow).update)
+    actor_only = jax.jit(assemble(actor=adam, update_targets=update_targets).update)
     state, batches = delayed.init(run_key(0)), make_batches(4)
     after, metrics, td_error = jax.jit(delayed.update)(state, batches, run_key(0))
 

@@ -23,7 +23,7 @@ from ddpg_jax.envs.device.pendulum import pendulum
 from ddpg_jax.envs.device.probes import constant, delayed
 from ddpg_jax.envs.device.rollout import evaluate_greedy
 from ddpg_jax.envs.host.rollout import evaluate_episodes, jit_policy, jit_value
-from ddpg_jax.envs.host.vector import Lanes
+from ddpg_jax.envs.host.vector import VectorEnv
 from ddpg_jax.errors import NotFiniteError
 from ddpg_jax.rng import evaluation_keys, run_keys
 from ddpg_jax.runs.inference import evaluate_run, load_run
@@ -47,7 +47,7 @@ def linear_agent(ascend: heads.ReduceFn = heads.first) -> Agent:
         head=heads.scalar(ascend=ascend),
         exploration=additive(noise.zero(1)),
         optimizers=Params(*[optax.set_to_zero()] * 3),
-        follow=polyak(0.5),
+        update_targets=polyak(0.5),
     )
 
 
@@ -84,7 +84,7 @@ class Hosted(gymnasium.Env):
 
 def on_host(env: DeviceEnv, agent: Agent, episodes: int, gamma: float) -> Evaluation:
     """Of one seed."""
-    lanes = Lanes(partial(Hosted, env), (1, episodes), lambda lane, episode: lane if episode == 0 else 0)
+    lanes = VectorEnv(partial(Hosted, env), (1, episodes), lambda lane, episode: lane if episode == 0 else 0)
     state = jax.vmap(agent.init)(run_keys([3]))
     return evaluate_episodes(jit_policy(agent), jit_value(agent), state, lanes, gamma)
 
@@ -114,11 +114,11 @@ def test_the_value_of_a_distribution_is_its_mean(call):
     """Logits 0 and log 3 on the atoms 0 and 10."""
     critic = networks.stateless(lambda key: jnp.log(jnp.array([[1.0, 3.0]])), lambda params, obs, action: params)
     agent = policy_gradient(
-        networks=Params(networks.identity(), networks.mlp_actor(1, 1, modules.Shape((2,))), critic),
+        networks=Params(networks.identity(), networks.mlp_actor(1, 1, modules.Architecture((2,))), critic),
         head=heads.categorical(jnp.array([0.0, 10.0])),
         exploration=additive(noise.zero(1)),
         optimizers=Params(*[optax.set_to_zero()] * 3),
-        follow=polyak(0.5),
+        update_targets=polyak(0.5),
     )
     np.testing.assert_allclose(call(agent.value, agent.init(jax.random.key(0)), jnp.zeros(1)), 7.5, rtol=1e-6)
 
@@ -177,7 +177,7 @@ class Countdown(gymnasium.Env):
 
 
 def test_each_lane_is_discounted_to_its_own_end():
-    lanes = Lanes(Countdown, (2, 2), lambda lane, episode: 1 + lane if episode == 0 else 99)
+    lanes = VectorEnv(Countdown, (2, 2), lambda lane, episode: 1 + lane if episode == 0 else 99)
     agent = linear_agent()
     state = jax.vmap(agent.init)(run_keys([3, 4]))
     result = evaluate_episodes(jit_policy(agent), jit_value(agent), state, lanes, 0.5)
@@ -202,7 +202,7 @@ def test_the_loops_agree_on_pendulum():
     agent = make_agent(config, env.spec)
     state = jax.vmap(agent.init)(run_keys(config.seed_list))
     make = partial(gymnasium.wrappers.TimeLimit, max_episode_steps=EPISODE)
-    lanes = Lanes(
+    lanes = VectorEnv(
         lambda: make(SetPendulum()), (2, episodes), lambda lane, episode: lane % episodes if episode == 0 else 0
     )
     one = evaluate_episodes(jit_policy(agent), jit_value(agent), state, lanes, 0.9)

@@ -8,9 +8,9 @@ import pytest
 from tiny_run import EPISODE, tiny_config
 
 from ddpg_jax.agents.algorithms import make_agent
-from ddpg_jax.envs.factory import evaluation_lanes, training_lanes
+from ddpg_jax.envs.factory import make_evaluation_envs, make_training_envs
 from ddpg_jax.envs.host.rollout import evaluate_episodes, jit_policy, jit_value
-from ddpg_jax.envs.host.vector import Lanes, evaluation_seeds
+from ddpg_jax.envs.host.vector import VectorEnv, evaluation_seeds
 from ddpg_jax.errors import NotFiniteError
 from ddpg_jax.runs.inference import evaluate_run, load_policy, load_run
 from ddpg_jax.types import Params, TrainState
@@ -66,7 +66,7 @@ def test_returns_equal_a_bare_gymnasium_loop(run):
 
 def test_the_bank_is_equal_for_every_seed_and_run():
     def first_observations(config, episodes):
-        lanes = evaluation_lanes(config, episodes)
+        lanes = make_evaluation_envs(config, episodes)
         obs = lanes.reset()
         lanes.close()
         return obs
@@ -80,33 +80,33 @@ def test_the_bank_is_equal_for_every_seed_and_run():
 
 def test_the_bank_is_not_trained_on():
     config = tiny_config(seeds=[0], env={"num_envs": 3})
-    trained, tried = training_lanes(config).reset()[0], evaluation_lanes(config, 3).reset()[0]
+    trained, tried = make_training_envs(config).reset()[0], make_evaluation_envs(config, 3).reset()[0]
     assert not (trained[:, None] == tried[None]).all(-1).any()
 
 
 def test_episodes_are_summed_to_their_own_end():
-    lanes = Lanes(Countdown, (2, 3), lambda lane, episode: 1 + lane if episode == 0 else 99)
+    lanes = VectorEnv(Countdown, (2, 3), lambda lane, episode: 1 + lane if episode == 0 else 99)
     returns, lengths, *_ = evaluate_episodes(still, nothing, NOTHING, lanes, 0.9)
     np.testing.assert_array_equal(lengths, [[1, 2, 3], [4, 5, 6]])
     np.testing.assert_array_equal(returns, [[1, 11, 111], [1111, 11111, 111111]])
 
 
 def test_evaluating_again_gives_the_same():
-    lanes = Lanes(Countdown, (1, 4), lambda lane, episode: 4 - lane + episode)
+    lanes = VectorEnv(Countdown, (1, 4), lambda lane, episode: 4 - lane + episode)
     first, second = (evaluate_episodes(still, nothing, NOTHING, lanes, 0.9) for _ in range(2))
     np.testing.assert_array_equal(first.returns, second.returns)
     np.testing.assert_array_equal(first.lengths, [[4, 3, 2, 1]])
 
 
 def test_an_action_that_is_not_finite_is_a_fault():
-    lanes = Lanes(Countdown, (1, 1), lambda lane, episode: 3)
+    lanes = VectorEnv(Countdown, (1, 1), lambda lane, episode: 3)
     with pytest.raises(NotFiniteError, match="diverged"):
         evaluate_episodes(lambda state, obs: np.full((1, 1, 1), np.nan, np.float32), nothing, NOTHING, lanes, 0.9)
 
 
 def test_policy_and_value_are_traced_once(run):
     loaded, traces = load_run(run.directory), []
-    lanes = evaluation_lanes(run.config, 2)
+    lanes = make_evaluation_envs(run.config, 2)
     agent = make_agent(run.config, lanes.spec)
 
     def counted(name):
@@ -129,7 +129,7 @@ def test_a_policy_sees_each_lane_apart(run):
     loaded = load_run(run.directory)
     obs = np.random.default_rng(0).normal(size=(2, 4, 3)).astype(np.float32)
     actions = np.asarray(loaded.policy(loaded.state, obs))
-    agent = make_agent(run.config, evaluation_lanes(run.config, 1).spec)
+    agent = make_agent(run.config, make_evaluation_envs(run.config, 1).spec)
     for i, j in np.ndindex(2, 4):
         params = jax.tree.map(lambda x, i=i: x[i], loaded.state)
         np.testing.assert_allclose(actions[i, j], agent.policy(params, jnp.asarray(obs[i, j])), rtol=1e-5, atol=1e-6)

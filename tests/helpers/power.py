@@ -4,7 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
-from ddpg_jax.runs import filesystem as files
+from ddpg_jax.runs import filesystem as filesystem
 
 
 class Killed(BaseException):
@@ -26,7 +26,7 @@ class Disk:
             descriptor = os.open(path, os.O_RDONLY)
             self._note(descriptor)
             os.close(descriptor)
-        monkeypatch.setattr(files, "before", self)
+        monkeypatch.setattr(filesystem, "before", self)
         monkeypatch.setattr(os, "fsync", self._note)
 
     def __call__(self, operation, path):

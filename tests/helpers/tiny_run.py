@@ -9,7 +9,7 @@ import ddpg_jax as dj
 from ddpg_jax.agents.algorithms import make_agent
 from ddpg_jax.config.load import merge
 from ddpg_jax.config.schema import Config
-from ddpg_jax.envs.factory import training_lanes
+from ddpg_jax.envs.factory import make_training_envs
 from ddpg_jax.replay.factory import make_ring
 from ddpg_jax.replay.host.ring import Ring
 from ddpg_jax.training.host.loop import host_loop
@@ -50,7 +50,7 @@ def tiny_config(**changes: Any) -> Config:
 
 def loop(config: Config, change_agent: Any = lambda agent: agent) -> Looped:
     """Runs the host loop of a configuration to its end; states of earlier reports were donated."""
-    lanes = training_lanes(config)
+    lanes = make_training_envs(config)
     agent = change_agent(make_agent(config, lanes.spec))
     ring = make_ring(config, lanes.spec)
     reports = list(host_loop(config, agent, lanes, ring))

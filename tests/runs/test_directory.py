@@ -13,7 +13,7 @@ from tiny_run import finished_run, tiny_config
 
 import ddpg_jax as dj
 from ddpg_jax.errors import EnvironmentFault, StorageError
-from ddpg_jax.runs import filesystem as files
+from ddpg_jax.runs import filesystem as filesystem
 from ddpg_jax.runs.directory import RunDirectory
 
 
@@ -117,7 +117,7 @@ def test_a_text_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypat
             raise OSError(errno.ENOSPC, "full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(files, "before", full)
+        patch.setattr(filesystem, "before", full)
         with pytest.raises(StorageError, match=r"config\.toml cannot be written: .* full"):
             run.write_text(run.config, "after")
     assert run.config.read_text() == "before"
@@ -140,52 +140,52 @@ def test_a_directory_has_one_owner(tmp_path):
     again = RunDirectory(tmp_path / "run")
     with (
         pytest.raises(StorageError, match=rf"used by another process: host .*, process {os.getpid()}, since 20"),
-        again.own(),
+        again.lock(),
     ):
         pass
     for overwrite in (False, True):
         with pytest.raises(StorageError, match="used by another process"):
             RunDirectory.create(tmp_path / "run", "name", overwrite=overwrite)
-    with run.own():
+    with run.lock():
         (tmp_path / "run" / "config.toml").write_text("")
-    with again.own():
+    with again.lock():
         pass
-    with run.own():
+    with run.lock():
         pass
 
 
 def test_a_lock_that_was_given_up_with_its_object_is_free(tmp_path):
     run = RunDirectory.create(tmp_path / "run", "name")
     del run
-    with RunDirectory(tmp_path / "run").own():
+    with RunDirectory(tmp_path / "run").lock():
         pass
 
 
 def test_what_a_dead_owner_has_left_blocks_nobody(tmp_path):
     (tmp_path / "run.lock").write_text('{"host": "x", "process": 1, "started": "yesterday"}')
-    with RunDirectory.create(tmp_path, "name").own():
+    with RunDirectory.create(tmp_path, "name").lock():
         assert str(os.getpid()) in (tmp_path / "run.lock").read_text()
 
 
 def test_an_owner_whose_lock_says_nothing(tmp_path):
     run = RunDirectory.create(tmp_path, "name")
     (tmp_path / "run.lock").write_text("[]")
-    with pytest.raises(StorageError, match="which one is not known"), RunDirectory(tmp_path).own():
+    with pytest.raises(StorageError, match="which one is not known"), RunDirectory(tmp_path).lock():
         pass
-    with run.own():
+    with run.lock():
         pass
 
 
 def test_a_lock_that_cannot_be_made(tmp_path, monkeypatch):
     (tmp_path / "run.lock").mkdir()
-    with pytest.raises(StorageError, match="cannot be used"), RunDirectory(tmp_path).own():
+    with pytest.raises(StorageError, match="cannot be used"), RunDirectory(tmp_path).lock():
         pass
     (tmp_path / "run.lock").rmdir()
     monkeypatch.setattr("os.write", lambda file, content: (_ for _ in ()).throw(OSError("full")))
     with pytest.raises(StorageError, match="full"):
         RunDirectory.create(tmp_path, "name")
     monkeypatch.undo()
-    with RunDirectory.create(tmp_path, "name").own():
+    with RunDirectory.create(tmp_path, "name").lock():
         pass
 
 
@@ -246,7 +246,7 @@ def test_a_run_that_another_has_left_just_before_the_lock_is_kept(tmp_path, monk
             RunDirectory.create(tmp_path / "run", "name")
     assert (tmp_path / "run" / "config.toml").read_text() == "theirs"
     run = RunDirectory.open(tmp_path / "run")
-    with run.own(), run.own():  # it was given back
+    with run.lock(), run.lock():  # it was given back
         pass
 
 
@@ -291,6 +291,6 @@ def test_results_that_cannot_be_removed(tmp_path, monkeypatch):
     def full(operation, path):
         raise OSError(errno.EROFS, "read-only")
 
-    monkeypatch.setattr(files, "before", full)
+    monkeypatch.setattr(filesystem, "before", full)
     with pytest.raises(StorageError, match="read-only"):
         run.drop_results()

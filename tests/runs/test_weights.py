@@ -104,14 +104,14 @@ def test_of_many_differences_ten_are_named(tmp_path):
 
 
 def test_files_that_are_not_ours_are_refused(tmp_path):
-    files = {"none": None, "text": b"hello, here is no array at all", "nothing": b"", "huge": b"\xff" * 64}
-    for name, content in files.items():
+    filesystem = {"none": None, "text": b"hello, here is no array at all", "nothing": b"", "huge": b"\xff" * 64}
+    for name, content in filesystem.items():
         if content is not None:
             (tmp_path / name).write_bytes(content)
     (tmp_path / "folder").mkdir()
     save_file({"count": np.zeros(2)}, tmp_path / "foreign")
     save_file({"count": np.zeros(2)}, tmp_path / "other", {"format": "pt"})
-    for name in [*files, "folder", "foreign", "other"]:
+    for name in [*filesystem, "folder", "foreign", "other"]:
         for read in (read_spec, lambda path: load_weights(path, tree())):
             with pytest.raises(StorageError, match=name):
                 read(tmp_path / name)

@@ -16,7 +16,7 @@ from ddpg_jax.agents.algorithms import make_agent
 from ddpg_jax.config.load import merge
 from ddpg_jax.config.schema import Config
 from ddpg_jax.envs.factory import device_env
-from ddpg_jax.envs.host.vector import Lanes, training_seeds
+from ddpg_jax.envs.host.vector import VectorEnv, training_seeds
 from ddpg_jax.replay.factory import make_ring
 from ddpg_jax.rng import run_keys
 from ddpg_jax.training.device.compile import compile_program, lane_mesh
@@ -93,7 +93,7 @@ def on_device(config: Config, name: str) -> Any:
 
 
 def on_host(config: Config, name: str) -> Any:
-    lanes = Lanes(partial(Probe, name), (SEEDS, 1), training_seeds(config.seed_list, 1))
+    lanes = VectorEnv(partial(Probe, name), (SEEDS, 1), training_seeds(config.seed_list, 1))
     agent = make_agent(config, lanes.spec)
     *_, last = host_loop(config, agent, lanes, make_ring(config, lanes.spec))
     return last.state

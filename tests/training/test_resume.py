@@ -27,11 +27,11 @@ from ddpg_jax.config.diff import compare
 from ddpg_jax.config.load import dump_toml, merge
 from ddpg_jax.config.marks import Effect
 from ddpg_jax.errors import ConfigError, EnvironmentFault, Interrupted, StorageError
-from ddpg_jax.runs import filesystem as files
+from ddpg_jax.runs import filesystem as filesystem
 from ddpg_jax.runs.checkpoints.store import CheckpointStore, digest
 from ddpg_jax.runs.directory import RunDirectory
-from ddpg_jax.runs.result import environment, other_environment
-from ddpg_jax.training.checkpointer import MOST_FAILURES, Saver
+from ddpg_jax.runs.result import environment, system_differences
+from ddpg_jax.training.checkpointer import MAX_FAILURES, Checkpointer
 from ddpg_jax.training.signals import StopRequest
 from ddpg_jax.xla.memory import available_cores
 
@@ -74,15 +74,15 @@ def copied(clean, tmp_path):
 @pytest.fixture
 def signal_at(monkeypatch):
     """Raises a real signal while the iteration of a step is going on."""
-    wanted = Saver.wanted
+    should_snapshot = Checkpointer.should_snapshot
 
     def at(step, number=signal.SIGTERM):
         def with_signal(self, now):
             if now >= step and not self.stopping:
                 signal.raise_signal(number)
-            return wanted(self, now)
+            return should_snapshot(self, now)
 
-        monkeypatch.setattr(Saver, "wanted", with_signal)
+        monkeypatch.setattr(Checkpointer, "wanted", with_signal)
 
     return at
 
@@ -95,7 +95,7 @@ def test_only_the_program_has_its_process_for_its_run_alone(copied, tmp_path, mo
         if alone:
             raise ConfigError(f"suits {config.total_steps} steps")
 
-    monkeypatch.setattr("ddpg_jax.training.train.suit_process", seen)
+    monkeypatch.setattr("ddpg_jax.training.train.configure_process", seen)
     assert main(["train", "--total-steps", "17", "--run-dir", str(tmp_path / "run")]) == 2
     assert "suits 17 steps" in capsys.readouterr().err
     assert main(["resume", str(copied), "--total-steps", "80"]) == 2
@@ -105,7 +105,9 @@ def test_only_the_program_has_its_process_for_its_run_alone(copied, tmp_path, mo
 
 
 def test_a_signal_while_xla_takes_its_threads_is_heard(tmp_path, monkeypatch):
-    monkeypatch.setattr("ddpg_jax.training.train.suit_process", lambda *a, **b: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr(
+        "ddpg_jax.training.train.configure_process", lambda *a, **b: signal.raise_signal(signal.SIGTERM)
+    )
     for _ in range(2):
         with pytest.raises(Interrupted):
             dj.train(config_of(), tmp_path / "run", resume="auto")
@@ -114,8 +116,8 @@ def test_a_signal_while_xla_takes_its_threads_is_heard(tmp_path, monkeypatch):
 def test_how_many_devices_there_are_is_no_matter_where_one_is_used():
     now = environment()
     before = now | {"device": now["device"] | {"count": 99}}
-    assert other_environment(before, lone=True) == []
-    assert "count 99 ->" in other_environment(before)[0]
+    assert system_differences(before, single_device=True) == []
+    assert "count 99 ->" in system_differences(before)[0]
 
 
 @LOOPS
@@ -169,7 +171,7 @@ def test_where_a_run_is_cut_off_at_a_call_the_same_command_ends_it(share, power,
     config, calls = config_of(), []
     if isinstance(share, float):
         with monkeypatch.context() as patch:
-            patch.setattr(files, "before", lambda *call: calls.append(call))
+            patch.setattr(filesystem, "before", lambda *call: calls.append(call))
             dj.train(config, tmp_path / "counted")
     (tmp_path / "disk").mkdir()
     with monkeypatch.context() as patch:
@@ -258,15 +260,15 @@ def test_what_is_no_run_cannot_be_resumed(tmp_path):
 @pytest.fixture
 def lost_at(monkeypatch):
     """Ends a run without a word after so many steps."""
-    wanted = Saver.wanted
+    should_snapshot = Checkpointer.should_snapshot
 
     def at(step):
         def until(self, now):
             if now >= step:
                 raise Killed
-            return wanted(self, now)
+            return should_snapshot(self, now)
 
-        monkeypatch.setattr(Saver, "wanted", until)
+        monkeypatch.setattr(Checkpointer, "wanted", until)
 
     return at
 
@@ -341,7 +343,7 @@ def test_a_finished_run_without_checkpoints_is_complete(tmp_path, caplog):
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.ENOMEM, errno.ESTALE], ids=errno.errorcode.get)
 def test_a_checkpoint_that_cannot_be_read_now_is_not_taken_for_a_broken_one(code, clean, copied, monkeypatch):
-    before, system = listing(copied), files.before
+    before, system = listing(copied), filesystem.fault_point
 
     def denied(operation, path):
         if operation == "read" and path.name == "arrays.safetensors":
@@ -349,7 +351,7 @@ def test_a_checkpoint_that_cannot_be_read_now_is_not_taken_for_a_broken_one(code
         system(operation, path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(files, "before", denied)
+        patch.setattr(filesystem, "before", denied)
         with pytest.raises(StorageError, match=rf"arrays.safetensors cannot be read: {os.strerror(code)}; nothing was"):
             dj.resume_run(copied, total_steps=80)
     assert listing(copied) == before
@@ -706,45 +708,45 @@ def saver_of(monkeypatch, **checkpoint):
     now, said = [0.0], []
     config = dj.load_config(checkpoint=checkpoint).checkpoint
     stop = StopRequest()
-    return Saver(config, stop, 0, said.append, clock=lambda: now[0]), now, said, stop
+    return Checkpointer(config, stop, 0, said.append, clock=lambda: now[0]), now, said, stop
 
 
 def test_it_is_wanted_at_multiples_but_not_too_often(monkeypatch):
-    saver, now, _, stop = saver_of(monkeypatch, every=100, min_seconds=10)
-    assert not saver.wanted(150)
+    checkpointer, now, _, stop = saver_of(monkeypatch, every=100, min_seconds=10)
+    assert not checkpointer.should_snapshot(150)
     now[0] = 10
-    assert not saver.wanted(99)
-    assert saver.wanted(100)
-    assert saver.wanted(250)
+    assert not checkpointer.should_snapshot(99)
+    assert checkpointer.should_snapshot(100)
+    assert checkpointer.should_snapshot(250)
     stop.requested = True
-    assert saver.wanted(1)
-    assert not saver_of(monkeypatch, every=0, min_seconds=0)[0].wanted(10**9)
+    assert checkpointer.should_snapshot(1)
+    assert not saver_of(monkeypatch, every=0, min_seconds=0)[0].should_snapshot(10**9)
 
 
 def test_a_save_that_fails_is_tried_again_at_longer_intervals_and_not_for_ever(monkeypatch):
-    saver, now, said, _ = saver_of(monkeypatch, every=100, min_seconds=0)
+    checkpointer, now, said, _ = saver_of(monkeypatch, every=100, min_seconds=0)
 
     class Full:
         def save(self, checkpoint):
             fail()
 
     waits = []
-    for _ in range(MOST_FAILURES - 1):
-        saver.save(Full(), lambda: None)
+    for _ in range(MAX_FAILURES - 1):
+        checkpointer.save(Full(), lambda: None)
         before = now[0]
-        while not saver.wanted(100):
+        while not checkpointer.should_snapshot(100):
             now[0] += 1
         waits.append(now[0] - before)
     assert waits == [5, 10, 20, 40, 80, 160, 300, 300, 300]
-    assert len(said) == MOST_FAILURES - 1
+    assert len(said) == MAX_FAILURES - 1
     assert "no room; trying again in 5 s, training goes on" in said[0]
     with pytest.raises(StorageError, match="10 checkpoints in a row failed"):
-        saver.save(Full(), lambda: None)
+        checkpointer.save(Full(), lambda: None)
 
 
 @pytest.mark.parametrize("failures", [0, 2, 3])
 def test_the_last_save_is_tried_three_times(failures, monkeypatch):
-    saver, _, said, _ = saver_of(monkeypatch, every=100, min_seconds=0)
+    checkpointer, _, said, _ = saver_of(monkeypatch, every=100, min_seconds=0)
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     tries = []
 
@@ -755,9 +757,9 @@ def test_the_last_save_is_tried_three_times(failures, monkeypatch):
 
     if failures == 3:
         with pytest.raises(StorageError, match="no room"):
-            saver.save_now(FullAtFirst(), lambda: "made")
+            checkpointer.save_now(FullAtFirst(), lambda: "made")
     else:
-        saver.save_now(FullAtFirst(), lambda: "made")
+        checkpointer.save_now(FullAtFirst(), lambda: "made")
     assert tries == ["made"] * min(failures + 1, 3)
     assert len(said) == min(failures, 2)
 

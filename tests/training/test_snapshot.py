@@ -57,14 +57,14 @@ def kept(snapshot):
 def run(config, snapshot=None, stop_at=None):
     """Rows of the record, and the last snapshot: at the end, or where the loop is wanted to stop."""
     with ExitStack() as stack:
-        wanted = never if stop_at is None else (lambda step: step >= stop_at)
-        loop, rows = start(config, stack, snapshot, wanted), []
+        should_snapshot = never if stop_at is None else (lambda step: step >= stop_at)
+        loop, rows = start(config, stack, snapshot, should_snapshot), []
         for report in loop.reports:
             rows += report.rows
             last = report
             if stop_at is not None and report.step >= stop_at:
                 break
-        assert loop.begun_again == 0
+        assert loop.restarted_episodes == 0
         return rows, kept(last.snapshot()), last
 
 

@@ -9,24 +9,24 @@ from pathlib import Path
 import pytest
 
 from ddpg_jax.xla.memory import available_cores
-from ddpg_jax.xla.tuning import MOST_ROWS, MOST_SEEDS
+from ddpg_jax.xla.tuning import MAX_ROWS, MAX_SEEDS
 
 SCRIPT = """if True:
     import os, sys
     from contextlib import suppress
     from pathlib import Path
     import jax, jax.numpy as jnp
-    from ddpg_jax.loops.process import MOST_CRITICS, suit_process
-    from ddpg_jax.reading import load_config
+    from ddpg_jax.xla.tuning import MAX_CRITICS, configure_process
+    from ddpg_jax.config.load import load_config
 
     if "in use" in sys.argv:
         jax.devices()
     env, width, rows, seeds, *more = sys.argv[1:]
-    critics, shared = MOST_CRITICS + ("many critics" in more), ("shared" in more) + 1
+    critics, shared = MAX_CRITICS + ("many critics" in more), ("shared" in more) + 1
     before = dict(os.environ)
     algorithm = {"name": "td3", "num_critics": critics, "hidden": [16, int(width)], "batch_size": int(rows)}
     config = load_config(seeds=int(seeds), env={"id": env}, algorithm=algorithm, data_parallel=shared)
-    suit_process(config, alone="beside others" not in sys.argv)
+    configure_process(config, tune_process="beside others" not in sys.argv)
     assert dict(os.environ) == before
     jax.block_until_ready(jnp.ones((8, 8)) @ jnp.ones((8, 8)))
     names = []
@@ -36,12 +36,12 @@ SCRIPT = """if True:
     print(sum("XLAEigen" in name for name in names))
 """
 BARE = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "NPROC", "PJRT_NPROC")}
-MOST = (str(MOST_ROWS), str(MOST_SEEDS))
+MOST = (str(MAX_ROWS), str(MAX_SEEDS))
 CASES = {
     "narrow": (("Pendulum-v1", "127", *MOST), {}, 1),
     "wide": (("Pendulum-v1", "128", *MOST), {}, available_cores()),
-    "large batches": (("Pendulum-v1", "127", str(MOST_ROWS + 1), MOST[1]), {}, available_cores()),
-    "many seeds": (("Pendulum-v1", "127", MOST[0], str(MOST_SEEDS + 1)), {}, available_cores()),
+    "large batches": (("Pendulum-v1", "127", str(MAX_ROWS + 1), MOST[1]), {}, available_cores()),
+    "many seeds": (("Pendulum-v1", "127", MOST[0], str(MAX_SEEDS + 1)), {}, available_cores()),
     "device loop, many seeds": (("jax:pendulum", "127", *MOST), {}, available_cores()),
     "device loop, a seed": (("jax:pendulum", "127", MOST[0], "1"), {}, 1),
     "device loop, shared batches": (("jax:pendulum", "127", MOST[0], "1", "shared"), {}, available_cores()),
@@ -55,10 +55,10 @@ CASES = {
 TRAINING = """if True:
     import sys
     import ddpg_jax as dj
-    from ddpg_jax.loops.process import MOST_CRITICS, MOST_ROWS
+    from ddpg_jax.xla.tuning import MAX_CRITICS, MAX_ROWS
     identifier, seeds, replay, threads, path = sys.argv[1:]
-    learner = {"name": "td3", "hidden": [127, 127], "batch_size": MOST_ROWS, "warmup_steps": 100}
-    learner |= {"num_critics": MOST_CRITICS}
+    learner = {"name": "td3", "hidden": [127, 127], "batch_size": MAX_ROWS, "warmup_steps": 100}
+    learner |= {"num_critics": MAX_CRITICS}
     evaluation, replay = {"every": 0, "episodes": 1}, {"kind": replay, "capacity": 20000}
     config = dj.load_config(
         seeds=int(seeds),
@@ -68,7 +68,7 @@ TRAINING = """if True:
         replay=replay,
         evaluation=evaluation,
     )
-    dj.train(config, path, own_process=threads == "one")
+    dj.train(config, path, tune_process=threads == "one")
 """
 
 

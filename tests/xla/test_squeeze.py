@@ -12,9 +12,9 @@ from ddpg_jax.replay.factory import make_replay, make_ring
 from ddpg_jax.rng import run_keys
 from ddpg_jax.training.device.carry import Lane
 from ddpg_jax.training.host import loop as host
-from ddpg_jax.training.host.transfer import transport_of
+from ddpg_jax.training.host.transfer import batch_transfer
 from ddpg_jax.types import EnvSpec, Step
-from ddpg_jax.xla.squeeze import of_one_lane
+from ddpg_jax.xla.squeeze import squeezed_vmap
 
 
 def test_what_is_of_one_lane_does_not_see_its_axis():
@@ -25,7 +25,7 @@ def test_what_is_of_one_lane_does_not_see_its_axis():
         return {"y": tree["x"] + 1}, key
 
     keys, x = run_keys([0]), jnp.arange(2.0).reshape(1, 2)
-    found, same = of_one_lane(one)({"x": x}, keys)
+    found, same = squeezed_vmap(one)({"x": x}, keys)
     np.testing.assert_array_equal(found["y"], np.add(x, 1))
     assert (same == keys).all()
     assert seen == [((2,), ())]
@@ -39,7 +39,7 @@ def test_what_has_no_axis_and_what_a_lane_stores_stay_as_they_are():
         return lane._replace(obs=lane.obs + clock), clock
 
     lane = Lane(*[jnp.zeros((1, 2))] * 5, replays.Rows(jnp.zeros((1, 4)), ()), *[jnp.zeros((1, 2))] * 2)
-    found, clock = of_one_lane(one, (0, None, 0), (0, None), keeps=lambda part: isinstance(part, replays.Rows))(
+    found, clock = squeezed_vmap(one, (0, None, 0), (0, None), keeps=lambda part: isinstance(part, replays.Rows))(
         lane, jnp.ones(2), run_keys([0])
     )
     assert seen == [((2,), (1, 4), (2,), ())]
@@ -82,10 +82,10 @@ def test_an_update_of_a_seed_that_is_alone_is_that_beside_another(name):
         obs[1] = obs[0]
         none = np.zeros((2, 1), bool)
         ring.add(obs, obs[..., :1], Step(obs, obs, obs[..., 0], none, none))
-    transport = transport_of(ring, narrow=False)  # as only wide networks are compiled alone
+    transfer = batch_transfer(ring, narrow=False)  # as only wide networks are compiled alone
     index = np.random.default_rng(1).integers(0, 20, (1, 2, 4)).repeat(2, 0)
-    packed = transport.take(index)
-    alone, beside = (host.jit_update(agent, transport.unpack, errors=True, alone=each) for each in (True, False))
+    packed = transfer.pack(index)
+    alone, beside = (host.jit_update(agent, transfer.unpack, errors=True, squeeze_seed=each) for each in (True, False))
     states = jax.vmap(agent.init)(run_keys([4, 9]))
     for _ in range(3):
         first = jax.tree.map(lambda x: x[:1].copy(), states)

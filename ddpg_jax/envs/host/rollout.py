@@ -12,7 +12,7 @@ from ddpg_jax.errors import NotFiniteError
 from ddpg_jax.types import Agent, Array, Evaluation, HostArray, TrainState, acting
 
 if TYPE_CHECKING:
-    from ddpg_jax.envs.host.workers import AnyLanes
+    from ddpg_jax.envs.host.workers import HostEnv
 
 
 PolicyFn: TypeAlias = Callable[[TrainState, HostArray], Array]
@@ -29,7 +29,7 @@ def jit_value(agent: Agent) -> ValueFn:
     return jax.jit(jax.vmap(jax.vmap(agent.value, (None, 0))))
 
 
-def evaluate_episodes(policy: PolicyFn, value: ValueFn, state: TrainState, lanes: AnyLanes, gamma: float) -> Evaluation:
+def evaluate_episodes(policy: PolicyFn, value: ValueFn, state: TrainState, lanes: HostEnv, gamma: float) -> Evaluation:
     """Runs one episode in every lane.
 
     Args:

@@ -10,7 +10,7 @@ _MAIN = threading.main_thread().ident
 _DEBUGGERS = ("bdb", "pdb")
 
 
-class Alarm:
+class Timeout:
     """Interrupts what runs inside it, with `TimeoutError`, where it takes too long.
 
     It is a context manager, to be entered again and again, over the process's one interval timer. Python code is
@@ -52,7 +52,7 @@ def _ring(number: int, frame: FrameType | None) -> None:
 
 def _not_now(frame: FrameType | None) -> bool:
     """Whether a debugger waits; or the timer is being set or taken back, which an error would leave undone."""
-    own = Alarm.__enter__.__code__, Alarm.__exit__.__code__
+    own = Timeout.__enter__.__code__, Timeout.__exit__.__code__
     while frame is not None and frame.f_code not in own and frame.f_globals.get("__name__") not in _DEBUGGERS:
         frame = frame.f_back
     return frame is not None

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ddpg_jax.envs.host.make import GymEnv, describe
-from ddpg_jax.envs.host.timeout import Alarm
+from ddpg_jax.envs.host.timeout import Timeout
 from ddpg_jax.errors import EnvironmentFault
 from ddpg_jax.rng import derived_seed
 from ddpg_jax.types import EnvSpec, HostArray, Step
@@ -56,7 +56,7 @@ def _evaluation_seed(episodes: int, lane: int, episode: int) -> int:
     return derived_seed("evaluation bank", lane % episodes + episode * episodes)
 
 
-class Lanes:
+class VectorEnv:
     """S x E gymnasium environments.
 
     Args:
@@ -65,7 +65,7 @@ class Lanes:
       episode_seed: `(lane, episode) -> seed`; lanes are counted along the flattened shape.
       first_lane: number of the first lane here, where the lanes are a part of more.
       num_envs: environments per seed of the whole, for messages; E if None.
-      timeout: seconds one environment may take for a step or a reset, as far as `Alarm` can tell; None: any time.
+      timeout: seconds one environment may take for a step or a reset, as far as `Timeout` can tell; None: any time.
 
     Raises:
       EnvironmentFault: an environment cannot be trained.
@@ -85,7 +85,7 @@ class Lanes:
         self._envs: list[GymEnv] = [make() for _ in range(count)]
         self._shape, self._first_lane, self._num_envs = shape, first_lane, num_envs or shape[1]
         self._episode_seed = episode_seed
-        self._alarm = Alarm(timeout)
+        self._alarm = Timeout(timeout)
         self._all = list(range(count))
         self.spec: EnvSpec = describe(self._envs[0])
         low, high = np.array(self.spec.action_low), np.array(self.spec.action_high)

@@ -1,6 +1,6 @@
 """The same lanes in worker processes, for environments that are slow to step.
 
-Each worker owns a contiguous part of the flattened S x E lanes and runs `Lanes` over it. Arrays travel through one
+Each worker owns a contiguous part of the flattened S x E lanes and runs `VectorEnv` over it. Arrays travel through one
 block of shared memory, single bytes and error texts through pipes. A worker that dies or hangs is reported with its
 lanes; every worker ends with its parent.
 """
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from ddpg_jax.envs.host.vector import EpisodeSeedFn, Lanes, MakeFn
+from ddpg_jax.envs.host.vector import EpisodeSeedFn, MakeFn, VectorEnv
 from ddpg_jax.errors import EnvironmentFault
 from ddpg_jax.types import EnvSpec, HostArray, Step
 
@@ -42,8 +42,8 @@ class _Part(NamedTuple):
     stop: int
 
 
-class WorkerLanes:
-    """`Lanes` over worker processes; same arguments, same reports, same numbers.
+class SubprocVectorEnv:
+    """`VectorEnv` over worker processes; same arguments, same reports, same numbers.
 
     Args:
       make: makes one environment; it must be importable from a fresh process, as must `episode_seed`.
@@ -95,7 +95,7 @@ class WorkerLanes:
             raise
 
     def reset(self, episode: HostArray | None = None, active: HostArray | None = None) -> HostArray:
-        """As `Lanes.reset`."""
+        """As `VectorEnv.reset`."""
         self._check_open()
         self._arrays["episode"][:] = 0 if episode is None else episode.reshape(-1)
         self._arrays["active"][:] = True if active is None else active.reshape(-1)
@@ -103,7 +103,7 @@ class WorkerLanes:
         return self._shaped("obs")
 
     def step(self, action: HostArray, active: HostArray | None = None) -> Step:
-        """As `Lanes.step`."""
+        """As `VectorEnv.step`."""
         self._check_open()
         self._arrays["action"][:] = action.reshape(self._arrays["action"].shape)
         self._arrays["active"][:] = True if active is None else active.reshape(-1)
@@ -246,7 +246,7 @@ def _work(
     arrays = _arrays(memory, spec, shape[0] * shape[1])
     mine = {name: values[part.first : part.stop] for name, values in arrays.items()}
     try:
-        lanes = Lanes(make, (part.stop - part.first, 1), episode_seed, first_lane=part.first, num_envs=shape[1])
+        lanes = VectorEnv(make, (part.stop - part.first, 1), episode_seed, first_lane=part.first, num_envs=shape[1])
         pipe.send_bytes(b"")
         while True:
             if pipe.recv_bytes() == b"r":
@@ -262,4 +262,4 @@ def _work(
         pass  # the parent closed the pipe, or is gone
 
 
-AnyLanes: TypeAlias = Lanes | WorkerLanes
+HostEnv: TypeAlias = VectorEnv | SubprocVectorEnv

@@ -76,15 +76,15 @@ class PrioritizedRing(Ring):
         super().add(obs, action, step)
         self.tree.fill(first, first + self._shape[2], self._largest)
 
-    def beside(self) -> dict[str, HostArray]:
-        """As `Ring.beside`: the priorities, `[S, N]`, and the largest so far, `[S]`."""
+    def extra_state(self) -> dict[str, HostArray]:
+        """As `Ring.extra_state`: the priorities, `[S, N]`, and the largest so far, `[S]`."""
         slots = np.broadcast_to(np.arange(self._slots), (len(self._largest), self._slots))
         return {"priorities": self.tree.get(slots), "largest": self._largest.copy()}
 
-    def restore(self, first: int, stop: int, read: ReadRowsFn, beside: Mapping[str, HostArray]) -> None:
+    def restore(self, first: int, stop: int, read: ReadRowsFn, extra_state: Mapping[str, HostArray]) -> None:
         """As `Ring.restore`; the sums above the priorities come out the same, as they are never incremented."""
-        super().restore(first, stop, read, beside)
-        priorities, largest = beside["priorities"], beside["largest"]
+        super().restore(first, stop, read, extra_state)
+        priorities, largest = extra_state["priorities"], extra_state["largest"]
         self.tree.set(np.broadcast_to(np.arange(self._slots), priorities.shape), priorities)
         self._largest[:] = largest
 

@@ -114,7 +114,7 @@ class Ring:
         row["truncated"] |= lanes & ~row["terminated"]
 
     @property
-    def held(self) -> tuple[int, int]:
+    def row_range(self) -> tuple[int, int]:
         """The rows stored, numbered since the run began: the first, and the one after the last."""
         return self._added - self._length, self._added
 
@@ -123,18 +123,18 @@ class Ring:
         taken = self._rows.take(np.arange(first, stop), 0, mode="wrap")
         return taken.view(np.uint8).reshape(*taken.shape, self.row_dtype.itemsize)
 
-    def beside(self) -> dict[str, HostArray]:
+    def extra_state(self) -> dict[str, HostArray]:
         """What a resumed run needs beside the rows, by name, copies."""
         return {}
 
-    def restore(self, first: int, stop: int, read: ReadRowsFn, beside: Mapping[str, HostArray]) -> None:
+    def restore(self, first: int, stop: int, read: ReadRowsFn, extra_state: Mapping[str, HostArray]) -> None:
         """Fills an empty ring with what another one of the same arguments held.
 
         Args:
-          first: as `held` said.
+          first: as `row_range` said.
           stop: likewise.
           read: `(first, stop) -> rows`, as `rows` gave them.
-          beside: as `beside` gave it.
+          extra_state: as `extra_state` gave it.
 
         Raises:
           ValueError: what comes does not fit.

@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from ddpg_jax.errors import StorageError
-from ddpg_jax.runs import filesystem as files
+from ddpg_jax.runs import filesystem as filesystem
 from ddpg_jax.runs.checkpoints.manifest import FORMAT, Manifest, canonical, check_layout
 
 _FOR_NOW = {
@@ -56,10 +56,10 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / "manifest.json"
     try:
-        size = files.file_size(path)
+        size = filesystem.file_size(path)
         if size > _MANIFEST_BYTES:
             raise StorageError(f"{path} is broken: {size} bytes are too many")
-        content = bytes(files.read_file(path, size))
+        content = bytes(filesystem.read_file(path, size))
         manifest = Manifest.model_validate_json(content)
         if content != canonical(manifest):
             raise StorageError(f"{path} is broken: it is not what was written")
@@ -80,9 +80,9 @@ def check(path: Path, size: int, sha256: str) -> None:
       StorageError: they are others, or it cannot be read.
     """
     try:
-        if (found := files.file_size(path)) != size:
+        if (found := filesystem.file_size(path)) != size:
             raise StorageError(f"{path} is broken: it holds {found} bytes instead of {size}")
-        if files.hash_file(path) != (size, sha256):
+        if filesystem.hash_file(path) != (size, sha256):
             raise StorageError(f"{path} is broken: its hash is another")
     except OSError as error:
         raise _refused(path, error) from error
@@ -95,7 +95,7 @@ def read(path: Path, size: int, sha256: str) -> bytearray:
       StorageError: they are not, or it cannot be read.
     """
     try:
-        content = files.read_file(path, size)
+        content = filesystem.read_file(path, size)
     except OSError as error:
         raise _refused(path, error) from error
     if hashlib.sha256(content).hexdigest() != sha256:

@@ -18,7 +18,7 @@ from ddpg_jax.runs.arrays import Leaf, Size, Strict, bytes_of, header_of, of_row
 
 FORMAT = 1
 
-MOST_SEGMENTS = 256
+MAX_SEGMENTS = 256
 """Files of rows that a checkpoint refers to at most; beyond that all rows are written anew."""
 _Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -47,7 +47,7 @@ class Manifest(Strict):
     first: Size
     stop: Size
     row_leaves: list[Leaf]
-    segments: Annotated[list[Segment], Field(max_length=2 * MOST_SEGMENTS)]
+    segments: Annotated[list[Segment], Field(max_length=2 * MAX_SEGMENTS)]
     own_sha256: str
 
 

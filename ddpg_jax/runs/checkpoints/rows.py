@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ddpg_jax.runs import filesystem as files
+from ddpg_jax.runs import filesystem as filesystem
 from ddpg_jax.runs.arrays import Leaf, bytes_of, leaf_of, of_rows, parsed, serialized
 from ddpg_jax.runs.checkpoints.integrity import read
-from ddpg_jax.runs.checkpoints.manifest import MOST_SEGMENTS, Manifest, Segment
+from ddpg_jax.runs.checkpoints.manifest import MAX_SEGMENTS, Manifest, Segment
 from ddpg_jax.types import HostArray, Snapshot
 
 SEGMENT_BYTES = 2**26
@@ -47,7 +47,7 @@ def reusable(rows: Rows, leaves: list[Leaf], written: list[Segment], written_lea
     """The segments of those written before that hold the first of these rows, without a gap; there may be none."""
     usable = [each for each in written if each.stop > rows.first]
     fits = usable and leaves == written_leaves and usable[0].first <= rows.first and usable[-1].stop <= rows.stop
-    if not fits or len(usable) - (usable[-1].stop - rows.stop) // _rows_of_a_file(leaves) > MOST_SEGMENTS:
+    if not fits or len(usable) - (usable[-1].stop - rows.stop) // _rows_of_a_file(leaves) > MAX_SEGMENTS:
         return []
     return usable
 
@@ -73,10 +73,10 @@ def write_rows(folder: Path, rows: Rows, leaves: list[Leaf], start: int, sequenc
         new.append(Segment(name=name, first=a, stop=b, bytes=0, sha256="0" * 64))
         found = rows.read(a, b)
         parts = serialized(of_rows(leaves, b - a), [found[leaf.name] for leaf in leaves])
-        size, sha256 = files.write_file(folder / name, parts)
+        size, sha256 = filesystem.write_file(folder / name, parts)
         new[-1] = new[-1].model_copy(update={"bytes": size, "sha256": sha256})
     if new:
-        files.sync_folder(folder)
+        filesystem.sync_folder(folder)
 
 
 def rows_of(manifest: Manifest, folder: Path) -> Rows:

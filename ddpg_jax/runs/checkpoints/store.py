@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ddpg_jax.errors import StorageError
-from ddpg_jax.runs import filesystem as files
+from ddpg_jax.runs import filesystem as filesystem
 from ddpg_jax.runs.arrays import Leaf, leaf_of, parsed, serialized
 from ddpg_jax.runs.checkpoints.integrity import UnreadableError, check, read, read_manifest
 from ddpg_jax.runs.checkpoints.manifest import FORMAT, Manifest, Segment, canonical
@@ -51,7 +51,7 @@ class Checkpoint(NamedTuple):
     score: float | None = None
 
 
-class Found(NamedTuple):
+class CheckpointInfo(NamedTuple):
     """A checkpoint on the disk.
 
     Attributes:
@@ -86,14 +86,14 @@ class CheckpointStore:
         self._clean = False
         self._known: dict[str, Manifest] = {}  # of what this object has written or verified
 
-    def save(self, checkpoint: Checkpoint) -> Found:
+    def save(self, checkpoint: Checkpoint) -> CheckpointInfo:
         """Writes a checkpoint, reads it back, and removes those that are not kept any more.
 
         Raises:
           StorageError: it could not be written; what was there before is there.
         """
         try:
-            files.make_folder(self._rows)
+            filesystem.make_folder(self._rows)
             if not self._clean:
                 self._remove_leftovers()
             sequence = 1 + max((number for number, _ in self._every()), default=0)
@@ -108,7 +108,7 @@ class CheckpointStore:
             self._clean = False
         return self._found(manifest)
 
-    def newest(self) -> tuple[Found | None, list[str]]:
+    def newest(self) -> tuple[CheckpointInfo | None, list[str]]:
         """The newest checkpoint that is whole; broken ones on the way to it are set aside.
 
         So are older ones without a manifest that can be understood, as nothing could be pruned beside them.
@@ -135,7 +135,7 @@ class CheckpointStore:
         back_to = 0 if whole is None else whole.step  # steps that are done again
         return whole, [self._set_aside(name, step, why, back_to) for name, step, why in broken]
 
-    def at(self, step: int) -> Found:
+    def at(self, step: int) -> CheckpointInfo:
         """The newest checkpoint after so many steps, if it is whole.
 
         Raises:
@@ -149,10 +149,10 @@ class CheckpointStore:
             )
         return self._verified(steps[step])
 
-    def examine(self) -> list[tuple[str, Found | str]]:
+    def examine(self) -> list[tuple[str, CheckpointInfo | str]]:
         """Every checkpoint by the name of its folder: whole, or what is wrong with it. Nothing is changed."""
 
-        def look(name: str) -> Found | str:
+        def look(name: str) -> CheckpointInfo | str:
             try:
                 return self._verified(name)
             except StorageError as error:
@@ -161,7 +161,7 @@ class CheckpointStore:
         examined = [(name, look(name)) for _, name in self._every()]
         return [(name, each) for name, each in examined if (self._folder / name).is_dir()]  # but for those pruned since
 
-    def load(self, found: Found) -> Checkpoint:
+    def load(self, found: CheckpointInfo) -> Checkpoint:
         """Reads a checkpoint; rows are read when they are asked for. The next save adds to its rows.
 
         Raises:
@@ -180,7 +180,7 @@ class CheckpointStore:
 
     def _every(self) -> list[tuple[int, str]]:
         """Sequence numbers and names of the checkpoints, in order, whole or not."""
-        matches = [_FOLDER.fullmatch(name) for name in files.names(self._folder)]
+        matches = [_FOLDER.fullmatch(name) for name in filesystem.names(self._folder)]
         return sorted((int(match[1]), match[0]) for match in matches if match)
 
     def _written(self, checkpoint: Checkpoint, sequence: int) -> Manifest:
@@ -194,10 +194,10 @@ class CheckpointStore:
             reused = reusable(checkpoint.rows, row_leaves, self._segments, self._row_leaves)
             start = reused[-1].stop if reused else checkpoint.rows.first
             write_rows(self._rows, checkpoint.rows, row_leaves, start, sequence, new)
-            files.make_folder(staging)
+            filesystem.make_folder(staging)
             leaves = [leaf_of(*item) for item in sorted(checkpoint.arrays.items())]
             parts = serialized(leaves, [checkpoint.arrays[leaf.name] for leaf in leaves])
-            size, sha256 = files.write_file(staging / "arrays.safetensors", parts)
+            size, sha256 = filesystem.write_file(staging / "arrays.safetensors", parts)
             manifest = Manifest(
                 format=FORMAT,
                 step=checkpoint.step,
@@ -213,17 +213,17 @@ class CheckpointStore:
                 segments=[*reused, *new],
                 own_sha256="",
             )
-            files.write_file(staging / "manifest.json", [canonical(manifest)])
-            files.sync_folder(staging)
-            files.rename(staging, self._folder / name)
+            filesystem.write_file(staging / "manifest.json", [canonical(manifest)])
+            filesystem.sync_folder(staging)
+            filesystem.rename(staging, self._folder / name)
             committed = True
-            files.sync_folder(self._folder)
+            filesystem.sync_folder(self._folder)
         finally:
             if not committed:
                 with suppress(OSError):
-                    files.remove(staging)
+                    filesystem.remove(staging)
                     for each in new:
-                        files.remove(self._rows / each.name)
+                        filesystem.remove(self._rows / each.name)
         self._read_back(name, new)
         return manifest
 
@@ -236,10 +236,10 @@ class CheckpointStore:
                 check(self._rows / each.name, each.bytes, each.sha256)
         except StorageError:
             with suppress(OSError):
-                files.rename(self._folder / name, self._folder / f"corrupt-{name}")
+                filesystem.rename(self._folder / name, self._folder / f"corrupt-{name}")
             raise
 
-    def _verified(self, name: str) -> Found:
+    def _verified(self, name: str) -> CheckpointInfo:
         """A checkpoint of which every byte was read and is right."""
         manifest = read_manifest(self._folder / name)
         check(self._folder / name / "arrays.safetensors", manifest.bytes, manifest.sha256)
@@ -247,15 +247,17 @@ class CheckpointStore:
             check(self._rows / each.name, each.bytes, each.sha256)
         return self._found(manifest)
 
-    def _found(self, manifest: Manifest) -> Found:
+    def _found(self, manifest: Manifest) -> CheckpointInfo:
         name = f"{manifest.sequence:08d}-step-{manifest.step}"
         size = manifest.bytes + sum(each.bytes for each in manifest.segments)
-        return Found(self._folder / name, manifest.step, manifest.sequence, manifest.score, manifest.facts, size)
+        return CheckpointInfo(
+            self._folder / name, manifest.step, manifest.sequence, manifest.score, manifest.facts, size
+        )
 
     def _set_aside(self, name: str, step: int, why: str, back_to: int) -> str:
         """Renames a broken checkpoint and says so."""
         try:
-            files.rename(self._folder / name, self._folder / f"corrupt-{name}")
+            filesystem.rename(self._folder / name, self._folder / f"corrupt-{name}")
             where = f"it is set aside as corrupt-{name}"
         except OSError as error:
             where = f"it could not be set aside: {error}"
@@ -263,9 +265,9 @@ class CheckpointStore:
 
     def _remove_leftovers(self) -> None:
         """Removes what a save, or a removal, left behind that was cut off."""
-        for name in files.names(self._folder):
+        for name in filesystem.names(self._folder):
             if name.startswith(_STAGING):
-                files.remove(self._folder / name)
+                filesystem.remove(self._folder / name)
         self._clean = True
 
     def _prune(self) -> None:
@@ -281,12 +283,12 @@ class CheckpointStore:
         kept = {name for name, _ in known[-self._keep :]} | ({max(scored)[2]} if scored else set[str]())
         for name, _ in known:
             if name not in kept:
-                files.rename(self._folder / name, self._folder / f"{_STAGING}{name}")
-                files.remove(self._folder / f"{_STAGING}{name}")
+                filesystem.rename(self._folder / name, self._folder / f"{_STAGING}{name}")
+                filesystem.remove(self._folder / f"{_STAGING}{name}")
         needed = {segment.name for name, each in known if name in kept for segment in each.segments}
-        for name in files.names(self._rows):
+        for name in filesystem.names(self._rows):
             if name not in needed:
-                files.remove(self._rows / name)
+                filesystem.remove(self._rows / name)
 
 
 def digest(checkpoint: Checkpoint) -> str:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ddpg_jax.errors import StorageError
-from ddpg_jax.runs import filesystem as files
+from ddpg_jax.runs import filesystem as filesystem
 from ddpg_jax.types import Row
 
 
@@ -44,12 +44,12 @@ class JsonLines:
         self._waiting = bytearray()
         self._failing = False
         with _storage(path):
-            files.before("open", path)
+            filesystem.fault_point("open", path)
             new = not path.exists()
             self._file = path.open("w+b" if new else "r+b", buffering=0)
             self._size = self._file.seek(0, os.SEEK_END)
             if new:
-                files.sync_folder(path.parent)
+                filesystem.sync_folder(path.parent)
         if offset is not None:
             try:
                 self._cut(offset)
@@ -75,7 +75,7 @@ class JsonLines:
         with _storage(self._path):
             if self._waiting:
                 raise OSError(f"{len(self._waiting)} bytes are still to be written")
-            files.before("fsync", self._path)
+            filesystem.fault_point("fsync", self._path)
             os.fsync(self._file.fileno())
         return self._size
 
@@ -89,7 +89,7 @@ class JsonLines:
     def _try(self) -> None:
         try:
             while self._waiting:
-                files.before("write", self._path)
+                filesystem.fault_point("write", self._path)
                 self._file.seek(self._size)  # over what a write that failed has left
                 written = self._file.write(self._waiting)
                 self._size += written
@@ -107,7 +107,7 @@ class JsonLines:
                 "it was changed or lost; bring it back, or begin a run with --init-from"
             )
         with _storage(self._path):
-            files.before("truncate", self._path)
+            filesystem.fault_point("truncate", self._path)
             if self._size > offset:
                 self._file.truncate(offset)
         self._size = offset

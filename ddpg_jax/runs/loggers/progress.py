@@ -35,7 +35,7 @@ class Status(NamedTuple):
     evaluation: float | None
 
 
-def speaker(console: Console | None) -> Callable[[str], None]:
+def message_printer(console: Console | None) -> Callable[[str], None]:
     """Prints a line for people: on the console, or as a warning of this package's logger where there is none."""
     if console is None:
         return _log.warning
@@ -50,7 +50,7 @@ def rates(steps: int, updates: int, seconds: float, num_seeds: int) -> dict[str,
     }
 
 
-class SturdyConsole(Console):
+class SafeConsole(Console):
     """A console that falls silent when its output is closed or full; a run is worth more than its display."""
 
     def print(self, *objects: Any, **options: Any) -> None:

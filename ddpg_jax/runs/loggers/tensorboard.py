@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ddpg_jax.runs import filesystem as files
+from ddpg_jax.runs import filesystem as filesystem
 from ddpg_jax.types import Row
 
 _NOT_SCALARS = frozenset({"event", "seed", "step", "env", "episode", "episodes", "updates", "returns"})
@@ -63,7 +63,7 @@ class TensorBoard:
     def _add(self, writer: Any, **fields: Any) -> None:
         from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
 
-        files.before("write", self._path)
+        filesystem.fault_point("write", self._path)
         writer.write(Event(wall_time=time.time(), **fields).SerializeToString())
 
     def _writer(self, seed: int) -> Any:
@@ -72,7 +72,7 @@ class TensorBoard:
 
         if seed not in self._writers:
             folder = self._path / f"seed-{seed}"
-            files.make_folder(folder)
+            filesystem.make_folder(folder)
             name = f"events.out.tfevents.{time.time_ns():020d}.{os.getpid()}"
             self._writers[seed] = writer = RecordWriter((folder / name).open("wb"))
             self._add(writer, file_version="brain.Event:2")

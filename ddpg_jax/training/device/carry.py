@@ -79,7 +79,7 @@ def start_clock() -> Clock:
     return Clock(jnp.zeros((), jnp.uint32), replays.start(), jnp.zeros((), jnp.int32))
 
 
-def nothing_yet() -> Totals:
+def zero_totals() -> Totals:
     """The sums of a chunk that begins."""
     zero, none = jnp.zeros(()), jnp.zeros((), jnp.int32)
     return Totals(
@@ -87,7 +87,7 @@ def nothing_yet() -> Totals:
     )
 
 
-def noted(totals: Totals, done: Array, episode_return: Array, episode_length: Array, fault: Array) -> Totals:
+def accumulate(totals: Totals, done: Array, episode_return: Array, episode_length: Array, fault: Array) -> Totals:
     """The sums with one step of the seed's environments; shapes `[E]`, but `fault` `[]`."""
     ended = done.astype(jnp.int32)
     return totals._replace(

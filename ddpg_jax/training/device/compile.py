@@ -20,12 +20,12 @@ from jax.sharding import PartitionSpec as P
 from ddpg_jax.errors import ConfigError
 from ddpg_jax.replay.device.prioritized import PrioritizedRows
 from ddpg_jax.replay.device.ring import DeviceReplay, Rows, with_lane_axis
-from ddpg_jax.training.device.carry import Clock, Lane, Totals, nothing_yet, start_clock
+from ddpg_jax.training.device.carry import Clock, Lane, Totals, start_clock, zero_totals
 from ddpg_jax.training.device.program import program
 from ddpg_jax.types import Array, Batch, DeviceEnv, Evaluation, HostArray, TrainState, Tree
 from ddpg_jax.xla.compiler import compiler_options
 from ddpg_jax.xla.memory import available_bytes
-from ddpg_jax.xla.squeeze import of_one_lane
+from ddpg_jax.xla.squeeze import squeezed_vmap
 
 if TYPE_CHECKING:
     from ddpg_jax.config.schema import Config
@@ -40,8 +40,8 @@ class Compiled(NamedTuple):
         donated.
       evaluate: `(learner, hyper) -> Evaluation [L, episodes]`.
       counts: as in `Program`.
-      place: puts what has a leading `[L]` where the lanes are.
-      everywhere: puts what is the same for all lanes on every device.
+      shard: puts what has a leading `[L]` where the lanes are.
+      replicate: puts what is the same for all lanes on every device.
       clock: the clock of a run that begins, on every device.
       totals: the sums of a chunk that begins, `[L]`.
       like: what `advance` carries, as `jax.ShapeDtypeStruct`: lane, clock, totals.
@@ -56,8 +56,8 @@ class Compiled(NamedTuple):
     advance: Callable[[Lane, Clock, Totals, Any, Array, Tree], tuple[Lane, Clock, Totals]]
     evaluate: Callable[[TrainState, Tree], Evaluation]
     counts: Callable[[int, int], HostArray]
-    place: Callable[[Tree], Any]
-    everywhere: Callable[[Tree], Any]
+    shard: Callable[[Tree], Any]
+    replicate: Callable[[Tree], Any]
     clock: Callable[[], Clock]
     totals: Callable[[], Totals]
     like: tuple[Lane, Clock, Totals]
@@ -111,11 +111,13 @@ def compile_program(config: Config, env: DeviceEnv, keys: Array, hyper: Tree, me
         raise ConfigError(
             f"algorithm.batch_size={config.algorithm.batch_size} is not a multiple of data_parallel={shared}"
         )
-    alone = len(keys) == 1
-    place = _shared(mesh) if shared > 1 else lambda batch: batch
-    one = program(config, env, place, stored=with_lane_axis if alone else lambda replay: replay)
+    squeeze_seed = len(keys) == 1
+    shard_batch = _shard_batch(mesh) if shared > 1 else lambda batch: batch
+    one = program(config, env, shard_batch, stored=with_lane_axis if squeeze_seed else lambda replay: replay)
     by_lane, everywhere = NamedSharding(mesh, P("seed")), NamedSharding(mesh, P())
-    over_lanes: Any = partial(of_one_lane, keeps=_is_store) if alone else partial(jax.vmap, spmd_axis_name="seed")
+    over_lanes: Any = (
+        partial(squeezed_vmap, keeps=_is_store) if squeeze_seed else partial(jax.vmap, spmd_axis_name="seed")
+    )
     init = jax.jit(over_lanes(one.init), in_shardings=by_lane, out_shardings=by_lane)
     advance = jax.jit(
         over_lanes(one.advance, in_axes=(0, None, 0, None, 0, 0), out_axes=(0, None, 0)),
@@ -125,17 +127,17 @@ def compile_program(config: Config, env: DeviceEnv, keys: Array, hyper: Tree, me
     )
     evaluate = jax.jit(over_lanes(one.evaluate), in_shardings=by_lane, out_shardings=by_lane)
     lane, clock = jax.eval_shape(init, keys, hyper), jax.eval_shape(start_clock)
-    begin = jax.jit(lambda: jax.vmap(lambda _: nothing_yet())(jnp.arange(len(keys))), out_shardings=by_lane)
+    begin = jax.jit(lambda: jax.vmap(lambda _: zero_totals())(jnp.arange(len(keys))), out_shardings=by_lane)
     totals, counts = jax.eval_shape(begin), one.counts(0, 0)
-    often, seldom = compiler_options(mesh), compiler_options(mesh, seldom=True)
+    often, run_once = compiler_options(mesh), compiler_options(mesh, run_once=True)
     pool = ThreadPoolExecutor()  # the compiler works without the interpreter, which lowers the next one meanwhile
     try:
         compiling = [
             pool.submit(each.lower(*arguments).compile, options)
             for each, arguments, options in (
-                (init, (keys, hyper), seldom),  # first, as it is soon lowered: two cores are busy from then on
+                (init, (keys, hyper), run_once),  # first, as it is soon lowered: two cores are busy from then on
                 (advance, (lane, clock, totals, counts, keys, hyper), often),
-                (evaluate, (lane.learner, hyper), seldom),
+                (evaluate, (lane.learner, hyper), run_once),
             )
         ]
         init, advance, evaluate = programs = [each.result() for each in compiling]
@@ -146,8 +148,8 @@ def compile_program(config: Config, env: DeviceEnv, keys: Array, hyper: Tree, me
         advance,
         evaluate,
         counts=one.counts,
-        place=lambda tree: jax.device_put(tree, by_lane),
-        everywhere=lambda tree: jax.device_put(tree, everywhere),
+        shard=lambda tree: jax.device_put(tree, by_lane),
+        replicate=lambda tree: jax.device_put(tree, everywhere),
         clock=lambda: jax.device_put(start_clock(), everywhere),
         totals=begin,
         like=(lane, clock, totals),
@@ -185,7 +187,7 @@ def _is_store(part: Tree) -> bool:
     return isinstance(part, Rows | PrioritizedRows)
 
 
-def _shared(mesh: Mesh) -> Callable[[Batch], Batch]:
+def _shard_batch(mesh: Mesh) -> Callable[[Batch], Batch]:
     """Divides the rows of the batches `[U, B, ...]` over the axis "data"."""
     rows = NamedSharding(mesh, P(None, "data"))
     return lambda batch: jax.lax.with_sharding_constraint(batch, rows)

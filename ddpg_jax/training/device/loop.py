@@ -19,8 +19,8 @@ from ddpg_jax.replay.device.ring import DeviceReplay
 from ddpg_jax.rng import run_keys, stream_key
 from ddpg_jax.training.device.carry import Totals
 from ddpg_jax.training.device.compile import Compiled
-from ddpg_jax.training.device.snapshot import Place, snapshot
-from ddpg_jax.training.report import DIAGNOSTICS, METRICS, BeginFn, Report, WantedFn, as_made, never
+from ddpg_jax.training.device.snapshot import DeviceCarry, snapshot
+from ddpg_jax.training.report import DIAGNOSTICS, METRICS, InitFn, Report, SnapshotFn, keep_init, no_snapshots
 from ddpg_jax.training.schedule import chunks, is_boundary, updates_per_call
 from ddpg_jax.types import Array, Batch, Row, TrainState, Tree
 
@@ -46,7 +46,7 @@ class Chunk(NamedTuple):
       updates: critic updates of each lane so far.
       totals: sums over the iterations of the chunk, NumPy arrays `[L]`.
       seconds: spent on the device so far.
-      place: all that the loop carries. Use it before the loop goes on: its buffers are donated then.
+      carry: all that the loop carries. Use it before the loop goes on: its buffers are donated then.
       due: whether the chunk is at its end; else its state was only wanted.
     """
 
@@ -54,13 +54,13 @@ class Chunk(NamedTuple):
     updates: int
     totals: Totals
     seconds: float
-    place: Place
+    carry: DeviceCarry
     due: bool
 
     @property
     def learner(self) -> TrainState:
         """Leaves `[L, ...]`."""
-        return self.place.lane.learner
+        return self.carry.lane.learner
 
 
 def device_loop(
@@ -68,8 +68,8 @@ def device_loop(
     compiled: Compiled,
     keys: Array,
     hyper: Tree,
-    begun: Place | BeginFn = as_made,
-    wanted: WantedFn = never,
+    begun: DeviceCarry | InitFn = keep_init,
+    should_snapshot: SnapshotFn = no_snapshots,
 ) -> Iterator[Chunk]:
     """Trains all lanes side by side.
 
@@ -82,39 +82,39 @@ def device_loop(
       keys: of the lanes, `[L]`.
       hyper: numbers by path, each `[L]`.
       begun: where to go on; or, at the beginning, what becomes of the fresh learner.
-      wanted: asked after every piece that does not end a chunk.
+      should_snapshot: asked after every piece that does not end a chunk.
 
     Yields:
       A chunk at every multiple of `logging.every` and `evaluation.every`, and at the end; and where it is wanted.
     """
     num_envs, seconds, length = config.env.num_envs, 0.0, FIRST_PIECE
-    keys, hyper = compiled.place((keys, hyper))
-    here = begun if isinstance(begun, Place) else _beginning(compiled, keys, hyper, begun)
-    jax.block_until_ready(here.lane)
+    keys, hyper = compiled.shard((keys, hyper))
+    carry = begun if isinstance(begun, DeviceCarry) else _init_carry(compiled, keys, hyper, begun)
+    jax.block_until_ready(carry.lane)
     periods = config.logging.every, config.evaluation.every, config.checkpoint.every
-    for start, stop in chunks(config, *periods, start=here.iteration):
+    for start, stop in chunks(config, *periods, start=carry.iteration):
         while start < stop:
             end, began = min(start + length, stop), perf_counter()
-            carry = compiled.advance(*here[2:], compiled.counts(start, end), keys, hyper)
-            totals = Totals(*jax.device_get(carry[2]))
+            advanced = compiled.advance(*carry[2:], compiled.counts(start, end), keys, hyper)
+            totals = Totals(*jax.device_get(advanced[2]))
             spent = perf_counter() - began
             if end - start == length:
                 length = max(
                     1, length * 2 if spent < PIECE_SECONDS / 2 else length // 2 if spent > PIECE_SECONDS else length
                 )
             start, step, seconds = end, end * num_envs, seconds + spent
-            here = Place(end, here.updates, *carry)
+            carry = DeviceCarry(end, carry.updates, *advanced)
             due = is_boundary(config, step)
-            if due or wanted(step):
-                updates = here.updates + int(totals.updates[0])
-                here = here._replace(updates=updates, totals=compiled.totals()) if due else here
-                yield Chunk(step, updates, totals, seconds, here, due)
+            if due or should_snapshot(step):
+                updates = carry.updates + int(totals.updates[0])
+                carry = carry._replace(updates=updates, totals=compiled.totals()) if due else carry
+                yield Chunk(step, updates, totals, seconds, carry, due)
 
 
-def _beginning(compiled: Compiled, keys: Array, hyper: Tree, begin: BeginFn) -> Place:
+def _init_carry(compiled: Compiled, keys: Array, hyper: Tree, begin: InitFn) -> DeviceCarry:
     lane = compiled.init(keys, hyper)
-    lane = lane._replace(learner=compiled.place(begin(lane.learner)))
-    return Place(0, 0, lane, compiled.clock(), compiled.totals())
+    lane = lane._replace(learner=compiled.shard(begin(lane.learner)))
+    return DeviceCarry(0, 0, lane, compiled.clock(), compiled.totals())
 
 
 def reports(
@@ -140,22 +140,22 @@ def reports(
         )
         spent = {"compile": compile_seconds, "device": chunk.seconds}
         seconds = {phase: before.get(phase, 0.0) + more for phase, more in spent.items()}
-        seen = partial(snapshot, chunk.place, compiled.replay, len(config.seed_list), seconds)
-        batches = partial(_batches, config, compiled.replay, chunk.place)
+        seen = partial(snapshot, chunk.carry, compiled.replay, len(config.seed_list), seconds)
+        batches = partial(_batches, config, compiled.replay, chunk.carry)
         yield Report(chunk.step, chunk.updates, rows, seconds, chunk.learner, seen, chunk.due, None, batches)
 
 
-def _batches(config: Config, replay: DeviceReplay, place: Place, seed: int) -> Iterator[Batch]:
+def _batches(config: Config, replay: DeviceReplay, carry: DeviceCarry, seed: int) -> Iterator[Batch]:
     """Batches of the calls to come, of one seed, drawn from its replay as it is."""
     per_call, key = updates_per_call(config), run_keys(config.seed_list)[seed]
-    store, step = jax.tree.map(lambda x: x[seed], (place.lane.store, place.lane.learner.step))
+    store, step = jax.tree.map(lambda x: x[seed], (carry.lane.store, carry.lane.learner.step))
     for number in range(CANDIDATES):
         draw = stream_key(key, "replay", step + number * per_call)
-        batch = replay.sample(store, place.clock.position, draw, step, per_call, config.algorithm.batch_size)
+        batch = replay.sample(store, carry.clock.position, draw, step, per_call, config.algorithm.batch_size)
         yield jax.tree.map(np.asarray, batch._replace(index=()))
 
 
-def first_lanes(tree: Tree, lanes: int) -> Tree:
+def drop_padding(tree: Tree, lanes: int) -> Tree:
     """The tree without the lanes that were added for padding."""
     return jax.tree.map(lambda leaf: leaf if leaf.shape[0] == lanes else leaf[:lanes], tree)
 

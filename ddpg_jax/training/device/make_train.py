@@ -11,7 +11,7 @@ import numpy as np
 
 from ddpg_jax.envs.factory import device_env
 from ddpg_jax.errors import ConfigError
-from ddpg_jax.training.device.carry import Clock, Lane, Totals, nothing_yet, start_clock
+from ddpg_jax.training.device.carry import Clock, Lane, Totals, start_clock, zero_totals
 from ddpg_jax.training.device.program import Hyper, MakeAgentFn, program
 from ddpg_jax.training.report import DIAGNOSTICS, METRICS
 from ddpg_jax.training.schedule import chunks
@@ -79,7 +79,7 @@ def make_train(
 
     def train(key: Array, hyper: Hyper | None = None) -> tuple[TrainState, History]:
         def period(carry: tuple[Lane, Clock], counts: Array) -> tuple[tuple[Lane, Clock], tuple[Totals, Evaluation]]:
-            lane, clock, totals = one.advance(*carry, nothing_yet(), counts, key, hyper or {})
+            lane, clock, totals = one.advance(*carry, zero_totals(), counts, key, hyper or {})
             return (lane, clock), (totals, one.evaluate(lane.learner, hyper or {}))
 
         (lane, _), (totals, evaluation) = jax.lax.scan(

@@ -31,7 +31,7 @@ from ddpg_jax.errors import ConfigError
 from ddpg_jax.replay.device import ring as replays
 from ddpg_jax.replay.factory import make_replay
 from ddpg_jax.rng import stream_key
-from ddpg_jax.training.device.carry import Clock, Lane, Totals, noted
+from ddpg_jax.training.device.carry import Clock, Lane, Totals, accumulate
 from ddpg_jax.training.report import DIAGNOSTICS, METRICS
 from ddpg_jax.training.schedule import calls_per_iteration, reset_period, segments, updates_per_call
 from ddpg_jax.types import ActFn, Agent, Array, Batch, DeviceEnv, EnvSpec, Evaluation, HostArray, TrainState, Tree
@@ -69,7 +69,7 @@ class Program(NamedTuple):
 def program(
     config: Config,
     env: DeviceEnv,
-    place: Callable[[Batch], Batch] = lambda batch: batch,
+    shard_batch: Callable[[Batch], Batch] = lambda batch: batch,
     make: MakeAgentFn | None = None,
     stored: Callable[[replays.DeviceReplay], replays.DeviceReplay] = lambda replay: replay,
 ) -> Program:
@@ -78,9 +78,9 @@ def program(
     Args:
       config: the run.
       env: the environment.
-      place: where the batches `[U, B, ...]` of an update belong, for batches that several devices share.
+      shard_batch: divides the batches `[U, B, ...]` of an update over the devices that share them.
       make: what builds the agent; None: `make_agent`.
-      stored: what becomes of the replay: `replay.device.with_lane_axis` for `lanes.of_one_lane`.
+      stored: what becomes of the replay: `replay.device.with_lane_axis` for `lanes.squeezed_vmap`.
 
     Raises:
       ConfigError: the replay is too long for its index.
@@ -110,16 +110,16 @@ def program(
         lane: Lane, clock: Clock, totals: Totals, counts: Array, key: Array, hyper: Hyper
     ) -> tuple[Lane, Clock, Totals]:
         agent, replay = built(hyper)
-        learn = partial(_learn, agent, replay, per_call, algorithm.batch_size, due, place, key)
+        learn = partial(update_steps, agent, replay, per_call, algorithm.batch_size, due, shard_batch, key)
         carry = lane, clock, totals
         for i, part in enumerate(parts):
             choose = _uniform(env.spec.action_size) if part.uniform else agent.act
-            renew = _renewed(agent, reset_period(config) if part.learns else 0, key)
-            ready = partial(_observed, agent, renew)
-            iterate = partial(_iterate, env, ready, choose, replay, steps, learn if part.learns else None, key)
+            renew = _maybe_reset(agent, reset_period(config) if part.learns else 0, key)
+            ready = partial(_observe, agent, renew)
+            iterate = partial(env_step, env, ready, choose, replay, steps, learn if part.learns else None, key)
             carry = jax.lax.fori_loop(0, counts[i], iterate, carry)
         lane, clock, totals = carry
-        diagnostics = _diagnosed(agent, replay, algorithm.batch_size, key, lane, clock)
+        diagnostics = _diagnose(agent, replay, algorithm.batch_size, key, lane, clock)
         return lane, clock, totals._replace(diagnostics=diagnostics)
 
     def evaluate(learner: TrainState, hyper: Hyper) -> Evaluation:
@@ -137,7 +137,7 @@ _Learn: TypeAlias = Callable[[Lane, Clock, Totals], tuple[Lane, Clock, Totals]]
 _Carry: TypeAlias = tuple[Lane, Clock, Totals]
 
 
-def _renewed(agent: Agent, period: int, key: Array) -> Callable[[TrainState, Array], TrainState]:
+def _maybe_reset(agent: Agent, period: int, key: Array) -> Callable[[TrainState, Array], TrainState]:
     """Resets the networks at every multiple of the period but the first; the iteration is the same for all seeds."""
     if not period:
         return lambda learner, iteration: learner
@@ -149,12 +149,12 @@ def _renewed(agent: Agent, period: int, key: Array) -> Callable[[TrainState, Arr
     return renew
 
 
-def _observed(agent: Agent, renew: Callable[[TrainState, Array], TrainState], lane: Lane, clock: Clock) -> TrainState:
+def _observe(agent: Agent, renew: Callable[[TrainState, Array], TrainState], lane: Lane, clock: Clock) -> TrainState:
     """The learner that is about to act."""
     return agent.observe(renew(lane.learner, clock.iteration), lane.obs)
 
 
-def _iterate(
+def env_step(
     env: DeviceEnv,
     ready: Callable[[Lane, Clock], TrainState],
     choose: ActFn,
@@ -182,7 +182,7 @@ def _iterate(
     done = step.terminated | step.truncated
     episode_return, episode_length = lane.episode_return + step.reward, lane.episode_length + 1
     answered = rewarded & followed | ~jnp.isfinite(action).all()  # what comes of such an action is not its fault
-    totals = noted(totals, done, episode_return, episode_length, ~(observed & answered))
+    totals = accumulate(totals, done, episode_return, episode_length, ~(observed & answered))
     lane = Lane(
         learner,
         act_state,
@@ -196,13 +196,13 @@ def _iterate(
     return (lane, clock, totals) if learn is None else learn(lane, clock, totals)
 
 
-def _learn(
+def update_steps(
     agent: Agent,
     replay: replays.DeviceReplay,
     per_call: int,
     batch_size: int,
     due: Fraction,
-    place: Callable[[Batch], Batch],
+    shard_batch: Callable[[Batch], Batch],
     key: Array,
     lane: Lane,
     clock: Clock,
@@ -213,7 +213,7 @@ def _learn(
     def call(_: Array, carry: tuple[TrainState, Tree, Totals]) -> tuple[TrainState, Tree, Totals]:
         learner, store, totals = carry
         draw = stream_key(key, "replay", learner.step)
-        batch = place(replay.sample(store, clock.position, draw, learner.step, per_call, batch_size))
+        batch = shard_batch(replay.sample(store, clock.position, draw, learner.step, per_call, batch_size))
         learner, metrics, td_error = agent.update(learner, batch, key)
         store = replay.write_back(store, batch.index, td_error)
         values = jnp.stack([metrics[name] for name in METRICS], -1)
@@ -238,7 +238,7 @@ def _learn(
     return lane._replace(learner=learner, store=store), clock, totals
 
 
-def _diagnosed(
+def _diagnose(
     agent: Agent, replay: replays.DeviceReplay, batch_size: int, key: Array, lane: Lane, clock: Clock
 ) -> Array:
     """`DIAGNOSTICS` of a learner, `[D]`."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _BLOCK = 2**14
 
 
-class Place(NamedTuple):
+class DeviceCarry(NamedTuple):
     """Where the loop is.
 
     Attributes:
@@ -40,13 +40,13 @@ class Place(NamedTuple):
     totals: Totals
 
 
-def snapshot(place: Place, replay: DeviceReplay, num_seeds: int, seconds: dict[str, float]) -> Snapshot:
+def snapshot(carry: DeviceCarry, replay: DeviceReplay, num_seeds: int, seconds: dict[str, float]) -> Snapshot:
     """Everything as arrays by name, of the first lanes; rows are fetched when they are asked for."""
-    store = place.lane.store
+    store = carry.lane.store
     rows: Any = replay.rows(store)
-    lane = place.lane._replace(store=replay.with_rows(store, ()))
-    by_lane = jax.tree.map(lambda x: x[:num_seeds], {"lane": lane, "totals": place.totals})
-    counters = {"iteration": np.int64(place.iteration), "updates": np.int64(place.updates), "clock": place.clock}
+    lane = carry.lane._replace(store=replay.with_rows(store, ()))
+    by_lane = jax.tree.map(lambda x: x[:num_seeds], {"lane": lane, "totals": carry.totals})
+    counters = {"iteration": np.int64(carry.iteration), "updates": np.int64(carry.updates), "clock": carry.clock}
     steps = rows.columns.shape[1]
 
     def read(first: int, stop: int) -> dict[str, HostArray]:
@@ -54,11 +54,11 @@ def snapshot(place: Place, replay: DeviceReplay, num_seeds: int, seconds: dict[s
         taken = jax.tree.map(lambda x: _taken(x, where), rows)
         return {name: np.moveaxis(x[:num_seeds], 1, 0).copy() for name, x in to_host(taken, "rows").items()}
 
-    first = max(0, place.iteration - steps)
-    return Snapshot(to_host(by_lane | counters), first, place.iteration, read, seconds)
+    first = max(0, carry.iteration - steps)
+    return Snapshot(to_host(by_lane | counters), first, carry.iteration, read, seconds)
 
 
-def restored(compiled: Compiled, snapshot: Snapshot, num_seeds: int) -> Place:
+def restore(compiled: Compiled, snapshot: Snapshot, num_seeds: int) -> DeviceCarry:
     """Where the loop was, put where its lanes are.
 
     Args:
@@ -78,10 +78,10 @@ def restored(compiled: Compiled, snapshot: Snapshot, num_seeds: int) -> Place:
     rows = _filled(_of_seeds(rows_like, seeds), snapshot, source)
     padding = np.minimum(np.arange(compiled.lanes), seeds - 1)
     of_lanes = jax.tree.map(lambda x: x[padding], {"lane": whole["lane"], "totals": whole["totals"], "rows": rows})
-    placed = compiled.place(of_lanes)
+    placed = compiled.shard(of_lanes)
     lane = placed["lane"]._replace(store=replay.with_rows(placed["lane"].store, placed["rows"]))
-    clock = compiled.everywhere(whole["clock"])
-    return Place(int(whole["iteration"]), int(whole["updates"]), lane, clock, placed["totals"])
+    clock = compiled.replicate(whole["clock"])
+    return DeviceCarry(int(whole["iteration"]), int(whole["updates"]), lane, clock, placed["totals"])
 
 
 @jax.jit

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddpg_jax import rng
-from ddpg_jax.training.host.transfer import pack_seen, unpack_seen
+from ddpg_jax.training.host.transfer import pack_obs, unpack_obs
 from ddpg_jax.training.report import METRICS
 from ddpg_jax.types import Agent, Array, Batch, HostArray, TrainState, Tree, acting
-from ddpg_jax.xla.squeeze import of_one_lane
+from ddpg_jax.xla.squeeze import squeezed_vmap
 
 if TYPE_CHECKING:
     from ddpg_jax.replay.host.ring import Ring
@@ -30,21 +30,23 @@ ObserveFn: TypeAlias = Callable[[TrainState, HostArray, HostArray], Tree]
 UpdateFn: TypeAlias = Callable[[TrainState, Any, Array], tuple[TrainState, Array, Any]]
 
 
-def jit_update(agent: Agent, unpack: Callable[[Any], Batch], *, errors: bool = False, alone: bool = False) -> UpdateFn:
+def jit_update(
+    agent: Agent, unpack: Callable[[Any], Batch], *, errors: bool = False, squeeze_seed: bool = False
+) -> UpdateFn:
     """The update of all seeds as one donated call.
 
     `(state, packed, run_keys [S]) -> (state, metrics [S, U, K], td_error [S, U, B] or ())`
 
     Args:
       agent: a learner of one seed.
-      unpack: takes apart what a `Transport` has taken.
+      unpack: takes apart what a `BatchTransfer` has taken.
       errors: whether temporal-difference errors are wanted.
-      alone: whether there is one seed, which is to be compiled without its axis.
+      squeeze_seed: whether there is one seed, which is to be compiled without its axis.
 
     Returns:
       The call; its K metrics are in the order of `METRICS`.
     """
-    of_all = (of_one_lane if alone else jax.vmap)(agent.update)
+    of_all = (squeezed_vmap if squeeze_seed else jax.vmap)(agent.update)
 
     @partial(jax.jit, donate_argnums=0)
     def update(state: TrainState, packed: Any, run_keys: Array) -> tuple[TrainState, Array, Any]:
@@ -57,13 +59,13 @@ def jit_update(agent: Agent, unpack: Callable[[Any], Batch], *, errors: bool = F
 def jit_act(agent: Agent) -> ActFn:
     """Exploring actions of all seeds: `(state, act_state, seen, words) -> (action [S, E, A], act_state, moments)`.
 
-    What is seen is `pack_seen(obs, first)`; the words, `[S, E, 2]`, are the data of the keys of exploration; the
+    What is seen is `pack_obs(obs, first)`; the words, `[S, E, 2]`, are the data of the keys of exploration; the
     moments are those of the observations, these included.
     """
 
     @jax.jit
     def act(state: TrainState, act_state: Tree, seen: tuple[Array, ...], words: Array) -> tuple[Array, Tree, Tree]:
-        obs, first = unpack_seen(seen)
+        obs, first = unpack_obs(seen)
         state = jax.vmap(agent.observe)(state, obs)
         return *jax.vmap(agent.act)(state, act_state, obs, first, jax.random.wrap_key_data(words)), state.stats.obs
 
@@ -93,9 +95,9 @@ def jit_observe(agent: Agent, state: TrainState) -> ObserveFn:
 
     @jax.jit
     def observe(state: TrainState, seen: tuple[Array, ...]) -> Tree:
-        return jax.vmap(agent.observe)(state, unpack_seen(seen)[0]).stats.obs
+        return jax.vmap(agent.observe)(state, unpack_obs(seen)[0]).stats.obs
 
-    return lambda state, obs, first: observe(acting(state), pack_seen(obs, first))
+    return lambda state, obs, first: observe(acting(state), pack_obs(obs, first))
 
 
 def init_and_warm_up(
@@ -113,7 +115,7 @@ def init_and_warm_up(
     obs = np.zeros((len(keys), num_envs, *ring.spec.obs_shape), ring.spec.obs_dtype)
     state = init(keys)
     words = np.zeros((*obs.shape[:2], *jax.random.key_data(keys).shape[1:]), np.uint32)
-    seen = pack_seen(obs, np.ones(obs.shape[:2], bool))
+    seen = pack_obs(obs, np.ones(obs.shape[:2], bool))
     jax.block_until_ready(act(acting(state), act_state, seen, words))
     jax.block_until_ready(update(state, empty, keys))
     return init(keys), act_state
@@ -138,7 +140,7 @@ def make_explore(act: ActFn, keys: Array, num_envs: int, block: int) -> ChooseFn
         if i // KEY_BLOCK != block:
             block = i // KEY_BLOCK
             words = derive(block)
-        return act(acting(state), act_state, pack_seen(obs, first), words[i % KEY_BLOCK])
+        return act(acting(state), act_state, pack_obs(obs, first), words[i % KEY_BLOCK])
 
     return choose
 

@@ -15,10 +15,10 @@ import numpy as np
 from ddpg_jax.types import HostArray
 
 if TYPE_CHECKING:
-    from ddpg_jax.envs.host.workers import AnyLanes
+    from ddpg_jax.envs.host.workers import HostEnv
 
 
-class Journal:
+class EpisodeLog:
     """Numbers of the episodes in progress of S x E lanes, and the actions taken in them so far.
 
     All lanes step together, so the actions of one step are one array. Those from before the oldest episode in progress
@@ -34,7 +34,7 @@ class Journal:
         self._now = 0
         self._actions = deque[HostArray]()
 
-    def stepped(self, action: HostArray, done: HostArray) -> None:
+    def on_step(self, action: HostArray, done: HostArray) -> None:
         """Notes a step of all lanes.
 
         Args:
@@ -68,14 +68,14 @@ class Journal:
         self._actions = deque(state["actions"])
 
 
-def play_again(
-    lanes: AnyLanes, state: Mapping[str, HostArray], obs: HostArray, returns: HostArray
+def replay_episodes(
+    lanes: HostEnv, state: Mapping[str, HostArray], obs: HostArray, returns: HostArray
 ) -> tuple[HostArray, HostArray]:
-    """Brings fresh environments to where those of a `Journal` were.
+    """Brings fresh environments to where those of a `EpisodeLog` were.
 
     Args:
       lanes: the environments.
-      state: as `Journal.state` gave it.
+      state: as `EpisodeLog.state` gave it.
       obs: observations that were to be acted on next, `[S, E, *O]`.
       returns: sums of rewards of the episodes in progress, `[S, E]`.
 

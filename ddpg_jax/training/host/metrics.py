@@ -31,13 +31,13 @@ class _End(NamedTuple):
     length: int
 
 
-class Meter:
+class EpisodeMetrics:
     """Statistics of S x E lanes and of the updates of S seeds.
 
     Args:
       seeds: the seeds of the run, for the rows.
       num_envs: E.
-      names: names of the metrics, in the order of the arrays given to `updated`.
+      names: names of the metrics, in the order of the arrays given to `on_update`.
     """
 
     def __init__(self, seeds: tuple[int, ...], num_envs: int, names: tuple[str, ...]) -> None:
@@ -55,7 +55,7 @@ class Meter:
         self._pending: list[Array] = []
         self._ends: list[_End] = []
 
-    def stepped(self, step: Step, at: int) -> HostArray:
+    def on_step(self, step: Step, at: int) -> HostArray:
         """Notes a step of all lanes.
 
         Args:
@@ -75,12 +75,12 @@ class Meter:
             self._return[done], self._length[done] = 0.0, 0
         return done
 
-    def updated(self, metrics: Array) -> None:
+    def on_update(self, metrics: Array) -> None:
         """Notes the metrics `[S, U, K]` of a call, without waiting for them."""
         self._pending.append(metrics)
         self._updates += metrics.shape[1]
 
-    def settle(self, step: int, diagnostics: Mapping[str, Array] | None = None) -> list[Row]:
+    def flush(self, step: int, diagnostics: Mapping[str, Array] | None = None) -> list[Row]:
         """Fetches what is pending and turns it into rows.
 
         Args:

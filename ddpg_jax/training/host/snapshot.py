@@ -15,19 +15,19 @@ import numpy as np
 
 from ddpg_jax.errors import StorageError
 from ddpg_jax.runs.pytrees import form, from_host, to_host
-from ddpg_jax.training.host.episodes import Journal, play_again
-from ddpg_jax.training.host.metrics import Meter
+from ddpg_jax.training.host.episodes import EpisodeLog, replay_episodes
+from ddpg_jax.training.host.metrics import EpisodeMetrics
 from ddpg_jax.types import HostArray, Snapshot, TrainState, Tree
 
 if TYPE_CHECKING:
-    from ddpg_jax.envs.host.workers import AnyLanes
+    from ddpg_jax.envs.host.workers import HostEnv
     from ddpg_jax.replay.host.ring import Ring
 
 Errors = list[tuple[HostArray, Any]]
 """Of calls of the update: where their transitions stand, `[S, U, B]`, and their errors, likewise or `()`."""
 
 
-class Here(NamedTuple):
+class HostCarry(NamedTuple):
     """What an iteration begins with.
 
     Attributes:
@@ -36,9 +36,10 @@ class Here(NamedTuple):
       act_state: of the exploration, leaves `[S, E, ...]`.
       obs: to act on next, `[S, E, *O]`.
       first: whether an episode begins with it, `[S, E]`.
-      chosen: the action, `[S, E, A]`, if it was chosen, and the updates made, but an environment failed; else None.
-      late: errors to be written back after the next step, if an action was chosen.
-      returned: errors of the updates made last.
+      pending_action: the action, `[S, E, A]`, if it was chosen and the updates were made before an environment failed;
+        else None.
+      delayed_errors: errors to be written back after the next step, if an action was chosen.
+      new_errors: errors of the updates made last.
     """
 
     iteration: int
@@ -46,20 +47,20 @@ class Here(NamedTuple):
     act_state: Tree
     obs: HostArray
     first: HostArray
-    chosen: HostArray | None
-    late: Errors
-    returned: Errors
+    pending_action: HostArray | None
+    delayed_errors: Errors
+    new_errors: Errors
 
 
-class Kept(NamedTuple):
+class HostBuffers(NamedTuple):
     """What the loop keeps in place."""
 
     ring: Ring
-    meter: Meter
-    journal: Journal
+    metrics: EpisodeMetrics
+    episodes: EpisodeLog
 
 
-class Begun(NamedTuple):
+class ReplayedEpisodes(NamedTuple):
     """A snapshot, and environments that have played its episodes again.
 
     Attributes:
@@ -73,36 +74,40 @@ class Begun(NamedTuple):
     again: HostArray
 
 
-def beginning(learner: TrainState, act_state: Tree, lanes: AnyLanes) -> Here:
+def init_carry(learner: TrainState, act_state: Tree, lanes: HostEnv) -> HostCarry:
     """The state of a run that begins."""
     obs = lanes.reset()
-    return Here(0, learner, act_state, obs, np.ones(obs.shape[:2], bool), None, [], [])
+    return HostCarry(0, learner, act_state, obs, np.ones(obs.shape[:2], bool), None, [], [])
 
 
-def snapshot(here: Here, kept: Kept, seconds: Mapping[str, float]) -> Snapshot:
+def snapshot(carry: HostCarry, buffers: HostBuffers, seconds: Mapping[str, float]) -> Snapshot:
     """Everything as arrays by name."""
-    ring, action_size = kept.ring, kept.ring.spec.action_size
-    chosen = np.zeros((0, *here.first.shape, action_size), np.float32) if here.chosen is None else here.chosen[None]
+    ring, action_size = buffers.ring, buffers.ring.spec.action_size
+    pending_action = (
+        np.zeros((0, *carry.first.shape, action_size), np.float32)
+        if carry.pending_action is None
+        else carry.pending_action[None]
+    )
     arrays = to_host(
         {
-            "iteration": np.int64(here.iteration),
-            "learner": here.learner,
-            "act_state": here.act_state,
-            "obs": here.obs,
-            "first": here.first,
-            "chosen": chosen,
-            "late": _stacked(here.late, ring),
-            "returned": _stacked(here.returned, ring),
-            "ring": ring.beside(),
-            "meter": kept.meter.state(),
-            "journal": kept.journal.state(action_size),
+            "iteration": np.int64(carry.iteration),
+            "learner": carry.learner,
+            "act_state": carry.act_state,
+            "obs": carry.obs,
+            "first": carry.first,
+            "chosen": pending_action,
+            "late": _stacked(carry.delayed_errors, ring),
+            "returned": _stacked(carry.new_errors, ring),
+            "ring": ring.extra_state(),
+            "meter": buffers.metrics.state(),
+            "journal": buffers.episodes.state(action_size),
         }
     )
-    first, stop = ring.held
+    first, stop = ring.row_range
     return Snapshot(arrays, first, stop, lambda a, b: {"rows": ring.rows(a, b)}, dict(seconds))
 
 
-def taken_up(snapshot: Snapshot, lanes: AnyLanes) -> Begun:
+def replay_snapshot(snapshot: Snapshot, lanes: HostEnv) -> ReplayedEpisodes:
     """Plays the episodes of a snapshot again.
 
     Raises:
@@ -112,27 +117,27 @@ def taken_up(snapshot: Snapshot, lanes: AnyLanes) -> Begun:
     arrays, fresh = snapshot.arrays, lanes.reset()
     shape = fresh.shape[0], fresh.shape[1]
     obs = _checked(arrays, {"obs": fresh})["obs"]
-    journal = _part(arrays, "journal", Journal(shape).state(lanes.spec.action_size), free=("actions",))
-    if not (journal["length"].min() >= 0 and journal["length"].max() == len(journal["actions"])):
+    episodes = _part(arrays, "journal", EpisodeLog(shape).state(lanes.spec.action_size), free=("actions",))
+    if not (episodes["length"].min() >= 0 and episodes["length"].max() == len(episodes["actions"])):
         raise StorageError("the checkpoint does not hold the actions of its episodes")
     returns = _checked(arrays, {"meter/return": np.zeros(shape)})["meter/return"]
-    return Begun(snapshot, *play_again(lanes, journal, obs, returns))
+    return ReplayedEpisodes(snapshot, *replay_episodes(lanes, episodes, obs, returns))
 
 
-def restored(begun: Begun, learner: TrainState, act_state: Tree, kept: Kept) -> Here:
+def restore(begun: ReplayedEpisodes, learner: TrainState, act_state: Tree, buffers: HostBuffers) -> HostCarry:
     """Fills what the loop keeps, and returns where it was.
 
     Args:
       begun: where that was.
       learner: any of its states, of the structure that is expected.
       act_state: likewise.
-      kept: empty.
+      buffers: empty.
 
     Raises:
       StorageError: the snapshot is not one of this configuration.
     """
     arrays, again = begun.snapshot.arrays, begun.again
-    lanes = (1, *again.shape, kept.ring.spec.action_size)
+    lanes = (1, *again.shape, buffers.ring.spec.action_size)
     source = "the checkpoint"
     learner, act_state = (
         jax.tree.map(jnp.array, from_host(like, arrays, name, source))
@@ -140,15 +145,24 @@ def restored(begun: Begun, learner: TrainState, act_state: Tree, kept: Kept) -> 
     )
     loose = {"iteration": np.array(0, np.int64), "first": again, "chosen": np.zeros(lanes, np.float32)}
     plain = _checked(arrays, loose, free=("chosen",))
-    _restore_ring(begun.snapshot, kept.ring)
-    kept.meter.restore(_part(arrays, "meter", kept.meter.state(), free=("pending", "ends", "end_returns")))
-    kept.journal.restore(_part(arrays, "journal", kept.journal.state(lanes[-1]), free=("actions",)), again)
-    kept.meter.abandon(again)
+    _restore_ring(begun.snapshot, buffers.ring)
+    buffers.metrics.restore(_part(arrays, "meter", buffers.metrics.state(), free=("pending", "ends", "end_returns")))
+    buffers.episodes.restore(_part(arrays, "journal", buffers.episodes.state(lanes[-1]), free=("actions",)), again)
+    buffers.metrics.abandon(again)
     if again.any():
-        kept.ring.cut(again)
-    late, returned = (_unstacked(arrays, name, kept.ring) for name in ("late", "returned"))
-    chosen = plain["chosen"][0] if len(plain["chosen"]) else None
-    return Here(int(plain["iteration"]), learner, act_state, begun.obs, plain["first"] | again, chosen, late, returned)
+        buffers.ring.cut(again)
+    delayed_errors, new_errors = (_unstacked(arrays, name, buffers.ring) for name in ("late", "returned"))
+    pending_action = plain["chosen"][0] if len(plain["chosen"]) else None
+    return HostCarry(
+        int(plain["iteration"]),
+        learner,
+        act_state,
+        begun.obs,
+        plain["first"] | again,
+        pending_action,
+        delayed_errors,
+        new_errors,
+    )
 
 
 def _restore_ring(snapshot: Snapshot, ring: Ring) -> None:
@@ -157,9 +171,9 @@ def _restore_ring(snapshot: Snapshot, ring: Ring) -> None:
         return _checked(snapshot.read_rows(first, stop), like)["rows"]
 
     row = ring.rows(0, 0).shape[1:]
-    beside = _part(snapshot.arrays, "ring", ring.beside())
+    extra_state = _part(snapshot.arrays, "ring", ring.extra_state())
     try:
-        ring.restore(snapshot.first_row, snapshot.stop_row, read, beside)
+        ring.restore(snapshot.first_row, snapshot.stop_row, read, extra_state)
     except ValueError as error:
         raise StorageError(f"the checkpoint does not fit the configuration: {error}") from error
 

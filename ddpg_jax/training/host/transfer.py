@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     from ddpg_jax.replay.host.ring import Ring
 
 
-class Transport(NamedTuple):
+class BatchTransfer(NamedTuple):
     """A way for batches.
 
     Attributes:
-      take: `index [S, U, B] -> packed`, on the host, in memory of its own.
+      pack: `index [S, U, B] -> packed`, on the host, in memory of its own.
       unpack: `packed -> Batch [S, U, B, ...]`, inside a program; the index stays on the host.
     """
 
-    take: Callable[[HostArray], Tree]
+    pack: Callable[[HostArray], Tree]
     unpack: Callable[[Any], Batch]
 
 
-def transport_of(ring: Ring, *, narrow: bool) -> Transport:
+def batch_transfer(ring: Ring, *, narrow: bool) -> BatchTransfer:
     """The faster way for the batches of a ring, as measured (docs/design.md).
 
     Args:
@@ -41,18 +41,18 @@ def transport_of(ring: Ring, *, narrow: bool) -> Transport:
       narrow: whether the networks are so narrow that the host is the slower side.
     """
     words = narrow and ring.n_step == 1 and ring.spec.obs_dtype == "float32"
-    return by_words(ring) if words else by_batch(ring)
+    return raw_rows(ring) if words else folded_batches(ring)
 
 
-def by_batch(ring: Ring) -> Transport:
+def folded_batches(ring: Ring) -> BatchTransfer:
     """Batches that the ring has folded."""
-    return Transport(
-        take=lambda index: pack_batch(ring.gather(index)),
+    return BatchTransfer(
+        pack=lambda index: pack_batch(ring.gather(index)),
         unpack=lambda packed: unpack_batch(packed, ring.spec.action_size),
     )
 
 
-def by_words(ring: Ring) -> Transport:
+def raw_rows(ring: Ring) -> BatchTransfer:
     """Rows as they are stored, and their weights where they have any, as one more word.
 
     What the ring would do with a window of one row is done on the device.
@@ -80,7 +80,7 @@ def by_words(ring: Ring) -> Transport:
         weight = words[..., -1] if ring.weighted else jnp.ones_like(reward)
         return Batch(Transition(obs, action, reward, discount, next_obs), weight, ())
 
-    return Transport(take=with_weights if ring.weighted else ring.words, unpack=unpack)
+    return BatchTransfer(pack=with_weights if ring.weighted else ring.words, unpack=unpack)
 
 
 class PackedBatch(NamedTuple):
@@ -113,13 +113,13 @@ def unpack_batch(packed: PackedBatch, action_size: int) -> Batch:
     return Batch(data, weight[..., 0], ())
 
 
-def pack_seen(obs: HostArray, first: HostArray) -> tuple[HostArray, ...]:
+def pack_obs(obs: HostArray, first: HostArray) -> tuple[HostArray, ...]:
     """Observations `[S, E, *O]` and where an episode begins, `[S, E]`, as few arrays."""
     column = first[..., None]
     return (np.concatenate([obs, column], -1),) if obs.dtype == np.float32 else (column, obs)
 
 
-def unpack_seen(seen: tuple[Array, ...]) -> tuple[Array, Array]:
+def unpack_obs(seen: tuple[Array, ...]) -> tuple[Array, Array]:
     """What was packed, on the device: `(obs, first)`."""
     columns, *images = seen
     return images[0] if images else columns[..., :-1], columns[..., -1].astype(bool)

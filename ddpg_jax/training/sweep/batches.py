@@ -28,7 +28,7 @@ Lane = tuple[int, int]
 """A combination and the position of a seed."""
 
 
-class Position(NamedTuple):
+class SweepPosition(NamedTuple):
     """Which turn of a sweep.
 
     Attributes:
@@ -42,7 +42,7 @@ class Position(NamedTuple):
     lanes: int
 
 
-class Turn(NamedTuple):
+class LaneBatch(NamedTuple):
     """Lanes that run together.
 
     Attributes:
@@ -55,7 +55,7 @@ class Turn(NamedTuple):
       lanes: those that count; fewer than L where there is padding, which is the last of them again.
     """
 
-    position: Position
+    position: SweepPosition
     ends: bool
     config: Config
     compiled: Compiled
@@ -64,9 +64,9 @@ class Turn(NamedTuple):
     lanes: tuple[Lane, ...]
 
 
-def turns(
-    groups: Sequence[Group], envs: Sequence[DeviceEnv], console: Console, begun: Position | None = None
-) -> Iterator[Turn]:
+def lane_batches(
+    groups: Sequence[Group], envs: Sequence[DeviceEnv], console: Console, begun: SweepPosition | None = None
+) -> Iterator[LaneBatch]:
     """The turns of a sweep; each is compiled when it is asked for, and what its lanes take is said beforehand.
 
     Args:
@@ -80,11 +80,13 @@ def turns(
     """
     for number in range(0 if begun is None else begun.group, len(groups)):
         here = begun if begun is not None and begun.group == number else None
-        for turn in _of_group(number, groups[number], envs[number], console, here):
-            yield turn._replace(ends=turn.ends and number == len(groups) - 1)
+        for batch in _of_group(number, groups[number], envs[number], console, here):
+            yield batch._replace(ends=batch.ends and number == len(groups) - 1)
 
 
-def _of_group(number: int, group: Group, env: DeviceEnv, console: Console, begun: Position | None) -> Iterator[Turn]:
+def _of_group(
+    number: int, group: Group, env: DeviceEnv, console: Console, begun: SweepPosition | None
+) -> Iterator[LaneBatch]:
     config, seeds = group.config, group.config.seed_list
     lanes = [(place, seed) for place in range(len(group.numbers)) for seed in range(len(seeds))]
     every_key = run_keys(seeds)
@@ -119,8 +121,8 @@ def _of_group(number: int, group: Group, env: DeviceEnv, console: Console, begun
         chosen = lanes[start : start + count]
         real = tuple((group.numbers[place], seed) for place, seed in chosen)
         ends = start + count >= len(lanes)
-        yield Turn(
-            Position(number, start, count), ends, config, compiled, *arguments(padding(chosen, size)), lanes=real
+        yield LaneBatch(
+            SweepPosition(number, start, count), ends, config, compiled, *arguments(padding(chosen, size)), lanes=real
         )
 
 

@@ -160,7 +160,7 @@ def _combinations(file: SweepFile, path: Path, fixed: Values) -> tuple[Values, .
     if problems:
         raise ConfigError("\n".join([f"{path} is not a sweep:", *problems]))
     corners = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
-    return tuple(corner | drawn for corner in corners for drawn in _drawn(ranges, file.draws, file.draw_seed))
+    return tuple(corner | drawn for corner in corners for drawn in _random_draws(ranges, file.draws, file.draw_seed))
 
 
 def _said(details: ErrorDetails) -> str:
@@ -175,7 +175,7 @@ def _takes_fractions(path: str) -> bool:
     return not fields or any(float in (field.annotation, *get_args(field.annotation)) for field in fields)
 
 
-def _drawn(ranges: Mapping[str, Draw], count: int, seed: int) -> list[Values]:
+def _random_draws(ranges: Mapping[str, Draw], count: int, seed: int) -> list[Values]:
     """Random combinations; the same for every corner of the grid."""
     if not ranges:
         return [{}]

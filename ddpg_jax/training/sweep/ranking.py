@@ -10,12 +10,12 @@ import numpy as np
 from ddpg_jax.errors import StorageError
 from ddpg_jax.runs.statistics import bootstrap_interval, interquartile_mean
 from ddpg_jax.training.device.loop import Chunk
-from ddpg_jax.training.sweep.batches import Turn
+from ddpg_jax.training.sweep.batches import LaneBatch
 from ddpg_jax.training.sweep.grid import Sweep
 from ddpg_jax.types import HostArray
 
 
-class Board:
+class Ranking:
     """The final evaluations of all lanes as they come in, and which lanes have diverged.
 
     Args:
@@ -44,18 +44,18 @@ class Board:
                 array[...] = kept[name]
         self._mean, self._step, self._diverged, self._faulty = self.arrays.values()
 
-    def note(self, turn: Turn, chunk: Chunk) -> None:
+    def mark_failed(self, batch: LaneBatch, chunk: Chunk) -> None:
         """Marks the lanes whose environment reported a number that is not finite, or that are frozen."""
         rejected = np.asarray(chunk.learner.rejected)
-        for i, lane in enumerate(turn.lanes):
+        for i, lane in enumerate(batch.lanes):
             self._faulty[lane] |= bool(chunk.totals.faults[i]) and not self._diverged[lane]
             limit = self._sweep.configs[lane[0]].algorithm.max_rejected
             self._diverged[lane] |= bool(rejected[i].max() >= limit) and not self._faulty[lane]
 
-    def evaluated(self, turn: Turn, step: int, returns: HostArray) -> list[dict[str, Any]]:
+    def evaluated(self, batch: LaneBatch, step: int, returns: HostArray) -> list[dict[str, Any]]:
         """Notes an evaluation `[L, episodes]` and returns its rows, of the lanes that have not diverged."""
         rows: list[dict[str, Any]] = []
-        for lane, each in zip(turn.lanes, returns, strict=False):
+        for lane, each in zip(batch.lanes, returns, strict=False):
             self._diverged[lane] |= not np.isfinite(each).all() and not self._faulty[lane]
             lost = self._diverged[lane] or self._faulty[lane]
             self._mean[lane] = np.nan if lost else each.mean()
@@ -65,9 +65,9 @@ class Board:
                 rows.append({**where, "mean_return": float(each.mean()), "returns": each.tolist()})
         return rows
 
-    def median(self, turn: Turn) -> float | None:
+    def median(self, batch: LaneBatch) -> float | None:
         """The median of the last evaluations of a turn's lanes."""
-        means = np.array([self._mean[lane] for lane in turn.lanes])
+        means = np.array([self._mean[lane] for lane in batch.lanes])
         return float(np.median(means[np.isfinite(means)])) if np.isfinite(means).any() else None
 
     def result(self) -> dict[str, Any]:

@@ -18,20 +18,20 @@ from ddpg_jax.errors import ConfigError, EnvironmentFault
 from ddpg_jax.runs.checkpoints.store import CheckpointStore
 from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.runs.loggers.jsonl import JsonLines
-from ddpg_jax.runs.loggers.progress import ProgressDisplay, Status, rates, speaker
+from ddpg_jax.runs.loggers.progress import ProgressDisplay, Status, message_printer, rates
 from ddpg_jax.runs.plots import ranking
-from ddpg_jax.runs.result import environment
+from ddpg_jax.runs.result import system_info
 from ddpg_jax.training.device.loop import Chunk, device_loop, lane_rows
-from ddpg_jax.training.device.snapshot import Place, restored
-from ddpg_jax.training.report import as_made
+from ddpg_jax.training.device.snapshot import DeviceCarry, restore
+from ddpg_jax.training.report import keep_init
 from ddpg_jax.training.schedule import is_due
 from ddpg_jax.training.signals import StopRequest
-from ddpg_jax.training.sweep.batches import Turn, turns
-from ddpg_jax.training.sweep.checkpoint import Begun, Keeper, begun_from
+from ddpg_jax.training.sweep.batches import LaneBatch, lane_batches
+from ddpg_jax.training.sweep.checkpoint import SweepCheckpointer, SweepResumePoint, load_sweep_resume_point
 from ddpg_jax.training.sweep.grid import Sweep, load_sweep
-from ddpg_jax.training.sweep.ranking import Board
+from ddpg_jax.training.sweep.ranking import Ranking
 from ddpg_jax.types import DeviceEnv, Snapshot
-from ddpg_jax.xla.process import spread_over_cores
+from ddpg_jax.xla.process import make_core_devices
 
 
 class SweepRun(NamedTuple):
@@ -81,10 +81,10 @@ def run_sweep(
     name = f"{sweep.configs[0].env.id.rpartition(':')[-1]}_sweep"
     directory = RunDirectory.create(run_dir, name, overwrite=overwrite)
     with ExitStack() as stack:
-        stack.enter_context(directory.own())
+        stack.enter_context(directory.lock())
         directory.write_text(directory.sweep, tomli_w.dumps(sweep.source))
         store = CheckpointStore(directory.checkpoints, keep=sweep.configs[0].checkpoint.keep)
-        return _drive(sweep, envs, directory, store, Begun(), console, stack)
+        return _drive(sweep, envs, directory, store, SweepResumePoint(), console, stack)
 
 
 def resume_sweep(run_dir: str | Path, console: Console | None = None) -> SweepRun:
@@ -112,7 +112,7 @@ def _environments(sweep: Sweep) -> list[DeviceEnv]:
             raise ConfigError(
                 f"a sweep runs environments written in JAX, as jax:pendulum; env.id={group.config.env.id!r} is not one"
             )
-    spread_over_cores()
+    make_core_devices()
     return [device_env(group.config) for group in sweep.groups]
 
 
@@ -131,19 +131,19 @@ def _refuse_another(sweep: Sweep, before: Sweep, directory: RunDirectory) -> Non
 
 def _resumed(sweep: Sweep, envs: Sequence[DeviceEnv], directory: RunDirectory, console: Console | None) -> SweepRun:
     """Goes on in the directory of a sweep."""
-    say = speaker(console)
+    notify = message_printer(console)
     with ExitStack() as stack:
-        stack.enter_context(directory.own())
+        stack.enter_context(directory.lock())
         result = directory.read_result()
         if result is not None and result.get("complete"):
-            say(f"{directory.path} is complete")
+            notify(f"{directory.path} is complete")
             return SweepRun(directory.path, result)
         store = CheckpointStore(directory.checkpoints, keep=sweep.configs[0].checkpoint.keep)
         found, lines = store.newest()
         for line in lines:
-            say(line)
-        begun = Begun() if found is None else begun_from(store.load(found), sweep, say)
-        say(f"resumes after {0 if begun.checkpoint is None else begun.checkpoint.step} steps, all turns added up")
+            notify(line)
+        begun = SweepResumePoint() if found is None else load_sweep_resume_point(store.load(found), sweep, notify)
+        notify(f"resumes after {0 if begun.checkpoint is None else begun.checkpoint.step} steps, all turns added up")
         directory.drop_results()
         return _drive(sweep, envs, directory, store, begun, console, stack)
 
@@ -153,23 +153,23 @@ def _drive(
     envs: Sequence[DeviceEnv],
     directory: RunDirectory,
     store: CheckpointStore,
-    begun: Begun,
+    begun: SweepResumePoint,
     console: Console | None,
     stack: ExitStack,
 ) -> SweepRun:
     """Runs the turns that are left, and writes what was reached."""
-    say, quiet = speaker(console), console or Console(quiet=True)
+    notify, quiet = message_printer(console), console or Console(quiet=True)
     board = begun.board(sweep)
-    record = stack.enter_context(closing(JsonLines(directory.metrics, begun.metrics_bytes, warn=say)))
+    record = stack.enter_context(closing(JsonLines(directory.metrics, begun.metrics_bytes, warn=notify)))
     stop = stack.enter_context(StopRequest())
-    keeper = Keeper(sweep, store, stop, board, record, begun, say)
+    checkpointer = SweepCheckpointer(sweep, store, stop, board, record, begun, notify)
     resumed = begun.snapshot
-    for turn in turns(sweep.groups, envs, quiet, begun.position):
+    for batch in lane_batches(sweep.groups, envs, quiet, begun.position):
         if stop.requested:  # while it compiled
             break
-        _run_turn(turn, resumed, board, record, keeper, stop, quiet)
+        _run_turn(batch, resumed, board, record, checkpointer, stop, quiet)
         resumed = None
-    result: dict[str, Any] = {**board.result(), "seconds": keeper.seconds, **environment()}
+    result: dict[str, Any] = {**board.result(), "seconds": checkpointer.seconds, **system_info()}
     _write(directory, sweep, result)
     if all(entry["faulty_seeds"] for entry in result["combinations"]):
         raise EnvironmentFault(
@@ -192,47 +192,49 @@ def _write(directory: RunDirectory, sweep: Sweep, result: dict[str, Any]) -> Non
 
 
 def _run_turn(
-    turn: Turn,
+    batch: LaneBatch,
     resumed: Snapshot | None,
-    board: Board,
+    board: Ranking,
     record: JsonLines,
-    keeper: Keeper,
+    checkpointer: SweepCheckpointer,
     stop: StopRequest,
     console: Console,
 ) -> None:
     """Trains the lanes of a turn to their end; where a stop is requested, saves them and judges what they reached."""
-    config, compiled = turn.config, turn.compiled
-    keys, hyper = compiled.place((turn.keys, turn.hyper))
-    begun = as_made if resumed is None else restored(compiled, resumed, len(turn.lanes))
-    last = (begun.iteration * config.env.num_envs, begun.updates, 0.0) if isinstance(begun, Place) else (0, 0, 0.0)
+    config, compiled = batch.config, batch.compiled
+    keys, hyper = compiled.shard((batch.keys, batch.hyper))
+    begun = keep_init if resumed is None else restore(compiled, resumed, len(batch.lanes))
+    last = (
+        (begun.iteration * config.env.num_envs, begun.updates, 0.0) if isinstance(begun, DeviceCarry) else (0, 0, 0.0)
+    )
 
     def evaluated(chunk: Chunk) -> list[dict[str, Any]]:
-        return board.evaluated(turn, chunk.step, np.asarray(compiled.evaluate(chunk.learner, hyper).returns))
+        return board.evaluated(batch, chunk.step, np.asarray(compiled.evaluate(chunk.learner, hyper).returns))
 
-    with ProgressDisplay(console, config.total_steps, len(turn.lanes)) as progress:
-        for chunk in device_loop(config, compiled, keys, hyper, begun, keeper.wanted):
+    with ProgressDisplay(console, config.total_steps, len(batch.lanes)) as progress:
+        for chunk in device_loop(config, compiled, keys, hyper, begun, checkpointer.should_save):
             judged = is_due(chunk.step, config.evaluation.every, config.env.num_envs)
             judged = chunk.due and (judged or chunk.step >= config.total_steps)
             if chunk.due:
-                board.note(turn, chunk)
+                board.mark_failed(batch, chunk)
                 rows = [
                     {"combination": number, **row}
-                    for i, (number, seed) in enumerate(turn.lanes)
+                    for i, (number, seed) in enumerate(batch.lanes)
                     for row in lane_rows(chunk, i, config.seed_list[seed])
                 ]
                 rows += evaluated(chunk) if judged else []
                 record.write([row for row in rows if _is_finite(row)])
-                progress.show(Status(chunk.step, _rates(chunk, last, len(turn.lanes)), None, board.median(turn)))
+                progress.show(Status(chunk.step, _rates(chunk, last, len(batch.lanes)), None, board.median(batch)))
                 last = chunk.step, chunk.updates, chunk.seconds
             if stop.requested:
-                keeper.save_now(turn, chunk)
+                checkpointer.save_now(batch, chunk)
                 if not judged:  # for the ranking only: the sweep goes on from what was saved
-                    board.note(turn, chunk)
+                    board.mark_failed(batch, chunk)
                     evaluated(chunk)
                 break
-            if keeper.wanted(chunk.step) or (chunk.step >= config.total_steps and not turn.ends):
-                keeper.save(turn, chunk)
-    keeper.ended(turn)
+            if checkpointer.should_save(chunk.step) or (chunk.step >= config.total_steps and not batch.ends):
+                checkpointer.save(batch, chunk)
+    checkpointer.ended(batch)
 
 
 def _rates(chunk: Chunk, last: tuple[int, int, float], lanes: int) -> dict[str, float]:

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from ddpg_jax.config.schema import Config
-from ddpg_jax.envs.factory import training_lanes
-from ddpg_jax.envs.host.timeout import Alarm
-from ddpg_jax.envs.host.vector import Lanes
+from ddpg_jax.envs.factory import make_training_envs
+from ddpg_jax.envs.host.timeout import Timeout
+from ddpg_jax.envs.host.vector import VectorEnv
 from ddpg_jax.errors import EnvironmentFault
 
 ZEROS = np.zeros((2, 2, 2), np.float32)
@@ -52,14 +52,14 @@ def _quiet():
 @pytest.mark.parametrize("waits", WAITS)
 def test_what_takes_too_long_is_interrupted_wherever_it_is(waits):
     began = time.monotonic()
-    with pytest.raises(TimeoutError, match=r"no answer within 0\.1 s"), Alarm(0.1):
+    with pytest.raises(TimeoutError, match=r"no answer within 0\.1 s"), Timeout(0.1):
         WAITS[waits]()
     assert 0.1 <= time.monotonic() - began < 5
     assert _quiet()
 
 
 def test_what_ends_in_time_hears_nothing_and_nothing_rings_after_it():
-    alarm = Alarm(0.2)
+    alarm = Timeout(0.2)
     for _ in range(3):
         with alarm:
             time.sleep(0.1)
@@ -71,7 +71,7 @@ def test_what_ends_in_time_hears_nothing_and_nothing_rings_after_it():
 
 
 def test_an_alarm_that_rings_while_it_is_set_or_taken_back_leaves_nothing_behind():
-    own = {Alarm.__enter__.__code__, Alarm.__exit__.__code__}
+    own = {Timeout.__enter__.__code__, Timeout.__exit__.__code__}
     tracer, lines = sys.gettrace(), []
 
     def ring(frame, event, _):
@@ -84,7 +84,7 @@ def test_an_alarm_that_rings_while_it_is_set_or_taken_back_leaves_nothing_behind
 
     sys.settrace(ring)
     try:
-        with Alarm(60):
+        with Timeout(60):
             pass
     finally:
         sys.settrace(tracer)
@@ -93,19 +93,19 @@ def test_an_alarm_that_rings_while_it_is_set_or_taken_back_leaves_nothing_behind
 
 
 def test_no_time_bounds_nothing():
-    with Alarm(None):
+    with Timeout(None):
         assert _quiet()
 
 
 def test_another_thread_is_not_bounded():
-    alarm, seen = Alarm(0.05), []
+    alarm, seen = Timeout(0.05), []
 
     def work(alarm):
         with alarm:
             seen.append(_quiet())
             time.sleep(0.2)
 
-    for chosen in (lambda: alarm, lambda: Alarm(0.05)):
+    for chosen in (lambda: alarm, lambda: Timeout(0.05)):
         thread = threading.Thread(target=lambda chosen=chosen: work(chosen()))
         thread.start()
         thread.join()
@@ -115,7 +115,7 @@ def test_another_thread_is_not_bounded():
 def test_the_handler_of_another_is_left_alone():
     before = signal.signal(signal.SIGALRM, signal.SIG_IGN)
     try:
-        with Alarm(0.05):
+        with Timeout(0.05):
             assert _quiet()
             time.sleep(0.1)
         assert signal.getsignal(signal.SIGALRM) is signal.SIG_IGN
@@ -132,7 +132,7 @@ class _Slow(io.StringIO):
 
 
 def test_who_looks_at_what_is_left_of_a_run_is_not_interrupted():
-    with Alarm(0.1):
+    with Timeout(0.1):
         try:
             raise KeyError("lost")
         except KeyError as error:
@@ -145,7 +145,7 @@ def test_who_looks_at_what_is_left_of_a_run_is_not_interrupted():
 def test_who_sits_at_a_debugger_is_not_interrupted():
     tracer = sys.gettrace()
     try:
-        with Alarm(0.1):
+        with Timeout(0.1):
             pdb.Pdb(stdin=_Slow("p 3 * 7\nc\n"), stdout=(said := io.StringIO())).set_trace()
             signal.setitimer(signal.ITIMER_REAL, 0.0)
     finally:
@@ -155,7 +155,7 @@ def test_who_sits_at_a_debugger_is_not_interrupted():
 
 @pytest.mark.parametrize(("step", "doing"), [(2, ("", r"step 2, action \[")), (-1, ("reset ", r"step 0\)"))])
 def test_an_environment_that_hangs_in_this_process_is_named_after_its_time(step, doing):
-    lanes = Lanes(partial(custom.Faulty, "hangs", lane=1, step=step), (2, 2), custom.lane_seed, timeout=0.2)
+    lanes = VectorEnv(partial(custom.Faulty, "hangs", lane=1, step=step), (2, 2), custom.lane_seed, timeout=0.2)
 
     def run():
         lanes.reset()
@@ -169,7 +169,7 @@ def test_an_environment_that_hangs_in_this_process_is_named_after_its_time(step,
 
 def test_the_time_is_that_of_the_configuration(monkeypatch):
     config = Config.model_validate({"env": {"timeout": 0.2}})
-    lanes = training_lanes(config)
+    lanes = make_training_envs(config)
     lead = lanes.reset().shape[:2]
     monkeypatch.setattr("gymnasium.envs.classic_control.pendulum.PendulumEnv.step", lambda self, action: time.sleep(60))
     with pytest.raises(EnvironmentFault, match=NO_ANSWER):

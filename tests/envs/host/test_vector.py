@@ -17,7 +17,7 @@ from hypothesis.extra.numpy import arrays
 from ddpg_jax.agents.algorithms import make_agent
 from ddpg_jax.config.load import load_config
 from ddpg_jax.envs.host.make import make_env
-from ddpg_jax.envs.host.vector import Lanes, evaluation_seeds, to_units, training_seeds
+from ddpg_jax.envs.host.vector import VectorEnv, evaluation_seeds, to_units, training_seeds
 from ddpg_jax.errors import EnvironmentFault
 from ddpg_jax.replay.host.ring import Ring
 
@@ -29,7 +29,7 @@ def _actions(steps, shape, size, seed=0):
 
 
 def _lanes(make, shape=(1, 1), episode_seed=custom.lane_seed):
-    return Lanes(make, shape, episode_seed)
+    return VectorEnv(make, shape, episode_seed)
 
 
 def _ring(lanes, seeds=(0,), num_envs=1, n_step=1):

@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 
 from ddpg_jax.config.load import load_config
-from ddpg_jax.envs.factory import evaluation_lanes, training_lanes
+from ddpg_jax.envs.factory import make_evaluation_envs, make_training_envs
 from ddpg_jax.envs.host.make import describe, make_env
-from ddpg_jax.envs.host.vector import Lanes, training_seeds
-from ddpg_jax.envs.host.workers import WorkerLanes
+from ddpg_jax.envs.host.vector import VectorEnv, training_seeds
+from ddpg_jax.envs.host.workers import SubprocVectorEnv
 from ddpg_jax.errors import EnvironmentFault
 
 BLOCK = r"/dev/shm/\S+"  # noqa: S108 - where Linux keeps shared memory
@@ -44,7 +44,7 @@ def _blocks():
 def _workers(make, shape=(2, 3), workers=2, timeout=NEVER, episode_seed=custom.lane_seed):
     """Lanes in workers, of which nothing is left in the end."""
     before, lanes = _blocks(), None
-    lanes = WorkerLanes(make, shape, episode_seed, spec=describe(make()), workers=workers, timeout=timeout)
+    lanes = SubprocVectorEnv(make, shape, episode_seed, spec=describe(make()), workers=workers, timeout=timeout)
     blocks, processes = _blocks() - before, multiprocessing.active_children()
     try:
         assert len(processes) == workers
@@ -64,7 +64,7 @@ def _faulty(fault, lane=4, step=1):
 def test_workers_give_the_numbers_of_one_process():
     make, shape, seeds = partial(make_env, "Pendulum-v1", 7, {}), (5, 1), training_seeds([4, 3, 2, 1, 0], 1)
     rng = np.random.default_rng(0)
-    here = Lanes(make, shape, seeds)
+    here = VectorEnv(make, shape, seeds)
     with _workers(make, shape, episode_seed=seeds) as there:
         assert there.spec == here.spec
         np.testing.assert_array_equal(there.reset(), here.reset())
@@ -98,10 +98,10 @@ def test_each_worker_has_a_part_of_the_lanes_in_order():
 def test_the_configuration_decides_where_lanes_run():
     config = load_config(env={"id": "Pendulum-v1", "num_envs": 3, "workers": 1}, seeds=[5])
     alone = load_config(env={"id": "Pendulum-v1", "num_envs": 3}, seeds=[5])
-    with closing(training_lanes(config)) as there, closing(training_lanes(alone)) as here:
-        assert (type(there), type(here)) == (WorkerLanes, Lanes)
+    with closing(make_training_envs(config)) as there, closing(make_training_envs(alone)) as here:
+        assert (type(there), type(here)) == (SubprocVectorEnv, VectorEnv)
         np.testing.assert_array_equal(there.reset(), here.reset())
-    with closing(evaluation_lanes(alone, 4)) as lanes:
+    with closing(make_evaluation_envs(alone, 4)) as lanes:
         assert lanes.reset().shape == (1, 4, 3)
 
 
@@ -198,7 +198,7 @@ def test_an_environment_that_cannot_be_made_in_a_worker_is_reported_and_nothing_
     before = _blocks()
     make = partial(custom.Refused, "degenerate action")
     with pytest.raises(EnvironmentFault, match=r"component 1 has bounds \[2\.0, 2\.0\]"):
-        WorkerLanes(make, (2, 1), custom.lane_seed, spec=describe(custom.Walk()), workers=2, timeout=NEVER)
+        SubprocVectorEnv(make, (2, 1), custom.lane_seed, spec=describe(custom.Walk()), workers=2, timeout=NEVER)
     assert not multiprocessing.active_children()
     assert _blocks() == before
 
@@ -208,10 +208,10 @@ import multiprocessing, os, pathlib, re, signal, sys, threading
 from functools import partial
 import custom_envs as custom, numpy as np
 from ddpg_jax.envs.registry import describe
-from ddpg_jax.envs.workers import WorkerLanes
+from ddpg_jax.envs.workers import SubprocVectorEnv
 hangs = sys.argv[1] == "kill while they hang"
 make = partial(custom.Faulty, "hangs", lane=1, step=0) if hangs else custom.Who
-lanes = WorkerLanes(make, (2, 1), custom.lane_seed, spec=describe(make()), workers=2, timeout=60.0)
+lanes = SubprocVectorEnv(make, (2, 1), custom.lane_seed, spec=describe(make()), workers=2, timeout=60.0)
 lanes.reset()
 print(*(process.pid for process in multiprocessing.active_children()), flush=True)
 print(*set(re.findall(r"/dev/shm/\\S+", pathlib.Path("/proc/self/maps").read_text())), flush=True)
@@ -246,7 +246,7 @@ def test_when_the_process_ends_so_do_its_workers_and_its_memory(end, code):
 
 def test_workers_begin_the_episodes_that_are_asked_for():
     episode, active = np.array([[3, 0, 2], [7, 1, 0]]), np.array([[1, 0, 0], [1, 1, 0]]) > 0
-    with _workers(custom.Walk) as lanes, closing(Lanes(custom.Walk, (2, 3), custom.lane_seed)) as plain:
+    with _workers(custom.Walk) as lanes, closing(VectorEnv(custom.Walk, (2, 3), custom.lane_seed)) as plain:
         for each in (lanes, plain):
             each.reset()
             each.step(ZEROS)

@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from power import Disk, Killed
 
 from ddpg_jax.errors import StorageError
-from ddpg_jax.runs import filesystem as files
+from ddpg_jax.runs import filesystem as filesystem
 from ddpg_jax.runs.checkpoints import integrity as verified
 from ddpg_jax.runs.checkpoints import manifest
 from ddpg_jax.runs.checkpoints import rows as segments
 from ddpg_jax.runs.checkpoints import store as module
 from ddpg_jax.runs.checkpoints.rows import Rows
-from ddpg_jax.runs.checkpoints.store import Checkpoint, CheckpointStore, Found, digest
+from ddpg_jax.runs.checkpoints.store import Checkpoint, CheckpointInfo, CheckpointStore, digest
 
 CAPACITY = 20
 
@@ -207,7 +207,7 @@ def test_rows_that_do_not_continue_what_was_written_are_written_anew(before, aft
 
 def test_large_rows_are_divided_and_too_many_files_are_joined(tmp_path, monkeypatch):
     monkeypatch.setattr(segments, "SEGMENT_BYTES", 20)
-    monkeypatch.setattr(segments, "MOST_SEGMENTS", 6)
+    monkeypatch.setattr(segments, "MAX_SEGMENTS", 6)
     store = CheckpointStore(tmp_path)
     for step in (7, 8, 9, 10, 11, 12):
         store.save(checkpoint(step))
@@ -281,7 +281,7 @@ class Fault:
 
     def __init__(self, monkeypatch, error, at=None):
         self.calls, self._at, self._error = [], at, error
-        monkeypatch.setattr(files, "before", self)
+        monkeypatch.setattr(filesystem, "before", self)
 
     def __call__(self, operation, path):
         self.calls.append(operation)
@@ -366,7 +366,7 @@ def test_a_single_error_is_tidied_up(tmp_path, monkeypatch):
                 if count[0] == k + 1:
                     raise OSError(errno.ENOSPC, "full")
 
-            patch.setattr(files, "before", once)
+            patch.setattr(filesystem, "before", once)
             try:
                 store.save(checkpoint(33))
             except StorageError:
@@ -419,7 +419,7 @@ def test_after_a_power_failure_in_the_first_save_there_is_all_or_nothing(tmp_pat
 
 def test_what_is_not_read_back_as_it_was_written_is_not_a_checkpoint(tmp_path, monkeypatch):
     store = saved(tmp_path, 8)
-    write = files.write_file
+    write = filesystem.write_file
 
     def lying(path, parts):
         written = write(path, parts)
@@ -428,7 +428,7 @@ def test_what_is_not_read_back_as_it_was_written_is_not_a_checkpoint(tmp_path, m
         return written
 
     with monkeypatch.context() as patch:
-        patch.setattr(files, "write_file", lying)
+        patch.setattr(filesystem, "write_file", lying)
         with pytest.raises(StorageError, match="its hash is another"):
             store.save(checkpoint(9))
     assert [path.name for path in tmp_path.glob("corrupt-*")] == ["corrupt-00000002-step-9"]
@@ -502,7 +502,7 @@ def test_a_broken_checkpoint_is_set_aside_and_said(tmp_path):
     saved(tmp_path, 8, 15)
     path = tmp_path / "00000002-step-15" / "arrays.safetensors"
     path.write_bytes(b"")
-    assert [type(each) for _, each in CheckpointStore(tmp_path).examine()] == [Found, str]
+    assert [type(each) for _, each in CheckpointStore(tmp_path).examine()] == [CheckpointInfo, str]
     with pytest.raises(StorageError, match=r"arrays\.safetensors is broken: it holds 0 bytes instead of"):
         CheckpointStore(tmp_path).at(15)
     assert "00000002-step-15" in {path.name for path in tmp_path.iterdir()}
@@ -521,7 +521,7 @@ def test_a_broken_checkpoint_that_cannot_be_set_aside_is_said_as_well(tmp_path, 
         if operation == "rename":
             raise OSError(errno.EROFS, "read-only")
 
-    monkeypatch.setattr(files, "before", read_only)
+    monkeypatch.setattr(filesystem, "before", read_only)
     found, (line,) = CheckpointStore(tmp_path).newest()
     assert found.step == 8
     assert "could not be set aside: [Errno 30] read-only" in line
@@ -612,7 +612,7 @@ def test_hostile_manifests_are_refused(tmp_path, kind):
     store = CheckpointStore(tmp_path / "a" / "c")
     ((_, said),) = store.examine()
     if kind == "deep facts":  # which are harmless: they are data, and as long as they can be read they may be
-        assert isinstance(said, (Found, str))
+        assert isinstance(said, (CheckpointInfo, str))
         return
     assert isinstance(said, str)
     assert "is broken" in said
@@ -633,7 +633,7 @@ def test_manifests_that_are_no_json_or_not_ours_are_refused(tmp_path):
         ((_, said),) = CheckpointStore(tmp_path).examine()
         assert isinstance(said, str), content[:40]
     path.write_bytes(whole)
-    assert isinstance(CheckpointStore(tmp_path).examine()[0][1], Found)
+    assert isinstance(CheckpointStore(tmp_path).examine()[0][1], CheckpointInfo)
 
 
 def test_an_endless_manifest_is_not_read(tmp_path, monkeypatch):
@@ -701,7 +701,7 @@ def test_whatever_a_manifest_says_the_error_is_ours(whole, data):
     store = CheckpointStore(folder)
     ((_, said),) = store.examine()
     with suppress(StorageError):
-        loaded = store.load(store.at(values["step"] if isinstance(said, Found) else 8))
+        loaded = store.load(store.at(values["step"] if isinstance(said, CheckpointInfo) else 8))
         assert equal(loaded, checkpoint(8)._replace(facts=loaded.facts, score=loaded.score))
 
 
@@ -724,22 +724,22 @@ def test_memory_stays_under_twice_the_file(tmp_path):
 
 def test_only_regular_files_are_opened(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    for read in (files.file_size, files.hash_file, lambda path: files.read_file(path, 0)):
+    for read in (filesystem.file_size, filesystem.hash_file, lambda path: filesystem.read_file(path, 0)):
         for path in (tmp_path / "pipe", tmp_path):
             with pytest.raises(OSError, match="is no regular file"):
                 read(path)
 
 
 def test_removing_what_is_not_there_is_no_error(tmp_path):
-    files.remove(tmp_path / "none")
+    filesystem.remove(tmp_path / "none")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
-    files.remove(tmp_path / "link")
+    filesystem.remove(tmp_path / "link")
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "a" / "b" / "file").write_text("x")
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside" / "kept").write_text("x")
     (tmp_path / "a" / "out").symlink_to(tmp_path / "outside")
-    files.remove(tmp_path / "a")
+    filesystem.remove(tmp_path / "a")
     assert {path.name for path in tmp_path.iterdir()} == {"outside"}
     assert (tmp_path / "outside" / "kept").exists()
 
@@ -747,7 +747,7 @@ def test_removing_what_is_not_there_is_no_error(tmp_path):
 def test_a_file_that_is_cut_while_it_is_read(tmp_path, monkeypatch):
     path = tmp_path / "file"
     path.write_bytes(b"abc")
-    opened = files._opened
+    opened = filesystem._opened
 
     class Short:
         def __init__(self, file):
@@ -765,9 +765,9 @@ def test_a_file_that_is_cut_while_it_is_read(tmp_path, monkeypatch):
         def readinto(self, buffer):
             return self._file.readinto(memoryview(buffer)[:2])
 
-    monkeypatch.setattr(files, "_opened", lambda path: Short(opened(path)))
+    monkeypatch.setattr(filesystem, "_opened", lambda path: Short(opened(path)))
     with pytest.raises(OSError, match="ends too early"):
-        files.read_file(path, 3)
+        filesystem.read_file(path, 3)
 
 
 def test_the_names_of_dtypes_are_those_of_safetensors():

@@ -11,7 +11,7 @@ from tiny_run import EPISODE, finished_run, read_rows, tiny_config
 import ddpg_jax as dj
 from ddpg_jax.config.sections import CheckpointConfig
 from ddpg_jax.errors import StorageError
-from ddpg_jax.runs import filesystem as files
+from ddpg_jax.runs import filesystem as filesystem
 from ddpg_jax.runs.loggers.jsonl import JsonLines
 from ddpg_jax.runs.loggers.tensorboard import TensorBoard
 from ddpg_jax.training.host.loop import METRICS
@@ -93,7 +93,7 @@ class Full:
 
     def __init__(self, monkeypatch, *operations):
         self.full, self._operations = True, operations
-        monkeypatch.setattr(files, "before", self)
+        monkeypatch.setattr(filesystem, "before", self)
 
     def __call__(self, operation, path):
         if self.full and operation in self._operations:
@@ -193,7 +193,7 @@ def test_a_run_whose_sink_is_full_ends_with_the_same_weights(sink, tmp_path, tmp
         if operation == "write" and path.name == sink:
             raise OSError(errno.ENOSPC, "no space left")
 
-    monkeypatch.setattr(files, "before", full)
+    monkeypatch.setattr(filesystem, "before", full)
     run = dj.train(whole.config.model_copy(update={"checkpoint": CheckpointConfig(every=0)}), tmp_path / "run")
     assert "no space left" in caplog.text
     weights = [r.directory / "checkpoints" / "final.safetensors" for r in (run, whole)]

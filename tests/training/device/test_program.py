@@ -156,7 +156,7 @@ def host(tree: Any) -> Any:
 def run(built: Built, *stops: int, keys: Any = None, lane: Any = None, clock: Any = None) -> Ended:
     """Iterations up to each of the stops, in chunks, from the beginning unless a state is given."""
     compiled = built.compiled
-    keys, hyper = compiled.place((built.keys if keys is None else keys, built.hyper))
+    keys, hyper = compiled.shard((built.keys if keys is None else keys, built.hyper))
     lane, clock = lane or compiled.init(keys, hyper), clock or compiled.clock()
     totals, begin = [], 0
     for stop in stops:
@@ -373,7 +373,7 @@ def test_every_lane_is_that_seed_alone():
 
 def test_seeds_differ_from_the_first_parameter_on():
     built = four()
-    learner = host(built.compiled.init(built.compiled.place(built.keys), {})).learner
+    learner = host(built.compiled.init(built.compiled.shard(built.keys), {})).learner
     assert learner.step.tolist() == [0] * 4
     assert_bit_equal(learner.params, learner.target_params)
     for leaf in jax.tree.leaves((learner.params.actor, learner.params.critic)):
@@ -438,9 +438,9 @@ def test_lanes_are_divided_over_the_devices_and_never_speak(two_devices):
         assert not re.search(COLLECTIVES, text)
     one, other = four_ended(), run(single, TOTAL)
     assert_close(one.lane, other.lane, 1e-4)
-    lane = built.compiled.init(built.compiled.place(built.keys), {})
+    lane = built.compiled.init(built.compiled.shard(built.keys), {})
     assert all(len({s.device for s in leaf.addressable_shards}) == 2 for leaf in jax.tree.leaves(lane))
-    evaluations = [host(b.compiled.evaluate(b.compiled.place(one.lane.learner), {})).returns for b in (built, single)]
+    evaluations = [host(b.compiled.evaluate(b.compiled.shard(one.lane.learner), {})).returns for b in (built, single)]
     np.testing.assert_allclose(*evaluations, rtol=1e-4)
 
 
@@ -683,7 +683,7 @@ def test_the_environment_is_traced_once_for_each_loop_that_steps_it():
     assert built.traces == {"reset": 2, "step": 3}
     config = built.config.model_copy(update={"logging": built.config.logging.model_copy(update={"every": 1})})
     assert len(list(device_loop(config, built.compiled, built.keys, {}))) == TOTAL
-    built.compiled.evaluate(built.compiled.place(four_ended().lane.learner), {})
+    built.compiled.evaluate(built.compiled.shard(four_ended().lane.learner), {})
     assert built.traces == {"reset": 2, "step": 3}
 
 
@@ -693,7 +693,7 @@ def test_the_environment_is_traced_once_for_each_loop_that_steps_it():
 def test_the_warm_up_acts_uniformly_and_learns_nothing():
     built = four()
     compiled = built.compiled
-    lane = compiled.init(compiled.place(built.keys), {})
+    lane = compiled.init(compiled.shard(built.keys), {})
     before = host(lane.learner)
     lane, clock, totals = compiled.advance(
         lane, compiled.clock(), compiled.totals(), np.array([CAPACITY, 0], np.int32), built.keys, {}
@@ -715,7 +715,7 @@ def test_the_policy_acts_from_the_end_of_the_warm_up_on():
     ended = run(built, WARMUP + 1)
     data = stored(built, ended)
     policy = make_agent(built.config, built.env.spec).policy
-    fresh = host(built.compiled.init(built.compiled.place(built.keys), {})).learner
+    fresh = host(built.compiled.init(built.compiled.shard(built.keys), {})).learner
     greedy = np.asarray(jax.vmap(jax.vmap(policy, (None, 0)))(fresh, data.obs))[..., 0]
     gap = np.abs(data.action[..., 0] - greedy)
     assert gap[:, WARMUP:].max() < 4 * built.config.exploration.sigma
@@ -901,7 +901,7 @@ def test_no_number_that_is_not_finite_enters_a_replay_on_device(leaf: str, value
     config = device_config(seeds=[3, 4], total_steps=40, logging={"every": 40})
     built = build(config, spoiling(config, leaf, value, when, where), devices=jax.devices()[:1])
     last = next(device_loop(config, built.compiled, built.keys, {}))
-    assert all(np.isfinite(x).all() for x in jax.tree.leaves(last.place.lane.store))
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(last.carry.lane.store))
     assert (last.totals.faults >= 1).all()
     with pytest.raises(EnvironmentFault, match="seed 3: an observation or a reward was not finite"):
         next(reports(config, built.compiled, iter([last]), {}, 0))
@@ -956,7 +956,7 @@ def test_counters_may_run_over():
     compiled = built.compiled
     far = before.lane.learner._replace(step=np.full(4, 2**31 - 3, np.int32))
     clock = before.clock._replace(iteration=np.uint32(2**32 - 3))
-    lane = compiled.place(before.lane._replace(learner=far))
+    lane = compiled.shard(before.lane._replace(learner=far))
     clock = jax.tree.map(lambda x, like: jax.device_put(x, like.sharding), clock, compiled.clock())
     lane, clock, totals = compiled.advance(lane, clock, compiled.totals(), np.array([0, 6], np.int32), built.keys, {})
     assert (clock.iteration, clock.iteration.dtype) == (3, jnp.uint32)
@@ -976,7 +976,7 @@ def test_counters_may_run_over():
 
 def allocated(built: Built) -> int:
     """Bytes that the lanes take on the first device."""
-    lane = built.compiled.init(*built.compiled.place((built.keys, built.hyper)))
+    lane = built.compiled.init(*built.compiled.shard((built.keys, built.hyper)))
     shards = [shard for leaf in jax.tree.leaves(lane) for shard in leaf.addressable_shards]
     return sum(shard.data.nbytes for shard in shards if shard.device == built.compiled.mesh.devices.flat[0])
 
@@ -1032,13 +1032,13 @@ def test_the_largest_fit_is_the_free_memory_over_that_of_a_lane(monkeypatch):
 @pytest.mark.parametrize("platform", ["cpu", "gpu"])
 def test_passes_of_the_compiler_are_left_out_on_a_cpu_only(platform):
     mesh = SimpleNamespace(devices=np.array([SimpleNamespace(platform=platform)], object))
-    often, seldom = OPTIONS(mesh), OPTIONS(mesh, seldom=True)
+    often, run_once = OPTIONS(mesh), OPTIONS(mesh, run_once=True)
     if platform == "gpu":
-        assert often is seldom is None
+        assert often is run_once is None
     else:
         assert often == {"xla_backend_optimization_level": 1}
         older = {"xla_cpu_use_fusion_emitters": False} if jax.__version_info__ < (0, 11) else {}
-        assert seldom == often | older
+        assert run_once == often | older
 
 
 @pytest.mark.parametrize(
@@ -1054,7 +1054,7 @@ def test_what_the_compiler_leaves_out_changes_no_bit_or_the_last_ones(seeds, alg
     """Exponentials and the moments of a layer may come out otherwise, and from jax 0.11 on the rest too."""
     config, found = device_config(seeds=list(SEEDS[:seeds]), algorithm=algorithm), []
     with fully_compiled():
-        for options in (OPTIONS, lambda mesh, seldom=False: {"xla_backend_optimization_level": 3}):
+        for options in (OPTIONS, lambda mesh, run_once=False: {"xla_backend_optimization_level": 3}):
             monkeypatch.setattr(compiled_module, "compiler_options", options)
             built = build(config, devices=jax.devices()[:1])
             ended = run(built, 60)

@@ -4,8 +4,8 @@ import gymnasium
 import numpy as np
 import pytest
 
-from ddpg_jax.envs.host.vector import Lanes, training_seeds
-from ddpg_jax.training.host.episodes import Journal, play_again
+from ddpg_jax.envs.host.vector import VectorEnv, training_seeds
+from ddpg_jax.training.host.episodes import EpisodeLog, replay_episodes
 
 SHAPE = (2, 1)
 
@@ -30,7 +30,7 @@ class Still(gymnasium.Env):
 
 
 def lanes_of(make):
-    return Lanes(make, SHAPE, training_seeds((3, 4), 1))
+    return VectorEnv(make, SHAPE, training_seeds((3, 4), 1))
 
 
 def pendulum():
@@ -39,11 +39,11 @@ def pendulum():
 
 def played(lanes, steps):
     """The journal's state, the observations to act on next and the returns, after so many steps."""
-    journal, returns = Journal(SHAPE), np.zeros(SHAPE)
+    journal, returns = EpisodeLog(SHAPE), np.zeros(SHAPE)
     obs = lanes.reset().copy()
     for action in np.random.default_rng(0).uniform(-1, 1, (steps, *SHAPE, 1)).astype(np.float32):
         step = lanes.step(action)
-        journal.stepped(action, step.terminated | step.truncated)
+        journal.on_step(action, step.terminated | step.truncated)
         returns += step.reward
         obs = step.obs.copy()
     return journal.state(1), obs, returns
@@ -51,7 +51,7 @@ def played(lanes, steps):
 
 def test_what_repeats_itself_is_where_it_was():
     state, obs, returns = played(pendulum(), 5)
-    seen, again = play_again(pendulum(), state, obs, returns)
+    seen, again = replay_episodes(pendulum(), state, obs, returns)
     assert not again.any()
     np.testing.assert_array_equal(seen, obs)
 
@@ -64,7 +64,7 @@ def test_a_lane_that_differs_in_one_bit_is_begun_anew(which):
         other[1, 0, 2] = np.nextafter(other[1, 0, 2], np.float32(9))
     else:
         others[1, 0] = np.nextafter(others[1, 0], 9.0)
-    seen, again = play_again(pendulum(), state, other, others)
+    seen, again = replay_episodes(pendulum(), state, other, others)
     assert again.tolist() == [[False], [True]]
     np.testing.assert_array_equal(seen[0], obs[0])
     np.testing.assert_array_equal(seen[1], pendulum().reset(np.ones(SHAPE, np.int64))[1])
@@ -73,5 +73,5 @@ def test_a_lane_that_differs_in_one_bit_is_begun_anew(which):
 @pytest.mark.parametrize(("length", "differs"), [(9, False), (5, True), (3, True)])
 def test_a_lane_that_ends_where_it_did_not_is_begun_anew(length, differs):
     state, obs, returns = played(lanes_of(lambda: Still(9)), 5)
-    _, again = play_again(lanes_of(lambda: Still(length)), state, obs, returns)
+    _, again = replay_episodes(lanes_of(lambda: Still(length)), state, obs, returns)
     assert again.tolist() == [[differs], [differs]]

@@ -14,7 +14,7 @@ from tiny_run import EPISODE, loop, read_rows, tiny_config
 
 import ddpg_jax as dj
 from ddpg_jax.agents.algorithms import make_agent
-from ddpg_jax.envs.factory import training_lanes
+from ddpg_jax.envs.factory import make_training_envs
 from ddpg_jax.envs.host.vector import training_seeds
 from ddpg_jax.errors import NotFiniteError
 from ddpg_jax.replay.factory import make_ring, prioritization
@@ -22,7 +22,7 @@ from ddpg_jax.replay.host.prioritized import PrioritizedRing
 from ddpg_jax.rng import explore_keys, run_keys, stream_key
 from ddpg_jax.training.host.compile import jit_update
 from ddpg_jax.training.host.loop import host_loop
-from ddpg_jax.training.host.transfer import by_batch, by_words, pack_batch, pack_seen, unpack_batch, unpack_seen
+from ddpg_jax.training.host.transfer import folded_batches, pack_batch, pack_obs, raw_rows, unpack_batch, unpack_obs
 from ddpg_jax.training.report import METRICS
 from ddpg_jax.types import Batch, Step, Transition
 
@@ -318,7 +318,7 @@ def test_ten_iterations_equal_a_plain_python_loop(kind, exploration):
     )
     looped = loop(config)
 
-    lanes = training_lanes(config)
+    lanes = make_training_envs(config)
     ring, agent, keys = make_ring(config, lanes.spec), make_agent(config, lanes.spec), list(run_keys(config.seed_list))
     act, update = jax.jit(agent.act), jax.jit(agent.update)
     states = [jax.jit(agent.init)(key) for key in keys]
@@ -428,7 +428,7 @@ def test_errors_come_back_one_call_late_and_before_the_next_draw():
             super().add(*row)
             events.append(("add", self._added, None))
 
-    lanes = training_lanes(config)
+    lanes = make_training_envs(config)
     agent, rule = counting(make_agent(config, lanes.spec)), prioritization(config)
     sizes = {"num_envs": 1, "capacity": 1000, "n_step": 1, "gamma": 0.99}
     list(host_loop(config, agent, lanes, Watched(lanes.spec, config.seed_list, **sizes, rule=rule)))
@@ -445,12 +445,12 @@ def test_errors_come_back_one_call_late_and_before_the_next_draw():
 
 def test_uniform_replay_asks_for_no_errors():
     config = tiny_config()
-    lanes = training_lanes(config)
+    lanes = make_training_envs(config)
     ring, agent = make_ring(config, lanes.spec), idle(make_agent(config, lanes.spec))
     obs, action = lanes.reset(), np.zeros((2, 1, 1), np.float32)
     ring.add(obs, action, lanes.step(action))
-    way, keys = by_words(ring), run_keys(config.seed_list)
-    state, packed = jax.vmap(agent.init)(keys), way.take(ring.draw(1, 4, 0))
+    way, keys = raw_rows(ring), run_keys(config.seed_list)
+    state, packed = jax.vmap(agent.init)(keys), way.pack(ring.draw(1, 4, 0))
     assert jax.eval_shape(jit_update(agent, way.unpack), state, packed, keys)[2] == ()
     assert jax.eval_shape(jit_update(agent, way.unpack, errors=True), state, packed, keys)[2].shape == (2, 1, 4)
 
@@ -468,7 +468,7 @@ def test_a_prioritised_run_repeats_and_its_seeds_do_not_depend_on_each_other():
 
 def test_a_loop_can_be_left_at_any_report():
     config = tiny_config(logging={"every": 10})
-    lanes = training_lanes(config)
+    lanes = make_training_envs(config)
     agent = idle(make_agent(config, lanes.spec))
     reports = host_loop(config, agent, lanes, make_ring(config, lanes.spec))
     report = next(reports)
@@ -481,7 +481,7 @@ def test_a_loop_can_be_left_at_any_report():
 def test_both_ways_for_batches_give_the_same_batch(kind):
     """Words taken apart on the device equal what the ring folds on the host, at ends of either kind too."""
     config = tiny_config(env={"num_envs": 2}, replay={"kind": kind})
-    spec = training_lanes(config).spec
+    spec = make_training_envs(config).spec
     ring, rng = make_ring(config, spec), np.random.default_rng(0)
     for _ in range(40):
         lead = (len(config.seed_list), 2)
@@ -492,8 +492,8 @@ def test_both_ways_for_batches_give_the_same_batch(kind):
         )
     ring.write_back(ring.draw(1, 200, call=4), rng.normal(size=(2, 1, 200)))
     index = ring.draw(3, 32, call=5)
-    words, folded = by_words(ring), by_batch(ring)
-    one, other = (jax.jit(way.unpack)(way.take(index)) for way in (words, folded))
+    words, folded = raw_rows(ring), folded_batches(ring)
+    one, other = (jax.jit(way.unpack)(way.pack(index)) for way in (words, folded))
     jax.tree.map(np.testing.assert_array_equal, one, other)
     assert set(np.unique(one.data.discount)) == {np.float32(0), np.float32(0.99)}
     np.testing.assert_array_equal(one.weight, ring.weights(index))
@@ -503,7 +503,7 @@ def test_both_ways_for_batches_give_the_same_batch(kind):
 def test_parameters_that_are_not_finite_are_not_blamed_on_the_environment():
     """The action shows it an iteration later, long before the metrics are looked at."""
     config = tiny_config(algorithm={"warmup_steps": 0, "learning_starts": 10**6})
-    lanes = training_lanes(config)
+    lanes = make_training_envs(config)
     agent = make_agent(config, lanes.spec)
 
     def init(key):
@@ -518,7 +518,7 @@ def test_what_is_seen_travels_exactly_for_images_too():
     rng = np.random.default_rng(0)
     first = rng.random((2, 3)) < 0.5
     for obs in (rng.normal(size=(2, 3, 4)).astype(np.float32), rng.integers(0, 256, (2, 3, 4, 4, 1), np.uint8)):
-        seen = jax.jit(unpack_seen)(pack_seen(obs, first))
+        seen = jax.jit(unpack_obs)(pack_obs(obs, first))
         np.testing.assert_array_equal(seen[0], obs)
         np.testing.assert_array_equal(seen[1], first)
         assert (seen[0].dtype, seen[1].dtype) == (obs.dtype, bool)

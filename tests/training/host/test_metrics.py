@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ddpg_jax.errors import NotFiniteError
-from ddpg_jax.training.host.metrics import Meter
+from ddpg_jax.training.host.metrics import EpisodeMetrics
 from ddpg_jax.types import Step
 
 NAMES = ("critic_loss", "max_q", "rejected")
@@ -24,21 +24,21 @@ def step(reward, terminated, truncated=None):
 
 
 def test_an_episode_that_crosses_reports():
-    meter = Meter((7,), 1, NAMES)
-    meter.stepped(step([[1.0]], [[False]]), 1)  # before any update
-    assert meter.settle(1) == []
+    meter = EpisodeMetrics((7,), 1, NAMES)
+    meter.on_step(step([[1.0]], [[False]]), 1)  # before any update
+    assert meter.flush(1) == []
 
-    meter.updated(metrics([(4.0, 10.0), (6.0, 20.0)]))
-    meter.stepped(step([[2.0]], [[False]]), 2)
-    assert meter.settle(2) == [
+    meter.on_update(metrics([(4.0, 10.0), (6.0, 20.0)]))
+    meter.on_step(step([[2.0]], [[False]]), 2)
+    assert meter.flush(2) == [
         {"event": "update", "seed": 7, "step": 2, "updates": 2, "critic_loss": 5.0, "max_q": 20.0, "rejected": 0.0}
     ]
 
-    meter.updated(metrics([(1.0, 60.0)]))
-    meter.stepped(step([[4.0]], [[True]]), 3)  # ends: three updates in it, (10 + 20 + 60) / 3
-    meter.updated(metrics([(3.0, -8.0)]))
-    meter.stepped(step([[0.5]], [[False]], [[True]]), 4)  # an episode of one step and one update, cut by time
-    episode, second, update = meter.settle(4)
+    meter.on_update(metrics([(1.0, 60.0)]))
+    meter.on_step(step([[4.0]], [[True]]), 3)  # ends: three updates in it, (10 + 20 + 60) / 3
+    meter.on_update(metrics([(3.0, -8.0)]))
+    meter.on_step(step([[0.5]], [[False]], [[True]]), 4)  # an episode of one step and one update, cut by time
+    episode, second, update = meter.flush(4)
     assert episode == {
         "event": "episode",
         "seed": 7,
@@ -58,28 +58,28 @@ def test_an_episode_that_crosses_reports():
 
 
 def test_an_episode_without_updates_has_no_predicted_value():
-    meter = Meter((0,), 1, NAMES)
-    meter.stepped(step([[1.0]], [[True]]), 1)
-    meter.updated(metrics([(1.0, 5.0)]))
-    meter.stepped(step([[1.0]], [[True]]), 2)
-    first, second, _ = meter.settle(2)
+    meter = EpisodeMetrics((0,), 1, NAMES)
+    meter.on_step(step([[1.0]], [[True]]), 1)
+    meter.on_update(metrics([(1.0, 5.0)]))
+    meter.on_step(step([[1.0]], [[True]]), 2)
+    first, second, _ = meter.flush(2)
     assert "episode_max_q" not in first
     assert second["episode_max_q"] == 5.0
 
 
 def test_stepped_returns_where_an_episode_ended():
-    meter = Meter((0, 1), 2, NAMES)
-    ended = meter.stepped(step(np.ones((2, 2)), [[True, False], [False, False]], [[False, False], [True, False]]), 2)
+    meter = EpisodeMetrics((0, 1), 2, NAMES)
+    ended = meter.on_step(step(np.ones((2, 2)), [[True, False], [False, False]], [[False, False], [True, False]]), 2)
     np.testing.assert_array_equal(ended, [[True, False], [True, False]])
 
 
 def test_seeds_and_environments_are_told_apart():
-    meter = Meter((3, 5), 2, NAMES)
-    meter.updated(metrics([(1.0, 10.0)], [(2.0, 20.0)]))
-    meter.stepped(step([[1, 2], [3, 4]], [[False, True], [False, False]]), 2)
-    meter.updated(metrics([(3.0, 30.0)], [(4.0, 60.0)]))
-    meter.stepped(step([[10, 20], [30, 40]], [[False, True], [True, False]]), 4)
-    rows = meter.settle(4)
+    meter = EpisodeMetrics((3, 5), 2, NAMES)
+    meter.on_update(metrics([(1.0, 10.0)], [(2.0, 20.0)]))
+    meter.on_step(step([[1, 2], [3, 4]], [[False, True], [False, False]]), 2)
+    meter.on_update(metrics([(3.0, 30.0)], [(4.0, 60.0)]))
+    meter.on_step(step([[10, 20], [30, 40]], [[False, True], [True, False]]), 4)
+    rows = meter.flush(4)
     episodes = [
         (r["seed"], r["env"], r["episode"], r["step"], r["episode_return"], r["episode_length"], r["episode_max_q"])
         for r in rows
@@ -105,14 +105,14 @@ def test_episodes_do_not_depend_on_when_they_are_settled():
             begin = end + 1
 
     for every in (1, 7, 60):
-        meter, rows = Meter((0, 1), 2, NAMES), []
+        meter, rows = EpisodeMetrics((0, 1), 2, NAMES), []
         for t in range(60):
             if blocks[t].shape[1]:
                 applied = np.zeros((*blocks[t].shape[:2], 1), np.float32)
-                meter.updated(jnp.asarray(np.concatenate([blocks[t], applied], -1)))
-            meter.stepped(step(reward[t], done[t]), t + 1)
+                meter.on_update(jnp.asarray(np.concatenate([blocks[t], applied], -1)))
+            meter.on_step(step(reward[t], done[t]), t + 1)
             if (t + 1) % every == 0 or t == 59:
-                rows += [row for row in meter.settle(t + 1) if row["event"] == "episode"]
+                rows += [row for row in meter.flush(t + 1) if row["event"] == "episode"]
         rows.sort(key=lambda r: (r["seed"], r["env"], r["episode"]))
         assert len(rows) == len(expected) > 20
         for row, (s, e, number, at, total, length, max_q) in zip(rows, expected, strict=True):
@@ -126,28 +126,28 @@ def test_episodes_do_not_depend_on_when_they_are_settled():
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_a_metric_that_is_not_finite_is_named(value):
-    meter = Meter((31, 57), 1, NAMES)
-    meter.updated(jnp.zeros((2, 2, 3)))
-    meter.settle(2)
-    meter.updated(jnp.zeros((2, 1, 3)))
-    meter.updated(jnp.zeros((2, 3, 3)).at[1, 1, 1].set(value).at[1, 2, 0].set(value))  # update 5 of seed 57 first
+    meter = EpisodeMetrics((31, 57), 1, NAMES)
+    meter.on_update(jnp.zeros((2, 2, 3)))
+    meter.flush(2)
+    meter.on_update(jnp.zeros((2, 1, 3)))
+    meter.on_update(jnp.zeros((2, 3, 3)).at[1, 1, 1].set(value).at[1, 2, 0].set(value))  # update 5 of seed 57 first
     with pytest.raises(NotFiniteError, match=rf"seed 57\b.*max_q.*{value}.*update 5\b"):
-        meter.settle(6)
+        meter.flush(6)
 
 
 def test_a_diagnostic_that_is_not_finite_is_named():
     """The last update before a report may break the parameters while its own metrics are still whole."""
-    meter = Meter((31, 57), 1, NAMES)
-    meter.updated(metrics([(1.0, 2.0)], [(1.0, 2.0)]))
+    meter = EpisodeMetrics((31, 57), 1, NAMES)
+    meter.on_update(metrics([(1.0, 2.0)], [(1.0, 2.0)]))
     with pytest.raises(NotFiniteError, match="seed 57: target_distance is not finite after 1 updates"):
-        meter.settle(1, {"target_distance": jnp.array([0.1, jnp.nan])})
+        meter.flush(1, {"target_distance": jnp.array([0.1, jnp.nan])})
 
 
 def test_updates_that_were_rejected_do_not_count():
     """By hand: of three updates the second was rejected, and its numbers are 0."""
-    meter = Meter((7,), 1, NAMES)
-    meter.updated(jnp.array([[(4.0, -10.0, 0.0), (0.0, 0.0, 1.0), (6.0, -20.0, 0.0)]]))
-    (row,) = meter.settle(3)
+    meter = EpisodeMetrics((7,), 1, NAMES)
+    meter.on_update(jnp.array([[(4.0, -10.0, 0.0), (0.0, 0.0, 1.0), (6.0, -20.0, 0.0)]]))
+    (row,) = meter.flush(3)
     assert row == {
         "event": "update",
         "seed": 7,
@@ -157,41 +157,41 @@ def test_updates_that_were_rejected_do_not_count():
         "max_q": -10.0,
         "rejected": pytest.approx(1 / 3),
     }
-    meter.updated(jnp.array([[(0.0, 0.0, 1.0)]]))
-    assert meter.settle(4) == [{"event": "update", "seed": 7, "step": 4, "updates": 4, "rejected": 1.0}]
+    meter.on_update(jnp.array([[(0.0, 0.0, 1.0)]]))
+    assert meter.flush(4) == [{"event": "update", "seed": 7, "step": 4, "updates": 4, "rejected": 1.0}]
 
 
 def test_rejected_updates_do_not_count_in_the_value_of_an_episode():
     """Q of 10 and 30 were predicted by updates that were applied, across two reports: 20; and then by none."""
-    meter = Meter((7,), 1, NAMES)
-    meter.updated(jnp.array([[(4.0, 10.0, 0.0), (0.0, 0.0, 1.0)]]))
-    meter.stepped(step([[1.0]], [[False]]), 1)
-    meter.settle(1)
-    meter.updated(jnp.array([[(0.0, 0.0, 1.0), (4.0, 30.0, 0.0)]]))
-    meter.stepped(step([[1.0]], [[True]]), 2)
-    meter.updated(jnp.array([[(0.0, 0.0, 1.0)]]))
-    meter.stepped(step([[1.0]], [[True]]), 3)
-    first, second, _ = meter.settle(3)
+    meter = EpisodeMetrics((7,), 1, NAMES)
+    meter.on_update(jnp.array([[(4.0, 10.0, 0.0), (0.0, 0.0, 1.0)]]))
+    meter.on_step(step([[1.0]], [[False]]), 1)
+    meter.flush(1)
+    meter.on_update(jnp.array([[(0.0, 0.0, 1.0), (4.0, 30.0, 0.0)]]))
+    meter.on_step(step([[1.0]], [[True]]), 2)
+    meter.on_update(jnp.array([[(0.0, 0.0, 1.0)]]))
+    meter.on_step(step([[1.0]], [[True]]), 3)
+    first, second, _ = meter.flush(3)
     assert first["episode_max_q"] == 20.0
     assert "episode_max_q" not in second
 
 
 def test_a_meter_goes_on_where_another_was():
     """Whether or not everything was settled; and an episode that is given up leaves no trace."""
-    one = Meter((7, 8), 2, NAMES)
-    one.updated(metrics([(1.0, 2.0)], [(3.0, 4.0)]))
-    one.stepped(step([[1.0, 2.0], [3.0, 4.0]], [[False, True], [False, False]]), 1)
-    other = Meter((7, 8), 2, NAMES)
+    one = EpisodeMetrics((7, 8), 2, NAMES)
+    one.on_update(metrics([(1.0, 2.0)], [(3.0, 4.0)]))
+    one.on_step(step([[1.0, 2.0], [3.0, 4.0]], [[False, True], [False, False]]), 1)
+    other = EpisodeMetrics((7, 8), 2, NAMES)
     other.restore({name: x.copy() for name, x in one.state().items()})
-    abandoned = Meter((7, 8), 2, NAMES)
+    abandoned = EpisodeMetrics((7, 8), 2, NAMES)
     abandoned.restore(one.state())
     abandoned.abandon(np.array([[True, False], [False, False]]))
     abandoned.abandon(np.zeros((2, 2), bool))
     rows = []
     for meter in (one, other, abandoned):
-        meter.updated(metrics([(5.0, 6.0)], [(7.0, 8.0)]))
-        meter.stepped(step([[1.0, 1.0], [1.0, 1.0]], [[True, False], [True, False]]), 2)
-        rows.append(meter.settle(2))
+        meter.on_update(metrics([(5.0, 6.0)], [(7.0, 8.0)]))
+        meter.on_step(step([[1.0, 1.0], [1.0, 1.0]], [[True, False], [True, False]]), 2)
+        rows.append(meter.flush(2))
     assert rows[0] == rows[1]
     assert (one.returns == other.returns).all()
     given_up = [row for row in rows[2] if row["event"] == "episode"]

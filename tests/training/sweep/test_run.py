@@ -20,7 +20,7 @@ from ddpg_jax.training.device import compile as compiled
 from ddpg_jax.training.device import loop as device
 from ddpg_jax.training.signals import StopRequest
 from ddpg_jax.training.sweep.grid import load_sweep
-from ddpg_jax.training.sweep.ranking import Board
+from ddpg_jax.training.sweep.ranking import Ranking
 from ddpg_jax.training.sweep.run import resume_sweep, run_sweep
 
 TINY = """
@@ -239,8 +239,8 @@ def left(run):
     """What a sweep has left that its settings determine."""
     assert run.result["complete"]
     assert not (run.directory / "checkpoints").exists()
-    files = [(run.directory / name).read_bytes() for name in ("metrics.jsonl", "best.toml", "sweep.toml")]
-    return files, json.loads((run.directory / "result.json").read_text())["combinations"]
+    filesystem = [(run.directory / name).read_bytes() for name in ("metrics.jsonl", "best.toml", "sweep.toml")]
+    return filesystem, json.loads((run.directory / "result.json").read_text())["combinations"]
 
 
 @pytest.fixture(scope="module")
@@ -301,11 +301,11 @@ def test_a_sweep_that_was_cut_off_goes_on_from_its_last_checkpoint(clean, tmp_pa
             raise KeyboardInterrupt
         return note(self, *args)
 
-    note = Board.note
-    monkeypatch.setattr(Board, "note", cut)
+    note = Ranking.note
+    monkeypatch.setattr(Ranking, "note", cut)
     with pytest.raises(KeyboardInterrupt):
         run_sweep(load(tmp_path, **SAVING), tmp_path / "run", resume="auto")
-    monkeypatch.setattr(Board, "note", note)
+    monkeypatch.setattr(Ranking, "note", note)
     with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
         file.write('{"combination": 0, "event": "torn')
     assert left(run_sweep(load(tmp_path, **SAVING), tmp_path / "run", resume="auto")) == clean

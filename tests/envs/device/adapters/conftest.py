@@ -106,7 +106,7 @@ def unchecked_keys() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def follow() -> Callable[..., Seen]:
+def update_targets() -> Callable[..., Seen]:
     """`(env, raw, action, units, steps, seed=0) -> Seen`; see `_follow`."""
     return _follow
 

@@ -26,17 +26,17 @@ def by_hand(stateful):
     return stateful(envs.get_environment(NAME))
 
 
-def test_a_time_limit_cuts_and_the_next_episode_begins(follow, by_hand):
+def test_a_time_limit_cuts_and_the_next_episode_begins(update_targets, by_hand):
     env = brax_env(NAME, 3, {})
-    seen = follow(env, by_hand, -0.1 * ONE, -0.1 * ONE, steps=7)
+    seen = update_targets(env, by_hand, -0.1 * ONE, -0.1 * ONE, steps=7)
     assert seen.truncated.tolist() == [False, False, True, False, False, True, False]
     assert not seen.terminated.any()
     assert not np.allclose(seen.obs[0], seen.obs[3])
 
 
-def test_an_end_is_no_cut(follow, by_hand):
+def test_an_end_is_no_cut(update_targets, by_hand):
     """Pushed until it falls, twice."""
-    seen = follow(brax_env(NAME, None, {}), by_hand, ONE, ONE, steps=25)
+    seen = update_targets(brax_env(NAME, None, {}), by_hand, ONE, ONE, steps=25)
     assert seen.terminated.sum() > 1
     assert not seen.truncated.any()
 

@@ -60,26 +60,26 @@ def by_hand(raw):
 
 
 @pytest.mark.parametrize(("action", "torque"), [(-1.0, -2.0), (1.0, 2.0)])
-def test_a_time_limit_cuts_and_the_next_episode_begins(follow, by_hand, action, torque):
+def test_a_time_limit_cuts_and_the_next_episode_begins(update_targets, by_hand, action, torque):
     env = functional("pendulum", 3, {})
-    seen = follow(env, by_hand(PendulumFunctional()), action * ONE, torque * ONE, steps=7)
+    seen = update_targets(env, by_hand(PendulumFunctional()), action * ONE, torque * ONE, steps=7)
     assert seen.truncated.tolist() == [False, False, True, False, False, True, False]
     assert not seen.terminated.any()
     assert not np.allclose(seen.obs[0], seen.obs[3])
 
 
 @pytest.mark.usefixtures("unchecked_keys")
-def test_an_end_is_no_cut(follow, by_hand):
+def test_an_end_is_no_cut(update_targets, by_hand):
     env = from_func_env(Falling(), 40)
-    seen = follow(env, by_hand(Falling()), ONE, 2 * ONE, steps=30, seed=1)
+    seen = update_targets(env, by_hand(Falling()), ONE, 2 * ONE, steps=30, seed=1)
     assert seen.terminated.any()
     assert not seen.truncated.any()
 
 
 @pytest.mark.usefixtures("unchecked_keys")
-def test_an_end_at_the_limit_is_both(follow, by_hand):
+def test_an_end_at_the_limit_is_both(update_targets, by_hand):
     env = from_func_env(Falling({"limit": 0.0}), 1)
-    seen = follow(env, by_hand(Falling({"limit": 0.0})), ONE, 2 * ONE, steps=2)
+    seen = update_targets(env, by_hand(Falling({"limit": 0.0})), ONE, 2 * ONE, steps=2)
     assert seen.terminated.all()
     assert seen.truncated.all()
 

@@ -59,19 +59,19 @@ def by_hand(raw):
 
 
 @pytest.mark.parametrize("action", [-1.0, 1.0])
-def test_a_time_limit_cuts_and_the_next_episode_begins(follow, by_hand, action):
+def test_a_time_limit_cuts_and_the_next_episode_begins(update_targets, by_hand, action):
     env = gymnax_env("Pendulum-v1", 3, {})
-    seen = follow(env, by_hand(*gymnax.make("Pendulum-v1")), action * ONE, 2 * action * ONE, steps=7)
+    seen = update_targets(env, by_hand(*gymnax.make("Pendulum-v1")), action * ONE, 2 * action * ONE, steps=7)
     assert seen.truncated.tolist() == [False, False, True, False, False, True, False]
     assert not seen.terminated.any()
 
 
-def test_an_end_is_no_cut(follow, by_hand):
+def test_an_end_is_no_cut(update_targets, by_hand):
     """Rolling down from the left rim, with the goal moved to the bottom of the valley."""
     goal = {"goal_position": -0.42}
     car, params = gymnax.make("MountainCarContinuous-v0")
     env = gymnax_env("MountainCarContinuous-v0", None, goal)
-    seen = follow(env, by_hand(car, params.replace(**goal)), ONE, ONE, steps=40)
+    seen = update_targets(env, by_hand(car, params.replace(**goal)), ONE, ONE, steps=40)
     assert seen.terminated.sum() > 1
     assert not seen.truncated.any()
 
@@ -148,12 +148,12 @@ def test_parameters_without_a_limit():
             from_gymnax(Endless(), NO_LIMIT, 5)
 
 
-def test_cuts_that_an_environment_tells_apart_are_kept(follow, by_hand):
+def test_cuts_that_an_environment_tells_apart_are_kept(update_targets, by_hand):
     class Telling(Endless):
         def is_truncated(self, state, params):
             return state.time >= 2
 
-    seen = follow(from_gymnax(Telling(), NO_LIMIT, 5), by_hand(Telling(), NO_LIMIT), ONE, ONE, steps=4)
+    seen = update_targets(from_gymnax(Telling(), NO_LIMIT, 5), by_hand(Telling(), NO_LIMIT), ONE, ONE, steps=4)
     assert seen.truncated.tolist() == [False, True, False, True]
     assert not seen.terminated.any()
 

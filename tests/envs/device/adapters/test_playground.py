@@ -41,15 +41,15 @@ def cut():
     return playground_env(NAME, 3, {})
 
 
-def test_a_time_limit_cuts_and_the_next_episode_begins(follow, stateful, swingup, cut):
-    seen = follow(cut, stateful(swingup), -ONE, -ONE, steps=7)
+def test_a_time_limit_cuts_and_the_next_episode_begins(update_targets, stateful, swingup, cut):
+    seen = update_targets(cut, stateful(swingup), -ONE, -ONE, steps=7)
     assert seen.truncated.tolist() == [False, False, True, False, False, True, False]
     assert not seen.terminated.any()
     assert not np.allclose(seen.obs[0], seen.obs[3])
 
 
-def test_an_end_is_no_cut(follow, stateful, swingup):
-    seen = follow(from_playground(Fast(swingup), 100), stateful(Fast(swingup)), ONE, ONE, steps=20)
+def test_an_end_is_no_cut(update_targets, stateful, swingup):
+    seen = update_targets(from_playground(Fast(swingup), 100), stateful(Fast(swingup)), ONE, ONE, steps=20)
     assert seen.terminated.any()
     assert not seen.truncated.any()
 
