@@ -43,12 +43,21 @@ class Contender:
       name: of the contender.
       case: where it stands.
       python: its interpreter.
+      script: what it runs, of this folder.
+      environment: variables that it gets beside those of this process.
     """
 
-    def __init__(self, name: str, case: str, python: str | Path = sys.executable) -> None:
+    def __init__(
+        self,
+        name: str,
+        case: str,
+        python: str | Path = sys.executable,
+        script: str = "throughput.py",
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self._name = f"{name} of {case}"
-        command = [str(python), str(Path(__file__).with_name("throughput.py")), "--contender", name, case]
-        fresh = os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"}
+        command = [str(python), str(Path(__file__).with_name(script)), "--contender", name, case]
+        fresh = os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"} | dict(environment or {})
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=fresh)
         self.ready = self._answer()
 
@@ -169,9 +178,9 @@ def record(command: list[str], packages: tuple[str, ...]) -> dict[str, Any]:
       command: the words of the command line, without the interpreter.
       packages: peers whose versions belong to it.
     """
-    from ddpg_jax.runs.result import environment
+    from ddpg_jax.runs.result import system_info
 
-    facts = environment()
+    facts = system_info()
     for package in packages:
         try:
             facts["versions"][package] = importlib.metadata.version(package)

@@ -24,7 +24,7 @@ from rich.table import Table
 
 from ddpg_jax.config.load import load_config, resolve
 from ddpg_jax.config.schema import Config
-from ddpg_jax.runs.result import environment
+from ddpg_jax.runs.result import system_info
 from ddpg_jax.runs.statistics import summarize
 from ddpg_jax.training.train import train
 
@@ -74,7 +74,7 @@ def main() -> None:
         "commit": commit,
         "date": time.strftime("%Y-%m-%d"),
         "cases": {},
-        **environment(),
+        **system_info(),
     }
     for name in names:
         record["cases"][name] = measured(found[name])

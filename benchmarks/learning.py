@@ -35,7 +35,7 @@ from peers import MODULES, PACKAGES, check_settings, train_peer
 
 from ddpg_jax.cli.arguments import find_options, parse_config, split_overrides
 from ddpg_jax.config.schema import Config
-from ddpg_jax.runs.result import environment
+from ddpg_jax.runs.result import system_info
 from ddpg_jax.runs.statistics import summarize
 from ddpg_jax.training.train import train
 from ddpg_jax.xla.memory import available_cores
@@ -154,7 +154,7 @@ def main() -> None:
         "config": config.model_dump(mode="json"),
         "evaluations": results,
         "peers": versions,
-        **environment(),
+        **system_info(),
     }
     path = options.out / f"learning_{config.env.id.lower()}_{config.algorithm.name}_{config.total_steps}.json"
     path.write_text(json.dumps(record, indent=1) + "\n")

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 import ddpg_jax as dj
-from ddpg_jax.runs.result import environment
+from ddpg_jax.runs.result import system_info
 from ddpg_jax.runs.statistics import summarize
 
 GYMNASIUM = "Pendulum-v1"
@@ -54,7 +54,7 @@ def main() -> None:
         "date": time.strftime("%Y-%m-%d"),
         "total_steps": options.total_steps,
         "final": results,
-        **environment(),
+        **system_info(),
     }
     if options.out:
         options.out.write_text(json.dumps(record, indent=1) + "\n")

@@ -209,7 +209,7 @@ def ours(case: Case) -> Racer:
         packed = replay()
         micro = {
             "act": timed(
-                lambda: np.asarray(act(transport.acting(state), act_state, transport.pack_obs(obs, first), words)[0])
+                lambda: np.asarray(act(state.for_acting, act_state, transport.pack_obs(obs, first), words)[0])
             ),
             "environment": timed(lambda: lanes.step(action)),
             "replay": timed(replay),

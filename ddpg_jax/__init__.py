@@ -14,22 +14,35 @@ if TYPE_CHECKING:
     from ddpg_jax.config.schema import Config
     from ddpg_jax.runs.inference import evaluate, load_policy
     from ddpg_jax.training.device.make_train import make_train
-    from ddpg_jax.training.runner import Run
+    from ddpg_jax.training.recorder import Run
     from ddpg_jax.training.train import resume_run, train
+    from ddpg_jax.xla.compilation_cache import enable_compilation_cache
 
 __version__ = "0.1.0"
-__all__ = ["Config", "Run", "evaluate", "load_config", "load_policy", "make_agent", "make_train", "resume_run", "train"]
+__all__ = [
+    "Config",
+    "Run",
+    "enable_compilation_cache",
+    "evaluate",
+    "load_config",
+    "load_policy",
+    "make_agent",
+    "make_train",
+    "resume_run",
+    "train",
+]
 
 _HOMES = {
     "Config": "config.schema",
     "load_config": "config.load",
     "make_agent": "agents.algorithms",
     "make_train": "training.device.make_train",
-    "Run": "training.runner",
+    "Run": "training.recorder",
     "train": "training.train",
     "resume_run": "training.train",
     "evaluate": "runs.inference",
     "load_policy": "runs.inference",
+    "enable_compilation_cache": "xla.compilation_cache",
 }
 
 

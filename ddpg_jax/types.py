@@ -33,6 +33,15 @@ Metrics: TypeAlias = "dict[str, Array]"
 """Diagnostics by name: `[]` of one update, `[U]` of a call."""
 
 
+StopFn: TypeAlias = "Callable[[], bool]"
+"""Whether what is going on shall end, as a signal asked for it."""
+
+
+def never_stop() -> bool:
+    """Nobody asks to stop."""
+    return False
+
+
 class Transition(NamedTuple):
     """What the update learns from: one step of experience, or n steps folded into one.
 
@@ -124,6 +133,13 @@ class TrainState(NamedTuple):
     stats: Stats
     rejected: Any
 
+    @property
+    def for_acting(self) -> TrainState:
+        """The part that acting reads: a call with fewer arrays is dispatched faster."""
+        empty = Params((), (), ())
+        params = self.params._replace(critic=())
+        return self._replace(step=(), params=params, target_params=empty, opt_state=empty, rejected=())
+
 
 class EnvSpec(NamedTuple):
     """What an agent must know of an environment.
@@ -144,6 +160,11 @@ class EnvSpec(NamedTuple):
     def action_size(self) -> int:
         """Number of action components A."""
         return len(self.action_low)
+
+    def differences(self, other: EnvSpec) -> list[str]:
+        """One line for each field in which another environment differs, "field: this -> other"."""
+        pairs = zip(self._fields, self, other, strict=True)
+        return [f"{name}: {mine} -> {others}" for name, mine, others in pairs if mine != others]
 
 
 class DeviceEnv(NamedTuple):
@@ -264,10 +285,3 @@ class Snapshot(NamedTuple):
     read_rows: Callable[[int, int], Mapping[str, HostArray]]
     seconds: dict[str, float]
     unrecorded: list[Row] | None = None
-
-
-def acting(state: TrainState) -> TrainState:
-    """The part of the state that acting reads; a call with fewer arrays is dispatched faster."""
-    nothing = Params((), (), ())
-    params = state.params._replace(critic=())
-    return state._replace(step=(), params=params, target_params=nothing, opt_state=nothing, rejected=())

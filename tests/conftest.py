@@ -12,6 +12,7 @@ os.environ.setdefault(
     "--xla_backend_optimization_level=1 --xla_cpu_parallel_codegen_split_count=1",
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("DDPG_JAX_CACHE", str(Path(__file__).parents[1] / ".jax_cache"))  # not the user's
 
 import hypothesis
 import jax

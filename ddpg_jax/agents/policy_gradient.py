@@ -18,8 +18,9 @@ and only the random counter goes on. Where the critic's step on a batch is rejec
 `max_rejected` in a row a seed is frozen: nothing is applied to it any more. All this is selection inside the program,
 so a seed that diverges takes part in every call and changes no bit of another.
 
-The components of a step are not looked at, which would cost half an update. So an optimiser must turn a gradient of
-finite norm into a finite step, as those of `factory` do while their own numbers are finite: `hyperparams` are checked.
+The components of a step are not looked at, which would cost half an update (docs/decisions.md, 5). So an optimiser
+must turn a gradient of finite norm into a finite step, as those of `factory` do while their own numbers are finite:
+`hyperparams` are checked.
 """
 
 from __future__ import annotations

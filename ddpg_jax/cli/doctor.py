@@ -19,6 +19,7 @@ from ddpg_jax.runs.loggers.progress import SafeConsole
 from ddpg_jax.runs.result import system_info
 from ddpg_jax.training.train import train
 from ddpg_jax.types import HostArray
+from ddpg_jax.xla.compilation_cache import cache_folder, usage
 from ddpg_jax.xla.memory import available_bytes, human_bytes
 from ddpg_jax.xla.process import make_core_devices
 
@@ -45,7 +46,18 @@ def examine() -> int:
         missing = [name for name in modules if importlib.util.find_spec(name) is None]
         state = f"without {', '.join(missing)}: pip install 'ddpg-jax\\[{extra}]'" if missing else "installed"
         console.print(f"extra     {extra}: {state}")
+    console.print(f"programs  {_programs()}", markup=False)
     return _self_test(console)
+
+
+def _programs() -> str:
+    """Where the command line keeps compiled programs, and how much that is."""
+    try:
+        folder = cache_folder()
+        held = usage(folder)
+    except (OSError, RuntimeError) as error:
+        return f"are not kept: {error}"
+    return f"{held.programs} kept in {folder}, {human_bytes(held.size)}"
 
 
 def examine_determinism(configs: tuple[Config, ...] | None = None) -> int:

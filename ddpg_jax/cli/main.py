@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ddpg_jax.config.schema import Config
-    from ddpg_jax.training.runner import Run
+    from ddpg_jax.training.recorder import Run
     from ddpg_jax.training.sweep.run import SweepRun
 
 INTERRUPTED = 130
@@ -105,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
         "--init-from", type=Path, metavar="RUN_DIR", help="begin with the weights of that run, and those only"
     )
     train.add_argument("--quiet", action="store_true", help="show no progress")
+    _add_no_cache(train)
     job = train.add_argument_group("several processes, each with its share of the seeds")
     job.add_argument("--distributed", action="store_true", help="join the other processes of the job; needs --run-dir")
     job.add_argument("--coordinator", metavar="HOST:PORT", help="of the first process, where no cluster tells")
@@ -131,6 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     resume.add_argument("--from", type=count, dest="step", metavar="STEP", help="from that checkpoint; needs --run-dir")
     resume.add_argument("--run-dir", type=Path, dest="into", help="new directory for what comes of --from")
     resume.add_argument("--quiet", action="store_true", help="show no progress")
+    _add_no_cache(resume)
     resume.set_defaults(command=_resume)
 
     verify = commands.add_parser("verify", help="read every checkpoint of a run and compare its hashes")
@@ -155,18 +157,32 @@ def _parser() -> argparse.ArgumentParser:
         "--resume", choices=["auto"], help="auto: go on with the sweep that is in the directory, if one is"
     )
     sweep.add_argument("--quiet", action="store_true", help="show no progress")
+    _add_no_cache(sweep)
     sweep.set_defaults(command=_sweep)
 
     evaluate = commands.add_parser("evaluate", help="evaluate the final policies of a run")
     evaluate.add_argument("run_dir", type=Path, help="directory of a run")
     evaluate.add_argument("--episodes", type=count, default=100, help="episodes of each seed (default 100)")
     evaluate.add_argument("--video", type=Path, metavar="DIR", help="record an MP4 file for each seed")
+    _add_no_cache(evaluate)
     evaluate.set_defaults(command=_evaluate)
 
     doctor = commands.add_parser("doctor", help="show versions, devices and extras, and test the installation")
     doctor.add_argument("--determinism", action="store_true", help="train twice for a moment on each loop and compare")
     doctor.set_defaults(command=_doctor)
     return parser
+
+
+def _add_no_cache(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--no-cache", action="store_true", help="compile anew, and keep nothing for later starts")
+
+
+def _use_cache(options: argparse.Namespace) -> None:
+    """Lets this process use programs that earlier ones compiled, unless it was told not to."""
+    if not options.no_cache:
+        from ddpg_jax.xla.compilation_cache import enable_compilation_cache
+
+        enable_compilation_cache()
 
 
 def _train(options: argparse.Namespace, overrides: list[str]) -> int:
@@ -190,6 +206,7 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> int:
     if options.distributed:
         run = _train_distributed(config, options, shown)
     else:
+        _use_cache(options)
         from ddpg_jax.training.train import train
 
         again = {"resume": options.resume or "never", "init_from": options.init_from}
@@ -237,9 +254,11 @@ def _resume(options: argparse.Namespace, words: list[str]) -> int:
             raise ConfigError("a sweep goes on as it was: resume takes no fields, --from or --run-dir for it")
         from ddpg_jax.training.sweep.run import resume_sweep
 
+        _use_cache(options)
         return _show_sweep(console, resume_sweep(options.run_dir, shown))
     from ddpg_jax.training.train import resume_run
 
+    _use_cache(options)
     where = {"step": options.step, "into": options.into}
     run = resume_run(options.run_dir, tune_process=True, console=shown, **where, **overrides)
     _show(console, run, "metrics.jsonl")
@@ -285,6 +304,7 @@ def _sweep(options: argparse.Namespace, words: list[str]) -> int:
     from ddpg_jax.runs.loggers.progress import SafeConsole
     from ddpg_jax.training.sweep.run import run_sweep
 
+    _use_cache(options)
     console = SafeConsole()
     shown: dict[str, Any] = {"overwrite": options.overwrite, "console": None if options.quiet else console}
     return _show_sweep(console, run_sweep(sweep, options.run_dir, resume=options.resume or "never", **shown))
@@ -310,6 +330,7 @@ def _evaluate(options: argparse.Namespace, words: list[str]) -> int:
     from ddpg_jax.runs.inference import evaluate_run, load_run, record_videos
     from ddpg_jax.runs.loggers.progress import SafeConsole
 
+    _use_cache(options)
     console = SafeConsole()
     run = load_run(options.run_dir, **overrides)
     console.print(evaluation_table(run.config, evaluate_run(run, options.episodes)))

@@ -58,13 +58,9 @@ def ranking_table(result: dict[str, Any], most: int = 20) -> Table:
     for name, justify in (("", "right"), ("combination", "left"), ("IQM", "right"), ("95% interval", "right")):
         table.add_column(name, justify=justify, overflow="fold")  # pyright: ignore[reportArgumentType]
     for rank, entry in enumerate(entries[:most], 1):
-        score, interval, lost = entry["interquartile_mean"], entry["interval"], entry["diverged_seeds"]
-        band = f"[{interval[0]:.1f}, {interval[1]:.1f}]" if interval else ""
-        if score is None:
-            band = f"{lost} of {len(result['seeds'])} seeds diverged" if lost else "no finite evaluation"
-        elif not result["complete"]:
-            band = f"at step {entry['step']}"
-        table.add_row(str(rank), short_values(entry["values"]), "" if score is None else f"{score:.1f}", band)
+        score = entry["interquartile_mean"]
+        shown = "" if score is None else f"{score:.1f}"
+        table.add_row(str(rank), short_values(entry["values"]), shown, _standing(entry, result))
     table.caption = f"interquartile means over {len(result['seeds'])} seeds" + (
         f"; the best {most}" if len(entries) > most else ""
     )
@@ -85,9 +81,28 @@ def presets_table() -> Table:
     return table
 
 
+def _standing(entry: dict[str, Any], result: dict[str, Any]) -> str:
+    """How sure the score of a combination is, or why it has none."""
+    seeds = len(result["seeds"])
+    if entry["interquartile_mean"] is not None:
+        finished = entry["combination"] in result.get("finished", [entry["combination"]])
+        interval = entry["interval"]
+        return (_band(interval) if interval else "") if finished else f"at step {entry['step']}"
+    if entry["diverged_seeds"]:
+        return f"{entry['diverged_seeds']} of {seeds} seeds diverged"
+    if entry["faulty_seeds"]:
+        return f"{entry['faulty_seeds']} of {seeds} seeds: environment not finite"
+    reached = sum(score is not None for score in entry["per_seed"])
+    return f"{reached} of {seeds} seeds begun" if reached else "not begun"
+
+
+def _band(interval: tuple[float, float]) -> str:
+    return f"[{interval[0]:.1f}, {interval[1]:.1f}]"
+
+
 def _score(summary: Summary | dict[str, Any]) -> str:
     interval = summary["interval"]
-    band = f" [{interval[0]:.1f}, {interval[1]:.1f}]" if interval else ""
+    band = f" {_band(interval)}" if interval else ""
     return f"interquartile mean {summary['interquartile_mean']:.1f}{band}, median {summary['median']:.1f}"
 
 

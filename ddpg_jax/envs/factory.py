@@ -6,9 +6,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ddpg_jax.envs.device.backends import make_device_env
-from ddpg_jax.envs.host.make import describe, make_env
+from ddpg_jax.envs.host.make import make_env, portable
+from ddpg_jax.envs.host.traits import Traits, warn_of
 from ddpg_jax.envs.host.vector import EpisodeSeedFn, VectorEnv, evaluation_seeds, training_seeds
 from ddpg_jax.envs.host.workers import HostEnv, SubprocVectorEnv
+from ddpg_jax.types import StopFn, never_stop
 
 if TYPE_CHECKING:
     from ddpg_jax.config.schema import Config
@@ -16,23 +18,39 @@ if TYPE_CHECKING:
     from ddpg_jax.types import DeviceEnv
 
 
-def make_training_envs(config: Config) -> HostEnv:
-    """S x E environments to train in, `env.num_envs` for each seed.
+def make_training_envs(config: Config, stop: StopFn = never_stop) -> HostEnv:
+    """S x E environments to train in, `env.num_envs` for each seed; warns of what a user would not expect of them.
 
     Raises:
       EnvironmentFault: an environment cannot be made or trained.
+      Interrupted: `stop` said so; in any method too.
     """
     shape = (len(config.seed_list), config.env.num_envs)
-    return _lanes(config.env, shape, training_seeds(config.seed_list, config.env.num_envs))
+    lanes, found = _lanes(config.env, shape, training_seeds(config.seed_list, config.env.num_envs), stop)
+    warn_of(found, config.env.id)
+    return lanes
 
 
-def make_evaluation_envs(config: Config, episodes: int) -> HostEnv:
+def make_evaluation_envs(config: Config, episodes: int, stop: StopFn = never_stop, *, alone: bool = False) -> HostEnv:
     """S x `episodes` environments to evaluate in; each runs one episode of the bank of evaluation seeds.
+
+    Every episode ends: where the environment has no time limit, there is one here.
+
+    Args:
+      config: the run.
+      episodes: of each seed.
+      stop: asked before every environment that is made, reset or stepped.
+      alone: whether nothing is trained beside, so that this is where to warn of environments.
 
     Raises:
       EnvironmentFault: an environment cannot be made or trained.
+      Interrupted: `stop` said so; in any method too.
     """
-    return _lanes(config.env, (len(config.seed_list), episodes), evaluation_seeds(episodes))
+    shape = (len(config.seed_list), episodes)
+    lanes, found = _lanes(config.env, shape, evaluation_seeds(episodes), stop, bounded=True)
+    if alone:
+        warn_of(found, config.env.id)
+    return lanes
 
 
 def device_env(config: Config) -> DeviceEnv:
@@ -45,11 +63,19 @@ def device_env(config: Config) -> DeviceEnv:
     return make_device_env(config.env.id, config.env.max_episode_steps, config.env.kwargs)
 
 
-def _lanes(env: EnvConfig, shape: tuple[int, int], episode_seed: EpisodeSeedFn) -> HostEnv:
-    make = partial(make_env, env.id, env.max_episode_steps, dict(env.kwargs))
+def _lanes(
+    env: EnvConfig, shape: tuple[int, int], episode_seed: EpisodeSeedFn, stop: StopFn, *, bounded: bool = False
+) -> tuple[HostEnv, Traits]:
+    make = partial(make_env, env.id, env.max_episode_steps, dict(env.kwargs), bounded=bounded)
     if not env.workers:
-        return VectorEnv(make, shape, episode_seed, timeout=env.timeout)
-    one = make()
-    spec = describe(one)
+        lanes = VectorEnv(make, shape, episode_seed, timeout=env.timeout, stop=stop)
+        return lanes, lanes.traits
+    one = VectorEnv(make, (1, 1), episode_seed, timeout=env.timeout, stop=stop)
     one.close()
-    return SubprocVectorEnv(make, shape, episode_seed, spec=spec, workers=env.workers, timeout=env.timeout)
+    there = portable(make, env.id)
+    return (
+        SubprocVectorEnv(
+            there, shape, episode_seed, spec=one.spec, workers=env.workers, timeout=env.timeout, stop=stop
+        ),
+        one.traits,
+    )

@@ -20,8 +20,8 @@ from ddpg_jax.envs.device.rollout import evaluate_greedy
 from ddpg_jax.envs.factory import device_env, make_evaluation_envs
 from ddpg_jax.envs.host.make import make_env
 from ddpg_jax.envs.host.rollout import PolicyFn, ValueFn, evaluate_episodes, jit_policy, jit_value
-from ddpg_jax.envs.host.vector import to_units
 from ddpg_jax.envs.host.video import record_episode
+from ddpg_jax.equations.actions import to_units
 from ddpg_jax.errors import ConfigError, StorageError
 from ddpg_jax.rng import run_keys
 from ddpg_jax.runs.directory import RunDirectory
@@ -109,8 +109,9 @@ def _evaluate_on_device(run: LoadedRun, episodes: int) -> Evaluation:
 
 
 def _check_spec(run: LoadedRun, spec: EnvSpec) -> None:
-    if spec != run.spec:
-        raise ConfigError(f"env.id={run.config.env.id!r} is not what was trained: {spec}, not {run.spec}")
+    if differing := run.spec.differences(spec):
+        lines = "\n  ".join(differing)
+        raise ConfigError(f"env.id={run.config.env.id!r} is not what was trained:\n  {lines}")
 
 
 def load_policy(run_dir: str | Path, seed: int = 0, **overrides: Any) -> HostPolicy:
@@ -144,7 +145,7 @@ def seed_policy(run: LoadedRun, seed: int) -> HostPolicy:
         obs = np.asarray(obs, run.spec.obs_dtype)
         if obs.shape[1:] != run.spec.obs_shape:
             raise ValueError(f"expected observations of shape [E, *{run.spec.obs_shape}], came {obs.shape}")
-        return to_units(np.asarray(run.policy(state, obs[None]))[0], low, high)
+        return to_units(np.asarray(run.policy(state, obs[None]))[0].astype(np.float64), low, high)
 
     return policy
 

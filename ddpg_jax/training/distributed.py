@@ -23,7 +23,7 @@ from ddpg_jax.errors import ConfigError, DdpgJaxError, StorageError
 from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.runs.plots import learning_curve
 from ddpg_jax.runs.statistics import summarize
-from ddpg_jax.training.runner import Run
+from ddpg_jax.training.recorder import Run
 from ddpg_jax.training.train import train
 from ddpg_jax.types import HostArray
 

@@ -6,8 +6,6 @@ from contextlib import ExitStack, closing
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-import jax
-
 from ddpg_jax.agents.algorithms import make_agent
 from ddpg_jax.envs.factory import device_env, make_evaluation_envs, make_training_envs
 from ddpg_jax.envs.host.rollout import evaluate_episodes, jit_policy, jit_value
@@ -23,12 +21,12 @@ from ddpg_jax.training.device.compile import (
     memory_bytes,
     padded,
 )
-from ddpg_jax.training.device.loop import device_loop, drop_padding, reports
-from ddpg_jax.training.device.snapshot import restore
+from ddpg_jax.training.device.loop import device_loop, drop_padding, fetch, reports
+from ddpg_jax.training.device.snapshot import DeviceCarry, restore
 from ddpg_jax.training.host.loop import host_loop
 from ddpg_jax.training.host.snapshot import ReplayedEpisodes, replay_snapshot
 from ddpg_jax.training.report import InitFn, Loop, SnapshotFn, keep_init, no_snapshots
-from ddpg_jax.types import Evaluation, Snapshot
+from ddpg_jax.types import Evaluation, Snapshot, StopFn, never_stop
 from ddpg_jax.xla.memory import human_bytes
 
 if TYPE_CHECKING:
@@ -41,6 +39,7 @@ def start(
     snapshot: Snapshot | None = None,
     should_snapshot: SnapshotFn = no_snapshots,
     begin: InitFn = keep_init,
+    stop: StopFn = never_stop,
 ) -> Loop:
     """Prepares the loop that a configuration asks for; the device loop is compiled then.
 
@@ -50,21 +49,28 @@ def start(
       snapshot: where a loop of this configuration was; None: at the beginning.
       should_snapshot: where the loop's state shall be seen beside its reports.
       begin: what becomes of the fresh learner of a loop at the beginning.
+      stop: asked while environments are made, reset and stepped, and while an evaluation is waited for.
 
     Raises:
       ConfigError: the replay does not fit into memory.
       EnvironmentFault: an environment cannot be made or trained.
+      Interrupted: `stop` said so while environments were made or brought to where they were.
       StorageError: the snapshot is not one of this configuration.
     """
-    return (_device if config.on_device else _host)(config, stack, snapshot, should_snapshot, begin)
+    return (_device if config.on_device else _host)(config, stack, snapshot, should_snapshot, begin, stop)
 
 
 def _host(
-    config: Config, stack: ExitStack, snapshot: Snapshot | None, should_snapshot: SnapshotFn, begin: InitFn
+    config: Config,
+    stack: ExitStack,
+    snapshot: Snapshot | None,
+    should_snapshot: SnapshotFn,
+    begin: InitFn,
+    stop: StopFn,
 ) -> Loop:
     """The host loop; its environments are closed with the stack."""
-    lanes = stack.enter_context(closing(make_training_envs(config)))
-    trials = stack.enter_context(closing(make_evaluation_envs(config, config.evaluation.episodes)))
+    lanes = stack.enter_context(closing(make_training_envs(config, stop)))
+    trials = stack.enter_context(closing(make_evaluation_envs(config, config.evaluation.episodes, stop)))
     agent = make_agent(config, lanes.spec)
     ring = make_ring(config, lanes.spec)
     policy, value, gamma = jit_policy(agent), jit_value(agent), config.algorithm.gamma
@@ -78,7 +84,12 @@ def _host(
 
 
 def _device(
-    config: Config, stack: ExitStack, snapshot: Snapshot | None, should_snapshot: SnapshotFn, begin: InitFn
+    config: Config,
+    stack: ExitStack,
+    snapshot: Snapshot | None,
+    should_snapshot: SnapshotFn,
+    begin: InitFn,
+    stop: StopFn,
 ) -> Loop:
     """The device loop, compiled already."""
     began = perf_counter()
@@ -91,10 +102,11 @@ def _device(
     carry = begin if snapshot is None else restore(compiled, snapshot, len(seeds))
     chunks = device_loop(config, compiled, keys, {}, carry, should_snapshot)
     before = {} if snapshot is None else snapshot.seconds
+    again = (carry, snapshot.unrecorded) if snapshot is not None and isinstance(carry, DeviceCarry) else None
     return Loop(
         env.spec,
-        reports(config, compiled, chunks, before, perf_counter() - began),
-        lambda state: Evaluation(*drop_padding(jax.device_get(compiled.evaluate(state, {})), len(seeds))),
+        reports(config, compiled, chunks, before, perf_counter() - began, again),
+        lambda state: Evaluation(*drop_padding(fetch(compiled.evaluate(state, {}), stop), len(seeds))),
     )
 
 

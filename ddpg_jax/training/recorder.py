@@ -1,142 +1,103 @@
-"""What a run leaves behind while it goes on: rows, evaluations, figures on the terminal, checkpoints of all that."""
+"""What a run leaves behind while it goes on, and at its end: rows, evaluations, checkpoints of all that, the result."""
 
 from __future__ import annotations
 
 import operator
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, closing
-from typing import TYPE_CHECKING, Any, NamedTuple
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import jax
 import numpy as np
-from rich.console import Console
 
-from ddpg_jax.errors import NotFiniteError
+from ddpg_jax.config.schema import Config
+from ddpg_jax.errors import Interrupted, NotFiniteError
 from ddpg_jax.runs.checkpoints.rows import snapshot_rows
 from ddpg_jax.runs.checkpoints.store import Checkpoint
 from ddpg_jax.runs.failed_update import write_bundle
 from ddpg_jax.runs.loggers.jsonl import JsonLines
-from ddpg_jax.runs.loggers.logger import Sink
-from ddpg_jax.runs.loggers.progress import ProgressDisplay, Status, rates
+from ddpg_jax.runs.loggers.logger import Logger, RateMeter, Start, Status, tell
 from ddpg_jax.runs.loggers.tensorboard import TensorBoard
-from ddpg_jax.runs.result import Evaluated, system_info
+from ddpg_jax.runs.loggers.timing import Timing
+from ddpg_jax.runs.plots import learning_curve
+from ddpg_jax.runs.result import Evaluated, make_result, system_info
 from ddpg_jax.runs.statistics import interquartile_mean
+from ddpg_jax.runs.weights import save_weights, stored_part
+from ddpg_jax.training.device.loop import drop_padding
 from ddpg_jax.training.report import Report
+from ddpg_jax.training.resume_point import DIVERGED, ResumePoint, evaluation_arrays
 from ddpg_jax.training.schedule import is_due
-from ddpg_jax.types import Evaluation, HostArray, Row, Snapshot
+from ddpg_jax.types import Row
 
 if TYPE_CHECKING:
-    from ddpg_jax.config.schema import Config
-    from ddpg_jax.runs.directory import RunDirectory
+    from ddpg_jax.training.context import RunContext
     from ddpg_jax.training.report import Loop
 
-_EVALUATIONS, _DIVERGED = "evaluations", "diverged"
 
-
-class ResumePoint(NamedTuple):
-    """What a run goes on from.
+class Run(NamedTuple):
+    """A finished run.
 
     Attributes:
-      checkpoint: all that was kept; None: nothing, it begins at the beginning.
-      level: of resumption so far: "exact", or "episode" where an environment did not repeat itself, or "weights".
-      changes: how its configuration was changed, over all times it was resumed.
+      directory: where its files are.
+      config: what it was.
+      result: what `result.json` holds.
     """
 
-    checkpoint: Checkpoint | None = None
-    level: str = "exact"
-    changes: tuple[str, ...] = ()
-
-    @property
-    def snapshot(self) -> Snapshot | None:
-        """Where the loop was."""
-        if self.checkpoint is None:
-            return None
-        rows = self.checkpoint.rows
-        return Snapshot(
-            {name: x for name, x in self.checkpoint.arrays.items() if not name.startswith((_EVALUATIONS, _DIVERGED))},
-            rows.first,
-            rows.stop,
-            rows.read,
-            {str(name): float(spent) for name, spent in self.checkpoint.facts["seconds"].items()},
-            self.unrecorded,
-        )
-
-    @property
-    def unrecorded(self) -> list[Row] | None:
-        """The rows of the report that the checkpoint is at, where its evaluation failed."""
-        rows: Any = None if self.checkpoint is None else self.checkpoint.facts.get("untaken")
-        return None if rows is None else [dict(row) for row in rows]
-
-    @property
-    def evaluated(self) -> list[Evaluated]:
-        """The evaluations so far."""
-        if self.checkpoint is None:
-            return []
-        arrays = self.checkpoint.arrays
-        steps, cuts = arrays[f"{_EVALUATIONS}/step"].tolist(), np.cumsum(arrays[f"{_EVALUATIONS}/episodes"])[:-1]
-        parts = [np.split(arrays[f"{_EVALUATIONS}/{name}"], cuts, axis=1) for name in Evaluation._fields]
-        return [Evaluated(step, Evaluation(*(part[i] for part in parts))) for i, step in enumerate(steps)]
-
-    def diverged(self, seeds: int) -> HostArray:
-        """Which seeds were frozen, bool `[S]`."""
-        none = np.zeros(seeds, bool)
-        return none if self.checkpoint is None else self.checkpoint.arrays.get(_DIVERGED, none)
-
-    @property
-    def offsets(self) -> tuple[int, int]:
-        """Sizes of the record and of the timing, in bytes, when it was saved."""
-        facts: Any = {} if self.checkpoint is None else self.checkpoint.facts
-        return int(facts.get("metrics_bytes", 0)), int(facts.get("timing_bytes", 0))
-
-    @property
-    def step(self) -> int:
-        """Environment steps of each seed."""
-        return 0 if self.checkpoint is None else self.checkpoint.step
+    directory: Path
+    config: Config
+    result: dict[str, Any]
 
 
-class Recorder:
-    """The open files and the display of a run; they are closed with the stack.
+def run_title(config: Config) -> str:
+    """What a run is, in a few words: task and algorithm."""
+    return f"{config.env.id}, {config.algorithm.name}"
+
+
+class RunRecorder:
+    """The open files of a run and whoever else is told of it; they are closed with the stack of the context.
 
     Args:
       config: the run.
       loop: what is run.
-      directory: where its files are.
-      begin: what it goes on from; what was recorded after that is cut off.
-      console: where progress is shown.
-      notify: prints a line of warning.
-      stack: closes everything.
+      point: what it goes on from; what was recorded after that is cut off.
+      context: where it is.
 
     Raises:
       StorageError: a file of the record cannot be opened, or is shorter than it was.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        loop: Loop,
-        directory: RunDirectory,
-        begin: ResumePoint,
-        console: Console | None,
-        notify: Callable[[str], None],
-        stack: ExitStack,
-    ) -> None:
-        self._config, self._loop, self._begin, self._directory, self._say = config, loop, begin, directory, notify
-        self._diverged = begin.diverged(len(config.seed_list))
-        self.evaluated = begin.evaluated
-        metrics_bytes, timing_bytes = begin.offsets
-        self._metrics = stack.enter_context(closing(JsonLines(directory.metrics, metrics_bytes, warn=notify)))
-        self._timing = stack.enter_context(closing(JsonLines(directory.timing, timing_bytes, warn=notify)))
-        self._sinks: list[Sink] = [self._metrics]
-        self._board: TensorBoard | None = None
+    def __init__(self, config: Config, loop: Loop, point: ResumePoint, context: RunContext) -> None:
+        self._config, self._loop, self._point, self._context = config, loop, point, context
+        self._diverged = point.diverged(len(config.seed_list))
+        self._evaluated = point.evaluated
+        directory, stack, notify = context.directory, context.stack, context.notify
+        self._metrics = stack.enter_context(closing(JsonLines(directory.metrics, point.metrics_bytes, warn=notify)))
+        timing = JsonLines(directory.timing, point.timing_bytes, warn=notify)
+        self._timing = stack.enter_context(closing(Timing(timing)))
+        self._loggers: list[Logger] = [self._metrics, self._timing]
         if config.logging.tensorboard:
-            purge = None if begin.checkpoint is None else begin.step + (begin.unrecorded is None)
-            self._board = stack.enter_context(closing(TensorBoard(directory.tensorboard, purge, warn=notify)))
-            self._sinks.append(self._board)
-        display = ProgressDisplay(console or Console(quiet=True), config.total_steps, len(config.seed_list))
-        self._progress = stack.enter_context(display)
-        self._began, self._before, self._episode_return = time.perf_counter(), None, None
-        self._seconds = sum(begin.snapshot.seconds.values()) if begin.snapshot else 0.0
+            purge = None if point.checkpoint is None else point.step + (point.unrecorded is None)
+            self._loggers.append(stack.enter_context(closing(TensorBoard(directory.tensorboard, purge, warn=notify))))
+        self._loggers += context.loggers
+        tell(
+            self._loggers,
+            "on_start",
+            Start(directory.path, run_title(config), config.total_steps, config.seed_list, point.step),
+        )
+        self._began, self._seconds = time.perf_counter(), sum(point.seconds.values())
+        self._rates = RateMeter(len(config.seed_list))
+        if point.unrecorded is None and point.checkpoint is not None:
+            self._rates.since(point.step, int(point.metadata["updates"]), _training_seconds(point.seconds))
+
+    def is_last(self, report: Report) -> bool:
+        """Whether the run is at its end."""
+        return report.step >= self._config.total_steps
+
+    def must_save(self, report: Report) -> bool:
+        """Whether a checkpoint belongs here, whatever the clock says."""
+        return False
 
     def record(self, report: Report) -> None:
         """Records a report that was due: evaluates where it is due, writes the rows, and shows figures.
@@ -145,66 +106,23 @@ class Recorder:
           NotFiniteError: the critics' value is not finite.
           EnvironmentFault: an environment failed in the evaluation.
         """
-        config, rows, seeds = self._config, report.rows, self._config.seed_list
-        if report.step >= config.total_steps or is_due(report.step, config.evaluation.every, config.env.num_envs):
-            self.evaluated.append(Evaluated(report.step, self._loop.evaluate(report.state)))
-            rows = rows + _evaluation_rows(seeds, self.evaluated[-1])
+        config, rows = self._config, report.rows
+        if self.is_last(report) or is_due(report.step, config.evaluation.every, config.env.num_envs):
+            self._evaluated.append(Evaluated(report.step, self._loop.evaluate(report.state)))
+            rows = rows + _evaluation_rows(config.seed_list, self._evaluated[-1])
         diverged = self._note_diverged(report)
-        rows = rows + diverged
-        for sink in self._sinks:
-            sink.write(rows)
-        speed = self._rates(report)
+        for logger in self._loggers:
+            logger.write(rows + diverged)
         seconds = time.perf_counter() - self._began + self._seconds
-        self._timing.write(
-            [{"step": report.step, "updates": report.updates, "seconds": seconds, **report.seconds, **speed}]
-        )
-        if self._board is not None:
-            self._board.write([{"event": "rate", "seed": seed, "step": report.step, **speed} for seed in seeds])
-        self._episode_return = _mean_return(rows, self._episode_return)
-        self._progress.show(Status(report.step, speed, self._episode_return, self.score))
-        self._progress.warn(rows)
+        speed = self._rates.since(report.step, report.updates, _training_seconds(report.seconds))
+        status = Status(report.step, report.updates, seconds, report.seconds, speed, self._score, report.state)
+        tell(self._loggers, "on_report", status)
         if self._diverged.all():
             raise NotFiniteError(
                 f"all seeds have diverged: {config.algorithm.max_rejected} updates in a row were not finite, up to "
                 f"number {report.updates}; lower algorithm.critic_learning_rate, or set algorithm.max_grad_norm; to "
-                f"look closer: ddpg-jax reproduce {self._directory.bundle(seeds[0])}"
+                f"look closer: ddpg-jax reproduce {self._context.directory.bundle(config.seed_list[0])}"
             )
-
-    @property
-    def diverged(self) -> HostArray:
-        """Which seeds are frozen, bool `[S]`."""
-        return self._diverged
-
-    def _note_diverged(self, report: Report) -> list[Row]:
-        """Rows of the seeds that were frozen since the last report; their last good states are kept in files."""
-        config, seeds = self._config, self._config.seed_list
-        frozen = np.asarray(report.state.rejected)[: len(seeds)].max(1) >= config.algorithm.max_rejected
-        new, self._diverged = np.flatnonzero(frozen & ~self._diverged).tolist(), frozen
-        for i in new:
-            state = jax.tree.map(operator.itemgetter(i), report.state)
-            path = self._directory.bundle(seeds[i])
-            try:
-                same = write_bundle(path, config, self._loop.spec, seeds[i], state, report.batches(i))
-                how = f"ddpg-jax reproduce {path} runs {'it' if same else 'an update (a finite one)'} again"
-            except OSError as error:
-                how = f"{path} cannot be written: {error}"
-            self._say(
-                f"warning: seed {seeds[i]} has diverged and is frozen, after {config.algorithm.max_rejected} updates "
-                f"in a row that were not finite and not applied; {how}"
-            )
-        return [{"event": "diverged", "seed": seeds[i], "step": report.step, "updates": report.updates} for i in new]
-
-    @property
-    def history(self) -> dict[str, Any]:
-        """How the run came about, where it was not in one piece: what `result.json` says of that."""
-        begin = self._begin
-        changed: dict[str, Any] = {"changes": list(begin.changes)} if begin.changes else {}
-        return changed | ({} if begin.level == "exact" else {"level": begin.level})
-
-    @property
-    def score(self) -> float | None:
-        """The interquartile mean of the last evaluation."""
-        return interquartile_mean(self.evaluated[-1].evaluation.returns.mean(1)).item() if self.evaluated else None
 
     def checkpoint(self, report: Report, *, complete: bool = False, unrecorded: bool = False) -> Checkpoint:
         """All that the run needs to go on from a report; or with it, where `record` failed and it is untaken.
@@ -213,13 +131,15 @@ class Recorder:
           StorageError: lines of the record are not on the disk.
         """
         snapshot = report.snapshot()
-        judged = bool(self.evaluated) and self.evaluated[-1].step == report.step
+        judged = bool(self._evaluated) and self._evaluated[-1].step == report.step
+        for logger in self._context.loggers:
+            logger.sync()
         facts = {
-            "level": self._begin.level,
+            "level": self._point.level,
             "complete": complete,
             "updates": report.updates,
             "config": self._config.model_dump(mode="json"),
-            "changes": list(self._begin.changes),
+            "changes": list(self._point.changes),
             "spec": self._loop.spec._asdict(),
             "seconds": snapshot.seconds,
             "metrics_bytes": self._metrics.sync(),
@@ -227,34 +147,70 @@ class Recorder:
             **({"untaken": [list(row.items()) for row in report.rows]} if unrecorded else {}),  # in the order of a line
             **system_info(),
         }
-        arrays = dict(snapshot.arrays) | _as_arrays(self.evaluated, self._config) | {_DIVERGED: self._diverged}
-        rows = snapshot_rows(snapshot)
-        return Checkpoint(report.step, arrays, rows, facts, self.score if judged else None)
+        evaluated = evaluation_arrays(self._evaluated, len(self._config.seed_list))
+        arrays = dict(snapshot.arrays) | evaluated | {DIVERGED: self._diverged}
+        return Checkpoint(report.step, arrays, snapshot_rows(snapshot), facts, self._score if judged else None)
 
-    def _rates(self, report: Report) -> dict[str, float]:
-        """Rates of training, compiling apart, since the report before; where a run begins with one, of all of it."""
-        spent, (before, self._before) = dict(report.seconds), (self._before, report)
-        step, updates, past = 0, 0, dict[str, float]()
-        if before is not None:
-            step, updates, past = before.step, before.updates, before.seconds
-        elif self._begin.checkpoint is not None and self._begin.snapshot is not None and report.step > self._begin.step:
-            step, past = self._begin.step, self._begin.snapshot.seconds
-            updates = int(self._begin.checkpoint.facts["updates"])
-        phases = [phase for phase in spent if phase != "compile"]
-        seconds = sum(spent[phase] - past.get(phase, 0.0) for phase in phases)
-        return rates(report.step - step, report.updates - updates, seconds, len(self._config.seed_list))
+    def stop(self, report: Report | None) -> NoReturn:
+        """Says where the run was when it was told to stop; it is saved.
+
+        Raises:
+          Interrupted: always.
+        """
+        raise Interrupted(
+            f"interrupted after {self._point.step if report is None else report.step} of {self._config.total_steps} "
+            f"steps; to go on: ddpg-jax resume {self._context.directory.path}"
+        )
+
+    def finish(self, report: Report, save: Callable[[Callable[[], Checkpoint]], None]) -> Run:
+        """Writes weights, result and picture of the run, and a last checkpoint where checkpoints are kept."""
+        config, directory = self._config, self._context.directory
+        state = drop_padding(report.state, len(config.seed_list))
+        save_weights(directory.weights, stored_part(state), self._loop.spec)
+        figures = report.step, report.updates, report.seconds
+        result = make_result(config, *figures, self._evaluated, self._diverged) | self._history
+        steps = np.array([e.step for e in self._evaluated])
+        means = np.stack([e.evaluation.returns.mean(1)[~self._diverged] for e in self._evaluated])
+        learning_curve(directory.learning_curve, steps, means, run_title(config))
+        directory.write_result(result)
+        if config.checkpoint.every:
+            save(lambda: self.checkpoint(report, complete=True))
+        return Run(directory.path, config, result)
+
+    @property
+    def _history(self) -> dict[str, Any]:
+        """How the run came about, where it was not in one piece: what `result.json` says of that."""
+        point = self._point
+        changed: dict[str, Any] = {"changes": list(point.changes)} if point.changes else {}
+        return changed | ({} if point.level == "exact" else {"level": point.level})
+
+    @property
+    def _score(self) -> float | None:
+        """The interquartile mean of the last evaluation."""
+        return interquartile_mean(self._evaluated[-1].evaluation.returns.mean(1)).item() if self._evaluated else None
+
+    def _note_diverged(self, report: Report) -> list[Row]:
+        """Rows of the seeds that were frozen since the last report; their last good states are kept in files."""
+        config, seeds = self._config, self._config.seed_list
+        frozen = np.asarray(report.state.rejected)[: len(seeds)].max(1) >= config.algorithm.max_rejected
+        new, self._diverged = np.flatnonzero(frozen & ~self._diverged).tolist(), frozen
+        for i in new:
+            state = jax.tree.map(operator.itemgetter(i), report.state)
+            path = self._context.directory.bundle(seeds[i])
+            try:
+                same = write_bundle(path, config, self._loop.spec, seeds[i], state, report.batches(i))
+                how = f"ddpg-jax reproduce {path} runs {'it' if same else 'an update (a finite one)'} again"
+            except OSError as error:
+                how = f"{path} cannot be written: {error}"
+            self._context.notify(
+                f"warning: seed {seeds[i]} has diverged and is frozen, after {config.algorithm.max_rejected} updates "
+                f"in a row that were not finite and not applied; {how}"
+            )
+        return [{"event": "diverged", "seed": seeds[i], "step": report.step, "updates": report.updates} for i in new]
 
 
-def _as_arrays(evaluated: list[Evaluated], config: Config) -> dict[str, HostArray]:
-    """Side by side, `[S, episodes of all]`, as their number may be another after a resume."""
-    found: dict[str, HostArray] = {
-        f"{_EVALUATIONS}/step": np.array([each.step for each in evaluated], np.int64),
-        f"{_EVALUATIONS}/episodes": np.array([each.evaluation.returns.shape[1] for each in evaluated], np.int64),
-    }
-    for name in Evaluation._fields:
-        each = [np.asarray(getattr(e.evaluation, name)) for e in evaluated]
-        found[f"{_EVALUATIONS}/{name}"] = np.concatenate(each, 1) if each else np.zeros((len(config.seed_list), 0))
-    return found
+def _training_seconds(phases: dict[str, float]) -> float:
+    return sum(seconds for phase, seconds in phases.items() if phase != "compile")
 
 
 def _evaluation_rows(seeds: tuple[int, ...], evaluated: Evaluated) -> list[Row]:
@@ -273,8 +229,3 @@ def _evaluation_rows(seeds: tuple[int, ...], evaluated: Evaluated) -> list[Row]:
         }
         for i, seed in enumerate(seeds)
     ]
-
-
-def _mean_return(rows: list[Row], otherwise: float | None) -> float | None:
-    returns = [row["episode_return"] for row in rows if "episode_return" in row]
-    return float(np.mean(returns)) if returns else otherwise

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from ddpg_jax.types import Batch, EnvSpec, Evaluation, Row, Snapshot, TrainState
 
 if TYPE_CHECKING:
-    from ddpg_jax.errors import EnvironmentFault
+    from ddpg_jax.errors import EnvironmentFault, Interrupted
 
 
 METRICS = (
@@ -66,7 +66,8 @@ class Report(NamedTuple):
         the loop goes on: its buffers are donated then.
       snapshot: all of the loop; to be called before it goes on.
       due: whether this is a report that the configuration asks for.
-      fault: what an environment did when it was to be stepped; it is raised when the loop goes on.
+      fault: what an environment did when it was to be stepped, or that it was not as a stop was asked for; it is raised
+        when the loop goes on.
       batches: `number of a seed -> batches` that it would learn from next, leaves `[U, B, ...]`; to be called before
         the loop goes on.
     """
@@ -78,7 +79,7 @@ class Report(NamedTuple):
     state: TrainState
     snapshot: Callable[[], Snapshot]
     due: bool = True
-    fault: EnvironmentFault | None = None
+    fault: EnvironmentFault | Interrupted | None = None
     batches: BatchesFn = no_batches
 
 

@@ -2,36 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from rich.console import Console
 
 from ddpg_jax.config.diff import compare
 from ddpg_jax.config.load import dump_toml
 from ddpg_jax.config.marks import Effect
 from ddpg_jax.config.schema import Config
 from ddpg_jax.errors import ConfigError, StorageError
-from ddpg_jax.runs.checkpoints.store import Checkpoint, CheckpointStore
+from ddpg_jax.runs.checkpoints.store import Checkpoint
 from ddpg_jax.runs.directory import RunDirectory
-from ddpg_jax.runs.loggers.progress import message_printer
 from ddpg_jax.runs.result import system_differences
-from ddpg_jax.runs.weights import as_spec, open_weights
+from ddpg_jax.runs.weights import Weights, as_spec, init_from_weights, open_weights
 from ddpg_jax.training.checkpointer import Checkpointer
+from ddpg_jax.training.context import NotifyFn, RunContext
 from ddpg_jax.training.factory import start
-from ddpg_jax.training.recorder import Recorder, ResumePoint
+from ddpg_jax.training.recorder import Run, RunRecorder
 from ddpg_jax.training.report import InitFn, keep_init
-from ddpg_jax.training.runner import Run, drive, run_name, start_point
-from ddpg_jax.training.signals import StopRequest
+from ddpg_jax.training.resume_point import ResumePoint
+from ddpg_jax.training.runner import drive
 from ddpg_jax.types import EnvSpec
 
 
-def resume_directory(
-    directory: RunDirectory, config: Config, stop: StopRequest, stack: ExitStack, console: Console | None
-) -> Run:
+def run_name(config: Config) -> str:
+    """What a run is called if nobody names it: task and algorithm."""
+    return f"{config.env.id.rpartition(':')[-1].replace('/', '-')}_{config.algorithm.name}"
+
+
+def start_point(weights: Weights | None) -> tuple[ResumePoint, InitFn]:
+    """How a run begins that has no checkpoint: anew, or with the weights of another."""
+    return (ResumePoint(), keep_init) if weights is None else (ResumePoint(level="weights"), init_from_weights(weights))
+
+
+def resume_directory(context: RunContext, config: Config) -> Run:
     """Goes on in the directory of a run, from its last whole checkpoint; from its beginning where there is none.
 
     The run belongs to this process until the stack is closed.
@@ -40,92 +46,83 @@ def resume_directory(
       ConfigError: the configuration differs in structure.
       StorageError: another process is running it, or nothing there can be taken up.
     """
-    notify = message_printer(console)
-    stack.enter_context(directory.lock())
-    store = CheckpointStore(directory.checkpoints, keep=config.checkpoint.keep)
-    found, lines = store.newest()
-    for line in lines:
-        notify(line)
+    directory = context.directory
+    context.lock()
+    checkpoint = context.newest_checkpoint()
     result = directory.read_result()
     done = int(result["env_steps_per_seed"]) if result is not None and result.get("complete") else 0
-    if found is None and 0 < done < config.total_steps:
+    if checkpoint is None and 0 < done < config.total_steps:
         raise StorageError(
             f"{directory.path} came to its end after {done} steps and holds no checkpoint to go on from; "
             "begin a run with --init-from"
         )
-    begin = None if found is None else _begin(store.load(found), config, notify)
-    step = done if begin is None else begin.step
+    point = None if checkpoint is None else _resume_point(checkpoint, config, context.notify)
+    step = done if point is None else point.step
     if step >= config.total_steps and result is not None:
-        notify(f"{directory.path} is complete after {step} steps; to go on, give more --total-steps")
+        context.notify(f"{directory.path} is complete after {step} steps; to go on, give more --total-steps")
         return Run(directory.path, config, result)
-    weights = open_weights(directory.start) if begin is None and directory.start.is_file() else None
-    begin, init_learner = start_point(weights) if begin is None else (begin, keep_init)
-    _refuse_end(begin, config)
-    return _continue_from(config, begin, directory, store, stop, stack, console, init_learner)
+    weights = open_weights(directory.start) if point is None and directory.start.is_file() else None
+    point, init_learner = start_point(weights) if point is None else (point, keep_init)
+    _refuse_end(point, config)
+    return _continue_from(point, config, context, init_learner)
 
 
-def fork(
-    source: RunDirectory,
-    config: Config,
-    step: int,
-    into: str | Path,
-    stop: StopRequest,
-    stack: ExitStack,
-    console: Console | None,
-) -> Run:
+def fork(context: RunContext, config: Config, step: int, into: str | Path) -> Run:
     """Goes on from the checkpoint of a run after so many steps, in a new directory; otherwise as `resume_directory`.
+
+    Args:
+      context: of that run.
+      config: of the new one.
+      step: of the checkpoint.
+      into: the new directory.
 
     Raises:
       ConfigError: the configuration differs in structure.
       StorageError: there is no such checkpoint, or the new directory cannot be used.
     """
-    notify = message_printer(console)
-    store = CheckpointStore(source.checkpoints, keep=config.checkpoint.keep)
-    checkpoint = store.load(store.at(step))
-    begin = _begin(checkpoint, config, notify)
-    _refuse_end(begin, config)
-    directory = RunDirectory.create(into, run_name(config))
-    stack.enter_context(directory.lock())
-    for path, size in zip((source.metrics, source.timing), begin.offsets, strict=True):
-        directory.copy_start(path, size)
-    own = CheckpointStore(directory.checkpoints, keep=config.checkpoint.keep)
-    own.save(checkpoint)
-    directory.write_text(directory.config, dump_toml(config))
-    return _continue_from(config, begin, directory, own, stop, stack, console)
+    source = context.directory
+    checkpoint = context.store.load(context.store.at(step))
+    point = _resume_point(checkpoint, config, context.notify)
+    _refuse_end(point, config)
+    own = context.move_to(RunDirectory.create(into, run_name(config)), config.checkpoint.keep)
+    own.lock()
+    own.directory.copy_start(source.metrics, point.metrics_bytes)
+    own.directory.copy_start(source.timing, point.timing_bytes)
+    own.store.save(checkpoint)
+    own.directory.write_text(own.directory.config, dump_toml(config))
+    return _continue_from(point, config, own)
 
 
-def _continue_from(
-    config: Config,
-    begin: ResumePoint,
-    directory: RunDirectory,
-    store: CheckpointStore,
-    stop: StopRequest,
-    stack: ExitStack,
-    console: Console | None,
-    init_learner: InitFn = keep_init,
-) -> Run:
-    notify = message_printer(console)
-    checkpointer = Checkpointer(config.checkpoint, stop, begin.step, notify)
+def _continue_from(point: ResumePoint, config: Config, context: RunContext, init_learner: InitFn = keep_init) -> Run:
+    notify, directory = context.notify, context.directory
+    checkpointer = Checkpointer(config.checkpoint, context.stop, point.step, notify)
     try:
-        loop = start(config, stack, begin.snapshot, checkpointer.should_save, init_learner)
+        loop = start(
+            config,
+            context.stack,
+            point.snapshot,
+            checkpointer.should_save,
+            init_learner,
+            lambda: context.stop.requested,
+        )
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise StorageError(f"the checkpoint after {begin.step} steps cannot be taken up: {error!r}") from error
+        raise StorageError(f"the checkpoint after {point.step} steps cannot be taken up: {error!r}") from error
     if loop.restarted_episodes:
-        begin = begin._replace(level="episode" if begin.level == "exact" else begin.level)
-        store.forget_rows()
+        point = point._replace(level="episode" if point.level == "exact" else point.level)
+        context.store.forget_rows()
         notify(
             f"warning: {loop.restarted_episodes} episodes in progress did not repeat themselves to the bit and were "
             "begun anew; all else goes on exactly"
         )
-    _check_spec(begin, loop.spec, config)
-    notify(f"resumes after {begin.step} of {config.total_steps} steps, level {begin.level}")
-    recorder = Recorder(config, loop, directory, begin, console, notify, stack)
+    _check_spec(point, loop.spec, config)
+    notify(f"resumes after {point.step} of {config.total_steps} steps, level {point.level}")
+    recorder = RunRecorder(config, loop, point, context)
     directory.drop_results()
     directory.write_text(directory.config, dump_toml(config))
-    return drive(config, loop, directory, recorder, checkpointer, store)
+    return drive(loop.reports, recorder, checkpointer, context.store, context.stop)
 
 
-def _begin(checkpoint: Checkpoint, config: Config, notify: Callable[[str], None]) -> ResumePoint:
+def _resume_point(checkpoint: Checkpoint, config: Config, notify: NotifyFn) -> ResumePoint:
     """What a checkpoint says of how a run goes on with a configuration; prints what differs.
 
     Raises:
@@ -157,21 +154,21 @@ def _begin(checkpoint: Checkpoint, config: Config, notify: Callable[[str], None]
     return ResumePoint(checkpoint, level, (*earlier, *(f"at step {checkpoint.step}: {each}" for each in learning)))
 
 
-def _check_spec(begin: ResumePoint, spec: EnvSpec, config: Config) -> None:
+def _check_spec(point: ResumePoint, spec: EnvSpec, config: Config) -> None:
     """Refuses a checkpoint of an environment that looked otherwise, though it is called the same."""
-    before = spec if begin.checkpoint is None else as_spec(begin.checkpoint.facts["spec"])
+    before = spec if point.checkpoint is None else as_spec(point.metadata["spec"])
     differing = [name for name in EnvSpec._fields if getattr(before, name) != getattr(spec, name)]
     if differing:
         lines = "\n  ".join(f"{name}: {getattr(before, name)} -> {getattr(spec, name)}" for name in differing)
         raise ConfigError(f"env.id={config.env.id!r} is not what it was when the run was saved:\n  {lines}")
 
 
-def _refuse_end(begin: ResumePoint, config: Config) -> None:
+def _refuse_end(point: ResumePoint, config: Config) -> None:
     last = config.total_steps + (
-        0 if begin.unrecorded is None else config.env.num_envs
+        0 if point.unrecorded is None else config.env.num_envs
     )  # its end is still to be judged
-    if begin.step >= last:
+    if point.step >= last:
         raise ConfigError(
-            f"total_steps={config.total_steps}, but the run is at step {begin.step} already: give more --total-steps, "
+            f"total_steps={config.total_steps}, but the run is at step {point.step} already: give more --total-steps, "
             "or take up an earlier checkpoint with --from"
         )

@@ -1,115 +1,120 @@
-"""A run that has begun, to its result: passes on what the loop reports, and saves what is due."""
+"""A loop that has begun, to its end: its reports are passed on, and what is due is saved. Runs and sweeps alike."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
-import numpy as np
+from ddpg_jax.errors import EnvironmentFault, Interrupted, StorageError
 
-from ddpg_jax.config.schema import Config
-from ddpg_jax.errors import DdpgJaxError, EnvironmentFault, Interrupted, StorageError
-from ddpg_jax.runs.checkpoints.store import CheckpointStore
-from ddpg_jax.runs.directory import RunDirectory
-from ddpg_jax.runs.plots import learning_curve
-from ddpg_jax.runs.result import make_result
-from ddpg_jax.runs.weights import Weights, init_from_weights, save_weights, stored_part
-from ddpg_jax.training.checkpointer import Checkpointer
-from ddpg_jax.training.device.loop import drop_padding
-from ddpg_jax.training.recorder import Recorder, ResumePoint
-from ddpg_jax.training.report import InitFn, Loop, Report, keep_init
+if TYPE_CHECKING:
+    from ddpg_jax.runs.checkpoints.store import Checkpoint, CheckpointStore
+    from ddpg_jax.training.checkpointer import Checkpointer
+    from ddpg_jax.training.signals import StopRequest
 
 
-class Run(NamedTuple):
-    """A finished run.
+class Boundary(Protocol):
+    """Where a loop can be looked report: `Report`, or a chunk of a sweep."""
 
-    Attributes:
-      directory: where its files are.
-      config: what it was.
-      result: what `result.json` holds.
-    """
+    @property
+    def step(self) -> int:
+        """Environment steps of each seed so far."""
+        ...
 
-    directory: Path
-    config: Config
-    result: dict[str, Any]
+    @property
+    def due(self) -> bool:
+        """Whether it is a report that the configuration asks for; else its state was only wanted."""
+        ...
+
+    @property
+    def fault(self) -> EnvironmentFault | Interrupted | None:
+        """What ends the run when the loop goes on: an environment failed, or a stop was heard before it was stepped."""
+        ...
 
 
-def run_name(config: Config) -> str:
-    """What a run is called if nobody names it: task and algorithm."""
-    return f"{config.env.id.rpartition(':')[-1].replace('/', '-')}_{config.algorithm.name}"
+ReportT_contra = TypeVar("ReportT_contra", bound=Boundary, contravariant=True)
+Outcome_co = TypeVar("Outcome_co", covariant=True)
+ReportT = TypeVar("ReportT", bound=Boundary)
+Outcome = TypeVar("Outcome")
 
 
-def start_point(weights: Weights | None) -> tuple[ResumePoint, InitFn]:
-    """How a run begins that has no checkpoint: anew, or with the weights of another."""
-    return (ResumePoint(), keep_init) if weights is None else (ResumePoint(level="weights"), init_from_weights(weights))
+class Recorder(Protocol[ReportT_contra, Outcome_co]):
+    """What keeps that which a loop reports."""
+
+    def is_last(self, report: ReportT_contra) -> bool:
+        """Whether the loop is at its end."""
+        ...
+
+    def must_save(self, report: ReportT_contra) -> bool:
+        """Whether a checkpoint belongs here, whatever the clock says."""
+        ...
+
+    def record(self, report: ReportT_contra) -> None:
+        """Records a report that was due."""
+        ...
+
+    def checkpoint(self, report: ReportT_contra, *, unrecorded: bool = False) -> Checkpoint:
+        """All that is needed to go on from here; `unrecorded`: with this report, which could not be recorded."""
+        ...
+
+    def finish(self, report: ReportT_contra, save: Callable[[Callable[[], Checkpoint]], None]) -> Outcome_co:
+        """Writes the result; `save` writes a last checkpoint."""
+        ...
+
+    def stop(self, report: ReportT_contra | None) -> Outcome_co:
+        """Ends before the end, as that was asked for; all is saved. None: nothing was reported."""
+        ...
 
 
 def drive(
-    config: Config,
-    loop: Loop,
-    directory: RunDirectory,
-    recorder: Recorder,
+    reports: Iterable[ReportT],
+    recorder: Recorder[ReportT, Outcome],
     checkpointer: Checkpointer,
     store: CheckpointStore,
-) -> Run:
-    """Passes the reports of a loop on, saves where that is due, and writes the result at the end.
+    stop: StopRequest,
+) -> Outcome:
+    """Brings a loop to its end: has its reports recorded, and saves where that is due.
+
+    Args:
+      reports: the loop. It is not asked for more after its last report, whose state stays whole.
+      recorder: what keeps them.
+      checkpointer: when to save.
+      store: where to.
+      stop: whether to end early.
+
+    Returns:
+      What the recorder makes of it.
 
     Raises:
-      Interrupted: the run was told to stop; it is saved.
+      EnvironmentFault: an environment failed; all before that is saved.
+      StorageError: too many checkpoints failed, or the last one did.
     """
-    last = _to_the_end(config, loop, directory, recorder, checkpointer, store)
-    state = drop_padding(last.state, len(config.seed_list))
-    save_weights(directory.weights, stored_part(state), loop.spec)
-    result = (
-        make_result(config, last.step, last.updates, last.seconds, recorder.evaluated, recorder.diverged)
-        | recorder.history
-    )
-    steps = np.array([e.step for e in recorder.evaluated])
-    means = np.stack([e.evaluation.returns.mean(1)[~recorder.diverged] for e in recorder.evaluated])
-    learning_curve(directory.learning_curve, steps, means, f"{config.env.id}, {config.algorithm.name}")
-    directory.write_result(result)
-    if config.checkpoint.every:
-        checkpointer.save_now(store, lambda: recorder.checkpoint(last, complete=True))
-    return Run(directory.path, config, result)
-
-
-def _to_the_end(
-    config: Config,
-    loop: Loop,
-    directory: RunDirectory,
-    recorder: Recorder,
-    checkpointer: Checkpointer,
-    store: CheckpointStore,
-) -> Report:
-    """The last report of a loop, which has not gone on from it: its state is still whole."""
-    for report in loop.reports:
+    save_now = partial(checkpointer.save_now, store)
+    for report in reports:
+        make = partial(recorder.checkpoint, report)
         if report.due:
             try:
                 recorder.record(report)
             except EnvironmentFault as fault:
-                _save_before(
-                    fault, partial(checkpointer.save_now, store, partial(recorder.checkpoint, report, unrecorded=True))
-                )
+                _save_before(fault, partial(save_now, partial(make, unrecorded=True)))
                 raise
-        if report.step >= config.total_steps:
-            return report
-        make = partial(recorder.checkpoint, report)
+            except Interrupted:
+                save_now(partial(make, unrecorded=True))
+                return recorder.stop(report)
+        if recorder.is_last(report):
+            return recorder.finish(report, save_now)
+        if isinstance(report.fault, Interrupted) or (stop.requested and report.fault is None):
+            save_now(make)
+            return recorder.stop(report)
         if report.fault is not None:
-            _save_before(report.fault, partial(checkpointer.save_now, store, make))
-        elif checkpointer.stopping:
-            checkpointer.save_now(store, make)
-            raise Interrupted(
-                f"interrupted after {report.step} of {config.total_steps} steps; "
-                f"to go on: ddpg-jax resume {directory.path}"
-            )
-        elif checkpointer.should_save(report.step):
+            _save_before(report.fault, partial(save_now, make))
+        elif checkpointer.should_save(report.step) or recorder.must_save(report):
             checkpointer.save(store, make)
-    raise AssertionError("a loop ends with a report after its last step")
+    return recorder.stop(None)
 
 
-def _save_before(fault: DdpgJaxError, save: Callable[[], None]) -> None:
+def _save_before(fault: EnvironmentFault, save: Callable[[], None]) -> None:
     """Saves before an error that ends the run; what goes wrong with that is said beside it."""
     try:
         save()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
@@ -11,16 +12,16 @@ from rich.console import Console
 from ddpg_jax.config.load import dump_toml, read_toml, resolve
 from ddpg_jax.config.schema import Config
 from ddpg_jax.errors import ConfigError
-from ddpg_jax.runs.checkpoints.store import CheckpointStore
 from ddpg_jax.runs.directory import RunDirectory
-from ddpg_jax.runs.loggers.progress import message_printer
+from ddpg_jax.runs.loggers.logger import Logger
+from ddpg_jax.runs.loggers.progress import make_display, message_printer
 from ddpg_jax.runs.weights import read_weights
 from ddpg_jax.training.checkpointer import Checkpointer
+from ddpg_jax.training.context import Session
 from ddpg_jax.training.factory import start
-from ddpg_jax.training.recorder import Recorder
-from ddpg_jax.training.resume import fork, resume_directory
-from ddpg_jax.training.runner import Run, drive, run_name, start_point
-from ddpg_jax.training.signals import StopRequest
+from ddpg_jax.training.recorder import Run, RunRecorder
+from ddpg_jax.training.resume import fork, resume_directory, run_name, start_point
+from ddpg_jax.training.runner import drive
 from ddpg_jax.xla.tuning import configure_process
 
 
@@ -33,6 +34,7 @@ def train(
     init_from: str | Path | None = None,
     tune_process: bool = False,
     console: Console | None = None,
+    loggers: Sequence[Logger] = (),
 ) -> Run:
     """Trains all seeds of a configuration and leaves a run directory.
 
@@ -49,6 +51,7 @@ def train(
       tune_process: whether this process is for this run alone; XLA may then be given as many threads as suit it, which
         nothing can change afterwards.
       console: where progress is shown; None: nowhere.
+      loggers: who is told of the run beside its own files; they are closed with it.
 
     Returns:
       The run.
@@ -61,26 +64,25 @@ def train(
       NotFiniteError: all seeds have diverged, or an action, a metric or a value of the critics is not finite.
       StorageError: the run directory cannot be used, or too many checkpoints failed.
     """
-    notify = message_printer(console)
     with ExitStack() as stack:
-        stop = stack.enter_context(StopRequest())
+        session = Session.begin(stack, message_printer(console), (make_display(console), *loggers))
         configure_process(config, tune_process=tune_process)
         if resume == "auto" and run_dir is not None and RunDirectory(run_dir).config.is_file():
-            return resume_directory(RunDirectory.open(run_dir), config, stop, stack, console)
-        checkpointer = Checkpointer(config.checkpoint, stop, 0, notify)
+            return resume_directory(session.within(RunDirectory.open(run_dir), config.checkpoint.keep), config)
+        checkpointer = Checkpointer(config.checkpoint, session.stop, 0, session.notify)
         weights = None if init_from is None else read_weights(RunDirectory.open(init_from))
-        begin, init_learner = start_point(weights)
-        loop = start(config, stack, None, checkpointer.should_save, init_learner)
+        point, init_learner = start_point(weights)
+        loop = start(config, stack, None, checkpointer.should_save, init_learner, lambda: session.stop.requested)
         if init_from is not None:
-            notify(f"begins with the weights of {init_from}; all else is new")
+            session.notify(f"begins with the weights of {init_from}; all else is new")
         directory = RunDirectory.create(run_dir, run_name(config), overwrite=overwrite)
-        stack.enter_context(directory.lock())
+        context = session.within(directory, config.checkpoint.keep)
+        context.lock()
         if weights is not None:  # whatever becomes of that run, this one begins so again until it has a checkpoint
             weights.write(directory.start)
         directory.write_text(directory.config, dump_toml(config))
-        store = CheckpointStore(directory.checkpoints, keep=config.checkpoint.keep)
-        record = Recorder(config, loop, directory, begin, console, notify, stack)
-        return drive(config, loop, directory, record, checkpointer, store)
+        recorder = RunRecorder(config, loop, point, context)
+        return drive(loop.reports, recorder, checkpointer, context.store, context.stop)
 
 
 def resume_run(
@@ -90,6 +92,7 @@ def resume_run(
     into: str | Path | None = None,
     tune_process: bool = False,
     console: Console | None = None,
+    loggers: Sequence[Logger] = (),
     **overrides: Any,
 ) -> Run:
     """Takes a run up where its last whole checkpoint is, and brings it to its end.
@@ -103,6 +106,7 @@ def resume_run(
       into: a new directory for what comes of it.
       tune_process: as in `train`.
       console: where progress is shown; None: nowhere.
+      loggers: as in `train`.
       **overrides: fields that replace the run's, as in `load_config`. Those that do not concern the learner are free,
         those that change how it learns are reported, and structural ones are refused. An environment named "module:id"
         must be named again, as no module is imported because a file says so.
@@ -120,8 +124,9 @@ def resume_run(
     if (step is None) != (into is None):
         raise ConfigError("a checkpoint of a certain step is taken up in a new directory: give both of them")
     with ExitStack() as stack:
-        stop = stack.enter_context(StopRequest())
+        session = Session.begin(stack, message_printer(console), (make_display(console), *loggers))
         configure_process(config, tune_process=tune_process)
+        context = session.within(directory, config.checkpoint.keep)
         if step is None or into is None:
-            return resume_directory(directory, config, stop, stack, console)
-        return fork(directory, config, step, into, stop, stack, console)
+            return resume_directory(context, config)
+        return fork(context, config, step, into)

@@ -10,6 +10,8 @@ import jax
 
 from ddpg_jax.xla.memory import available_cores
 
+_one_thread = False
+
 if TYPE_CHECKING:
     pass
 
@@ -35,10 +37,26 @@ def limit_to_one_thread() -> None:
     The numbers are the same up to `MAX_ROWS`, `MAX_SEEDS` and `MAX_CRITICS`. Where the number of threads is set
     (`NPROC`, `PJRT_NPROC`), or jax is in use, nothing changes.
     """
-    if {"NPROC", "PJRT_NPROC"} & os.environ.keys():
+    global _one_thread
+    if {"NPROC", "PJRT_NPROC"} & os.environ.keys() or _jax_in_use():
         return
     os.environ["PJRT_NPROC"] = "1"
     try:
         jax.devices()  # takes its threads now
+        _one_thread = True
     finally:
         del os.environ["PJRT_NPROC"]  # of no concern to processes that this one starts
+
+
+def limited_to_one_thread() -> bool:
+    """Whether `limit_to_one_thread` had its effect in this process; programs compiled for other threads differ."""
+    return _one_thread
+
+
+def _jax_in_use() -> bool:
+    """Whether devices and threads are settled: jax refuses to set their number then, even to what it is."""
+    try:
+        jax.config.update("jax_num_cpu_devices", jax.config.jax_num_cpu_devices)  # pyright: ignore[reportAttributeAccessIssue]
+    except RuntimeError:
+        return True
+    return False

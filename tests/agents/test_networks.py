@@ -228,7 +228,7 @@ def test_layer_norm_stands_between_product_and_activation(call, action_layer):
 
 
 def test_simba_is_an_embedding_residual_blocks_and_a_last_norm(call):
-    network = mlp_actor(OBS, ACTION, Architecture((6, 6), architecture="simba"))
+    network = mlp_actor(OBS, ACTION, Architecture((6, 6), kind="simba"))
     params = _stirred(network.init(jax.random.key(1)))
     x = _product(params, 0, np.asarray(S, np.float64))
     for block in range(2):

@@ -26,7 +26,7 @@ class Disk:
             descriptor = os.open(path, os.O_RDONLY)
             self._note(descriptor)
             os.close(descriptor)
-        monkeypatch.setattr(filesystem, "before", self)
+        monkeypatch.setattr(filesystem, "fault_point", self)
         monkeypatch.setattr(os, "fsync", self._note)
 
     def __call__(self, operation, path):

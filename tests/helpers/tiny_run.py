@@ -1,9 +1,11 @@
 """Tiny runs that several test modules share: Pendulum with episodes of 15 steps, two seeds, networks of 8 units."""
 
 import json
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from safetensors.numpy import load_file
 
 import ddpg_jax as dj
 from ddpg_jax.agents.algorithms import make_agent
@@ -12,6 +14,8 @@ from ddpg_jax.config.schema import Config
 from ddpg_jax.envs.factory import make_training_envs
 from ddpg_jax.replay.factory import make_ring
 from ddpg_jax.replay.host.ring import Ring
+from ddpg_jax.runs.checkpoints.store import CheckpointStore, digest
+from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.training.host.loop import host_loop
 from ddpg_jax.training.report import Report
 from ddpg_jax.types import Agent
@@ -27,6 +31,9 @@ TINY: dict[str, Any] = {
     "evaluation": {"every": 25, "episodes": 3},
     "logging": {"every": 20},
 }
+
+OFTEN = {"every": 10, "min_seconds": 0.0, "keep": 100}
+LOOPS = pytest.mark.parametrize("identifier", ["Pendulum-v1", "jax:pendulum"])
 
 _FINISHED: list[dj.Run] = []
 
@@ -68,3 +75,23 @@ def finished_run(factory: pytest.TempPathFactory) -> dj.Run:
 def read_rows(path: Any) -> list[dict[str, Any]]:
     """The lines of a JSON lines file."""
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def config_of(identifier: str = "Pendulum-v1", **changes: Any) -> Config:
+    """The tiny run of an environment, saved at each tenth step."""
+    return tiny_config(
+        **merge({"env": {"id": identifier}, "checkpoint": OFTEN, "logging": {"tensorboard": False}}, changes)
+    )
+
+
+def contents(path: Path) -> tuple[str, bytes, dict[str, bytes]]:
+    """Hash of the newest checkpoint, and the bytes of the record and of the final weights."""
+    store = CheckpointStore(RunDirectory(path).checkpoints)
+    found, set_aside = store.newest()
+    assert set_aside == []
+    return digest(store.load(found)), (path / "metrics.jsonl").read_bytes(), load_final(path)
+
+
+def load_final(path: Path) -> dict[str, bytes]:
+    arrays = load_file(path / "checkpoints" / "final.safetensors")
+    return {name: x.tobytes() for name, x in arrays.items()}

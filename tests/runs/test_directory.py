@@ -117,7 +117,7 @@ def test_a_text_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypat
             raise OSError(errno.ENOSPC, "full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(filesystem, "before", full)
+        patch.setattr(filesystem, "fault_point", full)
         with pytest.raises(StorageError, match=r"config\.toml cannot be written: .* full"):
             run.write_text(run.config, "after")
     assert run.config.read_text() == "before"
@@ -193,14 +193,13 @@ RACE = """
 import sys, time
 from pathlib import Path
 from ddpg_jax.errors import StorageError
-from ddpg_jax.runs import files
 from ddpg_jax.runs.directory import RunDirectory
 print("ready", flush=True)
 for line in sys.stdin:
     folder, overwrite = line.split()
     try:
         run = RunDirectory.create(folder, "race", overwrite=overwrite == "True")
-        with run.own():
+        with run.lock():
             run.write_text(run.config, "mine")
             time.sleep(0.05)
         print("won", flush=True)
@@ -291,6 +290,6 @@ def test_results_that_cannot_be_removed(tmp_path, monkeypatch):
     def full(operation, path):
         raise OSError(errno.EROFS, "read-only")
 
-    monkeypatch.setattr(filesystem, "before", full)
+    monkeypatch.setattr(filesystem, "fault_point", full)
     with pytest.raises(StorageError, match="read-only"):
         run.drop_results()

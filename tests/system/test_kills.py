@@ -191,7 +191,7 @@ def test_a_sweep_that_is_killed_ends_with_the_same_record_and_ranking(environmen
     ],
 )
 def test_a_signal_ends_a_run_with_exit_75_and_it_goes_on(task, number, environment, tmp_path):
-    """At five random times; all three signals take the same way (tests/test_resume_run.py sends each)."""
+    """At five random times; all three signals take the same way (tests/training/test_resume.py sends each)."""
     words = TASKS[task]
     finish(words, tmp_path / "clean", environment)
     chance, notices, path = random.Random(number), [], tmp_path / "run"  # noqa: S311

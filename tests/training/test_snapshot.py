@@ -8,7 +8,7 @@ import pytest
 from tiny_run import tiny_config
 
 from ddpg_jax.training.factory import start
-from ddpg_jax.training.report import never
+from ddpg_jax.training.report import no_snapshots
 from ddpg_jax.types import Snapshot
 
 PRIORITIES = {"kind": "prioritized", "capacity": 30}
@@ -57,7 +57,7 @@ def kept(snapshot):
 def run(config, snapshot=None, stop_at=None):
     """Rows of the record, and the last snapshot: at the end, or where the loop is wanted to stop."""
     with ExitStack() as stack:
-        should_snapshot = never if stop_at is None else (lambda step: step >= stop_at)
+        should_snapshot = no_snapshots if stop_at is None else (lambda step: step >= stop_at)
         loop, rows = start(config, stack, snapshot, should_snapshot), []
         for report in loop.reports:
             rows += report.rows

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 
+from ddpg_jax.equations.actions import to_units
 from ddpg_jax.types import Array, DeviceEnv, EnvSpec, Step, Tree
 
 ResetFn: TypeAlias = Callable[[Array], tuple[Tree, Array]]
@@ -58,7 +59,8 @@ def episodic(reset: ResetFn, step: StepFn, spec: EnvSpec, max_episode_steps: int
 
     def advance(episode: Episode, action: Array, key: Array) -> tuple[Episode, Step]:
         step_key, reset_key = jax.random.split(key)
-        state, next_obs, reward, terminated, truncated = step(episode.state, to_units(action, spec), step_key)
+        low, high = (jnp.asarray(bound, jnp.float32) for bound in (spec.action_low, spec.action_high))
+        state, next_obs, reward, terminated, truncated = step(episode.state, to_units(action, low, high), step_key)
         steps = episode.steps + 1
         terminated = jnp.asarray(terminated).astype(bool)
         truncated = jnp.asarray(truncated).astype(bool) | (steps >= max_episode_steps)
@@ -68,13 +70,6 @@ def episodic(reset: ResetFn, step: StepFn, spec: EnvSpec, max_episode_steps: int
         return following, Step(obs, next_obs, jnp.asarray(reward).astype(jnp.float32), terminated, truncated)
 
     return DeviceEnv(begin, advance, spec, max_episode_steps)
-
-
-def to_units(action: Array, spec: EnvSpec) -> Array:
-    """Maps an action in [-1, 1] affinely onto the bounds of each component, exact at both ends, `[A] -> [A]`."""
-    low, high = jnp.asarray(spec.action_low, jnp.float32), jnp.asarray(spec.action_high, jnp.float32)
-    upper = (action + 1.0) * 0.5
-    return jnp.clip(low * (1.0 - upper) + high * upper, low, high)
 
 
 def select(condition: Array, if_true: Tree, if_false: Tree) -> Tree:

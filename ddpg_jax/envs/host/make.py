@@ -8,16 +8,21 @@ import importlib.util
 import logging
 import sys
 import warnings
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, TypeAlias
 
 import gymnasium
 import numpy as np
+from gymnasium.envs.registration import EnvSpec as Registration
 from gymnasium.envs.registration import registry
+from gymnasium.vector.utils import CloudpickleWrapper
 
+from ddpg_jax.envs.bounds import action_bounds
+from ddpg_jax.envs.host.traits import limit_evaluation
 from ddpg_jax.errors import EnvironmentFault
-from ddpg_jax.types import EnvSpec, HostArray
+from ddpg_jax.types import EnvSpec
 
 _log = logging.getLogger("ddpg_jax")
 
@@ -40,9 +45,21 @@ def unknown_id(identifier: str) -> str | None:
 
 
 def make_env(
-    identifier: str, max_episode_steps: int | None, kwargs: Mapping[str, Any], render_mode: str | None = None
+    identifier: str,
+    max_episode_steps: int | None,
+    kwargs: Mapping[str, Any],
+    render_mode: str | None = None,
+    *,
+    bounded: bool = False,
 ) -> GymEnv:
     """One gymnasium environment, with its time limit, checked to be one that can be trained.
+
+    Args:
+      identifier: its id.
+      max_episode_steps: time limit; None: its own, if it has one.
+      kwargs: arguments of its constructor.
+      render_mode: how it draws itself.
+      bounded: whether it gets the limit of evaluations where it has none.
 
     Raises:
       EnvironmentFault: it cannot be made, or its spaces are not boxes with finite actions.
@@ -56,9 +73,21 @@ def make_env(
     try:
         describe(env)
     except EnvironmentFault:
-        env.close()
+        with suppress(Exception):  # what it is refused for matters more
+            env.close()
         raise
-    return env
+    return limit_evaluation(env) if bounded else env
+
+
+def portable(make: Callable[[], GymEnv], identifier: str) -> Callable[[], GymEnv]:
+    """As `make`, for another process, which need not know what was registered or defined in this program."""
+    return CloudpickleWrapper(partial(_make_registered, registry.get(identifier.rpartition(":")[2]), make))
+
+
+def _make_registered(entry: Registration | None, make: Callable[[], GymEnv]) -> GymEnv:
+    if entry is not None:
+        registry.setdefault(entry.id, entry)
+    return make()
 
 
 @contextmanager
@@ -95,33 +124,14 @@ def describe(env: GymEnv) -> EnvSpec:
     Raises:
       EnvironmentFault: the spaces are not boxes, or the action bounds are not finite, floating and in order.
     """
-    low, high = _action_bounds(env.action_space)
+    low, high = action_bounds(env.action_space)
     space = env.observation_space
     if not isinstance(space, gymnasium.spaces.Box):
         raise EnvironmentFault(
             f"observation space {space} is not a Box: flatten it with gymnasium.wrappers.FlattenObservation"
         )
     dtype = "uint8" if space.dtype == np.uint8 and len(space.shape) > 1 else "float32"
-    return EnvSpec(space.shape, dtype, tuple(low.tolist()), tuple(high.tolist()))
-
-
-def _action_bounds(space: gymnasium.Space[Any]) -> tuple[HostArray, HostArray]:
-    if not isinstance(space, gymnasium.spaces.Box):
-        raise EnvironmentFault(f"action space {space} is not a Box: ddpg_jax trains continuous actions only")
-    if not np.issubdtype(space.dtype, np.floating):
-        raise EnvironmentFault(f"action space {space} is not floating: ddpg_jax trains continuous actions only")
-    low, high = np.asarray(space.low, np.float64), np.asarray(space.high, np.float64)
-    if low.ndim != 1 or low.size == 0:
-        raise EnvironmentFault(f"action space {space} has shape {low.shape}: flatten it to one axis of at least one")
-    for i, (a, b) in enumerate(zip(low, high, strict=True)):
-        if not np.isfinite([a, b]).all():
-            raise EnvironmentFault(
-                f"action component {i} has bounds [{a}, {b}]: they must be finite; "
-                "bound it with gymnasium.wrappers.RescaleAction or TransformAction"
-            )
-        if not a < b:
-            raise EnvironmentFault(f"action component {i} has bounds [{a}, {b}]: the lower must be below the upper")
-    return low, high
+    return EnvSpec(space.shape, dtype, low, high)
 
 
 def _needs(identifier: str) -> str | None:

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from ddpg_jax.errors import NotFiniteError
-from ddpg_jax.types import Agent, Array, Evaluation, HostArray, TrainState, acting
+from ddpg_jax.types import Agent, Array, Evaluation, HostArray, TrainState
 
 if TYPE_CHECKING:
     from ddpg_jax.envs.host.workers import HostEnv
@@ -29,7 +29,22 @@ def jit_value(agent: Agent) -> ValueFn:
     return jax.jit(jax.vmap(jax.vmap(agent.value, (None, 0))))
 
 
-def evaluate_episodes(policy: PolicyFn, value: ValueFn, state: TrainState, lanes: HostEnv, gamma: float) -> Evaluation:
+ProgressFn: TypeAlias = Callable[[int, int], None]
+"""`(steps, episodes ended)`: how far an evaluation has come."""
+
+
+def no_progress(steps: int, ended: int) -> None:
+    """Tells nobody."""
+
+
+def evaluate_episodes(
+    policy: PolicyFn,
+    value: ValueFn,
+    state: TrainState,
+    lanes: HostEnv,
+    gamma: float,
+    progress: ProgressFn = no_progress,
+) -> Evaluation:
     """Runs one episode in every lane.
 
     Args:
@@ -38,15 +53,17 @@ def evaluate_episodes(policy: PolicyFn, value: ValueFn, state: TrainState, lanes
       state: the learner, leaves `[S, ...]`.
       lanes: S x episodes environments with evaluation seeds; episode j begins alike for all seeds.
       gamma: discount of one step.
+      progress: told after every step.
 
     Returns:
       The evaluation, leaves `[S, episodes]`.
 
     Raises:
       EnvironmentFault: an environment failed.
+      Interrupted: the lanes were asked to stop.
       NotFiniteError: the policy's action is not finite.
     """
-    readable = acting(state)
+    readable = state.for_acting
     obs = lanes.reset()
     active = np.ones(obs.shape[:2], bool)
     returns, lengths, discounted = np.zeros(active.shape), np.zeros(active.shape, np.int64), np.zeros(active.shape)
@@ -63,5 +80,6 @@ def evaluate_episodes(policy: PolicyFn, value: ValueFn, state: TrainState, lanes
         cut |= active & step.truncated & ~step.terminated
         active &= ~(step.terminated | step.truncated)
         obs = step.obs
+        progress(int(lengths.max()), int((~active).sum()))
     discounted += gamma**lengths * np.where(cut, np.asarray(value(state, last), np.float64), 0.0)
     return Evaluation(returns, lengths, discounted, predicted)

@@ -7,6 +7,7 @@ the dtypes of the replay and checked before anything else sees it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeAlias
@@ -14,10 +15,15 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ddpg_jax.envs.host.make import GymEnv, describe
+from ddpg_jax.envs.host.reports import PrecisionWatch, as_flag, as_number, as_observation
 from ddpg_jax.envs.host.timeout import Timeout
-from ddpg_jax.errors import EnvironmentFault
+from ddpg_jax.envs.host.traits import Traits, traits
+from ddpg_jax.equations.actions import to_units
+from ddpg_jax.errors import EnvironmentFault, Interrupted
 from ddpg_jax.rng import derived_seed
-from ddpg_jax.types import EnvSpec, HostArray, Step
+from ddpg_jax.types import EnvSpec, HostArray, Step, StopFn, never_stop
+
+_log = logging.getLogger("ddpg_jax")
 
 EpisodeSeedFn: TypeAlias = Callable[[int, int], int]
 """`(lane, episode) -> seed` of that episode."""
@@ -39,15 +45,6 @@ def evaluation_seeds(episodes: int) -> EpisodeSeedFn:
     return partial(_evaluation_seed, episodes)
 
 
-def to_units(action: HostArray, low: HostArray, high: HostArray) -> HostArray:
-    """Maps actions in [-1, 1] affinely onto the bounds of each component, `[..., A] -> [..., A]`, float64.
-
-    Both ends are exact, and nothing lies outside them.
-    """
-    upper = (action.astype(np.float64) + 1.0) * 0.5
-    return np.minimum(np.maximum(low * (1.0 - upper) + high * upper, low), high)
-
-
 def _training_seed(seeds: tuple[int, ...], num_envs: int, lane: int, episode: int) -> int:
     return derived_seed(seeds[lane // num_envs], "episode", lane % num_envs, episode)
 
@@ -66,9 +63,11 @@ class VectorEnv:
       first_lane: number of the first lane here, where the lanes are a part of more.
       num_envs: environments per seed of the whole, for messages; E if None.
       timeout: seconds one environment may take for a step or a reset, as far as `Timeout` can tell; None: any time.
+      stop: asked before every environment that is made, reset or stepped.
 
     Raises:
-      EnvironmentFault: an environment cannot be trained.
+      EnvironmentFault: an environment cannot be trained, or is not like the first.
+      Interrupted: `stop` said so, here or in any method.
     """
 
     def __init__(
@@ -80,18 +79,24 @@ class VectorEnv:
         first_lane: int = 0,
         num_envs: int | None = None,
         timeout: float | None = None,
+        stop: StopFn = never_stop,
     ) -> None:
         count = shape[0] * shape[1]
-        self._envs: list[GymEnv] = [make() for _ in range(count)]
         self._shape, self._first_lane, self._num_envs = shape, first_lane, num_envs or shape[1]
-        self._episode_seed = episode_seed
+        self._episode_seed, self._stop = episode_seed, stop
         self._alarm = Timeout(timeout)
         self._all = list(range(count))
-        self.spec: EnvSpec = describe(self._envs[0])
+        self._envs: list[GymEnv] = []
+        try:
+            self.spec: EnvSpec = self._make_all(make, count)
+        except BaseException:
+            self.close()
+            raise
+        self.traits: Traits = traits(self._envs[0])
+        self._watch = PrecisionWatch() if first_lane == 0 else None
         low, high = np.array(self.spec.action_low), np.array(self.spec.action_high)
         self._low, self._high = low, high
         self._action_dtype = self._envs[0].action_space.dtype
-        self._images = self.spec.obs_dtype == "uint8"
         obs_shape = (count, *self.spec.obs_shape)
         self._obs = np.zeros(obs_shape, self.spec.obs_dtype)  # to act on next
         self._next_obs = np.zeros(obs_shape, self.spec.obs_dtype)  # true successors
@@ -157,28 +162,56 @@ class VectorEnv:
         """
         if not np.isfinite(action).all():
             raise EnvironmentFault(f"the agent's action {action.tolist()} is not finite: its parameters have diverged")
-        return to_units(action, self._low, self._high).astype(self._action_dtype)
+        return to_units(action.astype(np.float64), self._low, self._high).astype(self._action_dtype)
 
     def close(self) -> None:
-        """Closes the environments."""
+        """Closes the environments; one that cannot be closed is warned of, as nothing is lost with it."""
         for env in self._envs:
-            env.close()
+            try:
+                with self._alarm:
+                    env.close()
+            except Exception as error:  # whatever it raises
+                _log.warning("warning: an environment could not be closed: %s: %s", type(error).__name__, error)
+
+    def _make_all(self, make: MakeFn, count: int) -> EnvSpec:
+        """Makes the environments, and refuses those that differ from the first: one policy acts in all of them."""
+        specs: list[EnvSpec] = []
+        for lane in range(count):
+            self._listen("made")
+            self._envs.append(make())
+            specs.append(describe(self._envs[lane]))
+            if differing := specs[0].differences(specs[lane]):
+                lines, first = "\n  ".join(differing), self._first_lane
+                raise EnvironmentFault(
+                    f"environments {first} and {first + lane}, counted over seeds x environments, differ though they "
+                    f"are made alike:\n  {lines}\nmake them equal, or wrap them in gymnasium.wrappers.RescaleAction"
+                )
+        return specs[0]
+
+    def _listen(self, doing: str) -> None:
+        if self._stop():
+            raise Interrupted(f"interrupted while environments were {doing}; start it again")
 
     def _step_lane(self, lane: int, action: HostArray) -> None:
+        self._listen("stepped")
         try:
             with self._alarm:
                 obs, reward, terminated, truncated, _ = self._envs[lane].step(action)
         except Exception as error:
             raise EnvironmentFault(self._where(lane, action, f"raised {type(error).__name__}: {error}")) from error
-        self._next_obs[lane] = self._obs[lane] = self._checked(lane, obs)
+        self._next_obs[lane] = self._obs[lane] = seen = self._checked(lane, obs)
+        if lane == 0 and self._watch is not None and (lost := self._watch.step(seen)) is not None:
+            self._watch = None
+            self._warn_of_precision(lost)
         try:
-            self._reward[lane] = _number(reward)
-            self._terminated[lane], self._truncated[lane] = _flag(terminated), _flag(truncated)
+            self._reward[lane] = as_number(reward)
+            self._terminated[lane], self._truncated[lane] = as_flag(terminated), as_flag(truncated)
         except (TypeError, ValueError, OverflowError) as error:
             report = f"reported reward={reward!r}, terminated={terminated!r}, truncated={truncated!r}: {error}"
             raise EnvironmentFault(self._where(lane, action, report)) from error
 
     def _begin_episode(self, lane: int) -> None:
+        self._listen("reset")
         self._episode[lane] += 1
         self._steps[lane] = 0
         seed = self._seed(lane)
@@ -188,19 +221,29 @@ class VectorEnv:
         except Exception as error:
             raise EnvironmentFault(self._where(lane, None, f"reset raised {type(error).__name__}: {error}")) from error
         with np.errstate(over="ignore"):
-            self._obs[lane] = self._checked(lane, obs)
+            self._obs[lane] = seen = self._checked(lane, obs)
+        if lane == 0 and self._watch is not None:
+            self._watch.begin(seen)
         if not np.isfinite(self._obs[lane]).all():
             raise EnvironmentFault(self._where(lane, None, f"reset returned {obs!r}, which is not finite"))
 
     def _checked(self, lane: int, obs: Any) -> HostArray:
         """The observation, if it has the shape and kind of dtype that the space promises."""
-        given = getattr(obs, "dtype", None)
-        fits = given == np.uint8 if self._images else given is not None and given.kind in "fiub"
-        if not fits or obs.shape != self.spec.obs_shape:
+        taken = as_observation(obs, self.spec)
+        if taken is None:
+            given = getattr(obs, "dtype", None)
             came = f"{type(obs).__name__}" if given is None else f"shape {obs.shape} and dtype {given}"
             wanted = f"an array of shape {self.spec.obs_shape} that casts to {self.spec.obs_dtype}"
             raise EnvironmentFault(self._where(lane, None, f"returned {came} as observation; expected {wanted}"))
-        return obs
+        return taken
+
+    def _warn_of_precision(self, components: list[int]) -> None:
+        if components:
+            _log.warning(
+                "warning: observation component %s changes from step to step by less than float32 can tell apart, "
+                "and observations are float32 here: subtract an offset, or leave it out",
+                ", ".join(map(str, components)),
+            )
 
     def _not_finite(self, actions: HostArray) -> str:
         for lane in range(len(self._envs)):
@@ -228,15 +271,3 @@ class VectorEnv:
 
     def _shaped(self, values: HostArray) -> HostArray:
         return values.reshape(*self._shape, *values.shape[1:]).copy()
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, (str, bytes)):
-        raise TypeError(f"a reward must be a number, not {type(value).__name__}")
-    return float(value)
-
-
-def _flag(value: Any) -> bool:
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"an end must be a bool, not {type(value).__name__}")
-    return bool(value)

@@ -12,22 +12,19 @@ import os
 import signal
 import threading
 import time
+from contextlib import closing
 from itertools import pairwise
 from multiprocessing import resource_tracker, util
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.shared_memory import SharedMemory
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from ddpg_jax.envs.host.vector import EpisodeSeedFn, MakeFn, VectorEnv
-from ddpg_jax.errors import EnvironmentFault
-from ddpg_jax.types import EnvSpec, HostArray, Step
-
-if TYPE_CHECKING:
-    pass
-
+from ddpg_jax.errors import EnvironmentFault, Interrupted
+from ddpg_jax.types import EnvSpec, HostArray, Step, StopFn, never_stop
 
 _START_SECONDS = 120.0
 _LOOK_SECONDS = 0.5
@@ -52,9 +49,11 @@ class SubprocVectorEnv:
       spec: what one environment looks like.
       workers: number of processes, at most S x E are used.
       timeout: seconds a worker may take for one step.
+      stop: asked again and again while workers are waited for; the lanes are of no use once it has said so.
 
     Raises:
-      EnvironmentFault: a worker died, hung, or its environment failed.
+      EnvironmentFault: a worker died, hung, or its environment failed; or it cannot be handed to another process.
+      Interrupted: `stop` said so.
     """
 
     def __init__(
@@ -66,9 +65,10 @@ class SubprocVectorEnv:
         spec: EnvSpec,
         workers: int,
         timeout: float,
+        stop: StopFn = never_stop,
     ) -> None:
         count = shape[0] * shape[1]
-        self.spec, self._shape, self._timeout = spec, shape, timeout
+        self.spec, self._shape, self._timeout, self._stop = spec, shape, timeout, stop
         cuts = np.linspace(0, count, min(workers, count) + 1).astype(int)
         self._parts = [_Part(int(a), int(b)) for a, b in pairwise(cuts)]
         _start_tracker()
@@ -85,7 +85,7 @@ class SubprocVectorEnv:
                 ours, theirs = context.Pipe()
                 arguments = (theirs, self._memory.name, spec, shape, part, make, episode_seed)
                 process = context.Process(target=_work, args=arguments, daemon=True)
-                process.start()
+                _start(process)
                 theirs.close()
                 self._pipes.append(ours)
                 self._processes.append(process)
@@ -147,6 +147,8 @@ class SubprocVectorEnv:
         waiting = dict(enumerate(self._pipes))
         while waiting:
             left = deadline - time.monotonic()
+            if self._stop():
+                raise Interrupted("interrupted while worker processes were waited for; start it again")
             ready = wait(list(waiting.values()), timeout=min(max(0.0, left), _LOOK_SECONDS))
             heard = [i for i, pipe in waiting.items() if pipe in ready or (not ready and self._ended(i))]
             if not heard and left <= 0:
@@ -206,6 +208,23 @@ def _arrays(memory: SharedMemory | None, spec: EnvSpec, count: int) -> dict[str,
     return arrays
 
 
+def _start(process: BaseProcess) -> None:
+    """Starts a worker.
+
+    Raises:
+      EnvironmentFault: what it is to run cannot be handed to another process.
+    """
+    try:
+        process.start()
+    except OSError:
+        raise
+    except Exception as error:  # whatever there is that cannot be handed over
+        raise EnvironmentFault(
+            f"the environment cannot be handed to a worker process: {error}; "
+            "put what makes it into a module, or set env.workers to 0"
+        ) from error
+
+
 def _kill(processes: list[BaseProcess]) -> None:
     for process in processes:
         process.kill()
@@ -246,16 +265,17 @@ def _work(
     arrays = _arrays(memory, spec, shape[0] * shape[1])
     mine = {name: values[part.first : part.stop] for name, values in arrays.items()}
     try:
-        lanes = VectorEnv(make, (part.stop - part.first, 1), episode_seed, first_lane=part.first, num_envs=shape[1])
-        pipe.send_bytes(b"")
-        while True:
-            if pipe.recv_bytes() == b"r":
-                mine["obs"][:] = lanes.reset(mine["episode"][:, None], mine["active"][:, None])[:, 0]
-            else:
-                step = lanes.step(mine["action"][:, None], mine["active"][:, None])
-                for name, values in step._asdict().items():
-                    mine[name][:] = values[:, 0]
+        size = (part.stop - part.first, 1)
+        with closing(VectorEnv(make, size, episode_seed, first_lane=part.first, num_envs=shape[1])) as lanes:
             pipe.send_bytes(b"")
+            while True:
+                if pipe.recv_bytes() == b"r":
+                    mine["obs"][:] = lanes.reset(mine["episode"][:, None], mine["active"][:, None])[:, 0]
+                else:
+                    step = lanes.step(mine["action"][:, None], mine["active"][:, None])
+                    for name, values in step._asdict().items():
+                        mine[name][:] = values[:, 0]
+                pipe.send_bytes(b"")
     except EnvironmentFault as error:
         pipe.send_bytes(str(error).encode())
     except (EOFError, ConnectionError):

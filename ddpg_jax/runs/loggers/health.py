@@ -1,7 +1,7 @@
 """What the rows of a run say about its health: a table of metrics, how far each is healthy, and what to do.
 
 The limits were set by runs that learn, on Pendulum, HalfCheetah and five more tasks, of which none is warned, and by
-runs made ill on purpose, of which each is; the figures stand in docs/design.md. A metric that a row lacks says nothing.
+runs made ill on purpose, of which each is; the figures stand in docs/health.md. A metric that a row lacks says nothing.
 """
 
 from __future__ import annotations

@@ -5,34 +5,22 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskProgressColumn
+from rich.text import Text
 
 from ddpg_jax.runs.loggers.health import Seen, advise
 
 if TYPE_CHECKING:
+    from ddpg_jax.runs.loggers.logger import Start, Status
     from ddpg_jax.types import Row
 
 _log = logging.getLogger("ddpg_jax")
-
-
-class Status(NamedTuple):
-    """The figures shown.
-
-    Attributes:
-      step: environment steps of each seed.
-      rates: steps and updates of all seeds each second, as in `timing.jsonl`.
-      episode_return: mean return of the last training episodes, or None.
-      evaluation: interquartile mean of the last evaluation, or None.
-    """
-
-    step: int
-    rates: dict[str, float]
-    episode_return: float | None
-    evaluation: float | None
 
 
 def message_printer(console: Console | None) -> Callable[[str], None]:
@@ -40,14 +28,6 @@ def message_printer(console: Console | None) -> Callable[[str], None]:
     if console is None:
         return _log.warning
     return lambda line: console.print(line, highlight=False, soft_wrap=True, markup=False)
-
-
-def rates(steps: int, updates: int, seconds: float, num_seeds: int) -> dict[str, float]:
-    """Steps and updates of all seeds each second, of which each seed made so many in that time."""
-    return {
-        "env_steps_per_second": steps * num_seeds / seconds,
-        "updates_per_second": updates * num_seeds / seconds,
-    }
 
 
 class SafeConsole(Console):
@@ -72,64 +52,92 @@ class SafeConsole(Console):
 
 
 class ProgressDisplay:
-    """Shows the progress of a run; use it as a context.
+    """Shows the progress of a run; a logger.
 
     Args:
       console: where to show it.
-      total_steps: environment steps of each seed.
-      num_seeds: S.
     """
 
-    def __init__(self, console: Console, total_steps: int, num_seeds: int) -> None:
-        self._console, self._total, self._num_seeds = console, total_steps, num_seeds
-        self._seen = Seen()
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._seen, self._return = Seen(), None
+        self._total, self._num_seeds = 1, 1
         self._bar: Progress | None = None
-        if console.is_terminal:
-            columns = (
-                BarColumn(None),
-                TaskProgressColumn(),
-                TextColumn("{task.fields[figures]}"),
-                TimeRemainingColumn(),
-            )
-            self._bar = Progress(*columns, console=console, transient=False)
-            self._task = self._bar.add_task("", total=total_steps, figures="compiling")
-
-    def __enter__(self) -> ProgressDisplay:
-        if self._bar is not None:
+        if console.is_terminal and not console.quiet:
+            self._bar = Progress(BarColumn(None), TaskProgressColumn(), _Figures(), console=console)
+            self._task = self._bar.add_task("", total=None, figures=None, ends=None)
             self._bar.start()
-        return self
 
-    def __exit__(self, *error: object) -> None:
+    def on_start(self, start: Start) -> None:
+        """Says where the run's files are, and how far it is."""
+        self._total, self._num_seeds = start.total_steps, len(start.seeds)
         if self._bar is not None:
-            self._bar.stop()
+            self._bar.reset(self._task, total=start.total_steps, completed=start.step, figures=None, ends=None)
 
-    def show(self, status: Status) -> None:
-        """Shows new figures."""
-        figures = _figures(status)
-        if self._bar is not None:
-            self._bar.update(self._task, completed=status.step, figures=figures)
-            return
-        left = (self._total - status.step) * self._num_seeds / status.rates["env_steps_per_second"]
-        self.print(f"step {status.step}/{self._total}  {figures}  {_duration(left)} left")
-
-    def warn(self, rows: Iterable[Row]) -> None:
-        """Prints what the rows of a report say against the run's health, each metric once."""
+    def write(self, rows: list[Row]) -> None:
+        """Takes note of the returns; prints what the rows say against the run's health, each metric once."""
+        self._return = _mean_return(rows, self._return)
         lines, self._seen = advise(rows, self._seen)
         for line in lines:
             self.print(line)
+
+    def on_report(self, status: Status) -> None:
+        """Shows new figures."""
+        rate = status.rates["env_steps_per_second"] / self._num_seeds
+        left = (self._total - status.step) / rate
+        scores = (("return", self._return), ("eval", status.evaluation))
+        shown = "".join(f"{name} {score:.1f}  " for name, score in scores if score is not None)
+        seeds = f" of each of {self._num_seeds} seeds" if self._num_seeds > 1 else ""
+        if self._bar is None:
+            step = f"step {status.step}/{self._total}"
+            self.print(f"{step}  {shown}{rate:.0f} steps/s{seeds}  {_clock(left)} left")
+            return
+        figures = f"{_short(status.step)}/{_short(self._total)}  {shown}{rate:.0f} steps/s"
+        figures += f" x {self._num_seeds}" if self._num_seeds > 1 else ""
+        self._bar.update(self._task, completed=status.step, figures=figures, ends=time.monotonic() + left)
 
     def print(self, line: str) -> None:
         """Prints a line above the bar."""
         self._console.print(line, highlight=False, soft_wrap=True, markup=False)
 
+    def sync(self) -> int:
+        """Does nothing: what was shown was seen."""
+        return 0
 
-def _figures(status: Status) -> str:
-    scores = (("return", status.episode_return), ("eval", status.evaluation))
-    shown = "".join(f"{name} {score:.1f}  " for name, score in scores if score is not None)
-    return f"{shown}{status.rates['env_steps_per_second']:.0f} steps/s  {status.rates['updates_per_second']:.0f} upd/s"
+    def close(self) -> None:
+        """Stops the bar."""
+        if self._bar is not None:
+            self._bar.stop()
 
 
-def _duration(seconds: float) -> str:
+def make_display(console: Console | None) -> ProgressDisplay:
+    """A display on a console; None: one that shows nothing."""
+    return ProgressDisplay(console or Console(quiet=True))
+
+
+class _Figures(ProgressColumn):
+    """The figures of the last report and the time left since then; before the first one, the time spent compiling."""
+
+    def render(self, task: Task) -> Text:
+        if task.fields["figures"] is None:
+            return Text(f"compiling {_clock(task.elapsed or 0.0)}")
+        left = max(0.0, task.fields["ends"] - time.monotonic())
+        return Text(f"{task.fields['figures']}  {_clock(left)} left", no_wrap=True)
+
+
+def _mean_return(rows: list[Row], otherwise: float | None) -> float | None:
+    returns = [row["episode_return"] for row in rows if "episode_return" in row]
+    return float(np.mean(returns)) if returns else otherwise
+
+
+def _short(count: int) -> str:
+    """At most five characters of a number of steps."""
+    if count < 100_000:
+        return str(count)
+    return f"{count / 1000:.0f}k" if count < 10**7 else f"{count / 10**6:.0f}M"
+
+
+def _clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}"
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

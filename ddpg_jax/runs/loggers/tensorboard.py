@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ddpg_jax.runs import filesystem as filesystem
+from ddpg_jax.runs.loggers.logger import Start, Status
 from ddpg_jax.types import Row
 
 _NOT_SCALARS = frozenset({"event", "seed", "step", "env", "episode", "episodes", "updates", "returns"})
@@ -29,6 +30,7 @@ class TensorBoard:
 
     def __init__(self, path: Path, purge: int | None = None, warn: Callable[[str], None] = print) -> None:
         self._path, self._purge, self._warn = path, purge, warn
+        self._seeds: tuple[int, ...] = ()
         self._writers: dict[int, Any] = {}
         self._works = True
 
@@ -40,6 +42,18 @@ class TensorBoard:
         except OSError as error:
             self._works = False
             self._warn(f"warning: event files for TensorBoard end here: {error}")
+
+    def on_start(self, start: Start) -> None:
+        """Notes whose rates will be written."""
+        self._seeds = start.seeds
+
+    def on_report(self, status: Status) -> None:
+        """Writes the rates, the same for each seed."""
+        self.write([{"event": "rate", "seed": seed, "step": status.step, **status.rates} for seed in self._seeds])
+
+    def sync(self) -> int:
+        """Does nothing: every row was handed to the system when it was written."""
+        return 0
 
     def close(self) -> None:
         """Closes the files."""

@@ -6,6 +6,7 @@ over the local devices; nothing leaves a device between two reports.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from functools import partial
 from time import perf_counter
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import jax
 import numpy as np
 
-from ddpg_jax.errors import EnvironmentFault, NotFiniteError
+from ddpg_jax.errors import EnvironmentFault, Interrupted, NotFiniteError
 from ddpg_jax.replay.device.ring import DeviceReplay
 from ddpg_jax.rng import run_keys, stream_key
 from ddpg_jax.training.device.carry import Totals
@@ -22,7 +23,7 @@ from ddpg_jax.training.device.compile import Compiled
 from ddpg_jax.training.device.snapshot import DeviceCarry, snapshot
 from ddpg_jax.training.report import DIAGNOSTICS, METRICS, InitFn, Report, SnapshotFn, keep_init, no_snapshots
 from ddpg_jax.training.schedule import chunks, is_boundary, updates_per_call
-from ddpg_jax.types import Array, Batch, Row, TrainState, Tree
+from ddpg_jax.types import Array, Batch, Row, StopFn, TrainState, Tree
 
 if TYPE_CHECKING:
     from ddpg_jax.config.schema import Config
@@ -33,6 +34,9 @@ CANDIDATES = 20
 
 PIECE_SECONDS = 1.0
 """How long the program runs at most, about, before the loop looks up."""
+
+MIN_WAIT, MAX_WAIT = 1e-4, 0.05
+"""Seconds between two looks at a program that is waited for."""
 
 FIRST_PIECE = 64
 """Iterations of the first piece; the length of the others is found by doubling."""
@@ -118,7 +122,12 @@ def _init_carry(compiled: Compiled, keys: Array, hyper: Tree, begin: InitFn) -> 
 
 
 def reports(
-    config: Config, compiled: Compiled, loop: Iterator[Chunk], before: Mapping[str, float], compile_seconds: float
+    config: Config,
+    compiled: Compiled,
+    loop: Iterator[Chunk],
+    before: Mapping[str, float],
+    compile_seconds: float,
+    again: tuple[DeviceCarry, list[Row] | None] | None = None,
 ) -> Iterator[Report]:
     """The chunks of a loop whose first lanes are the seeds of a run, as reports.
 
@@ -128,21 +137,42 @@ def reports(
       loop: of its chunks.
       before: seconds spent before the loop began, by phase.
       compile_seconds: spent on compiling for it.
+      again: where the loop begins, and the rows of the report there if that is to be yielded again.
 
     Raises:
       NotFiniteError: a metric of an update is not finite.
       EnvironmentFault: an environment reported a number that is not finite.
     """
-    for chunk in loop:
-        _check(config, chunk)
-        rows = (
-            [row for i, seed in enumerate(config.seed_list) for row in lane_rows(chunk, i, seed)] if chunk.due else []
-        )
+
+    def report(chunk: Chunk, rows: list[Row]) -> Report:
         spent = {"compile": compile_seconds, "device": chunk.seconds}
         seconds = {phase: before.get(phase, 0.0) + more for phase, more in spent.items()}
         seen = partial(snapshot, chunk.carry, compiled.replay, len(config.seed_list), seconds)
         batches = partial(_batches, config, compiled.replay, chunk.carry)
-        yield Report(chunk.step, chunk.updates, rows, seconds, chunk.learner, seen, chunk.due, None, batches)
+        return Report(chunk.step, chunk.updates, rows, seconds, chunk.learner, seen, chunk.due, None, batches)
+
+    if again is not None and again[1] is not None:
+        carry, rows = again
+        yield report(Chunk(carry.iteration * config.env.num_envs, carry.updates, carry.totals, 0.0, carry, True), rows)
+    for chunk in loop:
+        _check(config, chunk)
+        lanes = enumerate(config.seed_list) if chunk.due else ()
+        yield report(chunk, [row for i, seed in lanes for row in lane_rows(chunk, i, seed)])
+
+
+def fetch(tree: Tree, stop: StopFn) -> Tree:
+    """The arrays of a program that is running, as NumPy arrays, once they are there.
+
+    Raises:
+      Interrupted: `stop` said so before; the program runs on to its end, and nobody waits for it.
+    """
+    wait = MIN_WAIT
+    while not all(leaf.is_ready() for leaf in jax.tree.leaves(tree)):
+        if stop():
+            raise Interrupted("interrupted while the policies were evaluated")
+        time.sleep(wait)
+        wait = min(wait * 2, MAX_WAIT)
+    return jax.device_get(tree)
 
 
 def _batches(config: Config, replay: DeviceReplay, carry: DeviceCarry, seed: int) -> Iterator[Batch]:

@@ -11,6 +11,10 @@ Seeds, and numbers of the configuration, are added outside by `vmap`; one seed i
                     replay.sample [U, B], agent.update, replay.write_back
 
 A transition is stored before the minibatches of its own iteration are drawn, which is the order of Algorithm 1.
+
+Iteration, ring position and owed updates are the same for all seeds and stay outside `vmap`: so a row is written by a
+`dynamic_update_slice`, and a fractional ratio of updates to steps is a loop whose length no seed disputes. Random
+numbers of "reset", "explore" and "environment" depend on the iteration, those of "replay" on `TrainState.step`.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import numpy as np
 from ddpg_jax import rng
 from ddpg_jax.training.host.transfer import pack_obs, unpack_obs
 from ddpg_jax.training.report import METRICS
-from ddpg_jax.types import Agent, Array, Batch, HostArray, TrainState, Tree, acting
+from ddpg_jax.types import Agent, Array, Batch, HostArray, TrainState, Tree
 from ddpg_jax.xla.squeeze import squeezed_vmap
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def jit_observe(agent: Agent, state: TrainState) -> ObserveFn:
     def observe(state: TrainState, seen: tuple[Array, ...]) -> Tree:
         return jax.vmap(agent.observe)(state, unpack_obs(seen)[0]).stats.obs
 
-    return lambda state, obs, first: observe(acting(state), pack_obs(obs, first))
+    return lambda state, obs, first: observe(state.for_acting, pack_obs(obs, first))
 
 
 def init_and_warm_up(
@@ -116,7 +116,7 @@ def init_and_warm_up(
     state = init(keys)
     words = np.zeros((*obs.shape[:2], *jax.random.key_data(keys).shape[1:]), np.uint32)
     seen = pack_obs(obs, np.ones(obs.shape[:2], bool))
-    jax.block_until_ready(act(acting(state), act_state, seen, words))
+    jax.block_until_ready(act(state.for_acting, act_state, seen, words))
     jax.block_until_ready(update(state, empty, keys))
     return init(keys), act_state
 
@@ -140,7 +140,7 @@ def make_explore(act: ActFn, keys: Array, num_envs: int, block: int) -> ChooseFn
         if i // KEY_BLOCK != block:
             block = i // KEY_BLOCK
             words = derive(block)
-        return act(acting(state), act_state, pack_obs(obs, first), words[i % KEY_BLOCK])
+        return act(state.for_acting, act_state, pack_obs(obs, first), words[i % KEY_BLOCK])
 
     return choose
 

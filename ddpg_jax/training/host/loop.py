@@ -12,6 +12,9 @@ An iteration, E environment steps of each seed:
 The order is fixed, so a run is deterministic. A minibatch is drawn before the transition of its own iteration is
 stored, and the updates that the last iteration brings are not made. Nothing is read back from the device but the
 actions, the keys of exploration a block at a time, the metrics at a report, and the errors where priorities want them.
+
+The host waits for the update of an iteration when it reads the actions of the next: on a CPU the seconds that are
+counted as "act" contain the update's.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ import jax
 import numpy as np
 
 from ddpg_jax import rng
-from ddpg_jax.errors import EnvironmentFault, NotFiniteError
+from ddpg_jax.errors import EnvironmentFault, Interrupted, NotFiniteError
 from ddpg_jax.training.host.compile import (
     KEY_BLOCK,
     init_and_warm_up,
@@ -137,7 +140,7 @@ def host_loop(
             lap("act")
         try:
             result = lanes.step(pending_action)
-        except EnvironmentFault as error:
+        except (EnvironmentFault, Interrupted) as error:
             carry = HostCarry(i, state, act_state, obs, first, pending_action, delayed_errors, new_errors)
             seen = partial(snapshot, carry, buffers, seconds)
             yield Report(i * num_envs, episode_metrics.updates, [], dict(seconds), state, seen, due=False, fault=error)

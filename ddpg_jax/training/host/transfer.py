@@ -34,7 +34,7 @@ class BatchTransfer(NamedTuple):
 
 
 def batch_transfer(ring: Ring, *, narrow: bool) -> BatchTransfer:
-    """The faster way for the batches of a ring, as measured (docs/design.md).
+    """The faster way for the batches of a ring, as measured (docs/performance.md).
 
     Args:
       ring: where the batches come from.

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from rich.console import Console
 
 from ddpg_jax.config.schema import Config
 from ddpg_jax.errors import ConfigError
@@ -34,7 +33,7 @@ class SweepPosition(NamedTuple):
     Attributes:
       group: number of its structure.
       first: its first lane, among those of the group.
-      lanes: how many each turn of the group has, but for the last, which may have fewer.
+      lanes: how many each turn of the group has, but for the last, which may have fewer; 0: not settled yet.
     """
 
     group: int
@@ -65,27 +64,27 @@ class LaneBatch(NamedTuple):
 
 
 def lane_batches(
-    groups: Sequence[Group], envs: Sequence[DeviceEnv], console: Console, begun: SweepPosition | None = None
+    groups: Sequence[Group], envs: Sequence[DeviceEnv], show: Callable[[str], None], begun: SweepPosition | None = None
 ) -> Iterator[LaneBatch]:
     """The turns of a sweep; each is compiled when it is asked for, and what its lanes take is said beforehand.
 
     Args:
       groups: of the sweep.
       envs: of each group.
-      console: where that is said.
-      begun: a turn to begin with; the group's turns are divided as they were then.
+      show: prints a line, of what that is.
+      begun: a turn to begin with; the group's turns are divided as they were then. Groups before it are passed over.
 
     Raises:
       ConfigError: not even one lane fits into memory, or not so many as in the turn to begin with.
     """
     for number in range(0 if begun is None else begun.group, len(groups)):
-        here = begun if begun is not None and begun.group == number else None
-        for batch in _of_group(number, groups[number], envs[number], console, here):
+        here = begun if begun is not None and begun.group == number and begun.lanes else None
+        for batch in _of_group(number, groups[number], envs[number], show, here):
             yield batch._replace(ends=batch.ends and number == len(groups) - 1)
 
 
 def _of_group(
-    number: int, group: Group, env: DeviceEnv, console: Console, begun: SweepPosition | None
+    number: int, group: Group, env: DeviceEnv, show: Callable[[str], None], begun: SweepPosition | None
 ) -> Iterator[LaneBatch]:
     config, seeds = group.config, group.config.seed_list
     lanes = [(place, seed) for place in range(len(group.numbers)) for seed in range(len(seeds))]
@@ -104,11 +103,11 @@ def _of_group(
     def padding(chosen: list[Lane], size: int) -> list[Lane]:
         return chosen + chosen[-1:] * (size - len(chosen))
 
-    console.print(f"{len(group.numbers)} combinations of one structure: compiling", highlight=False)
+    show(f"{len(group.numbers)} combinations of one structure: compiling")
     compiled, size = compiled_for(len(lanes) if begun is None else begun.lanes)
     fit = largest_fit(compiled, size)
     least = 1 if begun is None else begun.lanes
-    console.print(_memory_line(compiled, len(lanes), fit), highlight=False, soft_wrap=True)
+    show(_memory_line(compiled, len(lanes), fit))
     if fit < least:
         raise ConfigError(
             f"{'one lane' if least == 1 else f'a turn of {least} lanes'} with replay.capacity={config.replay.capacity} "

@@ -77,7 +77,9 @@ class Ranking:
         entries.sort(key=lambda entry: (ended[entry["combination"]], _score(entry)), reverse=True)
         complete = all(ended.values())
         env = self._sweep.configs[0].env.id
-        return {"env": env, "seeds": list(self._seeds), "complete": complete, "combinations": entries}
+        finished = sorted(number for number, at_end in ended.items() if at_end)
+        seeds = list(self._seeds)
+        return {"env": env, "seeds": seeds, "complete": complete, "finished": finished, "combinations": entries}
 
     def _entry(self, number: int) -> dict[str, Any]:
         means = self._mean[number]

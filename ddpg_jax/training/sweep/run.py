@@ -2,48 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-import numpy as np
 import tomli_w
 from rich.console import Console
 
 from ddpg_jax.config.diff import compare
-from ddpg_jax.config.load import dump_toml
 from ddpg_jax.envs.factory import device_env
-from ddpg_jax.errors import ConfigError, EnvironmentFault
-from ddpg_jax.runs.checkpoints.store import CheckpointStore
+from ddpg_jax.errors import ConfigError
 from ddpg_jax.runs.directory import RunDirectory
-from ddpg_jax.runs.loggers.jsonl import JsonLines
-from ddpg_jax.runs.loggers.progress import ProgressDisplay, Status, message_printer, rates
-from ddpg_jax.runs.plots import ranking
-from ddpg_jax.runs.result import system_info
-from ddpg_jax.training.device.loop import Chunk, device_loop, lane_rows
+from ddpg_jax.runs.loggers.progress import ProgressDisplay, make_display, message_printer
+from ddpg_jax.training.checkpointer import Checkpointer
+from ddpg_jax.training.context import RunContext, Session
+from ddpg_jax.training.device.loop import device_loop
 from ddpg_jax.training.device.snapshot import DeviceCarry, restore
 from ddpg_jax.training.report import keep_init
-from ddpg_jax.training.schedule import is_due
-from ddpg_jax.training.signals import StopRequest
-from ddpg_jax.training.sweep.batches import LaneBatch, lane_batches
-from ddpg_jax.training.sweep.checkpoint import SweepCheckpointer, SweepResumePoint, load_sweep_resume_point
+from ddpg_jax.training.resume_point import ResumePoint
+from ddpg_jax.training.runner import drive
+from ddpg_jax.training.sweep.batches import LaneBatch, SweepPosition, lane_batches
 from ddpg_jax.training.sweep.grid import Sweep, load_sweep
-from ddpg_jax.training.sweep.ranking import Ranking
+from ddpg_jax.training.sweep.recorder import SweepRecorder, SweepReport, SweepRun, position, sweep_point
 from ddpg_jax.types import DeviceEnv, Snapshot
 from ddpg_jax.xla.process import make_core_devices
-
-
-class SweepRun(NamedTuple):
-    """A sweep that was run, to its end or until it was told to stop.
-
-    Attributes:
-      directory: where its files are: `sweep.toml`, `result.json`, `metrics.jsonl`, `ranking.png`, `best.toml`.
-      result: what `result.json` holds.
-    """
-
-    directory: Path
-    result: dict[str, Any]
 
 
 def run_sweep(
@@ -74,17 +58,18 @@ def run_sweep(
       StorageError: the directory cannot be used, or too many checkpoints failed.
     """
     envs = _environments(sweep)
-    if resume == "auto" and run_dir is not None and RunDirectory(run_dir).sweep.is_file():
-        directory = RunDirectory.open(run_dir, of="sweep")
-        _refuse_another(sweep, load_sweep(directory.sweep), directory)
-        return _resumed(sweep, envs, directory, console)
-    name = f"{sweep.configs[0].env.id.rpartition(':')[-1]}_sweep"
-    directory = RunDirectory.create(run_dir, name, overwrite=overwrite)
     with ExitStack() as stack:
-        stack.enter_context(directory.lock())
-        directory.write_text(directory.sweep, tomli_w.dumps(sweep.source))
-        store = CheckpointStore(directory.checkpoints, keep=sweep.configs[0].checkpoint.keep)
-        return _drive(sweep, envs, directory, store, SweepResumePoint(), console, stack)
+        display = make_display(console)
+        session = Session.begin(stack, message_printer(console), (display,))
+        if resume == "auto" and run_dir is not None and RunDirectory(run_dir).sweep.is_file():
+            directory = RunDirectory.open(run_dir, of="sweep")
+            _refuse_another(sweep, load_sweep(directory.sweep), directory)
+            return _resume(sweep, envs, session.within(directory, _keep(sweep)), display)
+        name = f"{sweep.configs[0].env.id.rpartition(':')[-1]}_sweep"
+        context = session.within(RunDirectory.create(run_dir, name, overwrite=overwrite), _keep(sweep))
+        context.lock()
+        context.directory.write_text(context.directory.sweep, tomli_w.dumps(sweep.source))
+        return _continue_from(ResumePoint(), sweep, envs, context, display)
 
 
 def resume_sweep(run_dir: str | Path, console: Console | None = None) -> SweepRun:
@@ -102,7 +87,11 @@ def resume_sweep(run_dir: str | Path, console: Console | None = None) -> SweepRu
     """
     directory = RunDirectory.open(run_dir, of="sweep")
     sweep = load_sweep(directory.sweep)
-    return _resumed(sweep, _environments(sweep), directory, console)
+    envs = _environments(sweep)
+    with ExitStack() as stack:
+        display = make_display(console)
+        session = Session.begin(stack, message_printer(console), (display,))
+        return _resume(sweep, envs, session.within(directory, _keep(sweep)), display)
 
 
 def _environments(sweep: Sweep) -> list[DeviceEnv]:
@@ -129,119 +118,93 @@ def _refuse_another(sweep: Sweep, before: Sweep, directory: RunDirectory) -> Non
             )
 
 
-def _resumed(sweep: Sweep, envs: Sequence[DeviceEnv], directory: RunDirectory, console: Console | None) -> SweepRun:
+def _keep(sweep: Sweep) -> int:
+    return sweep.configs[0].checkpoint.keep
+
+
+def _resume(sweep: Sweep, envs: Sequence[DeviceEnv], context: RunContext, display: ProgressDisplay) -> SweepRun:
     """Goes on in the directory of a sweep."""
-    notify = message_printer(console)
-    with ExitStack() as stack:
-        stack.enter_context(directory.lock())
-        result = directory.read_result()
-        if result is not None and result.get("complete"):
-            notify(f"{directory.path} is complete")
-            return SweepRun(directory.path, result)
-        store = CheckpointStore(directory.checkpoints, keep=sweep.configs[0].checkpoint.keep)
-        found, lines = store.newest()
-        for line in lines:
-            notify(line)
-        begun = SweepResumePoint() if found is None else load_sweep_resume_point(store.load(found), sweep, notify)
-        notify(f"resumes after {0 if begun.checkpoint is None else begun.checkpoint.step} steps, all turns added up")
-        directory.drop_results()
-        return _drive(sweep, envs, directory, store, begun, console, stack)
+    directory = context.directory
+    context.lock()
+    checkpoint = context.newest_checkpoint()
+    result = directory.read_result()
+    if result is not None and result.get("complete"):
+        context.notify(f"{directory.path} is complete")
+        return SweepRun(directory.path, result)
+    point = ResumePoint() if checkpoint is None else sweep_point(checkpoint, sweep, context.notify)
+    context.notify(f"resumes after {point.step} steps, all turns added up")
+    directory.drop_results()
+    return _continue_from(point, sweep, envs, context, display)
 
 
-def _drive(
-    sweep: Sweep,
-    envs: Sequence[DeviceEnv],
-    directory: RunDirectory,
-    store: CheckpointStore,
-    begun: SweepResumePoint,
-    console: Console | None,
-    stack: ExitStack,
+def _continue_from(
+    point: ResumePoint, sweep: Sweep, envs: Sequence[DeviceEnv], context: RunContext, display: ProgressDisplay
 ) -> SweepRun:
-    """Runs the turns that are left, and writes what was reached."""
-    notify, quiet = message_printer(console), console or Console(quiet=True)
-    board = begun.board(sweep)
-    record = stack.enter_context(closing(JsonLines(directory.metrics, begun.metrics_bytes, warn=notify)))
-    stop = stack.enter_context(StopRequest())
-    checkpointer = SweepCheckpointer(sweep, store, stop, board, record, begun, notify)
-    resumed = begun.snapshot
-    for batch in lane_batches(sweep.groups, envs, quiet, begun.position):
-        if stop.requested:  # while it compiled
-            break
-        _run_turn(batch, resumed, board, record, checkpointer, stop, quiet)
-        resumed = None
-    result: dict[str, Any] = {**board.result(), "seconds": checkpointer.seconds, **system_info()}
-    _write(directory, sweep, result)
-    if all(entry["faulty_seeds"] for entry in result["combinations"]):
-        raise EnvironmentFault(
-            f"env.id={sweep.configs[0].env.id!r}: observations or rewards were not finite, in every combination"
-        )
-    return SweepRun(directory.path, result)
+    """Runs the batches of lanes that are left, and writes what was reached."""
+    recorder = SweepRecorder(sweep, point, context)
+    checkpointer = Checkpointer(sweep.configs[0].checkpoint, context.stop, point.step, context.notify)
+    rest = _rest(point, sweep)
+    if rest.snapshot is None:
+        context.store.forget_rows()  # those that are there are of other lanes
+    batches = lane_batches(sweep.groups, envs, display.print, rest.position)
+    reports = _reports(batches, rest, recorder, checkpointer, context)
+    return drive(reports, recorder, checkpointer, context.store, context.stop)
 
 
-def _write(directory: RunDirectory, sweep: Sweep, result: dict[str, Any]) -> None:
-    """Writes the result, its picture, and the configuration of the best combination if all were run to their end."""
-    ranked = [each for each in result["combinations"] if each["interquartile_mean"] is not None]
-    if ranked and result["complete"]:
-        directory.write_text(directory.path / "best.toml", dump_toml(sweep.configs[ranked[0]["combination"]]))
-    if ranked:
-        title = f"{sweep.configs[0].env.id}, {len(sweep.combinations)} combinations"
-        ranking(directory.path / "ranking.png", ranked, title)
-    directory.write_result(result)
-    if result["complete"]:
-        directory.drop_checkpoints()
+class _Rest(NamedTuple):
+    """What is left of a sweep.
+
+    Attributes:
+      position: the batch of lanes to go on with; None: the first.
+      before: environment steps of a lane in the batches before it, added up.
+      snapshot: where that batch was; None: at its beginning.
+    """
+
+    position: SweepPosition | None = None
+    before: int = 0
+    snapshot: Snapshot | None = None
 
 
-def _run_turn(
-    batch: LaneBatch,
-    resumed: Snapshot | None,
-    board: Ranking,
-    record: JsonLines,
-    checkpointer: SweepCheckpointer,
-    stop: StopRequest,
-    console: Console,
-) -> None:
-    """Trains the lanes of a turn to their end; where a stop is requested, saves them and judges what they reached."""
-    config, compiled = batch.config, batch.compiled
-    keys, hyper = compiled.shard((batch.keys, batch.hyper))
-    begun = keep_init if resumed is None else restore(compiled, resumed, len(batch.lanes))
-    last = (
-        (begun.iteration * config.env.num_envs, begun.updates, 0.0) if isinstance(begun, DeviceCarry) else (0, 0, 0.0)
-    )
-
-    def evaluated(chunk: Chunk) -> list[dict[str, Any]]:
-        return board.evaluated(batch, chunk.step, np.asarray(compiled.evaluate(chunk.learner, hyper).returns))
-
-    with ProgressDisplay(console, config.total_steps, len(batch.lanes)) as progress:
-        for chunk in device_loop(config, compiled, keys, hyper, begun, checkpointer.should_save):
-            judged = is_due(chunk.step, config.evaluation.every, config.env.num_envs)
-            judged = chunk.due and (judged or chunk.step >= config.total_steps)
-            if chunk.due:
-                board.mark_failed(batch, chunk)
-                rows = [
-                    {"combination": number, **row}
-                    for i, (number, seed) in enumerate(batch.lanes)
-                    for row in lane_rows(chunk, i, config.seed_list[seed])
-                ]
-                rows += evaluated(chunk) if judged else []
-                record.write([row for row in rows if _is_finite(row)])
-                progress.show(Status(chunk.step, _rates(chunk, last, len(batch.lanes)), None, board.median(batch)))
-                last = chunk.step, chunk.updates, chunk.seconds
-            if stop.requested:
-                checkpointer.save_now(batch, chunk)
-                if not judged:  # for the ranking only: the sweep goes on from what was saved
-                    board.mark_failed(batch, chunk)
-                    evaluated(chunk)
-                break
-            if checkpointer.should_save(chunk.step) or (chunk.step >= config.total_steps and not batch.ends):
-                checkpointer.save(batch, chunk)
-    checkpointer.ended(batch)
+def _rest(point: ResumePoint, sweep: Sweep) -> _Rest:
+    """What is left from a checkpoint on; lanes that were at their end are passed over."""
+    begun, before, snapshot = position(point), int(point.metadata.get("before", 0)), point.snapshot
+    if begun is None or snapshot is None:
+        return _Rest()
+    group = sweep.groups[begun.group]
+    config = group.config
+    if int(snapshot.arrays["iteration"]) * config.env.num_envs < config.total_steps:
+        return _Rest(begun, before, snapshot)
+    first = begun.first + begun.lanes
+    more = first < len(group.numbers) * len(config.seed_list)
+    following = begun._replace(first=first) if more else SweepPosition(begun.group + 1, 0, 0)
+    return _Rest(following, before + config.total_steps)
 
 
-def _rates(chunk: Chunk, last: tuple[int, int, float], lanes: int) -> dict[str, float]:
-    """Since the steps, updates and seconds of the report before."""
-    step, updates, seconds = last
-    return rates(chunk.step - step, chunk.updates - updates, chunk.seconds - seconds, lanes)
+def _reports(
+    batches: Iterator[LaneBatch],
+    rest: _Rest,
+    recorder: SweepRecorder,
+    checkpointer: Checkpointer,
+    context: RunContext,
+) -> Iterator[SweepReport]:
+    """The chunks of one batch of lanes after another, until a stop is requested."""
+    _, before, resumed = rest
+    for batch in batches:
+        if context.stop.requested:  # while it compiled
+            return
+        compiled, done = batch.compiled, (0, 0)
+        keys, hyper = compiled.shard((batch.keys, batch.hyper))
+        begun = keep_init if resumed is None else restore(compiled, resumed, len(batch.lanes))
+        if isinstance(begun, DeviceCarry):
+            done = begun.iteration * batch.config.env.num_envs, begun.updates
+        recorder.begin(batch, *done)
+        should_save = partial(_should_save, checkpointer, before)
+        for chunk in device_loop(batch.config, compiled, keys, hyper, begun, should_save):
+            yield SweepReport(batch, chunk, before)
+        before, resumed = before + batch.config.total_steps, None
+        context.store.forget_rows()  # those of the next batch are others
 
 
-def _is_finite(row: dict[str, Any]) -> bool:
-    return all(np.isfinite(value) for value in row.values() if isinstance(value, float))
+def _should_save(checkpointer: Checkpointer, before: int, step: int) -> bool:
+    """Whether lanes shall be saved, or stop, after so many steps of theirs."""
+    return checkpointer.should_save(before + step)

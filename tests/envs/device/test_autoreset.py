@@ -7,62 +7,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
 import ddpg_jax as dj
 from ddpg_jax.config.schema import DEVICE_BACKENDS
 from ddpg_jax.envs.device import backends as catalogue
-from ddpg_jax.envs.device.autoreset import episodic, select, to_units
+from ddpg_jax.envs.device.autoreset import episodic, select
 from ddpg_jax.envs.device.backends import NATIVE, make_device_env, unknown_device_env
-from ddpg_jax.envs.host import vector as lanes
 from ddpg_jax.errors import ConfigError, EnvironmentFault
 from ddpg_jax.types import EnvSpec
 
 SPEC = EnvSpec((3,), "float32", (-2.0, 0.0), (2.0, 8.0))
 ACTION = jnp.array([0.5, -0.5])
 IN_UNITS = [1.0, 2.0]
-
-
-# Actions
-
-
-@jax.jit
-def mapped(action, low, high):
-    return to_units(action, EnvSpec((1,), "float32", low, high))
-
-
-SIZE = 8
-EPS, TINY = np.finfo(np.float32).eps, np.finfo(np.float32).smallest_normal
-BOUNDS = st.floats(width=32, allow_nan=False, allow_infinity=False, allow_subnormal=False)
-INSIDE = st.floats(-1, 1, width=32, allow_subnormal=False)
-
-
-@settings(max_examples=400)
-@given(arrays(np.float32, SIZE, elements=BOUNDS), arrays(np.float32, SIZE, elements=BOUNDS), st.data())
-def test_the_action_map_is_affine_exact_at_the_ends_and_always_inside(a, b, data):
-    assume((a != b).all())
-    low, high = np.minimum(a, b), np.maximum(a, b)
-    ones = np.ones(SIZE, np.float32)
-    np.testing.assert_array_equal(mapped(-ones, low, high), low)
-    np.testing.assert_array_equal(mapped(ones, low, high), high)
-    action = data.draw(arrays(np.float32, SIZE, elements=INSIDE))
-    got = np.asarray(mapped(action, low, high))
-    assert got.dtype == np.float32
-    assert ((low <= got) & (got <= high)).all()
-    exact = lanes.to_units(action, low.astype(np.float64), high.astype(np.float64))
-    largest = np.maximum(np.abs(low), np.abs(high)).astype(np.float64)
-    assert (np.abs(got - exact) <= 2 * EPS * largest + TINY).all()
-
-
-def test_asymmetric_and_unequal_bounds_by_hand():
-    spec = EnvSpec((1,), "float32", (-2.0, 0.0, 10.0), (2.0, 8.0, 11.0))
-    table = {-1.0: [-2, 0, 10], 0.0: [0, 4, 10.5], 0.5: [1, 6, 10.75], 1.0: [2, 8, 11], -0.25: [-0.5, 3, 10.375]}
-    for action, units in table.items():
-        np.testing.assert_array_equal(to_units(jnp.full(3, action), spec), np.array(units, np.float32))
-    for action, bound in ((-4.0, spec.action_low), (4.0, spec.action_high)):
-        np.testing.assert_array_equal(to_units(jnp.full(3, action), spec), bound)
 
 
 # Episodes

@@ -24,7 +24,7 @@ def _fresh(code):
 
 QUIET = """if True:
     import logging, sys
-    from ddpg_jax.envs.registry import make_env
+    from ddpg_jax.envs.host.make import make_env
     logging.basicConfig(level=sys.argv[1], stream=sys.stdout, format="%(name)s: %(message)s")
     make_env("HalfCheetah-v5", None, {}).close()
     import mujoco
@@ -141,7 +141,7 @@ def test_ids_are_looked_up_and_environments_made_without_jax():
     code = """
 import json, sys
 import ddpg_jax.envs.factory
-from ddpg_jax.envs.registry import make_env, unknown_id
+from ddpg_jax.envs.host.make import make_env, unknown_id
 make_env("Pendulum-v1", 5, {})
 print(json.dumps([unknown_id("Pendulum-v1"), unknown_id("Pendulm-v1"), "jax" in sys.modules]))
 """
@@ -177,7 +177,7 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(identifier
     code = f"""
 import sys
 sys.modules[{absent!r}] = None  # as if it were not installed
-from ddpg_jax.envs.registry import make_env
+from ddpg_jax.envs.host.make import make_env
 from ddpg_jax.errors import EnvironmentFault
 try:
     make_env({identifier!r}, None, {{}})

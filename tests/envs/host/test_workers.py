@@ -207,8 +207,8 @@ SCRIPT = """
 import multiprocessing, os, pathlib, re, signal, sys, threading
 from functools import partial
 import custom_envs as custom, numpy as np
-from ddpg_jax.envs.registry import describe
-from ddpg_jax.envs.workers import SubprocVectorEnv
+from ddpg_jax.envs.host.make import describe
+from ddpg_jax.envs.host.workers import SubprocVectorEnv
 hangs = sys.argv[1] == "kill while they hang"
 make = partial(custom.Faulty, "hangs", lane=1, step=0) if hangs else custom.Who
 lanes = SubprocVectorEnv(make, (2, 1), custom.lane_seed, spec=describe(make()), workers=2, timeout=60.0)

@@ -16,9 +16,8 @@ from hypothesis import strategies as st
 from power import Disk, Killed
 
 from ddpg_jax.errors import StorageError
-from ddpg_jax.runs import filesystem as filesystem
+from ddpg_jax.runs import arrays, filesystem
 from ddpg_jax.runs.checkpoints import integrity as verified
-from ddpg_jax.runs.checkpoints import manifest
 from ddpg_jax.runs.checkpoints import rows as segments
 from ddpg_jax.runs.checkpoints import store as module
 from ddpg_jax.runs.checkpoints.rows import Rows
@@ -281,7 +280,7 @@ class Fault:
 
     def __init__(self, monkeypatch, error, at=None):
         self.calls, self._at, self._error = [], at, error
-        monkeypatch.setattr(filesystem, "before", self)
+        monkeypatch.setattr(filesystem, "fault_point", self)
 
     def __call__(self, operation, path):
         self.calls.append(operation)
@@ -366,7 +365,7 @@ def test_a_single_error_is_tidied_up(tmp_path, monkeypatch):
                 if count[0] == k + 1:
                     raise OSError(errno.ENOSPC, "full")
 
-            patch.setattr(filesystem, "before", once)
+            patch.setattr(filesystem, "fault_point", once)
             try:
                 store.save(checkpoint(33))
             except StorageError:
@@ -521,7 +520,7 @@ def test_a_broken_checkpoint_that_cannot_be_set_aside_is_said_as_well(tmp_path, 
         if operation == "rename":
             raise OSError(errno.EROFS, "read-only")
 
-    monkeypatch.setattr(filesystem, "before", read_only)
+    monkeypatch.setattr(filesystem, "fault_point", read_only)
     found, (line,) = CheckpointStore(tmp_path).newest()
     assert found.step == 8
     assert "could not be set aside: [Errno 30] read-only" in line
@@ -771,5 +770,5 @@ def test_a_file_that_is_cut_while_it_is_read(tmp_path, monkeypatch):
 
 
 def test_the_names_of_dtypes_are_those_of_safetensors():
-    assert manifest._DTYPES["float32"] == "F32"
+    assert arrays._DTYPES["float32"] == "F32"
     assert isinstance(Path(), Path)

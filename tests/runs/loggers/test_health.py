@@ -152,10 +152,11 @@ def test_a_run_made_ill_is_warned_of(tmp_path, algorithm, steps, expected):
 
 def test_the_display_warns_once(tmp_path):
     file = io.StringIO()
-    with ProgressDisplay(Console(file=file), 100, 1) as progress:
-        progress.warn([row("saturated", 0.5)])
-        assert not file.getvalue()
-        for value in (0.99, 1.0):
-            progress.warn(lasting("saturated", value))
+    progress = ProgressDisplay(Console(file=file))
+    progress.write([row("saturated", 0.5)])
+    assert not file.getvalue()
+    for value in (0.99, 1.0):
+        progress.write(lasting("saturated", value))
+    progress.close()
     assert file.getvalue().count("\n") == 1
     assert "saturated = 0.99 (seed 4)" in file.getvalue()

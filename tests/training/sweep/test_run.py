@@ -13,6 +13,7 @@ from tiny_run import read_rows
 
 import ddpg_jax as dj
 from ddpg_jax.cli.main import main
+from ddpg_jax.cli.tables import ranking_table
 from ddpg_jax.envs.device.pendulum import pendulum
 from ddpg_jax.errors import ConfigError, EnvironmentFault, StorageError
 from ddpg_jax.runs.checkpoints.store import CheckpointStore
@@ -217,7 +218,7 @@ def stopped_after(chunks):
             yield chunk
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ddpg_jax.training.sweep.run.StopRequest", stop)
+        patch.setattr("ddpg_jax.training.context.StopRequest", stop)
         patch.setattr("ddpg_jax.training.sweep.run.device_loop", loop)
         yield
 
@@ -268,6 +269,30 @@ def test_an_interrupted_sweep_shows_what_it_reached(tmp_path):
     assert not (run.directory / "best.toml").exists()
 
 
+def test_of_an_interrupted_sweep_what_was_finished_keeps_its_interval_and_what_was_not_begun_says_so(tmp_path):
+    """Two structures: the first is finished, the second was not begun; a second start compiles the second only."""
+    text, compiled_for = TINY + "[grid]\nalgorithm.n_step = [1, 2]\n", []
+    with stopped_after(6):
+        run = run_sweep(load(tmp_path, text, **SAVING), tmp_path / "run")
+    first, second = run.result["combinations"]
+    assert (run.result["finished"], first["step"], second["step"]) == ([0], 60, 0)
+    console = Console(record=True, width=80)
+    console.print(ranking_table(run.result))
+    shown = console.export_text()
+    assert f"[{first['interval'][0]:.1f}, {first['interval'][1]:.1f}]" in shown
+    assert shown.count("not begun") == 1
+    with pytest.MonkeyPatch.context() as patch:
+        compile_program = compiled.compile_program
+        patch.setattr(
+            "ddpg_jax.training.sweep.batches.compile_program",
+            lambda config, *rest: compiled_for.append(config.algorithm.n_step) or compile_program(config, *rest),
+        )
+        again = resume_sweep(tmp_path / "run")
+    assert compiled_for == [2]
+    assert again.result["finished"] == [0, 1]
+    assert left(again) == left(run_sweep(load(tmp_path, text, **SAVING), tmp_path / "clean"))
+
+
 @pytest.mark.parametrize("interrupted", [(0,), (1, 1, 2)], ids=str)
 def test_an_interrupted_sweep_goes_on_to_the_bit(clean, tmp_path, interrupted):
     """Chunks end after 10, 20, 30, 40, 50 and 60 steps; after 10 and 50 nothing is recorded."""
@@ -301,11 +326,11 @@ def test_a_sweep_that_was_cut_off_goes_on_from_its_last_checkpoint(clean, tmp_pa
             raise KeyboardInterrupt
         return note(self, *args)
 
-    note = Ranking.note
-    monkeypatch.setattr(Ranking, "note", cut)
+    note = Ranking.mark_failed
+    monkeypatch.setattr(Ranking, "mark_failed", cut)
     with pytest.raises(KeyboardInterrupt):
         run_sweep(load(tmp_path, **SAVING), tmp_path / "run", resume="auto")
-    monkeypatch.setattr(Ranking, "note", note)
+    monkeypatch.setattr(Ranking, "mark_failed", note)
     with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
         file.write('{"combination": 0, "event": "torn')
     assert left(run_sweep(load(tmp_path, **SAVING), tmp_path / "run", resume="auto")) == clean

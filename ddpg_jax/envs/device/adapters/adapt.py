@@ -5,25 +5,18 @@ from __future__ import annotations
 import difflib
 import functools
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from ddpg_jax.envs.bounds import Bounds
 from ddpg_jax.envs.device.autoreset import ResetFn, StepFn, episodic
 from ddpg_jax.errors import EnvironmentFault
 from ddpg_jax.types import Array, DeviceEnv, EnvSpec, Tree
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-class Bounds(NamedTuple):
-    """Bounds of each action component in the environment's units, each `[A]`."""
-
-    low: tuple[float, ...]
-    high: tuple[float, ...]
 
 
 def adapt(reset: ResetFn, step: StepFn, bounds: Bounds, max_episode_steps: int) -> DeviceEnv:
@@ -99,29 +92,6 @@ def lenient(fn: Callable[P, R]) -> Callable[P, R]:
     return call
 
 
-def box_bounds(space: Any) -> Bounds:
-    """Bounds of an action space that has `low`, `high`, `shape` and `dtype`, whichever package it is of.
-
-    Raises:
-      EnvironmentFault: it is no such box, or its bounds are not finite, floating, in order and of one axis.
-    """
-    if not (hasattr(space, "low") and hasattr(space, "high")):
-        raise EnvironmentFault(f"action space {_brief(space)} is not a Box: ddpg_jax trains continuous actions only")
-    if not jnp.issubdtype(space.dtype, jnp.floating):
-        raise EnvironmentFault(f"action space {_brief(space)} is not floating: ddpg_jax trains continuous actions only")
-    shape = tuple(space.shape)
-    if len(shape) != 1 or shape[0] == 0:
-        raise EnvironmentFault(f"actions have shape {shape}: flatten them to one axis of at least one")
-    low, high = (np.broadcast_to(np.asarray(bound, np.float64), shape) for bound in (space.low, space.high))
-    for i, (a, b) in enumerate(zip(low, high, strict=True)):
-        if not (np.isfinite([a, b]).all() and a < b):
-            raise EnvironmentFault(
-                f"action component {i} has bounds [{a}, {b}]: they must be finite, the lower below the upper; "
-                "give the environment a bounded action space"
-            )
-    return Bounds(tuple(low.tolist()), tuple(high.tolist()))
-
-
 def require_known(what: str, given: Iterable[str], known: Collection[str]) -> None:
     """Refuses names that a back-end does not have, and says which are near.
 
@@ -134,11 +104,6 @@ def require_known(what: str, given: Iterable[str], known: Collection[str]) -> No
         close = difflib.get_close_matches(name, known, n=3, cutoff=0.3)
         hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(sorted(known)) or 'none'}"
         raise EnvironmentFault(f"{what} {name!r} is not known: {hint}")
-
-
-def _brief(space: Any) -> str:
-    """What a space says of itself, or its type where that would be an address."""
-    return type(space).__name__ if type(space).__repr__ is object.__repr__ else str(space)
 
 
 def _actor_obs(obs: Any) -> Any:

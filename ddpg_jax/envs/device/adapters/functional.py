@@ -10,7 +10,8 @@ import jax
 from gymnasium.envs.phys2d import CartPoleFunctional, PendulumFunctional
 from gymnasium.experimental.functional import FuncEnv
 
-from ddpg_jax.envs.device.adapters.adapt import adapt, box_bounds, require_known
+from ddpg_jax.envs.bounds import action_bounds
+from ddpg_jax.envs.device.adapters.adapt import adapt, require_known
 from ddpg_jax.types import Array, DeviceEnv, Tree
 
 AnyFuncEnv: TypeAlias = FuncEnv[Any, Any, Any, Any, Any, Any, Any]
@@ -66,4 +67,4 @@ def from_func_env(env: AnyFuncEnv, max_episode_steps: int, params: Any = None) -
         reward = env.reward(state, action, following, keys[2], **given)
         return following, obs, reward, env.terminal(following, keys[3], **given), False
 
-    return adapt(reset, step, box_bounds(env.action_space), max_episode_steps)
+    return adapt(reset, step, action_bounds(env.action_space), max_episode_steps)

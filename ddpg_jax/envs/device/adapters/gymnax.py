@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 from gymnax.registration import make, registered_envs  # pyright: ignore[reportMissingImports]
 
-from ddpg_jax.envs.device.adapters.adapt import adapt, box_bounds, lenient, require_known
+from ddpg_jax.envs.bounds import action_bounds
+from ddpg_jax.envs.device.adapters.adapt import adapt, lenient, require_known
 from ddpg_jax.envs.device.autoreset import ResetFn, StepFn
 from ddpg_jax.errors import EnvironmentFault
 from ddpg_jax.types import Array, DeviceEnv, Tree
@@ -80,7 +81,7 @@ def from_gymnax(env: Any, params: Any, max_episode_steps: int | None = None) -> 
         obs, state, reward, done, _ = env.step_env(key, state, action, params)
         return state, obs, reward, done, env.is_truncated(state, params) if tells_ends_apart else False
 
-    adapted = adapt(reset, step, box_bounds(env.action_space(params)), int(limit))
+    adapted = adapt(reset, step, action_bounds(env.action_space(params)), int(limit))
     if _hides_a_limit(reset, step, adapted.spec.action_low, own_limit, tells_ends_apart):
         warnings.warn(
             f"{env.name} reports a time limit as an end: it has one that no {_LIMIT} of its parameters lifts, and its "

@@ -155,7 +155,7 @@ def test_refusals_of_names(name, kwargs, message):
     [
         ({"action_space": Box(-np.inf, 1, (1,))}, r"component 0 has bounds \[-inf, 1.0\]: they must be finite"),
         ({"action_space": Box(-1, 1, (2, 2))}, r"shape \(2, 2\): flatten"),
-        ({"action_space": Box(1, 1, (1,))}, "the lower below the upper"),
+        ({"action_space": Box(1, 1, (1,))}, "the lower must be below the upper"),
         ({"action_space": Box(0, 9, (1,), np.int64)}, "is not floating"),
         ({"action_space": Dict({"a": Discrete(2)})}, "is not a Box"),
         ({"observation": lambda state, key: {"a": state, "b": state}}, "observations are a dict of a, b: expected one"),

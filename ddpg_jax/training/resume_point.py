@@ -1,0 +1,106 @@
+"""Where a run or a sweep goes on: what a checkpoint holds beside the state of the loop, and how it is read back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ddpg_jax.runs.checkpoints.store import Checkpoint
+from ddpg_jax.runs.result import Evaluated
+from ddpg_jax.types import Evaluation, HostArray, Row, Snapshot
+
+EVALUATIONS, DIVERGED, RANKING = "evaluations/", "diverged", "board/"
+"""Names, or beginnings of names, of arrays that are not the loop's."""
+
+
+class ResumePoint(NamedTuple):
+    """What a run or a sweep goes on from.
+
+    Attributes:
+      checkpoint: all that was kept; None: nothing, it begins at the beginning.
+      level: of resumption so far: "exact", or "episode" where an environment did not repeat itself, or "weights".
+      changes: how its configuration was changed, over all times it was resumed.
+    """
+
+    checkpoint: Checkpoint | None = None
+    level: str = "exact"
+    changes: tuple[str, ...] = ()
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """What the checkpoint says beside its arrays; nothing at the beginning."""
+        return {} if self.checkpoint is None else self.checkpoint.facts
+
+    @property
+    def step(self) -> int:
+        """Environment steps of each seed; of a sweep, over all its batches of lanes."""
+        return 0 if self.checkpoint is None else self.checkpoint.step
+
+    @property
+    def snapshot(self) -> Snapshot | None:
+        """Where the loop was."""
+        if self.checkpoint is None:
+            return None
+        rows, arrays = self.checkpoint.rows, self.checkpoint.arrays
+        own = {name: x for name, x in arrays.items() if not name.startswith((EVALUATIONS, DIVERGED, RANKING))}
+        return Snapshot(own, rows.first, rows.stop, rows.read, self.seconds, self.unrecorded)
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Spent so far, by phase of a run; of a sweep, in "sweep"."""
+        seconds: Any = self.metadata.get("seconds", {})
+        by_phase = seconds if isinstance(seconds, Mapping) else {"sweep": seconds}
+        return {str(name): float(spent) for name, spent in by_phase.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+
+    @property
+    def unrecorded(self) -> list[Row] | None:
+        """The rows of the report that the checkpoint is at, where its evaluation failed."""
+        rows: Any = self.metadata.get("untaken")
+        return None if rows is None else [dict(row) for row in rows]
+
+    @property
+    def evaluated(self) -> list[Evaluated]:
+        """The evaluations of a run so far."""
+        if self.checkpoint is None:
+            return []
+        arrays = self.checkpoint.arrays
+        steps, cuts = arrays[f"{EVALUATIONS}step"].tolist(), np.cumsum(arrays[f"{EVALUATIONS}episodes"])[:-1]
+        parts = [np.split(arrays[EVALUATIONS + name], cuts, axis=1) for name in Evaluation._fields]
+        return [Evaluated(step, Evaluation(*(part[i] for part in parts))) for i, step in enumerate(steps)]
+
+    def diverged(self, seeds: int) -> HostArray:
+        """Which seeds were frozen, bool `[S]`."""
+        none = np.zeros(seeds, bool)
+        return none if self.checkpoint is None else self.checkpoint.arrays.get(DIVERGED, none)
+
+    @property
+    def ranking(self) -> dict[str, HostArray] | None:
+        """What the lanes of a sweep had reached."""
+        if self.checkpoint is None:
+            return None
+        arrays = self.checkpoint.arrays.items()
+        return {name.removeprefix(RANKING): x for name, x in arrays if name.startswith(RANKING)}
+
+    @property
+    def metrics_bytes(self) -> int:
+        """Size of the record when it was saved."""
+        return int(self.metadata.get("metrics_bytes", 0))
+
+    @property
+    def timing_bytes(self) -> int:
+        """Size of the timing when it was saved."""
+        return int(self.metadata.get("timing_bytes", 0))
+
+
+def evaluation_arrays(evaluated: Sequence[Evaluated], seeds: int) -> dict[str, HostArray]:
+    """Evaluations side by side, `[S, episodes of all]`, as their number may be another after a resume."""
+    found: dict[str, HostArray] = {
+        f"{EVALUATIONS}step": np.array([each.step for each in evaluated], np.int64),
+        f"{EVALUATIONS}episodes": np.array([each.evaluation.returns.shape[1] for each in evaluated], np.int64),
+    }
+    for name in Evaluation._fields:
+        each = [np.asarray(getattr(e.evaluation, name)) for e in evaluated]
+        found[EVALUATIONS + name] = np.concatenate(each, 1) if each else np.zeros((seeds, 0))
+    return found

@@ -1,0 +1,242 @@
+"""What is kept of a sweep in progress: rows, the ranking, checkpoints; and how a checkpoint of it is read back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ddpg_jax.config.load import dump_toml
+from ddpg_jax.errors import EnvironmentFault, StorageError
+from ddpg_jax.runs.checkpoints.rows import snapshot_rows
+from ddpg_jax.runs.checkpoints.store import Checkpoint
+from ddpg_jax.runs.loggers.jsonl import JsonLines
+from ddpg_jax.runs.loggers.logger import RateMeter, Start, Status, tell
+from ddpg_jax.runs.plots import ranking
+from ddpg_jax.runs.result import system_differences, system_info
+from ddpg_jax.training.context import NotifyFn, RunContext
+from ddpg_jax.training.device.loop import Chunk, lane_rows
+from ddpg_jax.training.device.snapshot import snapshot
+from ddpg_jax.training.resume_point import RANKING, ResumePoint
+from ddpg_jax.training.schedule import is_due
+from ddpg_jax.training.sweep.batches import LaneBatch, SweepPosition
+from ddpg_jax.training.sweep.grid import Sweep
+from ddpg_jax.training.sweep.ranking import Ranking
+from ddpg_jax.types import Row
+
+
+class SweepRun(NamedTuple):
+    """A sweep that was run, to its end or until it was told to stop.
+
+    Attributes:
+      directory: where its files are: `sweep.toml`, `result.json`, `metrics.jsonl`, `ranking.png`, `best.toml`.
+      result: what `result.json` holds.
+    """
+
+    directory: Path
+    result: dict[str, Any]
+
+
+class SweepReport(NamedTuple):
+    """Lanes that run together, between two chunks; see `runner.Boundary`.
+
+    Attributes:
+      batch: the lanes.
+      chunk: what they did.
+      before: environment steps of a lane in the turns before, added up.
+    """
+
+    batch: LaneBatch
+    chunk: Chunk
+    before: int
+
+    @property
+    def step(self) -> int:
+        """Over all turns."""
+        return self.before + self.chunk.step
+
+    @property
+    def due(self) -> bool:
+        """Whether the chunk is at its end."""
+        return self.chunk.due
+
+    @property
+    def fault(self) -> None:
+        """A lane whose environment breaks disturbs no other."""
+        return None
+
+    @property
+    def ends_batch(self) -> bool:
+        """Whether its lanes are at their end."""
+        return self.chunk.step >= self.batch.config.total_steps
+
+
+class SweepRecorder:
+    """The record and the ranking of a sweep; they are closed with the stack of the context.
+
+    Args:
+      sweep: what is run.
+      point: what it goes on from.
+      context: where it is.
+
+    Raises:
+      StorageError: the record cannot be opened or is shorter than it was, or the checkpoint is of another sweep.
+    """
+
+    def __init__(self, sweep: Sweep, point: ResumePoint, context: RunContext) -> None:
+        self._sweep, self._context = sweep, context
+        self._ranking = Ranking(sweep, point.ranking)
+        record = JsonLines(context.directory.metrics, point.metrics_bytes, warn=context.notify)
+        self._record = context.stack.enter_context(closing(record))
+        self._earlier, self._began = sum(point.seconds.values()), time.perf_counter()
+        self._rates = RateMeter(1)
+
+    def begin(self, batch: LaneBatch, step: int, updates: int) -> None:
+        """Shows the lanes that are about to run, or to go on after so many steps and updates of each."""
+        self._rates = RateMeter(len(batch.lanes), step, updates)
+        seeds = tuple(batch.config.seed_list[seed] for _, seed in batch.lanes)
+        title = f"{len(batch.lanes)} lanes of {batch.config.env.id}"
+        start = Start(self._context.directory.path, title, batch.config.total_steps, seeds, step)
+        tell(self._context.loggers, "on_start", start)
+
+    def is_last(self, report: SweepReport) -> bool:
+        """Whether the last lanes are at their end."""
+        return report.batch.ends and report.ends_batch
+
+    def must_save(self, report: SweepReport) -> bool:
+        """Whether lanes are at their end, which would else have to be run again."""
+        return report.ends_batch
+
+    def record(self, report: SweepReport) -> None:
+        """Records what the lanes did, evaluates them where that is due, and shows figures."""
+        batch, chunk = report.batch, report.chunk
+        self._ranking.mark_failed(batch, chunk)
+        rows: list[Row] = [
+            {"combination": number, **row}
+            for i, (number, seed) in enumerate(batch.lanes)
+            for row in lane_rows(chunk, i, batch.config.seed_list[seed])
+        ]
+        rows += self._evaluate(report) if self._is_judged(report) else []
+        self._record.write([row for row in rows if _is_finite(row)])
+        speed = self._rates.since(chunk.step, chunk.updates, chunk.seconds)
+        figures = self._seconds, {"device": chunk.seconds}, speed, self._ranking.median(batch), chunk.learner
+        tell(self._context.loggers, "on_report", Status(chunk.step, chunk.updates, *figures))
+
+    def checkpoint(self, report: SweepReport, *, unrecorded: bool = False) -> Checkpoint:
+        """All that the sweep needs to go on.
+
+        Raises:
+          StorageError: lines of the record are not on the disk.
+        """
+        kept = snapshot(report.chunk.carry, report.batch.compiled.replay, len(report.batch.lanes), {})
+        reached = {f"{RANKING}{name}": x for name, x in self._ranking.arrays.items()}
+        facts = {
+            "level": "exact",
+            "sweep": _identity(self._sweep),
+            "position": list(report.batch.position),
+            "before": report.before,
+            "seconds": self._seconds,
+            "metrics_bytes": self._record.sync(),
+            **system_info(),
+        }
+        return Checkpoint(report.step, dict(kept.arrays) | reached, snapshot_rows(kept), facts)
+
+    def stop(self, report: SweepReport | None) -> SweepRun:
+        """Judges what the lanes have reached, for the ranking only: the sweep goes on from what was saved."""
+        if report is not None and not (report.due and self._is_judged(report)):
+            self._ranking.mark_failed(report.batch, report.chunk)
+            self._evaluate(report)
+        return self._write()
+
+    def finish(self, report: SweepReport, save: Callable[[Callable[[], Checkpoint]], None]) -> SweepRun:
+        """Writes the result; the checkpoints of a complete sweep are removed.
+
+        Raises:
+          EnvironmentFault: the environment was at fault in every combination.
+        """
+        return self._write()
+
+    @property
+    def _seconds(self) -> float:
+        """Spent on the sweep so far."""
+        return self._earlier + time.perf_counter() - self._began
+
+    def _is_judged(self, report: SweepReport) -> bool:
+        config = report.batch.config
+        return report.ends_batch or is_due(report.chunk.step, config.evaluation.every, config.env.num_envs)
+
+    def _evaluate(self, report: SweepReport) -> list[Row]:
+        batch = report.batch
+        returns = batch.compiled.evaluate(report.chunk.learner, batch.compiled.shard(batch.hyper)).returns
+        return self._ranking.evaluated(batch, report.chunk.step, np.asarray(returns))
+
+    def _write(self) -> SweepRun:
+        """Writes the result, its picture, and, where all is complete, the configuration of the best combination."""
+        directory, sweep = self._context.directory, self._sweep
+        result: dict[str, Any] = {**self._ranking.result(), "seconds": self._seconds, **system_info()}
+        ranked = [each for each in result["combinations"] if each["interquartile_mean"] is not None]
+        if ranked and result["complete"]:
+            directory.write_text(directory.path / "best.toml", dump_toml(sweep.configs[ranked[0]["combination"]]))
+        if ranked:
+            title = f"{sweep.configs[0].env.id}, {len(sweep.combinations)} combinations"
+            ranking(directory.path / "ranking.png", ranked, title)
+        directory.write_result(result)
+        if result["complete"]:
+            directory.drop_checkpoints()
+        if all(entry["faulty_seeds"] for entry in result["combinations"]):
+            raise EnvironmentFault(
+                f"env.id={sweep.configs[0].env.id!r}: observations or rewards were not finite, in every combination"
+            )
+        return SweepRun(directory.path, result)
+
+
+def sweep_point(checkpoint: Checkpoint, sweep: Sweep, notify: NotifyFn) -> ResumePoint:
+    """What a checkpoint says of where the sweep was; prints what is not as it was then.
+
+    Raises:
+      StorageError: it is of another sweep, or does not say where it was.
+    """
+    facts, point = checkpoint.facts, ResumePoint(checkpoint)
+    try:
+        begun = position(point)
+        if begun is None or begun.group >= len(sweep.groups):
+            raise ValueError(f"there is no turn {facts['position']}")
+        lines = system_differences(facts)
+        sum([float(facts["before"]), float(facts["seconds"])], int(facts["metrics_bytes"]))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise StorageError(f"the checkpoint's description cannot be read: {error}") from error
+    if facts.get("sweep") != _identity(sweep):
+        raise StorageError("the checkpoint is of another sweep: sweep.toml was changed; bring it back")
+    for line in lines:
+        notify(line)
+    return point
+
+
+def position(point: ResumePoint) -> SweepPosition | None:
+    """The turn that was in progress; None: none was.
+
+    Raises:
+      KeyError, TypeError, ValueError: the checkpoint does not say it.
+    """
+    if point.checkpoint is None:
+        return None
+    group, first, count = map(int, point.metadata["position"])
+    if min(group, first) < 0 or count < 1:
+        raise ValueError(f"there is no turn {point.metadata['position']}")
+    return SweepPosition(group, first, count)
+
+
+def _identity(sweep: Sweep) -> str:
+    """SHA-256 of all that a sweep computes; how often it is saved does not count."""
+    configs = [config.model_dump(mode="json", exclude={"checkpoint"}) for config in sweep.configs]
+    return hashlib.sha256(json.dumps([configs, sweep.combinations], sort_keys=True).encode()).hexdigest()
+
+
+def _is_finite(row: Row) -> bool:
+    return all(np.isfinite(value) for value in row.values() if isinstance(value, float))
