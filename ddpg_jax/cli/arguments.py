@@ -140,31 +140,43 @@ def count(text: str) -> int:
     return int(value)
 
 
-def _face(field: Any) -> tuple[Any, Any, Any]:
+def _face(field: Any) -> tuple[Any, ...]:
     """What the help shows of a field, and of which type it is."""
-    return field.description, field.default, field.annotation
+    return field.description, field.default, field.annotation, str(field.metadata)
+
+
+def _entry(prefix: str, name: str, field: Any, kinds: Sequence[str] = ()) -> list[str]:
+    """The lines of a field: its option, its meaning, what it may be, and its default."""
+    from ddpg_jax.config.mistakes import allowed, either
+
+    default = field.get_default(call_default_factory=True)
+    shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
+    notes = [
+        either(kinds) if kinds else allowed(field),
+        "" if field.is_required() or default in (None, {}) else f"default {shown}",
+    ]
+    ending = "; ".join(note for note in notes if note)
+    option = f"  --{prefix}{name.replace('_', '-')}"
+    text = textwrap.wrap(f"{field.description}{f' ({ending})' if ending else ''}", 46)
+    return [f"{option:<33} {text[0]}", *(" " * 34 + line for line in text[1:])]
 
 
 def fields_help() -> str:
-    """Every field of the configuration with its meaning and its default, at most 80 columns wide."""
-    from ddpg_jax.config.schema import Config, sections
-
-    def entry(prefix: str, name: str, field: Any) -> list[str]:
-        default = field.get_default(call_default_factory=True)
-        shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
-        ending = "" if field.is_required() or default in (None, {}) else f" (default {shown})"
-        option = f"  --{prefix}{name.replace('_', '-')}"
-        text = textwrap.wrap(f"{field.description}{ending}", 46)
-        return [f"{option:<33} {text[0]}", *(" " * 34 + line for line in text[1:])]
+    """Every field of the configuration: its meaning, what it may be, and its default; at most 80 columns wide."""
+    from ddpg_jax.config.mistakes import only_kind
+    from ddpg_jax.config.schema import TAGS, Config, sections
 
     lines = ["", "fields:"]
     for name, field in Config.model_fields.items():
-        lines += [] if name in sections() else entry("", name, field)
+        lines += [] if name in sections() else _entry("", name, field)
     for section, models in sections().items():
-        shown: dict[str, Any] = {}
+        seen: dict[str, Any] = {}
         for model in models:
-            lines += ["", f"{(model.__doc__ or '').splitlines()[0]}".replace("`", "")]
-            new = {name: field for name, field in model.model_fields.items() if shown.get(name) != _face(field)}
-            lines += [line for name, field in new.items() for line in entry(f"{section}.", name, field)]
-            shown |= {name: _face(field) for name, field in model.model_fields.items()}
+            tag = TAGS.get(section, "")
+            lines += ["", f"[{section}]" + (f' with {tag} = "{only_kind(model, tag)}"' if tag else "")]
+            new = {name: field for name, field in model.model_fields.items() if seen.get(name) != _face(field)}
+            kinds = [only_kind(each, tag) for each in models] if tag and not seen else []
+            for name, field in new.items():
+                lines += _entry(f"{section}.", name, field, kinds if name == tag else ())
+            seen |= {name: _face(field) for name, field in model.model_fields.items()}
     return "\n".join(lines)

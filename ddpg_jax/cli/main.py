@@ -23,7 +23,8 @@ from ddpg_jax.cli.arguments import (
     parse_overrides_strict,
     split_overrides,
 )
-from ddpg_jax.config.wording import command_line
+from ddpg_jax.cli.streams import flush_streams, prepare_streams, tell
+from ddpg_jax.config.wording import command_line, resume_command
 from ddpg_jax.errors import ConfigError, DdpgJaxError, Interrupted, StorageError
 
 if TYPE_CHECKING:
@@ -48,16 +49,21 @@ def program() -> NoReturn:
     An abort skips the interpreter's own end: an interrupt may leave jaxlib's threads compiling, and these crash the
     process (SIGSEGV, not 130) once what they use is freed.
     """
+    prepare_streams()
+    if not sys.flags.safe_path:  # --env.id my_module:id: of the directory one is in, as with python -m
+        with suppress(OSError):
+            sys.path.append(os.getcwd())
     try:
         code = main()
     except KeyboardInterrupt:  # one more, while the first was told
         code = INTERRUPTED
+    except SystemExit as end:  # from argparse
+        code = end.code
     if code == INTERRUPTED:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError, ValueError, AttributeError):  # broken, closed, none
-                stream.flush()
-        os._exit(code)
+        flush_streams()
+        os._exit(INTERRUPTED)
+    flush_streams()
     raise SystemExit(code)
 
 
@@ -75,14 +81,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with command_line():
             return command(options, overrides)
     except DdpgJaxError as error:
-        print("\n".join([f"ddpg-jax: {error}", *getattr(error, "__notes__", ())]), file=sys.stderr)
+        tell("\n".join([f"ddpg-jax: {error}", *getattr(error, "__notes__", ())]))
         return error.exit_code
     except OSError as error:  # a path of the command line that cannot be used
-        print(f"ddpg-jax: {error}", file=sys.stderr)
+        tell(f"ddpg-jax: {error}")
         return StorageError.exit_code
     except KeyboardInterrupt:
-        with suppress(OSError):
-            print("ddpg-jax: interrupted", file=sys.stderr)
+        tell("ddpg-jax: interrupted")
         return INTERRUPTED
 
 
@@ -319,7 +324,7 @@ def _show_sweep(console: Console, run: SweepRun) -> int:
     files = ", ".join(name for name in names if (run.directory / name).exists())
     console.print(f"{run.directory}/{files}", **_PLAIN)
     if not run.result["complete"]:
-        print(f"ddpg-jax: interrupted; to go on: ddpg-jax resume {run.directory}", file=sys.stderr)
+        tell(f"ddpg-jax: interrupted; to go on: {resume_command(run.directory)}")
         return Interrupted.exit_code
     return 0
 

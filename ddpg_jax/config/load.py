@@ -19,7 +19,8 @@ from pydantic_core import ErrorDetails
 
 from ddpg_jax.config.mistakes import MAX_LINES, describe, find_non_numbers, lookup, only_kind, shown
 from ddpg_jax.config.presets import is_preset, read_preset
-from ddpg_jax.config.schema import TAGS, Config, Conflict, is_device_env, sections
+from ddpg_jax.config.schema import TAGS, Config, Conflict, names_module, sections
+from ddpg_jax.config.wording import at_command_line, option
 from ddpg_jax.config.wording import overrides_name as name_overrides
 from ddpg_jax.errors import ConfigError, StorageError, printable
 
@@ -142,8 +143,9 @@ def resolve_sources(sources: Sequence[Source], extra_errors: Mapping[str, str] |
     config, problems = _validate(merged, dict(extra_errors or {}) | find_non_numbers(merged))
     named_by = _origin(sources, ("env", "id"))
     identifier = lookup(merged, ("env", "id"))
-    if named_by is not None and not named_by.trusted and isinstance(identifier, str) and _is_module(identifier):
-        problems["env.id"] = f"{shown(identifier)}: a module to import may be named on the command line only"
+    if named_by is not None and not named_by.trusted and isinstance(identifier, str) and names_module(identifier):
+        where = "on the command line" if at_command_line() else "by an argument"
+        problems["env.id"] = f"a module to import may be named {where} only: {option('env.id', identifier)}"
     if problems or config is None:
         raise ConfigError(_report(problems, merged, sources))
     return config
@@ -238,10 +240,6 @@ def _yield_to(values: Mapping[str, Any], over: Mapping[str, Any]) -> Mapping[str
     if lookup(over, ("env", "value_range")) is not None and isinstance(table, Mapping):
         kept["algorithm"] = {field: value for field, value in table.items() if field not in _OTHER_SUPPORT}
     return kept
-
-
-def _is_module(identifier: str) -> bool:
-    return ":" in identifier and not is_device_env(identifier)
 
 
 def _read(path: Path) -> bytes:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, cast, get_args, get_origin
+from typing import Any, Literal, cast, get_args, get_origin
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from ddpg_jax.config.schema import TAGS, Config, sections
@@ -79,6 +80,22 @@ def lookup(values: Mapping[str, Any], path: Sequence[str]) -> Any:
 def only_kind(model: type[BaseModel], tag: str) -> str:
     """What the tag of a model says."""
     return model.model_fields[tag].annotation.__args__[0]  # type: ignore[union-attr]
+
+
+def allowed(field: FieldInfo) -> str:
+    """What a field may be: its choices, or the ends of its range; nothing where any value of its type is right."""
+    parts = [field.annotation, *(part for part in get_args(field.annotation) if part is not type(None))]
+    choices = next((get_args(part) for part in parts if get_origin(part) is Literal), ())
+    if choices:
+        return either(list(map(str, choices))) if len(choices) > 1 else ""
+    inner = [mark for part in parts for mark in getattr(part, "__metadata__", ())]
+    marks = [*field.metadata, *(each for mark in inner for each in (mark, *getattr(mark, "metadata", ())))]
+    ends = {name: getattr(mark, name) for mark in marks for name in _ENDS if hasattr(mark, name)}
+    ends = {name: end for name, end in ends.items() if end < 2**53}  # beyond, it is no limit to anybody
+    return ", ".join(f"{word} {ends[name]:.16g}" for name, word in _ENDS.items() if name in ends)
+
+
+_ENDS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
 
 
 def find_non_numbers(merged: Mapping[str, Any]) -> dict[str, str]:
@@ -165,7 +182,7 @@ def _unknown_key(where: list[str], merged: Mapping[str, Any]) -> str:
     elsewhere += [name] if name in Config.model_fields and name not in sections() else []
     elsewhere += _OTHER_NAMES.get(name, ())
     if elsewhere and not _is_close(name, _fields_at(tuple(where[:-1]), merged)):
-        return f"unknown key; did you mean {_either(elsewhere)}?"
+        return f"unknown key; did you mean {either(elsewhere)}?"
     return f"unknown key{nearest(name, _fields_at(tuple(where[:-1]), merged))}"
 
 
@@ -174,7 +191,8 @@ def _is_close(name: str, known: Iterable[str]) -> bool:
     return bool(difflib.get_close_matches(name[:_MAX_WIDTH], list(known), n=1, cutoff=0.9))
 
 
-def _either(words: Sequence[str]) -> str:
+def either(words: Sequence[str]) -> str:
+    """`a, b or c`."""
     return " or ".join((", ".join(words[:-1]), words[-1])) if len(words) > 1 else words[0]
 
 

@@ -194,6 +194,24 @@ def find_conflicts(config: Config) -> list[Conflict]:
     return found
 
 
+def warn_of_idle_learner(config: Config) -> list[str]:
+    """A line if nothing is learned in the whole run, as no update is due before its end."""
+    algorithm, steps = config.algorithm, config.total_steps
+    updates, least = config.updates_owed(steps), algorithm.updates_per_call or 1
+    if updates >= least:
+        return []
+    field = "warmup_steps" if algorithm.learning_starts is None else "learning_starts"
+    why = f"algorithm.{field}={algorithm.learning_begins} come before the first update"
+    if algorithm.learning_begins < steps:
+        why = f"algorithm.updates_per_step={algorithm.updates_per_step} makes {updates} due, of {least} in a call"
+    return [f"warning: nothing is learned in total_steps={steps}: {why}"]
+
+
+def names_module(identifier: str) -> bool:
+    """Whether an id names a module to import, as in `module:id`."""
+    return ":" in identifier and not is_device_env(identifier)
+
+
 def hyper_paths(config: Config) -> tuple[str, ...]:
     """The fields of a configuration that may be traced, as `section.field`."""
     paths = [f"{name}.{field}" for name in TAGS for field in traced_fields(type(getattr(config, name)))]

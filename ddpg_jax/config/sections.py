@@ -143,7 +143,15 @@ class OUConfig(ScheduledConfig):
     sigma: Annotated[Scale, TRACED, LEARNING] = 0.2
     """diffusion, in units of half the action range"""
     dt: Annotated[float, Field(gt=0, le=1), TRACED, LEARNING] = 1.0
-    """time between two steps"""
+    """time between two steps; theta times dt must be below 2"""
+
+    @model_validator(mode="after")
+    def _stable(self) -> OUConfig:
+        if self.theta * self.dt >= 2:
+            raise ValueError(
+                f"theta={self.theta} with dt={self.dt} makes noise that grows without bound: theta·dt must be below 2"
+            )
+        return self
 
 
 class GaussianPerEnvConfig(AnyExplorationConfig):

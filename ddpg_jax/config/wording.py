@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
+
+from ddpg_jax.config.schema import names_module
+from ddpg_jax.errors import printable
 
 _AT_COMMAND_LINE: ContextVar[bool] = ContextVar("_AT_COMMAND_LINE", default=False)
 
@@ -29,16 +34,30 @@ def overrides_name() -> str:
     return "command line" if at_command_line() else "arguments"
 
 
-def option(path: str) -> str:
+def option(path: str, value: str | None = None) -> str:
     """How a field, or an argument of a function, is set.
 
     Args:
       path: `section.field`, a field, or an argument, as `algorithm.tau`, `total_steps`, `init_from`.
+      value: what to; None: that is left open.
 
     Returns:
       `--algorithm.tau` at the command line, `algorithm={"tau": ...}` in Python.
     """
     if at_command_line():
-        return f"--{path.replace('_', '-')}"
+        words = [f"--{path.replace('_', '-')}", *([value] if value is not None else [])]
+        return printable(shlex.join(words))
     section, dot, field = path.partition(".")
-    return f'{section}={{"{field}": ...}}' if dot else f"{section}="
+    shown = "..." if value is None else printable(repr(value))
+    return f'{section}={{"{field}": {shown}}}' if dot else f"{section}={'' if value is None else shown}"
+
+
+def resume_command(run_dir: str | Path, identifier: str = "") -> str:
+    """The command that goes on with a run, as it can be pasted.
+
+    Args:
+      run_dir: its directory.
+      identifier: of its environment; where it names a module to import, it must be named again.
+    """
+    again = ("--env.id", identifier) if names_module(identifier) else ()
+    return shlex.join(["ddpg-jax", "resume", str(run_dir), *again])

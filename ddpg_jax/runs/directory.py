@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from ddpg_jax.config.wording import option
 from ddpg_jax.errors import StorageError
 from ddpg_jax.runs import filesystem as filesystem
 
@@ -196,8 +197,8 @@ class RunDirectory:
     def _refuse_if_used(self) -> None:
         if any(path.name not in _NO_RUN for path in self.path.iterdir()):
             raise StorageError(
-                f"{self.path} is not empty: name another --run-dir, go on with the run there by ddpg-jax resume, "
-                "or replace it with --overwrite"
+                f"{self.path} is not empty: name another {option('run_dir')}, go on with the run there by ddpg-jax "
+                f"resume, or replace it with {option('overwrite')}"
             )
 
     def _take_lock(self) -> None:
@@ -249,4 +250,4 @@ def _new_folder(name: str) -> Path:
         except FileExistsError:
             continue
         return path
-    raise StorageError(f"runs/{name} and 999 more are taken; name another --run-dir")
+    raise StorageError(f"runs/{name} and 999 more are taken; name another {option('run_dir')}")

@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ddpg_jax.config.wording import option
 from ddpg_jax.errors import StorageError
 from ddpg_jax.runs import filesystem as filesystem
 from ddpg_jax.types import Row
@@ -104,7 +105,7 @@ class JsonLines:
         if self._size < offset:
             raise StorageError(
                 f"{self._path} holds {self._size} bytes, but held {offset} when the run was saved: "
-                "it was changed or lost; bring it back, or begin a run with --init-from"
+                f"it was changed or lost; bring it back, or begin a run with {option('init_from')}"
             )
         with _storage(self._path):
             filesystem.fault_point("truncate", self._path)

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskProgressColumn
 from rich.text import Text
 
+from ddpg_jax.errors import printable
 from ddpg_jax.runs.loggers.health import Seen, advise
 
 if TYPE_CHECKING:
@@ -26,17 +27,25 @@ _log = logging.getLogger("ddpg_jax")
 def message_printer(console: Console | None) -> Callable[[str], None]:
     """Prints a line for people: on the console, or as a warning of this package's logger where there is none."""
     if console is None:
-        return _log.warning
-    return lambda line: console.print(line, highlight=False, soft_wrap=True, markup=False)
+        return lambda line: _log.warning("%s", printable(line, lines=True))
+    return lambda line: console.print(printable(line, lines=True), highlight=False, soft_wrap=True, markup=False)
 
 
 class SafeConsole(Console):
-    """A console that falls silent when its output is closed or full; a run is worth more than its display."""
+    """A console that falls silent when its output is closed or full; a run is worth more than its display.
+
+    What others have written is shown as it is: markup is off, and text is made printable.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**({"markup": False} | options))
 
     def print(self, *objects: Any, **options: Any) -> None:
         """As `Console.print`, but never raises for the sake of the output."""
         try:
-            super().print(*objects, **options)
+            super().print(
+                *(printable(each, lines=True) if isinstance(each, str) else each for each in objects), **options
+            )
         except OSError:
             self._fall_silent()
 

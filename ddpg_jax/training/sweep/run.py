@@ -12,6 +12,7 @@ import tomli_w
 from rich.console import Console
 
 from ddpg_jax.config.diff import compare
+from ddpg_jax.config.wording import option
 from ddpg_jax.envs.factory import device_env
 from ddpg_jax.errors import ConfigError
 from ddpg_jax.runs.directory import RunDirectory
@@ -108,13 +109,13 @@ def _environments(sweep: Sweep) -> list[DeviceEnv]:
 def _refuse_another(sweep: Sweep, before: Sweep, directory: RunDirectory) -> None:
     """Refuses to go on with a sweep that is not the one asked for; how often it is saved may differ."""
     if sweep.combinations != before.combinations:
-        raise ConfigError(f"{directory.path} holds a sweep of other combinations; name another --run-dir")
+        raise ConfigError(f"{directory.path} holds a sweep of other combinations; name another {option('run_dir')}")
     for old, new in zip(before.configs, sweep.configs, strict=True):
         changes = [change for change in compare(old, new) if not change.path.startswith("checkpoint.")]
         if changes:
             lines = "\n  ".join(map(str, changes[:10]))
             raise ConfigError(
-                f"{directory.path} holds another sweep:\n  {lines}\nset these back, or name another --run-dir"
+                f"{directory.path} holds another sweep:\n  {lines}\nset these back, or name another {option('run_dir')}"
             )
 
 
