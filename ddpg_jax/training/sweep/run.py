@@ -99,14 +99,15 @@ def resume_sweep(run_dir: str | Path, console: Console | None = None) -> SweepRu
 
 
 def _environments(sweep: Sweep) -> list[DeviceEnv]:
-    """Of each group, after the devices were made that they are compiled for."""
+    """Returns the environment of each group; makes the devices that they are compiled for first."""
     for group in sweep.groups:
         if not group.config.on_device:
             raise ConfigError(
                 f"a sweep runs environments written in JAX, as jax:pendulum; env.id={group.config.env.id!r} is not one"
             )
+    make_core_devices()  # before anything asks jax for its devices, which settles their number
+    for group in sweep.groups:
         check_forecast(group.config.model_copy(update={"seeds": 1}))  # lanes run in turns, but one at least must fit
-    make_core_devices()
     return [device_env(group.config) for group in sweep.groups]
 
 
