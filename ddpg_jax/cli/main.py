@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ddpg_jax import __version__
+from ddpg_jax.__about__ import __version__
 from ddpg_jax.cli.arguments import (
     count,
     fields_help,
