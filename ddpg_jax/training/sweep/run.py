@@ -12,15 +12,16 @@ import tomli_w
 from rich.console import Console
 
 from ddpg_jax.config.diff import compare
-from ddpg_jax.config.schema import chosen_loop
+from ddpg_jax.config.wording import option
 from ddpg_jax.envs.factory import device_env
 from ddpg_jax.errors import ConfigError
 from ddpg_jax.runs.directory import RunDirectory
-from ddpg_jax.runs.loggers.progress import ProgressDisplay, make_display, message_printer
+from ddpg_jax.runs.loggers.progress import Display, make_display, message_printer
 from ddpg_jax.training.checkpointer import Checkpointer
 from ddpg_jax.training.context import RunContext, Session
 from ddpg_jax.training.device.loop import device_loop
 from ddpg_jax.training.device.snapshot import DeviceCarry, restore
+from ddpg_jax.training.forecast import check_forecast
 from ddpg_jax.training.report import keep_init
 from ddpg_jax.training.resume_point import ResumePoint
 from ddpg_jax.training.runner import drive
@@ -62,6 +63,7 @@ def run_sweep(
     with ExitStack() as stack:
         display = make_display(console)
         session = Session.begin(stack, message_printer(console), (display,))
+        session.heed()
         if resume == "auto" and run_dir is not None and RunDirectory(run_dir).sweep.is_file():
             directory = RunDirectory.open(run_dir, of="sweep")
             _refuse_another(sweep, load_sweep(directory.sweep), directory)
@@ -92,30 +94,33 @@ def resume_sweep(run_dir: str | Path, console: Console | None = None) -> SweepRu
     with ExitStack() as stack:
         display = make_display(console)
         session = Session.begin(stack, message_printer(console), (display,))
+        session.heed()
         return _resume(sweep, envs, session.within(directory, _keep(sweep)), display)
 
 
 def _environments(sweep: Sweep) -> list[DeviceEnv]:
-    """Of each group, after the devices were made that they are compiled for."""
+    """Returns the environment of each group; makes the devices that they are compiled for first."""
     for group in sweep.groups:
-        if chosen_loop(group.config) != "device":
+        if not group.config.on_device:
             raise ConfigError(
                 f"a sweep runs environments written in JAX, as jax:pendulum; env.id={group.config.env.id!r} is not one"
             )
-    make_core_devices()
+    make_core_devices()  # before anything asks jax for its devices, which settles their number
+    for group in sweep.groups:
+        check_forecast(group.config.model_copy(update={"seeds": 1}))  # lanes run in turns, but one at least must fit
     return [device_env(group.config) for group in sweep.groups]
 
 
 def _refuse_another(sweep: Sweep, before: Sweep, directory: RunDirectory) -> None:
     """Refuses to go on with a sweep that is not the one asked for; how often it is saved may differ."""
     if sweep.combinations != before.combinations:
-        raise ConfigError(f"{directory.path} holds a sweep of other combinations; name another --run-dir")
+        raise ConfigError(f"{directory.path} holds a sweep of other combinations; name another {option('run_dir')}")
     for old, new in zip(before.configs, sweep.configs, strict=True):
         changes = [change for change in compare(old, new) if not change.path.startswith("checkpoint.")]
         if changes:
             lines = "\n  ".join(map(str, changes[:10]))
             raise ConfigError(
-                f"{directory.path} holds another sweep:\n  {lines}\nset these back, or name another --run-dir"
+                f"{directory.path} holds another sweep:\n  {lines}\nset these back, or name another {option('run_dir')}"
             )
 
 
@@ -123,7 +128,7 @@ def _keep(sweep: Sweep) -> int:
     return sweep.configs[0].checkpoint.keep
 
 
-def _resume(sweep: Sweep, envs: Sequence[DeviceEnv], context: RunContext, display: ProgressDisplay) -> SweepRun:
+def _resume(sweep: Sweep, envs: Sequence[DeviceEnv], context: RunContext, display: Display) -> SweepRun:
     """Goes on in the directory of a sweep."""
     directory = context.directory
     context.lock()
@@ -139,7 +144,7 @@ def _resume(sweep: Sweep, envs: Sequence[DeviceEnv], context: RunContext, displa
 
 
 def _continue_from(
-    point: ResumePoint, sweep: Sweep, envs: Sequence[DeviceEnv], context: RunContext, display: ProgressDisplay
+    point: ResumePoint, sweep: Sweep, envs: Sequence[DeviceEnv], context: RunContext, display: Display
 ) -> SweepRun:
     """Runs the batches of lanes that are left, and writes what was reached."""
     recorder = SweepRecorder(sweep, point, context)
@@ -149,7 +154,7 @@ def _continue_from(
         context.store.forget_rows()  # those that are there are of other lanes
     batches = lane_batches(sweep.groups, envs, display.print, rest.position)
     reports = _reports(batches, rest, recorder, checkpointer, context)
-    return drive(reports, recorder, checkpointer, context.store, context.stop)
+    return drive(reports, recorder, checkpointer, context)
 
 
 class _Rest(NamedTuple):
