@@ -27,6 +27,8 @@ _OPTIONS = frozenset(
         "--no-cache",
         "--episodes",
         "--video",
+        "--seed",
+        "--json",
         "--distributed",
         "--coordinator",
         "--num-processes",
@@ -145,8 +147,8 @@ def _face(field: Any) -> tuple[Any, Any, Any]:
     return field.description, field.default, field.annotation
 
 
-def fields_help() -> str:
-    """Every field of the configuration with its meaning and its default, at most 80 columns wide."""
+def fields_help(only: str | None = None) -> str:
+    """Every field of the configuration, or of one section, with meaning and default, at most 80 columns wide."""
     from ddpg_jax.config.schema import Config, sections
 
     def entry(prefix: str, name: str, field: Any) -> list[str]:
@@ -159,8 +161,10 @@ def fields_help() -> str:
 
     lines = ["", "fields:"]
     for name, field in Config.model_fields.items():
-        lines += [] if name in sections() else entry("", name, field)
+        lines += [] if name in sections() or only is not None else entry("", name, field)
     for section, models in sections().items():
+        if only not in (None, section):
+            continue
         shown: dict[str, Any] = {}
         for model in models:
             lines += ["", f"{(model.__doc__ or '').splitlines()[0]}".replace("`", "")]

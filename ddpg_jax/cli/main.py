@@ -153,10 +153,18 @@ def _parser() -> argparse.ArgumentParser:
     _add_no_cache(sweep)
     sweep.set_defaults(command=_sweep)
 
-    evaluate = commands.add_parser("evaluate", help="evaluate the final policies of a run")
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="evaluate the final policies of a run",
+        epilog="The fields of the environment may be set, as in train.",
+        add_help=False,
+    )
     evaluate.add_argument("run_dir", type=Path, help="directory of a run")
     evaluate.add_argument("--episodes", type=count, default=100, help="episodes of each seed (default 100)")
+    evaluate.add_argument("--seed", type=int, metavar="N", help="that seed of the run only")
+    evaluate.add_argument("--json", action="store_true", help="print JSON instead of a table")
     evaluate.add_argument("--video", type=Path, metavar="DIR", help="record an MP4 file for each seed")
+    evaluate.add_argument("-h", "--help", action=_FieldsHelp, nargs=0, const="env", help="show this, and the fields")
     _add_no_cache(evaluate)
     evaluate.set_defaults(command=_evaluate)
 
@@ -309,18 +317,21 @@ def _show_sweep(console: Console, run: SweepRun) -> int:
 
 def _evaluate(options: argparse.Namespace, words: list[str]) -> int:
     overrides = parse_overrides_strict(words)
-    from ddpg_jax.cli.tables import evaluation_table
-    from ddpg_jax.runs.inference import evaluate_run, load_run, record_videos
-    from ddpg_jax.runs.loggers.progress import SafeConsole
+    from ddpg_jax.cli.evaluate import evaluate
 
     _use_cache(options)
-    console = SafeConsole()
-    run = load_run(options.run_dir, **overrides)
-    console.print(evaluation_table(run.config, evaluate_run(run, options.episodes)))
-    if options.video is not None:
-        for path in record_videos(run, options.video):
-            console.print(str(path), **_PLAIN)
-    return 0
+    chosen = {"seed": options.seed, "video": options.video, "as_json": options.json}
+    return evaluate(options.run_dir, options.episodes, overrides=overrides, **chosen)
+
+
+class _FieldsHelp(argparse.Action):
+    """Shows the help of a command with the fields of one section."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from ddpg_jax.runs.loggers.progress import SafeConsole
+
+        SafeConsole().print(parser.format_help() + fields_help(only=str(self.const)), **_PLAIN)
+        parser.exit()
 
 
 def _doctor(options: argparse.Namespace, words: list[str]) -> int:

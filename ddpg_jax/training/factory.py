@@ -86,6 +86,7 @@ def _host(
         host_loop(config, agent, lanes, ring, begun, should_snapshot),
         lambda state: evaluate_episodes(policy, value, state, trials, gamma),
         int(begun.again.sum()) if isinstance(begun, ReplayedEpisodes) else 0,
+        begun.doubts if isinstance(begun, ReplayedEpisodes) else (),
     )
 
 

@@ -166,6 +166,10 @@ def _continue_from(point: ResumePoint, config: Config, context: RunContext, init
             f"warning: {loop.restarted_episodes} episodes in progress did not repeat themselves to the bit and were "
             "begun anew; all else goes on exactly"
         )
+    if loop.doubts:
+        point = point._replace(level="episode" if point.level == "exact" else point.level)
+        for line in loop.doubts:
+            notify(f"warning: {line}")
     _check_spec(point, loop.spec, config)
     notify(f"resumes after {point.step} of {config.total_steps} steps, level {point.level}")
     recorder = RunRecorder(config, loop, point, context)
