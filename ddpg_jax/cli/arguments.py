@@ -37,6 +37,7 @@ _OPTIONS = frozenset(
         "--resume",
         "--init-from",
         "--from",
+        "--level",
         "--determinism",
     }
 )

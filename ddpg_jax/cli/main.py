@@ -243,7 +243,7 @@ def _resume(options: argparse.Namespace, words: list[str]) -> int:
     console = SafeConsole()
     shown = None if options.quiet else console
     if RunDirectory(options.run_dir).sweep.is_file():
-        if overrides or options.step is not None or options.into is not None:
+        if overrides or options.step is not None or options.into is not None or options.level != "exact":
             raise ConfigError("a sweep goes on as it was: resume takes no fields, --from or --run-dir for it")
         from ddpg_jax.training.sweep.run import resume_sweep
 
