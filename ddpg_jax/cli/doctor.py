@@ -54,7 +54,7 @@ def examine() -> int:
     console.print(f"memory    {human_bytes(available_bytes())} free, {facts['machine']['cores']} cores")
     for extra, modules in EXTRAS.items():
         missing = [name for name in modules if importlib.util.find_spec(name) is None]
-        state = f"without {', '.join(missing)}: pip install 'ddpg-jax\\[{extra}]'" if missing else "installed"
+        state = f"without {', '.join(missing)}: pip install 'ddpg-jax[{extra}]'" if missing else "installed"
         console.print(f"extra     {extra}: {state}")
     console.print(f"programs  {_programs()}", markup=False)
     _draw(console)

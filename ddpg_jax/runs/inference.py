@@ -15,7 +15,7 @@ import numpy as np
 
 from ddpg_jax.agents.algorithms import make_agent
 from ddpg_jax.config.load import read_toml, resolve
-from ddpg_jax.config.schema import Config, is_device_env
+from ddpg_jax.config.schema import Config
 from ddpg_jax.envs.device.rollout import evaluate_greedy
 from ddpg_jax.envs.factory import device_env, make_evaluation_envs
 from ddpg_jax.envs.host.make import make_env
@@ -107,7 +107,7 @@ def evaluate(
 
 def evaluate_run(run: LoadedRun, episodes: int, progress: ProgressFn = no_progress) -> Evaluation:
     """As `evaluate`, for a run that was read already; with the lengths. The host's environments tell their progress."""
-    if is_device_env(run.config.env.id):
+    if run.config.on_device:
         return _evaluate_on_device(run, episodes)
     with closing(make_evaluation_envs(run.config, episodes, alone=True)) as lanes:
         _check_spec(run, lanes.spec)
@@ -194,7 +194,7 @@ def check_videos(run: LoadedRun, folder: str | Path) -> Path:
       ConfigError: the extra `video` is not installed, or the environment is not one of gymnasium.
       StorageError: the folder cannot be made.
     """
-    if is_device_env(run.config.env.id):
+    if run.config.on_device:
         raise ConfigError(
             f"env.id={run.config.env.id!r} cannot draw itself: videos are recorded of gymnasium environments only"
         )

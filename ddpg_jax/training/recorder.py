@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from ddpg_jax.config.schema import Config
+from ddpg_jax.config.wording import resume_command
 from ddpg_jax.errors import Interrupted, NotFiniteError, StorageError
 from ddpg_jax.runs.checkpoints.checkpoint import Checkpoint
 from ddpg_jax.runs.checkpoints.rows import snapshot_rows
@@ -189,7 +190,7 @@ class RunRecorder:
         """
         raise Interrupted(
             f"interrupted after {self._point.step if report is None else report.step} of {self._config.total_steps} "
-            f"steps; to go on: ddpg-jax resume {self._context.directory.path}"
+            f"steps; to go on: {resume_command(self._context.directory.path, self._config.env.id)}"
         )
 
     def finish(self, report: Report, save: Callable[[Callable[[], Checkpoint]], None]) -> Run:

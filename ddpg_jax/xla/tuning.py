@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from ddpg_jax.config.schema import chosen_loop
 from ddpg_jax.xla.process import limit_to_one_thread, make_core_devices
 
 if TYPE_CHECKING:
@@ -37,12 +36,8 @@ class Tuning(NamedTuple):
 
 
 def tuning(config: Config) -> Tuning:
-    """The ways that a configuration takes; its numbers may be traced.
-
-    Raises:
-      ConfigError: the loop that is asked for cannot run the environment.
-    """
-    algorithm, on_device, seeds = config.algorithm, chosen_loop(config) == "device", len(config.seed_list)
+    """The ways that a configuration takes; its numbers may be traced."""
+    algorithm, on_device, seeds = config.algorithm, config.on_device, len(config.seed_list)
     narrow = max(*algorithm.hidden, *algorithm.critic_widths) < NARROW
     few = seeds <= MAX_SEEDS and getattr(algorithm, "num_critics", 1) <= MAX_CRITICS
     small = narrow and algorithm.batch_size <= MAX_ROWS and few
@@ -60,11 +55,8 @@ def configure_process(config: Config, *, tune_process: bool) -> None:
     Args:
       config: the run.
       tune_process: whether this process is for that run only, so that its threads may be what suits it.
-
-    Raises:
-      ConfigError: the loop that is asked for cannot run the environment.
     """
     if tune_process and tuning(config).one_thread:
         limit_to_one_thread()
-    elif chosen_loop(config) == "device":
+    elif config.on_device:
         make_core_devices()

@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,7 @@ def follow(env: Any) -> bool:
     asked = {"camera_id", "camera_name", "default_camera_config"} & set(env.spec.kwargs if env.spec else ())
     if renderer is None or asked:
         return False
-    import mujoco
-
+    mujoco: Any = import_module("mujoco")
     number = mujoco.mj_name2id(renderer.model, mujoco.mjtObj.mjOBJ_CAMERA, _CAMERA)
     if number >= 0:
         renderer.camera_id = number
