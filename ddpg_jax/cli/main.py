@@ -188,6 +188,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("run_dir", type=Path, help="directory of a run")
     evaluate.add_argument("--episodes", type=count, default=100, help="episodes of each seed (default 100)")
+    evaluate.add_argument(
+        "--which", choices=["final", "best"], default="final", help="best: the policies of the best evaluation"
+    )
     evaluate.add_argument("--seed", type=int, metavar="N", help="that seed of the run only")
     evaluate.add_argument("--json", action="store_true", help="print JSON instead of a table")
     evaluate.add_argument("--video", type=Path, metavar="DIR", help="record an MP4 file for each seed")
@@ -366,7 +369,7 @@ def _evaluate(options: argparse.Namespace, words: list[str]) -> int:
     from ddpg_jax.cli.evaluate import evaluate
 
     _use_cache(options)
-    chosen = {"seed": options.seed, "video": options.video, "as_json": options.json}
+    chosen = {"which": options.which, "seed": options.seed, "video": options.video, "as_json": options.json}
     return evaluate(options.run_dir, options.episodes, overrides=overrides, **chosen)
 
 
