@@ -10,14 +10,15 @@ from typing import Any
 
 from rich.console import Console
 
+from ddpg_jax.cli.failures import no_device
 from ddpg_jax.config.load import load_config
 from ddpg_jax.config.schema import Config
-from ddpg_jax.errors import DdpgJaxError, StorageError
+from ddpg_jax.errors import ConfigError, DdpgJaxError, StorageError
 from ddpg_jax.runs.checkpoints.checkpoint import Checkpoint, digest
 from ddpg_jax.runs.checkpoints.store import CheckpointStore
 from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.runs.loggers.progress import SafeConsole
-from ddpg_jax.runs.result import system_info
+from ddpg_jax.runs.result import package_versions, system_info
 from ddpg_jax.training.train import train
 from ddpg_jax.types import HostArray
 from ddpg_jax.xla.compilation_cache import cache_folder, usage
@@ -38,8 +39,15 @@ EXTRAS = {
 def examine() -> int:
     """Prints what is installed and trains for a moment; returns the exit code."""
     console = SafeConsole(highlight=False)
-    facts = system_info()
-    console.print("versions  " + ", ".join(f"{name} {value or 'missing'}" for name, value in facts["versions"].items()))
+    versions = package_versions()
+    console.print("versions  " + ", ".join(f"{name} {value or 'missing'}" for name, value in versions.items()))
+    try:
+        facts = system_info()
+    except (RuntimeError, AssertionError) as error:
+        if (line := no_device(error)) is None:
+            raise
+        console.print(f"device    none: {line}", markup=False)
+        return ConfigError.exit_code
     device = facts["device"]
     console.print(f"device    {device['count']} x {device['kind']} ({device['platform']})")
     console.print(f"memory    {human_bytes(available_bytes())} free, {facts['machine']['cores']} cores")
@@ -98,7 +106,7 @@ def first_difference(a: Checkpoint, b: Checkpoint) -> str | None:
 
 def _kept(config: Config, path: Path) -> Checkpoint:
     """What a run leaves in its last checkpoint."""
-    train(config, path)
+    train(config, path, quiet=True)
     store = CheckpointStore(RunDirectory(path).checkpoints)
     found, _ = store.newest()
     if found is None:
@@ -125,7 +133,7 @@ def _self_test(console: Console) -> int:
     began = time.perf_counter()
     try:
         with tempfile.TemporaryDirectory() as folder:
-            result = train(config, Path(folder) / "run").result
+            result = train(config, Path(folder) / "run", quiet=True).result
     except DdpgJaxError as error:
         console.print(f"self-test failed: {error}")
         return error.exit_code

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ddpg_jax import __version__
 from ddpg_jax.cli.arguments import count, fields_help, parse_config, parse_overrides_strict, split_overrides
+from ddpg_jax.cli.failures import describe, no_device
 from ddpg_jax.errors import ConfigError, DdpgJaxError, Interrupted, StorageError
+from ddpg_jax.training.signals import StopRequest
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -59,11 +61,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words, overrides = split_overrides(sys.argv[1:] if arguments is None else arguments)
     options = parser.parse_args(words)
     command: Callable[[argparse.Namespace, list[str]], int] = options.command
+    if command not in (_train, _resume, _sweep):
+        StopRequest.leave_to_system()
     try:
         return command(options, overrides)
     except DdpgJaxError as error:
-        print("\n".join([f"ddpg-jax: {error}", *getattr(error, "__notes__", ())]), file=sys.stderr)
+        print("\n".join(describe(error)), file=sys.stderr)
         return error.exit_code
+    except (RuntimeError, AssertionError) as error:
+        if (line := no_device(error)) is None:
+            raise
+        print(f"ddpg-jax: {line}", file=sys.stderr)
+        return ConfigError.exit_code
     except OSError as error:  # a path of the command line that cannot be used
         print(f"ddpg-jax: {error}", file=sys.stderr)
         return StorageError.exit_code
@@ -183,7 +192,11 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> int:
     from ddpg_jax.runs.loggers.progress import SafeConsole
 
     console = SafeConsole()
-    shown: dict[str, Any] = {"overwrite": options.overwrite, "console": None if options.quiet else console}
+    shown: dict[str, Any] = {
+        "overwrite": options.overwrite,
+        "console": None if options.quiet else console,
+        "quiet": True,
+    }
     alone = options.coordinator is None and options.num_processes is None and options.process_id is None
     if not (options.distributed or alone):
         raise ConfigError("--coordinator, --num-processes and --process-id have an effect with --distributed only")
@@ -204,7 +217,14 @@ def _show(console: Console, run: Run, record: str) -> None:
     from ddpg_jax.cli.tables import training_table
 
     console.print(training_table(run.result))
-    console.print(f"{run.directory}/learning_curve.png, result.json, {record}", **_PLAIN)
+    _show_files(console, run.directory, ("learning_curve.png", "result.json", "checkpoints/best.safetensors", record))
+
+
+def _show_files(console: Console, directory: Path, names: Sequence[str]) -> None:
+    """The files that are there, one a line, so that a terminal breaks none of them."""
+    for name in names:
+        if any(directory.glob(name)):
+            console.print(f"{directory}/{name}", **_PLAIN)
 
 
 def _resume(options: argparse.Namespace, words: list[str]) -> int:
@@ -225,7 +245,7 @@ def _resume(options: argparse.Namespace, words: list[str]) -> int:
 
     _use_cache(options)
     where = {"step": options.step, "into": options.into, "level": options.level}
-    run = resume_run(options.run_dir, tune_process=True, console=shown, **where, **overrides)
+    run = resume_run(options.run_dir, tune_process=True, console=shown, quiet=True, **where, **overrides)
     _show(console, run, "metrics.jsonl")
     return 0
 
@@ -280,9 +300,7 @@ def _show_sweep(console: Console, run: SweepRun) -> int:
     from ddpg_jax.cli.tables import ranking_table
 
     console.print(ranking_table(run.result))
-    names = ("ranking.png", "best.toml", "result.json", "metrics.jsonl")
-    files = ", ".join(name for name in names if (run.directory / name).exists())
-    console.print(f"{run.directory}/{files}", **_PLAIN)
+    _show_files(console, run.directory, ("ranking.png", "best.toml", "result.json", "metrics.jsonl"))
     if not run.result["complete"]:
         print(f"ddpg-jax: interrupted; to go on: ddpg-jax resume {run.directory}", file=sys.stderr)
         return Interrupted.exit_code

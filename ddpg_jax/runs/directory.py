@@ -73,6 +73,7 @@ class RunDirectory:
         self.best_weights = self.checkpoints / "best.safetensors"
         self.learning_curve = self.path / "learning_curve.png"
         self.result = self.path / "result.json"
+        self.fault = self.path / "fault.txt"
         self.format = self.path / _FORMAT
         self._lock: Lock | None = None
 
@@ -267,7 +268,7 @@ class RunDirectory:
         self.check_owner()
         try:
             of_sweep = self.path / "ranking.png", self.path / "best.toml"
-            for path in (self.result, self.weights, self.learning_curve, *of_sweep):
+            for path in (self.result, self.weights, self.learning_curve, self.fault, *of_sweep):
                 filesystem.remove(path)
         except OSError as error:
             raise StorageError(f"{self.path} cannot be written: {error}") from error

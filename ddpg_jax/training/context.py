@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack, closing
 from typing import NamedTuple, TypeAlias
 
+from ddpg_jax.errors import Interrupted
 from ddpg_jax.runs.checkpoints.checkpoint import Checkpoint
 from ddpg_jax.runs.checkpoints.choose import newest_checkpoint
 from ddpg_jax.runs.checkpoints.store import CheckpointStore
@@ -31,6 +32,15 @@ class Session(NamedTuple):
         for logger in (loggers := tuple(loggers)):
             stack.enter_context(closing(logger))
         return cls(stack.enter_context(StopRequest()), notify, loggers, stack)
+
+    def heed(self) -> None:
+        """Ends here what has not begun, where a stop was requested while the program was loaded.
+
+        Raises:
+          Interrupted: so it was.
+        """
+        if self.stop.requested:
+            raise Interrupted("interrupted before it began; start it again")
 
     def within(self, directory: RunDirectory, keep: int) -> RunContext:
         """What belongs to a run in a directory, of whose checkpoints so many are kept."""

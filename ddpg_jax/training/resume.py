@@ -27,6 +27,7 @@ from ddpg_jax.runs.weights import (
     init_from_weights,
     open_weights,
     restart_from_networks,
+    restore_best,
     stored_part,
 )
 from ddpg_jax.training.checkpointer import Checkpointer
@@ -138,6 +139,7 @@ def fork(context: RunContext, config: Config, step: int, into: str | Path) -> Ru
     own.lock()
     own.directory.copy_start(source.metrics, point.metrics_bytes)
     own.directory.copy_start(source.timing, point.timing_bytes)
+    restore_best(own.directory, point.metadata.get("best_step"), source)
     own.store.save(checkpoint)
     own.directory.write_text(own.directory.config, dump_toml(config))
     return _continue_from(point, config, own)
@@ -169,7 +171,7 @@ def _continue_from(point: ResumePoint, config: Config, context: RunContext, init
     recorder = RunRecorder(config, loop, point, context)
     directory.drop_results()
     directory.write_text(directory.config, dump_toml(config))
-    return drive(loop.reports, recorder, checkpointer, context.store, context.stop)
+    return drive(loop.reports, recorder, checkpointer, context)
 
 
 def _resume_point(checkpoint: Checkpoint, config: Config, notify: NotifyFn) -> ResumePoint:

@@ -156,7 +156,7 @@ class SubprocVectorEnv:
             for i in heard:
                 answer = self._answer(i)
                 if answer:
-                    raise EnvironmentFault(answer)
+                    raise EnvironmentFault(*answer.split("\0", 1))
                 del waiting[i]
 
     def _ended(self, i: int) -> bool:
@@ -277,7 +277,7 @@ def _work(
                         mine[name][:] = values[:, 0]
                 pipe.send_bytes(b"")
     except EnvironmentFault as error:
-        pipe.send_bytes(str(error).encode())
+        pipe.send_bytes(f"{error}\0{error.trace}".encode())
     except (EOFError, ConnectionError):
         pass  # the parent closed the pipe, or is gone
 

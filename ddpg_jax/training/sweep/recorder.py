@@ -20,7 +20,7 @@ from ddpg_jax.runs.documents import SweepFacts, validated
 from ddpg_jax.runs.loggers.jsonl import JsonLines
 from ddpg_jax.runs.loggers.logger import RateMeter, Start, Status, tell
 from ddpg_jax.runs.plots import ranking
-from ddpg_jax.runs.result import system_differences, system_info
+from ddpg_jax.runs.result import provenance, system_differences, system_info
 from ddpg_jax.training.context import NotifyFn, RunContext
 from ddpg_jax.training.device.loop import Chunk, lane_rows
 from ddpg_jax.training.device.snapshot import snapshot
@@ -186,7 +186,8 @@ class SweepRecorder:
     def _write(self) -> SweepRun:
         """Writes the result, its picture, and, where all is complete, the configuration of the best combination."""
         directory, sweep = self._context.directory, self._sweep
-        result: dict[str, Any] = {**self._ranking.result(), "seconds": self._seconds, **system_info()}
+        came_about = provenance(sweep.source) | system_info()
+        result: dict[str, Any] = {**self._ranking.result(), "seconds": self._seconds, **came_about}
         ranked = [each for each in result["combinations"] if each["interquartile_mean"] is not None]
         if ranked and result["complete"]:
             directory.write_text(directory.path / "best.toml", dump_toml(sweep.configs[ranked[0]["combination"]]))

@@ -63,6 +63,7 @@ def run_sweep(
     with ExitStack() as stack:
         display = make_display(console)
         session = Session.begin(stack, message_printer(console), (display,))
+        session.heed()
         if resume == "auto" and run_dir is not None and RunDirectory(run_dir).sweep.is_file():
             directory = RunDirectory.open(run_dir, of="sweep")
             _refuse_another(sweep, load_sweep(directory.sweep), directory)
@@ -93,6 +94,7 @@ def resume_sweep(run_dir: str | Path, console: Console | None = None) -> SweepRu
     with ExitStack() as stack:
         display = make_display(console)
         session = Session.begin(stack, message_printer(console), (display,))
+        session.heed()
         return _resume(sweep, envs, session.within(directory, _keep(sweep)), display)
 
 
@@ -151,7 +153,7 @@ def _continue_from(
         context.store.forget_rows()  # those that are there are of other lanes
     batches = lane_batches(sweep.groups, envs, display.print, rest.position)
     reports = _reports(batches, rest, recorder, checkpointer, context)
-    return drive(reports, recorder, checkpointer, context.store, context.stop)
+    return drive(reports, recorder, checkpointer, context)
 
 
 class _Rest(NamedTuple):
