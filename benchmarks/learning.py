@@ -33,7 +33,7 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).parent))
 from peers import MODULES, PACKAGES, check_settings, train_peer
 
-from ddpg_jax.cli.arguments import parse_config, split_overrides
+from ddpg_jax.cli.arguments import find_options, parse_config, split_overrides
 from ddpg_jax.config.schema import Config
 from ddpg_jax.runs.result import system_info
 from ddpg_jax.runs.statistics import summarize
@@ -163,23 +163,14 @@ def main() -> None:
 
 
 def _arguments() -> tuple[argparse.Namespace, Config]:
-    words, overrides = [], []
-    known, rest = ["--ours", "--peers", "--out", "--jobs", "--store"], sys.argv[1:]
-    while rest:
-        word = rest.pop(0)
-        if word in known:
-            words += [word, rest.pop(0)]
-        elif word.startswith("--") and word != "--help":
-            overrides += split_overrides([word, rest.pop(0)])[1]
-        else:
-            words.append(word)
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("config", type=Path)
+    parser.add_argument("config", nargs="*", help="presets and TOML files")
     parser.add_argument("--peers", default="sb3", help="comma-separated: sb3, sbx, or none")
     parser.add_argument("--ours", choices=("yes", "no"), default="yes", help="no: more seeds of the peers alone")
     parser.add_argument("--jobs", type=int, default=available_cores(), help="seeds of a peer side by side")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--store", type=Path, default=Path("runs/learning.jsonl"), help="seeds that are done")
+    words, overrides = split_overrides(sys.argv[1:], find_options(parser))
     options = parser.parse_args(words)
     options.store.parent.mkdir(parents=True, exist_ok=True)
     options.out.mkdir(parents=True, exist_ok=True)

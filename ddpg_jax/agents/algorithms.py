@@ -11,6 +11,7 @@ from ddpg_jax.agents.factory import make_exploration, make_networks, make_normal
 from ddpg_jax.agents.policy_gradient import policy_gradient
 from ddpg_jax.agents.precision import in_float32
 from ddpg_jax.agents.targets import polyak, polyak_critic, smoothed, with_online
+from ddpg_jax.config.marks import traced_fields
 from ddpg_jax.errors import EnvironmentFault
 from ddpg_jax.types import Agent, EnvSpec, Params
 
@@ -106,7 +107,7 @@ def fasttd3(config: Config, spec: EnvSpec) -> Agent:
 
 def _traced_hyperparams(config: Config) -> tuple[Any, ...]:
     """The numbers by which steps are made: finite in a configuration that was checked, but they may be traced."""
-    values = [getattr(config.algorithm, field) for field in config.algorithm.hyper]
+    values = [getattr(config.algorithm, field) for field in traced_fields(type(config.algorithm))]
     return tuple(value for value in values if value is not None)
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import argparse
 import textwrap
 import tomllib
-from collections.abc import Sequence
-from pathlib import Path
+from collections import deque
+from collections.abc import Container, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ddpg_jax.errors import ConfigError
@@ -17,42 +17,21 @@ from ddpg_jax.errors import ConfigError
 if TYPE_CHECKING:
     from ddpg_jax.config.schema import Config
 
-_OPTIONS = frozenset(
-    {
-        "--help",
-        "--version",
-        "--run-dir",
-        "--overwrite",
-        "--quiet",
-        "--no-cache",
-        "--episodes",
-        "--video",
-        "--distributed",
-        "--coordinator",
-        "--num-processes",
-        "--process-id",
-        "--checkpoint-every",
-        "--resume",
-        "--init-from",
-        "--from",
-        "--level",
-        "--determinism",
-    }
-)
 
-
-def parse_config(path: Path | None, arguments: Sequence[str]) -> Config:
-    """The configuration of a file and of `--section.field value` arguments.
+def parse_config(paths: Sequence[str], arguments: Sequence[str]) -> Config:
+    """The configuration of presets and files, and of `--section.field value` arguments.
 
     Raises:
       ConfigError: listing every mistake, an environment that is not registered among them.
+      StorageError: a file is there and cannot be read.
     """
-    from ddpg_jax.config.load import merge, read_toml, resolve
+    from ddpg_jax.config.load import Source, compose, read_source, resolve_sources
     from ddpg_jax.config.schema import Config, is_device_env
+    from ddpg_jax.config.wording import overrides_name
 
     overrides, problems = parse_overrides(arguments)
-    values = read_toml(path) if path is not None else {}
-    env = merge(values, overrides).get("env")
+    sources = [*map(read_source, paths), Source(overrides_name(), overrides, trusted=True)]
+    env = compose(source.values for source in sources).get("env")
     identifier = env.get("id", Config().env.id) if isinstance(env, dict) else Config().env.id
     if isinstance(identifier, str):
         from ddpg_jax.envs.device.backends import unknown_device_env
@@ -61,23 +40,41 @@ def parse_config(path: Path | None, arguments: Sequence[str]) -> Config:
         problem = unknown_device_env(identifier) if is_device_env(identifier) else unknown_id(identifier)
         if problem is not None:
             problems["env.id"] = problem
-    return resolve(values, overrides, source=str(path) if path is not None else "defaults", extra_errors=problems)
+    return resolve_sources(sources, problems)
 
 
-def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Separates `--section.field value` from the words that argparse knows, so that it takes no value for a file."""
+def find_options(parser: argparse.ArgumentParser) -> frozenset[str]:
+    """The options of a parser and of its commands, as `--run-dir`."""
+    found = set[str]()
+    for action in parser._actions:  # pyright: ignore[reportPrivateUsage]  there is no other way
+        found.update(option for option in action.option_strings if option.startswith("--"))
+        commands = action.choices if isinstance(action.choices, dict) else {}
+        found.update(*map(find_options, commands.values()))
+    return frozenset(found)
+
+
+def split_overrides(arguments: Sequence[str], options: Container[str]) -> tuple[list[str], list[str]]:
+    """Separates `--section.field value` from the words that argparse knows, so that it takes no value for a file.
+
+    Args:
+      arguments: the words of a command line.
+      options: what argparse knows; all other words that begin with two dashes are fields.
+
+    Returns:
+      The words for argparse, and those of the fields.
+    """
     words: list[str] = []
     overrides: list[str] = []
-    rest = list(arguments)
+    rest = deque(arguments)
     while rest:
-        word = rest.pop(0)
+        word = rest.popleft()
         name, equals, text = word.partition("=")
-        if not word.startswith("--") or name.replace("_", "-") in _OPTIONS:
+        if not word.startswith("--") or name.replace("_", "-") in options:
             words.append(name.replace("_", "-") + equals + text if word.startswith("--") else word)
             continue
         overrides.append(word)
         if "=" not in word and rest and not rest[0].startswith("--"):
-            overrides.append(rest.pop(0))
+            overrides.append(rest.popleft())
     return words, overrides
 
 
@@ -91,9 +88,9 @@ def parse_overrides(words: Sequence[str]) -> tuple[dict[str, Any], dict[str, str
     """
     values: dict[str, Any] = {}
     problems: dict[str, str] = {}
-    rest = list(words)
+    rest = deque(words)
     while rest:
-        word = rest.pop(0)
+        word = rest.popleft()
         name, equals, text = word[2:].partition("=")
         if not equals and (not rest or rest[0].startswith("--")):
             problems[word] = "has no value; write --section.field value"
@@ -105,7 +102,7 @@ def parse_overrides(words: Sequence[str]) -> tuple[dict[str, Any], dict[str, str
             if not isinstance(node, dict):
                 problems[word] = f"{part} is a section, and --{part} sets it to a value"
                 node = dict[str, Any]()
-        node[last] = _value(text if equals else rest.pop(0))
+        node[last] = _value(text if equals else rest.popleft())
     return values, problems
 
 
@@ -118,10 +115,12 @@ def parse_overrides_strict(words: Sequence[str]) -> dict[str, Any]:
 
 
 def _value(text: str) -> Any:
+    if text in ("True", "False"):  # as Python writes them
+        return text == "True"
     for form in (text, f"[{text}]") if "," in text else (text,):
         try:
             return tomllib.loads(f"value = {form}")["value"]
-        except tomllib.TOMLDecodeError:
+        except (ValueError, RecursionError):  # no TOML; a number of thousands of digits; lists thousands deep
             continue
     return text
 
@@ -141,31 +140,45 @@ def count(text: str) -> int:
     return int(value)
 
 
-def _face(field: Any) -> tuple[Any, Any, Any]:
+def _face(field: Any) -> tuple[Any, ...]:
     """What the help shows of a field, and of which type it is."""
-    return field.description, field.default, field.annotation
+    return field.description, field.default, field.annotation, str(field.metadata)
 
 
-def fields_help() -> str:
-    """Every field of the configuration with its meaning and its default, at most 80 columns wide."""
-    from ddpg_jax.config.schema import Config, sections
+def _entry(prefix: str, name: str, field: Any, kinds: Sequence[str] = ()) -> list[str]:
+    """The lines of a field: its option, its meaning, what it may be, and its default."""
+    from ddpg_jax.config.mistakes import allowed, either
 
-    def entry(prefix: str, name: str, field: Any) -> list[str]:
-        default = field.get_default(call_default_factory=True)
-        shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
-        ending = "" if field.is_required() or default in (None, {}) else f" (default {shown})"
-        option = f"  --{prefix}{name.replace('_', '-')}"
-        text = textwrap.wrap(f"{field.description}{ending}", 46)
-        return [f"{option:<33} {text[0]}", *(" " * 34 + line for line in text[1:])]
+    default = field.get_default(call_default_factory=True)
+    shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
+    notes = [
+        either(kinds) if kinds else allowed(field),
+        "" if field.is_required() or default in (None, {}) else f"default {shown}",
+    ]
+    ending = "; ".join(note for note in notes if note)
+    option = f"  --{prefix}{name.replace('_', '-')}"
+    text = textwrap.wrap(f"{field.description}{f' ({ending})' if ending else ''}", 46)
+    return [f"{option:<33} {text[0]}", *(" " * 34 + line for line in text[1:])]
+
+
+def fields_help(only: str | None = None) -> str:
+    """Every field of the configuration, or of one section: meaning, what it may be, default; 80 columns wide."""
+    from ddpg_jax.config.mistakes import only_kind
+    from ddpg_jax.config.schema import TAGS, Config, sections
 
     lines = ["", "fields:"]
     for name, field in Config.model_fields.items():
-        lines += [] if name in sections() else entry("", name, field)
+        lines += [] if name in sections() or only is not None else _entry("", name, field)
     for section, models in sections().items():
-        shown: dict[str, Any] = {}
+        if only not in (None, section):
+            continue
+        seen: dict[str, Any] = {}
         for model in models:
-            lines += ["", f"{(model.__doc__ or '').splitlines()[0]}".replace("`", "")]
-            new = {name: field for name, field in model.model_fields.items() if shown.get(name) != _face(field)}
-            lines += [line for name, field in new.items() for line in entry(f"{section}.", name, field)]
-            shown |= {name: _face(field) for name, field in model.model_fields.items()}
+            tag = TAGS.get(section, "")
+            lines += ["", f"[{section}]" + (f' with {tag} = "{only_kind(model, tag)}"' if tag else "")]
+            new = {name: field for name, field in model.model_fields.items() if seen.get(name) != _face(field)}
+            kinds = [only_kind(each, tag) for each in models] if tag and not seen else []
+            for name, field in new.items():
+                lines += _entry(f"{section}.", name, field, kinds if name == tag else ())
+            seen |= {name: _face(field) for name, field in model.model_fields.items()}
     return "\n".join(lines)

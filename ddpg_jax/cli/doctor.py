@@ -13,7 +13,8 @@ from rich.console import Console
 from ddpg_jax.cli.failures import no_device
 from ddpg_jax.config.load import load_config
 from ddpg_jax.config.schema import Config
-from ddpg_jax.errors import ConfigError, DdpgJaxError, StorageError
+from ddpg_jax.envs.host.video import draw_frame
+from ddpg_jax.errors import ConfigError, DdpgJaxError, EnvironmentFault, StorageError
 from ddpg_jax.runs.checkpoints.checkpoint import Checkpoint, digest
 from ddpg_jax.runs.checkpoints.store import CheckpointStore
 from ddpg_jax.runs.directory import RunDirectory
@@ -53,10 +54,23 @@ def examine() -> int:
     console.print(f"memory    {human_bytes(available_bytes())} free, {facts['machine']['cores']} cores")
     for extra, modules in EXTRAS.items():
         missing = [name for name in modules if importlib.util.find_spec(name) is None]
-        state = f"without {', '.join(missing)}: pip install 'ddpg-jax\\[{extra}]'" if missing else "installed"
+        state = f"without {', '.join(missing)}: pip install 'ddpg-jax[{extra}]'" if missing else "installed"
         console.print(f"extra     {extra}: {state}")
     console.print(f"programs  {_programs()}", markup=False)
+    _draw(console)
     return _self_test(console)
+
+
+def _draw(console: Console) -> None:
+    """Says whether frames can be drawn here, for videos."""
+    for package, identifier in (("pygame", "Pendulum-v1"), ("mujoco", "InvertedPendulum-v5")):
+        if importlib.util.find_spec(package) is None:
+            continue
+        try:
+            found = draw_frame(identifier)
+        except EnvironmentFault as error:
+            found = f"no, so there are no videos of such environments: {error}"
+        console.print(f"frame     {package}: {found}", markup=False, soft_wrap=True)
 
 
 def _programs() -> str:

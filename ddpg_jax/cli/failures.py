@@ -7,7 +7,6 @@ import re
 import traceback
 from pathlib import Path
 
-import ddpg_jax
 from ddpg_jax.errors import DdpgJaxError, EnvironmentFault
 
 _FRAME = re.compile(r'^  File "(?P<file>[^"]*)", line \d+.*\n(?:    .*\n)*', re.MULTILINE)
@@ -35,7 +34,7 @@ def no_device(error: Exception) -> str | None:
 
 def _last_frames(trace: str) -> list[str]:
     """The last frames outside of this package and of what is installed; if there are none, the very last."""
-    own = str(Path(ddpg_jax.__file__).parent)
+    own = str(Path(__file__).parents[1])
     frames = list(_FRAME.finditer(trace[trace.rfind("Traceback (most recent call last)") :]))
     foreign = [frame for frame in frames if not frame["file"].startswith((own, "<"))]
     theirs = [frame for frame in foreign if "site-packages" not in Path(frame["file"]).parts] or foreign[-1:]

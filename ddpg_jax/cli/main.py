@@ -1,4 +1,4 @@
-"""The command line: train, resume, verify, sweep, evaluate, doctor.
+"""The command line: train, config, presets, resume, verify, reproduce, sweep, evaluate, doctor.
 
 Nothing heavy is imported before a command needs it, and jax only after the configuration has been found right.
 """
@@ -14,9 +14,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ddpg_jax import __version__
-from ddpg_jax.cli.arguments import count, fields_help, parse_config, parse_overrides_strict, split_overrides
+from ddpg_jax.__about__ import __version__
+from ddpg_jax.cli.arguments import (
+    count,
+    fields_help,
+    find_options,
+    parse_config,
+    parse_overrides_strict,
+    split_overrides,
+)
 from ddpg_jax.cli.failures import describe, no_device
+from ddpg_jax.cli.streams import flush_streams, prepare_streams, tell
+from ddpg_jax.config.wording import command_line, resume_command
 from ddpg_jax.errors import ConfigError, DdpgJaxError, Interrupted, StorageError
 from ddpg_jax.training.signals import StopRequest
 
@@ -29,6 +38,10 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 
+_CONFIG_HELP = "presets, a task first, and TOML files, each over those before it; without any, DDPG on Pendulum"
+
+_FIELDS = "--section.field value sets a field, as in train."
+
 _PLAIN: dict[str, Any] = {"soft_wrap": True, "highlight": False, "markup": False}
 
 
@@ -38,16 +51,21 @@ def program() -> NoReturn:
     An abort skips the interpreter's own end: an interrupt may leave jaxlib's threads compiling, and these crash the
     process (SIGSEGV, not 130) once what they use is freed.
     """
+    prepare_streams()
+    if not sys.flags.safe_path:  # --env.id my_module:id: of the directory one is in, as with python -m
+        with suppress(OSError):
+            sys.path.append(os.getcwd())
     try:
         code = main()
     except KeyboardInterrupt:  # one more, while the first was told
         code = INTERRUPTED
+    except SystemExit as end:  # from argparse
+        code = end.code
     if code == INTERRUPTED:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError, ValueError, AttributeError):  # broken, closed, none
-                stream.flush()
-        os._exit(code)
+        flush_streams()
+        os._exit(INTERRUPTED)
+    flush_streams()
     raise SystemExit(code)
 
 
@@ -58,27 +76,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     by a second Ctrl-C.
     """
     parser = _parser()
-    words, overrides = split_overrides(sys.argv[1:] if arguments is None else arguments)
+    words, overrides = split_overrides(sys.argv[1:] if arguments is None else arguments, find_options(parser))
     options = parser.parse_args(words)
     command: Callable[[argparse.Namespace, list[str]], int] = options.command
     if command not in (_train, _resume, _sweep):
         StopRequest.leave_to_system()
     try:
-        return command(options, overrides)
+        with command_line():
+            return command(options, overrides)
     except DdpgJaxError as error:
-        print("\n".join(describe(error)), file=sys.stderr)
+        tell("\n".join(describe(error)))
         return error.exit_code
     except (RuntimeError, AssertionError) as error:
         if (line := no_device(error)) is None:
             raise
-        print(f"ddpg-jax: {line}", file=sys.stderr)
+        tell(f"ddpg-jax: {line}")
         return ConfigError.exit_code
     except OSError as error:  # a path of the command line that cannot be used
-        print(f"ddpg-jax: {error}", file=sys.stderr)
+        tell(f"ddpg-jax: {error}")
         return StorageError.exit_code
     except KeyboardInterrupt:
-        with suppress(OSError):
-            print("ddpg-jax: interrupted", file=sys.stderr)
+        tell("ddpg-jax: interrupted")
         return INTERRUPTED
 
 
@@ -88,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     train = commands.add_parser("train", help="train the seeds of a configuration", add_help=False)
-    train.add_argument("config", nargs="?", type=Path, help="a TOML file; without it, DDPG on Pendulum")
+    train.add_argument("config", nargs="*", help=_CONFIG_HELP)
     train.add_argument("--run-dir", type=Path, help="directory of the run; default: a new one under runs/")
     train.add_argument("--overwrite", action="store_true", help="replace the run that is in the directory")
     train.add_argument(
@@ -109,6 +127,15 @@ def _parser() -> argparse.ArgumentParser:
     job.add_argument("--process-id", type=int, metavar="I", help="likewise, from 0")
     train.add_argument("-h", "--help", action="store_true", help="show this, and every field")
     train.set_defaults(command=_train, parser=train)
+
+    config = commands.add_parser(
+        "config", help="print a whole configuration, every field, to start from", epilog=_FIELDS
+    )
+    config.add_argument("config", nargs="*", help=_CONFIG_HELP)
+    config.set_defaults(command=_config)
+
+    presets = commands.add_parser("presets", help="list the tasks and ways to learn that train knows by name")
+    presets.set_defaults(command=_presets)
 
     resume = commands.add_parser(
         "resume",
@@ -153,10 +180,18 @@ def _parser() -> argparse.ArgumentParser:
     _add_no_cache(sweep)
     sweep.set_defaults(command=_sweep)
 
-    evaluate = commands.add_parser("evaluate", help="evaluate the final policies of a run")
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="evaluate the final policies of a run",
+        epilog="The fields of the environment may be set, as in train.",
+        add_help=False,
+    )
     evaluate.add_argument("run_dir", type=Path, help="directory of a run")
     evaluate.add_argument("--episodes", type=count, default=100, help="episodes of each seed (default 100)")
+    evaluate.add_argument("--seed", type=int, metavar="N", help="that seed of the run only")
+    evaluate.add_argument("--json", action="store_true", help="print JSON instead of a table")
     evaluate.add_argument("--video", type=Path, metavar="DIR", help="record an MP4 file for each seed")
+    evaluate.add_argument("-h", "--help", action=_FieldsHelp, nargs=0, const="env", help="show this, and the fields")
     _add_no_cache(evaluate)
     evaluate.set_defaults(command=_evaluate)
 
@@ -209,6 +244,25 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> int:
         again = {"resume": options.resume or "never", "init_from": options.init_from}
         run = train(config, options.run_dir, tune_process=True, **again, **shown)
     _show(console, run, "process-*/metrics.jsonl" if options.distributed else "metrics.jsonl")
+    return 0
+
+
+def _config(options: argparse.Namespace, overrides: list[str]) -> int:
+    from ddpg_jax.config.load import dump_toml
+
+    text = dump_toml(parse_config(options.config, overrides))
+    with suppress(BrokenPipeError):  # who reads it has read enough
+        print(text, end="", flush=True)
+    return 0
+
+
+def _presets(options: argparse.Namespace, words: list[str]) -> int:
+    if words:
+        raise ConfigError(f"presets takes no fields, but got {' '.join(words)}")
+    from ddpg_jax.cli.tables import presets_table
+    from ddpg_jax.runs.loggers.progress import SafeConsole
+
+    SafeConsole().print(presets_table())
     return 0
 
 
@@ -302,25 +356,28 @@ def _show_sweep(console: Console, run: SweepRun) -> int:
     console.print(ranking_table(run.result))
     _show_files(console, run.directory, ("ranking.png", "best.toml", "result.json", "metrics.jsonl"))
     if not run.result["complete"]:
-        print(f"ddpg-jax: interrupted; to go on: ddpg-jax resume {run.directory}", file=sys.stderr)
+        tell(f"ddpg-jax: interrupted; to go on: {resume_command(run.directory)}")
         return Interrupted.exit_code
     return 0
 
 
 def _evaluate(options: argparse.Namespace, words: list[str]) -> int:
     overrides = parse_overrides_strict(words)
-    from ddpg_jax.cli.tables import evaluation_table
-    from ddpg_jax.runs.inference import evaluate_run, load_run, record_videos
-    from ddpg_jax.runs.loggers.progress import SafeConsole
+    from ddpg_jax.cli.evaluate import evaluate
 
     _use_cache(options)
-    console = SafeConsole()
-    run = load_run(options.run_dir, **overrides)
-    console.print(evaluation_table(run.config, evaluate_run(run, options.episodes)))
-    if options.video is not None:
-        for path in record_videos(run, options.video):
-            console.print(str(path), **_PLAIN)
-    return 0
+    chosen = {"seed": options.seed, "video": options.video, "as_json": options.json}
+    return evaluate(options.run_dir, options.episodes, overrides=overrides, **chosen)
+
+
+class _FieldsHelp(argparse.Action):
+    """Shows the help of a command with the fields of one section."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from ddpg_jax.runs.loggers.progress import SafeConsole
+
+        SafeConsole().print(parser.format_help() + fields_help(only=str(self.const)), **_PLAIN)
+        parser.exit()
 
 
 def _doctor(options: argparse.Namespace, words: list[str]) -> int:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
+from rich.text import Text
 
+from ddpg_jax.config.presets import preset_names, summarize_preset
+from ddpg_jax.errors import printable
 from ddpg_jax.runs.plots import short_values
 from ddpg_jax.runs.statistics import centre_name, interval_name, score_line, summarize
 
@@ -18,7 +21,7 @@ def training_table(result: dict[str, Any]) -> Table:
     """What a run reached and how fast."""
     final, best, seconds = result["final"], result["best"], result["seconds"]
     episodes = len(final["returns"][0])
-    table = Table(title=f"{result['algorithm']} on {result['env']}", show_header=False, title_justify="left")
+    table = Table(title=printable(f"{result['algorithm']} on {result['env']}"), show_header=False, title_justify="left")
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     table.add_row(f"final, step {final['step']}", score_line(final))
@@ -38,7 +41,8 @@ def evaluation_table(config: Config, evaluation: Evaluation) -> Table:
     """The returns of each seed."""
     summary = summarize(evaluation.returns)
     episodes = evaluation.returns.shape[1]
-    table = Table(title=f"{config.algorithm.name} on {config.env.id}, {episodes} episodes each", title_justify="left")
+    title = printable(f"{config.algorithm.name} on {config.env.id}, {episodes} episodes each")
+    table = Table(title=title, title_justify="left")
     for name in ("seed", "mean return", "deviation", "lowest", "highest", "mean length"):
         table.add_column(name, justify="right")
     for seed, returns, lengths in zip(config.seed_list, evaluation.returns, evaluation.lengths, strict=True):
@@ -51,16 +55,29 @@ def evaluation_table(config: Config, evaluation: Evaluation) -> Table:
 def ranking_table(result: dict[str, Any], most: int = 20) -> Table:
     """The combinations of a sweep, best first."""
     entries, seeds = result["combinations"], len(result["seeds"])
-    table = Table(title=f"{len(entries)} combinations on {result['env']}", title_justify="left")
+    table = Table(title=printable(f"{len(entries)} combinations on {result['env']}"), title_justify="left")
     centre, interval = centre_name(seeds), interval_name(seeds)
     for name, justify in (("", "right"), ("combination", "left"), (centre, "right"), (interval, "right")):
         table.add_column(name, justify=justify, overflow="fold")  # pyright: ignore[reportArgumentType]
     for rank, entry in enumerate(entries[:most], 1):
         score = entry["interquartile_mean"]
         shown = "" if score is None else f"{score:.1f}"
-        table.add_row(str(rank), short_values(entry["values"]), shown, _standing(entry, result))
+        table.add_row(str(rank), printable(short_values(entry["values"])), shown, _standing(entry, result))
     table.caption = f"over {seeds} seeds" + (f"; the best {most}" if len(entries) > most else "")
     table.caption_justify = "left"
+    return table
+
+
+def presets_table() -> Table:
+    """The presets, a line each."""
+    table = Table(box=None, show_header=False, title="ddpg-jax train TASK ALGORITHM", title_justify="left")
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for kind, names in preset_names().items():
+        table.add_section()
+        table.add_row(Text(kind, style="bold"))
+        for name in names:
+            table.add_row(f"  {name}", summarize_preset(name))
     return table
 
 

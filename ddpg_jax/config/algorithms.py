@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
-from ddpg_jax.config.sections import CountOrZero, Fraction, Scale, Section
+from ddpg_jax.config.marks import LEARNING, STRUCTURAL, TRACED
+from ddpg_jax.config.sections import CountOrZero, Fraction, Return, Scale, Section
 
 Rate: TypeAlias = Annotated[float, Field(gt=0, le=1)]
 Widths: TypeAlias = Annotated[tuple[Annotated[int, Field(ge=1, le=65536)], ...], Field(min_length=1, max_length=32)]
@@ -15,69 +16,59 @@ Widths: TypeAlias = Annotated[tuple[Annotated[int, Field(ge=1, le=65536)], ...],
 class LearnerConfig(Section):
     """`[algorithm]`: what all algorithms share."""
 
-    hyper: ClassVar = (
-        "actor_learning_rate",
-        "critic_learning_rate",
-        "critic_weight_decay",
-        "actor_weight_decay",
-        "max_grad_norm",
-        "gamma",
-        "tau",
-    )
-
-    hidden: Widths = (64, 64)
+    hidden: Annotated[Widths, STRUCTURAL] = (64, 64)
     """widths of the hidden layers, or of the residual blocks, of actor and critic"""
-    critic_hidden: Widths | None = None
+    critic_hidden: Annotated[Widths | None, STRUCTURAL] = None
     """those of the critic; left out: as the actor's"""
-    architecture: Literal["mlp", "simba"] = "mlp"
+    architecture: Annotated[Literal["mlp", "simba"], STRUCTURAL] = "mlp"
     """simba: an embedding and residual blocks with layer normalisation, which are of equal width"""
-    normalization: Literal["none", "layer", "batch"] = "none"
+    normalization: Annotated[Literal["none", "layer", "batch"], STRUCTURAL] = "none"
     """of the hidden layers; batch: of the observation too, and in the critic only before the action enters"""
-    normalize_observations: bool = False
+    normalize_observations: Annotated[bool, STRUCTURAL] = False
     """by the running moments of all that the seed has acted on"""
-    activation: Literal["relu", "elu", "tanh", "silu"] = "relu"
+    activation: Annotated[Literal["relu", "elu", "tanh", "silu"], STRUCTURAL] = "relu"
     """of the hidden layers"""
-    initializer: Literal["fan_in", "lecun_normal"] = "fan_in"
+    initializer: Annotated[Literal["fan_in", "lecun_normal"], LEARNING] = "fan_in"
     """fan_in: U(+-1/sqrt(fan_in)) for weights and biases"""
-    final_scale: Annotated[float, Field(gt=0, le=10)] | None = None
+    final_scale: Annotated[Annotated[float, Field(gt=0, le=10)] | None, LEARNING] = None
     """last layers are drawn from U(+-final_scale); left out: as the others"""
-    action_layer: Annotated[int, Field(ge=0, le=31)] = 0
+    action_layer: Annotated[int, Field(ge=0, le=31), STRUCTURAL] = 0
     """hidden layer of the critic that the action enters; 0: with the observation"""
-    actor_learning_rate: Rate = 5e-4
+    actor_learning_rate: Annotated[Rate, TRACED, LEARNING] = 5e-4
     """of Adam"""
-    critic_learning_rate: Rate = 1e-3
+    critic_learning_rate: Annotated[Rate, TRACED, LEARNING] = 1e-3
     """of Adam"""
-    learning_rate_schedule: Literal["constant", "linear", "cosine", "exponential"] = "constant"
+    learning_rate_schedule: Annotated[Literal["constant", "linear", "cosine", "exponential"], STRUCTURAL] = "constant"
     """how both rates go to their ends, over the updates of the run"""
-    learning_rate_end: Fraction = 0.0
+    learning_rate_end: Annotated[Fraction, LEARNING] = 0.0
     """the share of both rates that is left at the end"""
-    weight_decay: Literal["none", "l2", "decoupled"] = "none"
+    weight_decay: Annotated[Literal["none", "l2", "decoupled"], STRUCTURAL] = "none"
     """l2 is added to the gradient, decoupled to the step (AdamW)"""
-    critic_weight_decay: Fraction = 0.0
+    critic_weight_decay: Annotated[Fraction, TRACED, LEARNING] = 0.0
     """its coefficient for the critic"""
-    actor_weight_decay: Fraction = 0.0
+    actor_weight_decay: Annotated[Fraction, TRACED, LEARNING] = 0.0
     """its coefficient for the actor"""
-    max_grad_norm: Annotated[float, Field(gt=0)] | None = None
+    max_grad_norm: Annotated[Annotated[float, Field(gt=0)] | None, TRACED, STRUCTURAL] = None
     """gradients are scaled down to this global norm; left out: never"""
-    max_rejected: Annotated[int, Field(ge=1, le=10**6)] = 10
+    max_rejected: Annotated[int, Field(ge=1, le=10**6), LEARNING] = 10
     """updates in a row that are not finite, and so not applied, before a seed is given up"""
-    gamma: Fraction = 0.99
+    gamma: Annotated[Fraction, TRACED, LEARNING] = 0.99
     """discount of one step"""
-    n_step: Annotated[int, Field(ge=1, le=1000)] = 1
+    n_step: Annotated[int, Field(ge=1, le=1000), LEARNING] = 1
     """steps folded into one transition"""
-    tau: Annotated[float, Field(gt=0, le=1)] = 0.005
+    tau: Annotated[float, Field(gt=0, le=1), TRACED, LEARNING] = 0.005
     """mixing factor of the targets"""
-    batch_size: Annotated[int, Field(ge=1, le=2**24)] = 64
+    batch_size: Annotated[int, Field(ge=1, le=2**24), LEARNING] = 64
     """transitions of one update"""
-    updates_per_step: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    updates_per_step: Annotated[float, Field(gt=0, le=1000), STRUCTURAL] = 1.0
     """updates for each environment step of a seed; may be below 1"""
-    updates_per_call: Annotated[int, Field(ge=1, le=65536)] | None = None
+    updates_per_call: Annotated[Annotated[int, Field(ge=1, le=65536)] | None, STRUCTURAL] = None
     """updates in one compiled call; left out: those due after one step of all environments"""
-    warmup_steps: CountOrZero = 500
+    warmup_steps: Annotated[CountOrZero, STRUCTURAL] = 500
     """environment steps of each seed with uniformly random actions"""
-    learning_starts: CountOrZero | None = None
+    learning_starts: Annotated[CountOrZero | None, STRUCTURAL] = None
     """environment steps of each seed before the first update; left out: warmup_steps"""
-    reset_every: CountOrZero = 0
+    reset_every: Annotated[CountOrZero, LEARNING] = 0
     """environment steps of each seed between two resets of networks, targets and optimisers; 0: never"""
 
     @property
@@ -89,11 +80,6 @@ class LearnerConfig(Section):
     def critic_steps_per_round(self) -> int:
         """Critic steps for one step of actor and targets; a call of the update makes whole rounds."""
         return 1
-
-    @property
-    def narrow(self) -> bool:
-        """Whether dispatch, not arithmetic, takes the time: every hidden layer is below 128 wide."""
-        return max(*self.hidden, *self.critic_widths) < 128
 
     @property
     def critic_widths(self) -> tuple[int, ...]:
@@ -143,20 +129,18 @@ class LearnerConfig(Section):
 class DDPGConfig(LearnerConfig):
     """`[algorithm]` with `name = "ddpg"`."""
 
-    name: Literal["ddpg"] = "ddpg"
+    name: Annotated[Literal["ddpg"], STRUCTURAL] = "ddpg"
     """the algorithm"""
 
 
 class DelayedConfig(LearnerConfig):
     """What algorithms with a smoothed target and a delayed policy share."""
 
-    hyper: ClassVar = (*LearnerConfig.hyper, "target_noise", "target_noise_clip")
-
-    target_noise: Scale = 0.2
+    target_noise: Annotated[Scale, TRACED, LEARNING] = 0.2
     """deviation of the noise on the target's action, in units of half the action range"""
-    target_noise_clip: Scale = 0.5
+    target_noise_clip: Annotated[Scale, TRACED, LEARNING] = 0.5
     """largest such noise"""
-    policy_delay: Annotated[int, Field(ge=1, le=1000)] = 2
+    policy_delay: Annotated[int, Field(ge=1, le=1000), STRUCTURAL] = 2
     """critic steps for one step of actor and targets"""
 
     @property
@@ -168,15 +152,15 @@ class DelayedConfig(LearnerConfig):
 class TD3Config(DelayedConfig):
     """`[algorithm]` with `name = "td3"`."""
 
-    name: Literal["td3"]
+    name: Annotated[Literal["td3"], STRUCTURAL]
     """the algorithm"""
-    num_critics: Annotated[int, Field(ge=1, le=1024)] = 2
+    num_critics: Annotated[int, Field(ge=1, le=1024), STRUCTURAL] = 2
     """critics side by side"""
-    bootstrap: Literal["min", "mean", "first"] = "min"
+    bootstrap: Annotated[Literal["min", "mean", "first"], LEARNING] = "min"
     """how the critics are joined in the target"""
-    target_subset: Annotated[int, Field(ge=1, le=1024)] | None = None
+    target_subset: Annotated[Annotated[int, Field(ge=1, le=1024)] | None, LEARNING] = None
     """critics drawn at random for each target; left out: all"""
-    ascend: Literal["first", "min", "mean"] = "first"
+    ascend: Annotated[Literal["first", "min", "mean"], LEARNING] = "first"
     """how the critics are joined in what the actor ascends"""
 
     @model_validator(mode="after")
@@ -189,11 +173,11 @@ class TD3Config(DelayedConfig):
 class CategoricalConfig(LearnerConfig):
     """What algorithms with a categorical critic share."""
 
-    v_min: Annotated[float, Field(ge=-1e6, le=1e6)]
-    """lowest return that the critic can tell, discounted; below every return of the task"""
-    v_max: Annotated[float, Field(ge=-1e6, le=1e6)]
-    """highest return that the critic can tell"""
-    num_atoms: Annotated[int, Field(ge=2, le=65536)] = 51
+    v_min: Annotated[Return, LEARNING]
+    """lowest return that the critic can tell, discounted; left out: that of env.value_range"""
+    v_max: Annotated[Return, LEARNING]
+    """highest return that the critic can tell; left out: that of env.value_range"""
+    num_atoms: Annotated[int, Field(ge=2, le=65536), STRUCTURAL] = 51
     """returns that the critic gives probabilities to, equally spaced from v_min to v_max"""
 
     @model_validator(mode="after")
@@ -206,45 +190,45 @@ class CategoricalConfig(LearnerConfig):
 class D4PGConfig(CategoricalConfig):
     """`[algorithm]` with `name = "d4pg"`."""
 
-    name: Literal["d4pg"]
+    name: Annotated[Literal["d4pg"], STRUCTURAL]
     """the algorithm"""
-    n_step: Annotated[int, Field(ge=1, le=1000)] = 5
+    n_step: Annotated[int, Field(ge=1, le=1000), LEARNING] = 5
     """steps folded into one transition"""
 
 
 class FastTD3Config(DelayedConfig, CategoricalConfig):
     """`[algorithm]` with `name = "fasttd3"`; made for many environments and large batches."""
 
-    name: Literal["fasttd3"]
+    name: Annotated[Literal["fasttd3"], STRUCTURAL]
     """the algorithm"""
-    hidden: Widths = (512, 256, 128)
+    hidden: Annotated[Widths, STRUCTURAL] = (512, 256, 128)
     """widths of the hidden layers, or of the residual blocks, of the actor"""
-    critic_hidden: Widths = (1024, 512, 256)  # pyright: ignore[reportIncompatibleVariableOverride]
+    critic_hidden: Annotated[Widths, STRUCTURAL] = (1024, 512, 256)  # pyright: ignore[reportIncompatibleVariableOverride]
     """those of the critics"""
-    actor_final_deviation: Annotated[float, Field(gt=0, le=10)] = 0.01
+    actor_final_deviation: Annotated[float, Field(gt=0, le=10), LEARNING] = 0.01
     """the actor's last layer is drawn from N(0, actor_final_deviation²), without biases"""
-    normalize_observations: bool = True
+    normalize_observations: Annotated[bool, STRUCTURAL] = True
     """by the running moments of all that the seed has acted on"""
-    num_atoms: Annotated[int, Field(ge=2, le=65536)] = 101
+    num_atoms: Annotated[int, Field(ge=2, le=65536), STRUCTURAL] = 101
     """returns that the critics give probabilities to, equally spaced from v_min to v_max"""
-    bootstrap: Literal["min", "mean"] = "min"
+    bootstrap: Annotated[Literal["min", "mean"], LEARNING] = "min"
     """what the critics learn from: the distribution of the one with the lower mean, or the average of both; the actor
     ascends the lower mean, or their mean"""
-    target_noise: Scale = 0.001
+    target_noise: Annotated[Scale, TRACED, LEARNING] = 0.001
     """deviation of the noise on the target's action, in units of half the action range"""
-    actor_learning_rate: Rate = 3e-4
+    actor_learning_rate: Annotated[Rate, TRACED, LEARNING] = 3e-4
     """of Adam"""
-    critic_learning_rate: Rate = 3e-4
+    critic_learning_rate: Annotated[Rate, TRACED, LEARNING] = 3e-4
     """of Adam"""
-    weight_decay: Literal["none", "l2", "decoupled"] = "decoupled"
+    weight_decay: Annotated[Literal["none", "l2", "decoupled"], STRUCTURAL] = "decoupled"
     """l2 is added to the gradient, decoupled to the step (AdamW)"""
-    critic_weight_decay: Fraction = 0.1
+    critic_weight_decay: Annotated[Fraction, TRACED, LEARNING] = 0.1
     """its coefficient for the critics"""
-    actor_weight_decay: Fraction = 0.1
+    actor_weight_decay: Annotated[Fraction, TRACED, LEARNING] = 0.1
     """its coefficient for the actor"""
-    tau: Annotated[float, Field(gt=0, le=1)] = 0.1
+    tau: Annotated[float, Field(gt=0, le=1), TRACED, LEARNING] = 0.1
     """mixing factor of the target critics, which follow after each critic step"""
-    batch_size: Annotated[int, Field(ge=1, le=2**24)] = 32768
+    batch_size: Annotated[int, Field(ge=1, le=2**24), LEARNING] = 32768
     """transitions of one update"""
 
 

@@ -3,66 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import Enum
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-if TYPE_CHECKING:
-    from ddpg_jax.config.schema import Config
+from pydantic.fields import FieldInfo
 
-
-class Effect(Enum):
-    """What a changed field does to a run that goes on."""
-
-    HARMLESS = "harmless"
-    """the learner goes on to the bit; what is recorded of it may differ"""
-    LEARNING = "learning"
-    """the learner goes on, but not as the run would have"""
-    STRUCTURAL = "structural"
-    """what was kept does not fit any more, or is of another task"""
-
-
-_FIELDS = {
-    Effect.HARMLESS: """
-        loop env.workers env.timeout evaluation.every evaluation.episodes logging.every logging.tensorboard
-        checkpoint.every checkpoint.min_seconds checkpoint.keep
-    """,
-    Effect.LEARNING: """
-        total_steps precision data_parallel
-        algorithm.actor_learning_rate algorithm.critic_learning_rate algorithm.learning_rate_end
-        algorithm.critic_weight_decay algorithm.actor_weight_decay algorithm.gamma algorithm.n_step algorithm.tau
-        algorithm.batch_size algorithm.reset_every algorithm.max_rejected algorithm.target_noise
-        algorithm.target_noise_clip
-        algorithm.bootstrap algorithm.target_subset algorithm.ascend algorithm.v_min algorithm.v_max
-        algorithm.initializer algorithm.final_scale algorithm.actor_final_deviation
-        exploration.sigma exploration.sigma_end exploration.schedule_steps exploration.theta exploration.dt
-        exploration.sigma_min exploration.sigma_max exploration.target_distance exploration.adapt_every
-        exploration.adapt_factor
-        replay.alpha replay.beta replay.beta_end replay.epsilon
-    """,
-    Effect.STRUCTURAL: """
-        seeds env.id env.num_envs env.max_episode_steps env.kwargs
-        algorithm.name algorithm.hidden algorithm.critic_hidden algorithm.architecture algorithm.normalization
-        algorithm.normalize_observations algorithm.activation algorithm.action_layer algorithm.learning_rate_schedule
-        algorithm.weight_decay algorithm.max_grad_norm algorithm.policy_delay algorithm.num_critics
-        algorithm.num_atoms algorithm.updates_per_step algorithm.updates_per_call algorithm.warmup_steps
-        algorithm.learning_starts
-        exploration.kind exploration.schedule exploration.epsilon
-        replay.kind replay.capacity
-    """,
-}
-
-_NUMBER_OR_NONE = ("algorithm.max_grad_norm", "exploration.epsilon")
-"""Structural where they are switched on or off; another number is learned with as any other."""
+from ddpg_jax.config.marks import Effect, effect_of, traced_fields
+from ddpg_jax.config.mistakes import shown
+from ddpg_jax.config.schema import TAGS, Config, sections
+from ddpg_jax.config.sections import PrioritizedReplayConfig, ScheduledConfig
 
 _CANONICAL: dict[str, Callable[[Config], object]] = {
     "loop": lambda config: None,  # the environment decides it
+    "env.value_range": lambda config: None,  # the algorithm's v_min and v_max say what comes of it
     "algorithm.critic_hidden": lambda config: config.algorithm.critic_widths,
     "algorithm.learning_starts": lambda config: config.algorithm.learning_begins,
 }
 """What fields come to that say one thing in several ways."""
 
-EFFECTS = {path: effect for effect, paths in _FIELDS.items() for path in paths.split()}
-"""The effect of every field of a configuration, by `section.field`."""
+
+def _fields() -> dict[str, FieldInfo]:
+    """Every field that holds a value, by `section.field`."""
+    inner = {
+        f"{section}.{name}": field
+        for section, models in sections().items()
+        for model in models
+        for name, field in model.model_fields.items()
+    }
+    return {name: field for name, field in Config.model_fields.items() if name not in sections()} | inner
+
+
+EFFECTS = {path: effect for path, field in _fields().items() if (effect := effect_of(field)) is not None}
+"""The effect of every field of a configuration, by `section.field`, as it is marked there."""
+
+_TRACED = {
+    f"{section}.{name}" for section, models in sections().items() for model in models for name in traced_fields(model)
+}
 
 
 class Change(NamedTuple):
@@ -74,7 +49,7 @@ class Change(NamedTuple):
     effect: Effect
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.before!r} -> {self.after!r}"
+        return f"{self.path}: {shown(self.before)} -> {shown(self.after)}"
 
 
 def compare(before: Config, after: Config) -> list[Change]:
@@ -85,11 +60,13 @@ def compare(before: Config, after: Config) -> list[Change]:
     """
     old, new = (_flat(config) for config in (before, after))
     changed = [path for path in (old | new) if old.get(path) != new.get(path) and not _equivalent(path, before, after)]
-    kinds = {
-        path.partition(".")[0] for path in changed if path in ("algorithm.name", "exploration.kind", "replay.kind")
-    }
-    shown = [path for path in changed if path.partition(".")[0] not in kinds or path.endswith((".name", ".kind"))]
-    found = [Change(path, old.get(path), new.get(path), _effect(path, old.get(path), new.get(path))) for path in shown]
+    kinds = {f"{section}.{tag}" for section, tag in TAGS.items()}.intersection(changed)
+    other = {kind.partition(".")[0] for kind in kinds}
+    named = [path for path in changed if path.partition(".")[0] not in other or path in kinds]
+    found = [
+        Change(path, old.get(path), new.get(path), _effect(path, (old.get(path), new.get(path)), (before, after)))
+        for path in named
+    ]
     return sorted(found, key=lambda change: -list(Effect).index(change.effect))
 
 
@@ -98,8 +75,23 @@ def _equivalent(path: str, before: Config, after: Config) -> bool:
     return come_to is not None and come_to(before) == come_to(after)
 
 
-def _effect(path: str, old: Any, new: Any) -> Effect:
-    return Effect.LEARNING if path in _NUMBER_OR_NONE and None not in (old, new) else EFFECTS[path]
+def _effect(path: str, values: tuple[Any, Any], configs: tuple[Config, Config]) -> Effect:
+    """The effect of a field, or a lesser one that it has between these values."""
+    if path in _TRACED and None not in values:  # structure where it is switched on or off
+        return Effect.LEARNING
+    if path == "total_steps" and not any(map(_follows_the_end, configs)):
+        return Effect.HARMLESS
+    return EFFECTS[path]
+
+
+def _follows_the_end(config: Config) -> bool:
+    """Whether a schedule goes on until the end of the run, so that another end is another schedule."""
+    noise, replay = config.exploration, config.replay
+    return (
+        config.algorithm.learning_rate_schedule != "constant"
+        or (isinstance(noise, ScheduledConfig) and noise.ends and noise.schedule_steps is None)
+        or (isinstance(replay, PrioritizedReplayConfig) and replay.beta != replay.beta_end)
+    )
 
 
 def _flat(config: Config) -> dict[str, Any]:

@@ -1,30 +1,60 @@
-"""How files and command lines become a configuration, and how mistakes in them are reported.
+"""How files, presets and command lines become a configuration.
 
-Order: defaults, then the file, then the command line. All mistakes are found at once and reported with their path, the
-value, what is allowed and the nearest key, before jax is imported.
+Order: defaults, then the files as they are named, then the command line. All mistakes are found at once and reported
+with their path, the value, what is allowed and the nearest key (`mistakes`), before jax is imported.
 """
 
 from __future__ import annotations
 
-import difflib
+import errno
+import stat
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast, get_args, get_origin
+from typing import Any, NamedTuple, cast
 
 import tomli_w
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from ddpg_jax.config.schema import TAGS, Config, is_device_env, sections
-from ddpg_jax.errors import ConfigError
+from ddpg_jax.config.mistakes import MAX_LINES, describe, find_non_numbers, lookup, only_kind, shown
+from ddpg_jax.config.presets import is_preset, read_preset
+from ddpg_jax.config.schema import TAGS, Config, Conflict, names_module, sections
+from ddpg_jax.config.wording import at_command_line, option
+from ddpg_jax.config.wording import overrides_name as name_overrides
+from ddpg_jax.errors import ConfigError, StorageError, printable
+
+MAX_BYTES = 2**21
+"""Largest file of a configuration or a sweep."""
+
+MAX_DEPTH = 32
+"""Most tables and lists inside each other."""
+
+_NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}
+"""Errors of a path that is wrong; after any other the same path may be read at the next start."""
+
+_OTHER_SUPPORT = ("v_min", "v_max")
 
 
-def load_config(path: str | Path | None = None, **overrides: Any) -> Config:
-    """Reads a configuration: defaults, then the file, then the overrides.
+class Source(NamedTuple):
+    """Values of a configuration, and whose they are.
+
+    Attributes:
+      name: what they are called in messages.
+      values: nested, by section.
+      trusted: whether they may name a module to import; a file may not.
+    """
+
+    name: str
+    values: Mapping[str, Any]
+    trusted: bool = False
+
+
+def load_config(*paths: str | Path, **overrides: Any) -> Config:
+    """Reads a configuration: defaults, then the files in order, then the overrides.
 
     Args:
-      path: a TOML file; None for the defaults.
+      *paths: TOML files, or presets: text without a dot or a slash, as in `load_config("half_cheetah", "td3_paper")`.
       **overrides: top-level fields; a mapping for a section, as in `load_config(seeds=5, algorithm={"tau": 0.01})`.
 
     Returns:
@@ -32,22 +62,48 @@ def load_config(path: str | Path | None = None, **overrides: Any) -> Config:
 
     Raises:
       ConfigError: listing every mistake.
+      StorageError: a file is there and cannot be read.
     """
-    return resolve(read_toml(path) if path is not None else {}, overrides, source=str(path) if path else "the file")
+    return resolve_sources([*map(read_source, paths), Source(name_overrides(), overrides, trusted=True)])
+
+
+def read_source(path: str | Path) -> Source:
+    """Reads a preset or a TOML file.
+
+    Raises:
+      ConfigError: there is none, or it is not TOML.
+      StorageError: it is there and cannot be read.
+    """
+    if is_preset(path):
+        return Source(f"preset {path}", tomllib.loads(read_preset(str(path))))
+    return Source(str(path), read_toml(path))
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
     """Reads a TOML file.
 
     Raises:
-      ConfigError: there is no such file, or it is not TOML.
+      ConfigError: there is no such file, it is too large, or it is not TOML.
+      StorageError: it is there and cannot be read, which may be otherwise at the next start.
     """
+    name = printable(path)
     try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        content = _read(Path(path))
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not a TOML file: {error}") from error
+        kind = ConfigError if error.errno in _NOT_THERE else StorageError
+        raise kind(f"{name}: cannot be read: {error.strerror}") from error
+    except ValueError as error:  # a path that no system takes
+        raise ConfigError(f"{name}: cannot be read: {error}") from error
+    if len(content) > MAX_BYTES:
+        raise ConfigError(f"{name}: not a TOML file: it has more than {MAX_BYTES} bytes")
+    try:
+        values = tomllib.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, a number of thousands of digits, nested
+        what = "it is nested too deeply" if isinstance(error, RecursionError) else printable(error)
+        raise ConfigError(f"{name}: not a TOML file: {what}") from error
+    if _depth(values) > MAX_DEPTH:
+        raise ConfigError(f"{name}: tables and lists are nested deeper than {MAX_DEPTH}")
+    return values
 
 
 def resolve(
@@ -55,171 +111,171 @@ def resolve(
     overrides: Mapping[str, Any],
     *,
     source: str,
-    overrides_name: str = "command line",
+    overrides_name: str | None = None,
     extra_errors: Mapping[str, str] | None = None,
 ) -> Config:
     """Merges values and overrides over the defaults and checks them.
 
     Args:
       values: nested values of a file.
-      overrides: nested values that win over them.
+      overrides: nested values that win over them, and may name a module.
       source: what the file is called in messages.
-      overrides_name: what the overrides are called.
+      overrides_name: what the overrides are called; None: as the user gave them, command line or arguments.
       extra_errors: mistakes already found, message by path; reported with the others.
 
     Raises:
       ConfigError: listing every mistake.
     """
-    merged = merge(_without_other_kind(values, overrides), overrides)
-    problems = dict(extra_errors or {}) | _not_numbers(merged)
-    identifier = merged.get("env", {}).get("id", "") if isinstance(merged.get("env"), dict) else ""
-    config = None
-    try:
-        config = Config.model_validate(merged)
-    except ValidationError as error:
-        for details in error.errors(include_url=False):
-            path, message = _describe(details, merged)
-            if message and not any(known.startswith(f"{path}.") for known in problems):
-                problems.setdefault(path, message)
-    module = isinstance(identifier, str) and ":" in identifier and not is_device_env(identifier)
-    if module and not _lookup(overrides, ("env", "id")):
-        problems["env.id"] = f"{identifier!r}: a module to import may be named on the command line only"
+    own = Source(overrides_name or name_overrides(), overrides, trusted=True)
+    return resolve_sources([Source(source, values), own], extra_errors)
+
+
+def resolve_sources(sources: Sequence[Source], extra_errors: Mapping[str, str] | None = None) -> Config:
+    """Merges sources over the defaults, each over those before it, and checks what comes of it.
+
+    Raises:
+      ConfigError: listing every mistake.
+    """
+    for source in sources:
+        if _depth(source.values) > MAX_DEPTH:
+            raise ConfigError(f"{printable(source.name)}: sections and lists are nested deeper than {MAX_DEPTH}")
+    merged = compose(source.values for source in sources)
+    config, problems = _validate(merged, dict(extra_errors or {}) | find_non_numbers(merged))
+    named_by = _origin(sources, ("env", "id"))
+    identifier = lookup(merged, ("env", "id"))
+    if named_by is not None and not named_by.trusted and isinstance(identifier, str) and names_module(identifier):
+        where = "on the command line" if at_command_line() else "by an argument"
+        problems["env.id"] = f"a module to import may be named {where} only: {option('env.id', identifier)}"
     if problems or config is None:
-        raise ConfigError(_report(problems, overrides, merged, source, overrides_name))
+        raise ConfigError(_report(problems, merged, sources))
     return config
+
+
+def _validate(merged: Mapping[str, Any], problems: dict[str, str]) -> tuple[Config | None, dict[str, str]]:
+    """The configuration, if it is one, and all mistakes, message by path; those that are known already go before."""
+    try:
+        return Config.model_validate(merged), problems
+    except ValidationError as error:
+        found = error.errors(include_url=False)
+    conflicts = _conflicts(found)
+    for details in found:
+        path, message = describe(details, merged)
+        if path and message and not any(known.startswith(f"{path}.") for known in problems):
+            problems.setdefault(path, message)
+    if not conflicts:  # which are looked for in a configuration without other mistakes only
+        try:
+            Config.model_validate(_leave_out(merged, problems))
+        except ValidationError as error:
+            conflicts = _conflicts(error.errors(include_url=False))
+    right = [each for each in conflicts if not any(path in problems for path in (each.path, *each.others))]
+    return None, problems | {each.path: each.message for each in right}
+
+
+def _conflicts(found: Sequence[ErrorDetails]) -> list[Conflict]:
+    return [each for details in found if details["type"] == "conflicts" for each in details["ctx"]["conflicts"]]  # pyright: ignore[reportTypedDictNotRequiredAccess]
+
+
+def _leave_out(merged: Mapping[str, Any], paths: Iterable[str]) -> dict[str, Any]:
+    """The values without those at some paths of keys."""
+    kept = dict(merged)
+    for path in paths:
+        name, _, inner = path.partition(".")
+        table = kept.get(name)
+        if inner and isinstance(table, Mapping):
+            kept[name] = _leave_out(cast("Mapping[str, Any]", table), [inner])
+        else:
+            kept.pop(name, None)
+    return kept
 
 
 def dump_toml(config: Config) -> str:
     """The configuration as TOML, every field; reads back equal."""
-    return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
+    values = config.model_dump(mode="json", exclude_none=True)
+    values["env"]["kwargs"] = _name_none(config.env.kwargs)
+    return tomli_w.dumps(values)
 
 
-def merge(base: Mapping[str, Any], overrides_name: Mapping[str, Any]) -> dict[str, Any]:
+def _name_none(value: Any) -> Any:
+    """The arguments of a constructor with a word for None, which TOML does not have."""
+    if isinstance(value, dict):
+        return {name: _name_none(each) for name, each in cast("dict[str, Any]", value).items()}
+    if isinstance(value, list):
+        return [_name_none(each) for each in cast("list[Any]", value)]
+    return "None" if value is None else value
+
+
+def compose(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Joins nested values, each over those before it; what a chosen kind does not share is left out."""
+    merged: dict[str, Any] = {}
+    for values in layers:
+        merged = merge(_yield_to(merged, values), values)
+    return merged
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Joins two nested mappings; the second wins."""
     joined = dict(base)
-    for key, value in overrides_name.items():
+    for key, value in over.items():
         both = isinstance(value, Mapping) and isinstance(joined.get(key), Mapping)
         joined[key] = merge(joined[key], cast("Mapping[str, Any]", value)) if both else value
     return joined
 
 
-def nearest(word: str, words: list[str]) -> str:
-    """`; did you mean X?`, or what there is, or nothing."""
-    close = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
-    if close:
-        return f"; did you mean {close[0]}?"
-    return f"; there are {', '.join(words)}" if 0 < len(words) <= 24 else ""
+def _yield_to(values: Mapping[str, Any], over: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The values without what has lost its meaning beside those that win over them.
 
-
-def _without_other_kind(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The values without what another kind of noise, algorithm or replay, asked for by the overrides, does not share.
-
-    Kinds of noise share nothing, as their fields mean different things; the others share what both of them know.
+    Kinds of noise share nothing, as their fields mean different things; other kinds share what both of them know. A
+    range of values that is given later replaces the atoms' ends. What no kind knows stays, as a mistake to be reported.
     """
     kept = dict(values)
-    kind, other = (_lookup(each, ("exploration", "kind")) for each in (values, overrides))
-    if other is not None and other != kind:
-        kept.pop("exploration", None)
-    for section in ("algorithm", "replay"):
-        tag = TAGS[section]
-        name, other = (_lookup(each, (section, tag)) for each in (values, overrides))
-        models = {_only_kind(model, tag): model for model in sections()[section]}
-        if other is not None and other != name and other in models and isinstance(values.get(section), Mapping):
-            known = models[other].model_fields
-            kept[section] = {field: value for field, value in values[section].items() if field in known}
+    for section, tag in TAGS.items():
+        models = {only_kind(model, tag): model for model in sections()[section]}
+        table, kind = values.get(section), lookup(over, (section, tag))
+        if not isinstance(table, Mapping) or kind not in models or kind == table.get(tag, next(iter(models))):
+            continue
+        shared = set[str]() if section == "exploration" else models[kind].model_fields.keys()
+        known = {field for model in models.values() for field in model.model_fields}
+        kept[section] = {field: value for field, value in table.items() if field in shared or field not in known}
+    table = kept.get("algorithm")
+    if lookup(over, ("env", "value_range")) is not None and isinstance(table, Mapping):
+        kept["algorithm"] = {field: value for field, value in table.items() if field not in _OTHER_SUPPORT}
     return kept
 
 
-def _not_numbers(merged: Mapping[str, Any]) -> dict[str, str]:
-    """Booleans and texts where a number belongs; pydantic would turn them into numbers."""
-    places = [((name,), field) for name, field in Config.model_fields.items()]
-    for section, models in sections().items():
-        places += [((section, name), field) for model in models for name, field in model.model_fields.items()]
-    given = [(path, _lookup(merged, path)) for path, field in places if _is_number(field.annotation)]
-    return {
-        ".".join(path): f"must be a number, not {type(value).__name__}"
-        for path, value in given
-        if isinstance(value, (bool, str))
-    }
+def _read(path: Path) -> bytes:
+    """A file's bytes, as many as are allowed and one more; a pipe only where the shell has made it."""
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise OSError(errno.EISDIR, "Is a directory")
+    if not stat.S_ISREG(mode) and not (stat.S_ISFIFO(mode) and path.is_relative_to("/dev")):
+        raise OSError(errno.EINVAL, "Not a regular file")
+    with path.open("rb") as file:
+        return file.read(MAX_BYTES + 1)
 
 
-def _is_number(annotation: Any) -> bool:
-    return annotation in (int, float) or (
-        get_origin(annotation) is not tuple and any(_is_number(part) for part in get_args(annotation))
-    )
+def _depth(values: Mapping[str, Any]) -> int:
+    """How many tables and lists lie inside each other, counted no further than is allowed."""
+    level: list[Any] = [values]
+    for depth in range(1, MAX_DEPTH + 2):
+        inner = [each for node in level for each in (node.values() if isinstance(node, Mapping) else node)]
+        level = [each for each in inner if isinstance(each, (Mapping, list, tuple))]
+        if not level:
+            return depth
+    return MAX_DEPTH + 1
 
 
-def _fields_at(path: tuple[str, ...], merged: Mapping[str, Any]) -> list[str]:
-    """The keys that are known where an unknown one was found."""
-    if not path:
-        return list(Config.model_fields)
-    models = sections().get(path[0], ())
-    tag = TAGS.get(path[0], "")
-    kind = _lookup(merged, (path[0], tag))
-    chosen = [m for m in models if len(models) == 1 or kind in (m.model_fields[tag].default, _only_kind(m, tag))]
-    return sorted({name for model in chosen or models for name in model.model_fields})
+def _origin(sources: Sequence[Source], path: Sequence[str]) -> Source | None:
+    """The source whose value at a path has won."""
+    return next((source for source in reversed(sources) if lookup(source.values, path) is not None), None)
 
 
-def _only_kind(model: type[BaseModel], tag: str) -> str:
-    return model.model_fields[tag].annotation.__args__[0]  # type: ignore[union-attr]
-
-
-def _describe(details: ErrorDetails, merged: Mapping[str, Any]) -> tuple[str, str]:
-    """Path and message of one pydantic error, without the tags that pydantic puts into paths."""
-    where: list[str] = []
-    node: Any = merged
-    for part in details["loc"]:
-        if isinstance(node, Mapping) and part in node:
-            node = node[part]
-            where.append(str(part))
-        elif isinstance(node, (list, tuple)) and isinstance(part, int):
-            node = node[part]  # pyright: ignore[reportUnknownVariableType]
-            where.append(str(part))
-    if details["type"] == "missing":
-        return ".".join([*where, str(details["loc"][-1])]), "must be given"
-    path, kind = ".".join(where), details["type"]
-    if kind == "extra_forbidden":
-        known = _fields_at(tuple(where[:-1]), merged)
-        return path, f"unknown key{nearest(where[-1], known)}"
-    if kind in ("model_type", "model_attributes_type") and path in sections():
-        return path, f"is a section; write --{path}.{TAGS.get(path) or next(iter(_fields_at((path,), merged)))}"
-    if kind == "union_tag_invalid":
-        tag = TAGS[path]
-        kinds = [_only_kind(model, tag) for model in sections()[path]]
-        close = difflib.get_close_matches(str(_lookup(merged, (path, tag))), kinds, n=1)
-        choices = f"must be {', '.join(map(repr, kinds[:-1]))} or {kinds[-1]!r}"
-        return f"{path}.{tag}", choices + (f"; did you mean {close[0]}?" if close else "")
-    other_branch = kind == "int_type" if isinstance(node, list) else kind == "tuple_type" and path == "seeds"
-    message = "" if other_branch else details["msg"].removeprefix("Value error, ")
-    message = message.replace("Input should be", "must be").replace("a valid tuple", "a list, as in [64, 64]")
-    message = message.replace("a valid dictionary", "a table, as in {g = 9.81}")
-    return path, message[:1].lower() + message[1:]
-
-
-def _lookup(values: Mapping[str, Any], path: tuple[str, ...]) -> Any:
-    node: Any = values
-    for part in path:
-        if isinstance(node, Mapping) and part in node:
-            node = cast("Mapping[str, Any]", node)[part]
-        elif isinstance(node, list) and part.isdigit() and int(part) < len(cast("list[Any]", node)):
-            node = cast("list[Any]", node)[int(part)]
-        else:
-            return None
-    return node
-
-
-def _report(
-    problems: Mapping[str, str],
-    overrides: Mapping[str, Any],
-    merged: Mapping[str, Any],
-    source: str,
-    overrides_name: str,
-) -> str:
+def _report(problems: Mapping[str, str], merged: Mapping[str, Any], sources: Sequence[Source]) -> str:
     lines: list[str] = []
     for path, message in problems.items():
-        keys = tuple(path.split("."))
-        value = _lookup(merged, keys)
-        origin = source if _lookup(overrides, keys) is None else overrides_name
-        lines.append(f"  {path}: {message}" if value is None else f"  {path} = {value!r} ({origin}): {message}")
+        keys = path.split(".")
+        value, origin = lookup(merged, keys), _origin(sources, keys)
+        given = "" if value is None or origin is None else f" = {shown(value)} ({printable(origin.name)})"
+        lines.append(f"  {printable(path)}{given}: {message}")
     count = "1 mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
-    return f"{count} in the configuration:\n" + "\n".join(lines)
+    more = [f"  ... and {len(lines) - MAX_LINES} more"] if len(lines) > MAX_LINES else []
+    return "\n".join([f"{count} in the configuration:", *lines[:MAX_LINES], *more])

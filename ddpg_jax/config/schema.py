@@ -7,11 +7,13 @@ in `load`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, NamedTuple, cast, get_args
 
-from pydantic import BaseModel, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
-from ddpg_jax.config.algorithms import AlgorithmConfig, D4PGConfig, DDPGConfig, FastTD3Config, TD3Config
+from ddpg_jax.config.algorithms import AlgorithmConfig, DDPGConfig
+from ddpg_jax.config.marks import HARMLESS, LEARNING, STRUCTURAL, traced_fields
 from ddpg_jax.config.sections import (
     CheckpointConfig,
     Count,
@@ -19,12 +21,7 @@ from ddpg_jax.config.sections import (
     EvaluationConfig,
     ExplorationConfig,
     GaussianConfig,
-    GaussianPerEnvConfig,
     LoggingConfig,
-    NoNoiseConfig,
-    OUConfig,
-    ParameterConfig,
-    PrioritizedReplayConfig,
     ReplayConfig,
     ScheduledConfig,
     Section,
@@ -40,15 +37,15 @@ DEVICE_BACKENDS = ("jax", "phys2d", "gymnax", "brax", "playground")
 class Config(Section):
     """A run."""
 
-    seeds: Count | Annotated[tuple[Seed, ...], Field(min_length=1)] = 5
+    seeds: Annotated[Count | Annotated[tuple[Seed, ...], Field(min_length=1)], STRUCTURAL] = 5
     """how many, or the list of them"""
-    total_steps: Count = 12_000
+    total_steps: Annotated[Count, LEARNING] = 12_000
     """environment steps of each seed, over all its environments"""
-    loop: Literal["host", "device", "auto"] = "auto"
+    loop: Annotated[Literal["host", "device", "auto"], HARMLESS] = "auto"
     """host: gymnasium environments; device: environments written in JAX, all in one program; auto: as env.id says"""
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Annotated[Literal["float32", "bfloat16"], LEARNING] = "float32"
     """of the factors of matrix products; sums, parameters and optimiser stay float32"""
-    data_parallel: Annotated[int, Field(ge=1, le=65536)] = 1
+    data_parallel: Annotated[int, Field(ge=1, le=65536), LEARNING] = 1
     """devices that share each batch, on the device loop; the rest of the devices divides the seeds"""
     env: EnvConfig = EnvConfig()
     """[env]"""
@@ -66,6 +63,11 @@ class Config(Section):
     """[checkpoint]"""
 
     @property
+    def on_device(self) -> bool:
+        """Whether the device loop trains it: its environment is written in JAX."""
+        return is_device_env(self.env.id)
+
+    @property
     def seed_list(self) -> tuple[int, ...]:
         """The seeds of the run, S of them."""
         return tuple(range(self.seeds)) if isinstance(self.seeds, int) else self.seeds
@@ -79,6 +81,28 @@ class Config(Section):
         """Updates of each seed that are due after `step` environment steps of it."""
         algorithm = self.algorithm
         return int(round(max(0, step - max(algorithm.learning_begins, 1)) * algorithm.updates_per_step, 6))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _support_from_task(cls, values: object) -> object:
+        """Gives a categorical algorithm without v_min or v_max the env.value_range of its task."""
+        if not isinstance(values, dict):
+            return values
+        given = cast("dict[str, Any]", values)
+        env, algorithm = given.get("env"), given.get("algorithm")
+        ends = env.get("value_range") if isinstance(env, dict) else getattr(env, "value_range", None)
+        if ends is None or not isinstance(algorithm, dict) or algorithm.get("name") not in _CATEGORICAL:
+            return given
+        low, high = ends if _is_range(ends) else (-1.0, 1.0)  # a wrong range is a mistake of its own
+        return given | {"algorithm": {"v_min": low, "v_max": high} | algorithm}
+
+    @model_validator(mode="after")
+    def _without_conflicts(self) -> Config:
+        conflicts = find_conflicts(self)
+        if conflicts:
+            text = "; ".join(f"{each.path}: {each.message}" for each in conflicts)
+            raise PydanticCustomError("conflicts", "{text}", {"text": text, "conflicts": conflicts})
+        return self
 
     @field_validator("seeds")
     @classmethod
@@ -108,13 +132,25 @@ def sections() -> dict[str, tuple[type[BaseModel], ...]]:
     """The sections of the configuration, each with the models it may hold."""
     return {
         "env": (EnvConfig,),
-        "algorithm": (DDPGConfig, TD3Config, D4PGConfig, FastTD3Config),
-        "exploration": (NoNoiseConfig, GaussianConfig, OUConfig, GaussianPerEnvConfig, ParameterConfig),
-        "replay": (UniformReplayConfig, PrioritizedReplayConfig),
+        "algorithm": get_args(AlgorithmConfig),
+        "exploration": get_args(ExplorationConfig),
+        "replay": get_args(ReplayConfig),
         "evaluation": (EvaluationConfig,),
         "logging": (LoggingConfig,),
         "checkpoint": (CheckpointConfig,),
     }
+
+
+_CATEGORICAL = {
+    m.model_fields["name"].annotation.__args__[0] for m in get_args(AlgorithmConfig) if "v_min" in m.model_fields
+}
+
+
+def _is_range(ends: object) -> bool:
+    try:
+        return EnvConfig.model_validate({"value_range": ends}).value_range is not None
+    except ValidationError:
+        return False
 
 
 def is_device_env(identifier: str) -> bool:
@@ -123,9 +159,62 @@ def is_device_env(identifier: str) -> bool:
     return bool(colon) and prefix in DEVICE_BACKENDS
 
 
+class Conflict(NamedTuple):
+    """A field that does not go with others.
+
+    Attributes:
+      path: the field that is to be changed.
+      message: what is wrong.
+      others: the fields that it does not go with.
+    """
+
+    path: str
+    message: str
+    others: tuple[str, ...]
+
+
+def find_conflicts(config: Config) -> list[Conflict]:
+    """In which fields of different sections a configuration contradicts itself."""
+    env, capacity, batch = config.env, config.replay.capacity, config.algorithm.batch_size
+    native, what = ("device", "written in JAX") if config.on_device else ("host", "a gymnasium environment")
+    found: list[Conflict] = []
+    if config.loop not in ("auto", native):
+        hint = "; its counterpart written in JAX is jax:pendulum" if env.id == "Pendulum-v1" else ""
+        message = f'cannot run env.id={env.id!r}, which is {what}: set loop to "{native}"{hint}'
+        found.append(Conflict("loop", message, ("env.id",)))
+    if not config.on_device and config.data_parallel > 1:
+        message = f"has no effect on the host loop, which runs env.id={env.id!r}: set it to 1"
+        found.append(Conflict("data_parallel", message, ("env.id",)))
+    if config.on_device and env.workers:
+        message = f"has no effect on env.id={env.id!r}, which is written in JAX: set it to 0"
+        found.append(Conflict("env.workers", message, ("env.id",)))
+    if capacity < batch:
+        message = f"holds fewer transitions than algorithm.batch_size={batch} draws from it: give it many times more"
+        found.append(Conflict("replay.capacity", message, ("algorithm.batch_size", "algorithm.name")))
+    return found
+
+
+def warn_of_idle_learner(config: Config) -> list[str]:
+    """A line if nothing is learned in the whole run, as no update is due before its end."""
+    algorithm, steps = config.algorithm, config.total_steps
+    updates, least = config.updates_owed(steps), algorithm.updates_per_call or 1
+    if updates >= least:
+        return []
+    field = "warmup_steps" if algorithm.learning_starts is None else "learning_starts"
+    why = f"algorithm.{field}={algorithm.learning_begins} come before the first update"
+    if algorithm.learning_begins < steps:
+        why = f"algorithm.updates_per_step={algorithm.updates_per_step} makes {updates} due, of {least} in a call"
+    return [f"warning: nothing is learned in total_steps={steps}: {why}"]
+
+
+def names_module(identifier: str) -> bool:
+    """Whether an id names a module to import, as in `module:id`."""
+    return ":" in identifier and not is_device_env(identifier)
+
+
 def hyper_paths(config: Config) -> tuple[str, ...]:
     """The fields of a configuration that may be traced, as `section.field`."""
-    paths = [f"{name}.{field}" for name in TAGS for field in getattr(config, name).hyper]
+    paths = [f"{name}.{field}" for name in TAGS for field in traced_fields(type(getattr(config, name)))]
     decays = {"algorithm.critic_weight_decay", "algorithm.actor_weight_decay"}
     unused = decays if config.algorithm.weight_decay == "none" else set[str]()
     if isinstance(config.exploration, ScheduledConfig) and not config.exploration.ends:
@@ -150,23 +239,3 @@ def with_values(config: Config, values: Mapping[str, Any]) -> Config:
         section, _, field = path.partition(".")
         config = config.model_copy(update={section: getattr(config, section).model_copy(update={field: value})})
     return config
-
-
-def chosen_loop(config: Config) -> str:
-    """The loop that trains a configuration: "host" or "device".
-
-    Raises:
-      ConfigError: the loop that is asked for cannot run the environment, or worker processes are asked for in vain.
-    """
-    identifier, native = config.env.id, "device" if is_device_env(config.env.id) else "host"
-    if config.loop not in ("auto", native):
-        what = "written in JAX" if native == "device" else "a gymnasium environment"
-        hint = "; its counterpart written in JAX is jax:pendulum" if identifier == "Pendulum-v1" else ""
-        raise ConfigError(
-            f'loop = "{config.loop}" cannot run env.id={identifier!r}, which is {what}: set loop to "{native}"{hint}'
-        )
-    if native == "host" and config.data_parallel > 1:
-        raise ConfigError(f"data_parallel={config.data_parallel} has no effect on the host loop: set it to 1")
-    if native == "device" and config.env.workers:
-        raise ConfigError(f"env.workers={config.env.workers} has no effect on {identifier!r}, which is written in JAX")
-    return native

@@ -5,14 +5,35 @@ Those of the algorithms are in `algorithms`.
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, TypeAlias
+from math import isfinite
+from typing import Annotated, Any, Literal, TypeAlias, cast
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from ddpg_jax.config.marks import HARMLESS, LEARNING, STRUCTURAL, TRACED
+
+
+def _check_argument(value: object) -> object:
+    """An argument of a constructor that a file can hold: tuples become lists, and "None" becomes None."""
+    if isinstance(value, (list, tuple)):
+        return [_check_argument(each) for each in cast("list[object]", value)]
+    if isinstance(value, dict):
+        return {str(name): _check_argument(each) for name, each in cast("dict[object, object]", value).items()}
+    if value == "None":
+        return None
+    fits = value is None or isinstance(value, (bool, str))
+    fits = fits or (isinstance(value, int) and value.bit_length() < 64)
+    if not fits and not (isinstance(value, float) and isfinite(value)):
+        raise ValueError('must be a finite number, a text, true or false, "None", or a list or table of such')
+    return value
+
 
 Fraction: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 Count: TypeAlias = Annotated[int, Field(ge=1, le=2**53)]
 CountOrZero: TypeAlias = Annotated[int, Field(ge=0, le=2**53)]
 Scale: TypeAlias = Annotated[float, Field(ge=0, le=10)]
+Argument: TypeAlias = Annotated[Any, AfterValidator(_check_argument)]
+Return: TypeAlias = Annotated[float, Field(ge=-1e6, le=1e6)]
 Seed: TypeAlias = Annotated[int, Field(ge=0, lt=2**63)]
 
 
@@ -21,55 +42,65 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
-    hyper: ClassVar[tuple[str, ...]] = ()
-    """Fields that are numbers to the learner and never structure: they may be traced, and differ from lane to lane."""
-
 
 class EnvConfig(Section):
     """`[env]`: where the agent lives."""
 
-    id: str = "Pendulum-v1"
+    id: Annotated[str, STRUCTURAL] = "Pendulum-v1"
     """a gymnasium id, or jax:, phys2d:, gymnax:, brax:, playground: and a name; "module:id" on the command line only"""
-    num_envs: Annotated[int, Field(ge=1, le=65536)] = 1
+    num_envs: Annotated[int, Field(ge=1, le=65536), STRUCTURAL] = 1
     """environments of each seed, E"""
-    workers: Annotated[int, Field(ge=0, le=1024)] = 0
+    workers: Annotated[int, Field(ge=0, le=1024), HARMLESS] = 0
     """processes that run the environments, and as many for evaluation; 0: in this process"""
-    timeout: Annotated[float, Field(gt=0, le=86400)] = 60.0
+    timeout: Annotated[float, Field(gt=0, le=86400), HARMLESS] = 60.0
     """seconds an environment, or a worker process with all of its own, may take for one step"""
-    max_episode_steps: Count | None = None
+    max_episode_steps: Annotated[Count | None, STRUCTURAL] = None
     """time limit of an episode; left out: the environment's own"""
-    kwargs: dict[str, bool | int | float | str] = Field(default_factory=dict[str, bool | int | float | str])
-    """arguments of the environment's constructor"""
+    value_range: Annotated[tuple[Return, Return] | None, HARMLESS] = None
+    """lowest and highest discounted return of the task, which categorical critics take for v_min and v_max"""
+    kwargs: Annotated[dict[str, Argument], STRUCTURAL] = Field(default_factory=dict[str, Any])
+    """arguments of the environment's constructor: numbers, texts, lists, tables; "None" is None, for which TOML has no
+    word"""
+
+    @field_validator("value_range", mode="before")
+    @classmethod
+    def _two(cls, ends: object) -> object:
+        if isinstance(ends, (list, tuple)) and len(ends) != 2:
+            raise ValueError("must be two numbers, the lowest and the highest, as in [-100, 1500]")
+        return ends
+
+    @field_validator("value_range")
+    @classmethod
+    def _ordered(cls, ends: tuple[float, float] | None) -> tuple[float, float] | None:
+        if ends is not None and not ends[0] < ends[1]:
+            raise ValueError(f"{ends[0]} is not below {ends[1]}")
+        return ends
 
 
 class AnyExplorationConfig(Section):
     """`[exploration]`: what all kinds share."""
 
-    hyper: ClassVar = ("epsilon",)
-
-    epsilon: Fraction | None = None
+    epsilon: Annotated[Fraction | None, TRACED, STRUCTURAL] = None
     """with this probability the action is uniform on [-1, 1] instead; left out: never"""
 
 
 class NoNoiseConfig(AnyExplorationConfig):
     """`[exploration]` with `kind = "none"`: the greedy policy acts."""
 
-    kind: Literal["none"]
+    kind: Annotated[Literal["none"], STRUCTURAL]
     """none"""
 
 
 class ScheduledConfig(AnyExplorationConfig):
     """What noise shares whose scale may change in the course of a run."""
 
-    hyper: ClassVar = (*AnyExplorationConfig.hyper, "sigma", "sigma_end")
-
-    sigma: Scale
+    sigma: Annotated[Scale, TRACED, LEARNING]
     """scale at the start, in units of half the action range"""
-    schedule: Literal["constant", "linear", "exponential", "inverse_episode"] = "constant"
+    schedule: Annotated[Literal["constant", "linear", "exponential", "inverse_episode"], STRUCTURAL] = "constant"
     """how sigma changes: not at all, to sigma_end by equal differences or ratios, or as sigma/(1 + episode)"""
-    sigma_end: Scale = 0.0
+    sigma_end: Annotated[Scale, TRACED, LEARNING] = 0.0
     """scale at the end of the schedule"""
-    schedule_steps: Count | None = None
+    schedule_steps: Annotated[Count | None, LEARNING] = None
     """environment steps of each seed after the warm-up until it is reached; left out: the rest of the run"""
 
     @property
@@ -96,37 +127,41 @@ class ScheduledConfig(AnyExplorationConfig):
 class GaussianConfig(ScheduledConfig):
     """`[exploration]` with `kind = "gaussian"`."""
 
-    kind: Literal["gaussian"] = "gaussian"
+    kind: Annotated[Literal["gaussian"], STRUCTURAL] = "gaussian"
     """independent normal noise"""
-    sigma: Scale = 0.1
+    sigma: Annotated[Scale, TRACED, LEARNING] = 0.1
     """standard deviation, in units of half the action range"""
 
 
 class OUConfig(ScheduledConfig):
     """`[exploration]` with `kind = "ou"`."""
 
-    hyper: ClassVar = (*ScheduledConfig.hyper, "theta", "dt")
-
-    kind: Literal["ou"]
+    kind: Annotated[Literal["ou"], STRUCTURAL]
     """an Ornstein-Uhlenbeck process"""
-    theta: Annotated[float, Field(ge=0, le=1000)] = 0.15
+    theta: Annotated[float, Field(ge=0, le=1000), TRACED, LEARNING] = 0.15
     """rate of return to 0"""
-    sigma: Scale = 0.2
+    sigma: Annotated[Scale, TRACED, LEARNING] = 0.2
     """diffusion, in units of half the action range"""
-    dt: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """time between two steps"""
+    dt: Annotated[float, Field(gt=0, le=1), TRACED, LEARNING] = 1.0
+    """time between two steps; theta times dt must be below 2"""
+
+    @model_validator(mode="after")
+    def _stable(self) -> OUConfig:
+        if self.theta * self.dt >= 2:
+            raise ValueError(
+                f"theta={self.theta} with dt={self.dt} makes noise that grows without bound: theta·dt must be below 2"
+            )
+        return self
 
 
 class GaussianPerEnvConfig(AnyExplorationConfig):
     """`[exploration]` with `kind = "gaussian_per_env"`."""
 
-    hyper: ClassVar = (*AnyExplorationConfig.hyper, "sigma_min", "sigma_max")
-
-    kind: Literal["gaussian_per_env"]
+    kind: Annotated[Literal["gaussian_per_env"], STRUCTURAL]
     """normal noise whose deviation is drawn for each environment, anew with each episode"""
-    sigma_min: Scale = 0.001
+    sigma_min: Annotated[Scale, TRACED, LEARNING] = 0.001
     """smallest deviation, in units of half the action range"""
-    sigma_max: Scale = 0.4
+    sigma_max: Annotated[Scale, TRACED, LEARNING] = 0.4
     """largest deviation"""
 
     @model_validator(mode="after")
@@ -139,17 +174,15 @@ class GaussianPerEnvConfig(AnyExplorationConfig):
 class ParameterConfig(AnyExplorationConfig):
     """`[exploration]` with `kind = "parameter"`."""
 
-    hyper: ClassVar = (*AnyExplorationConfig.hyper, "sigma", "target_distance", "adapt_factor")
-
-    kind: Literal["parameter"]
+    kind: Annotated[Literal["parameter"], STRUCTURAL]
     """normal noise on the actor's parameters, one draw for an episode"""
-    sigma: Scale = 0.1
+    sigma: Annotated[Scale, TRACED, LEARNING] = 0.1
     """its standard deviation at the start"""
-    target_distance: Annotated[float, Field(gt=0, le=1)] = 0.2
+    target_distance: Annotated[float, Field(gt=0, le=1), TRACED, LEARNING] = 0.2
     """root mean square of what it does to actions, in units of half the action range, that sigma is adapted to"""
-    adapt_every: Annotated[int, Field(ge=1, le=10**6)] = 50
+    adapt_every: Annotated[int, Field(ge=1, le=10**6), LEARNING] = 50
     """steps of an environment between two adaptations"""
-    adapt_factor: Annotated[float, Field(ge=1, le=10)] = 1.01
+    adapt_factor: Annotated[float, Field(ge=1, le=10), TRACED, LEARNING] = 1.01
     """sigma is multiplied or divided by it; 1: sigma stays"""
 
 
@@ -160,9 +193,9 @@ ExplorationConfig: TypeAlias = NoNoiseConfig | GaussianConfig | OUConfig | Gauss
 class UniformReplayConfig(Section):
     """`[replay]` with `kind = "uniform"`."""
 
-    kind: Literal["uniform"] = "uniform"
+    kind: Annotated[Literal["uniform"], STRUCTURAL] = "uniform"
     """transitions are drawn alike"""
-    capacity: Count = 100_000
+    capacity: Annotated[Count, STRUCTURAL] = 100_000
     """transitions of each seed"""
 
 
@@ -174,19 +207,17 @@ class PrioritizedReplayConfig(Section):
     (arXiv:1804.08617) set priorities.
     """
 
-    hyper: ClassVar = ("alpha", "beta", "beta_end", "epsilon")
-
-    kind: Literal["prioritized"]
+    kind: Annotated[Literal["prioritized"], STRUCTURAL]
     """transitions are drawn in proportion to their last error"""
-    capacity: Count = 100_000
+    capacity: Annotated[Count, STRUCTURAL] = 100_000
     """transitions of each seed"""
-    alpha: Fraction = 0.6
+    alpha: Annotated[Fraction, TRACED, LEARNING] = 0.6
     """how far the error decides; 0: not at all"""
-    beta: Fraction = 0.4
+    beta: Annotated[Fraction, TRACED, LEARNING] = 0.4
     """how far weights make up for it, at the first update"""
-    beta_end: Fraction = 1.0
+    beta_end: Annotated[Fraction, TRACED, LEARNING] = 1.0
     """likewise at the last update; linear between them"""
-    epsilon: Annotated[float, Field(gt=0, le=1)] = 1e-6
+    epsilon: Annotated[float, Field(gt=0, le=1), TRACED, LEARNING] = 1e-6
     """added to the error, so that nothing is lost for ever"""
 
 
@@ -197,29 +228,29 @@ ReplayConfig: TypeAlias = UniformReplayConfig | PrioritizedReplayConfig
 class EvaluationConfig(Section):
     """`[evaluation]`."""
 
-    every: CountOrZero = 2000
+    every: Annotated[CountOrZero, HARMLESS] = 2000
     """environment steps of each seed between evaluations; 0: only at the end"""
-    episodes: Annotated[int, Field(ge=1, le=100_000)] = 10
+    episodes: Annotated[int, Field(ge=1, le=100_000), HARMLESS] = 10
     """episodes of each seed in an evaluation"""
 
 
 class LoggingConfig(Section):
     """`[logging]`."""
 
-    every: Annotated[int, Field(ge=1, le=10**8)] = 1000
+    every: Annotated[int, Field(ge=1, le=10**8), HARMLESS] = 1000
     """environment steps of each seed between two rows of metrics; with many environments, set it to many times their
     number"""
-    tensorboard: bool = True
+    tensorboard: Annotated[bool, HARMLESS] = True
     """write event files"""
 
 
 class CheckpointConfig(Section):
     """`[checkpoint]`: what is kept on disk so that a run can be resumed."""
 
-    every: CountOrZero = 10_000
+    every: Annotated[CountOrZero, HARMLESS] = 10_000
     """environment steps of each seed between checkpoints; 0: only where the run is told to stop
     or an environment fails"""
-    min_seconds: Annotated[float, Field(ge=0, le=86400)] = 10.0
+    min_seconds: Annotated[float, Field(ge=0, le=86400), HARMLESS] = 10.0
     """seconds between two checkpoints at least, so that fast runs do not spend their time on them"""
-    keep: Annotated[int, Field(ge=2, le=1000)] = 2
+    keep: Annotated[int, Field(ge=2, le=1000), HARMLESS] = 2
     """how many of the newest are kept; the one with the best evaluation is kept beside them"""

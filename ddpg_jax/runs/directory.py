@@ -10,7 +10,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from ddpg_jax import __version__
+from ddpg_jax.__about__ import __version__
+from ddpg_jax.config.wording import option
 from ddpg_jax.errors import StorageError, printable
 from ddpg_jax.runs import filesystem as filesystem
 from ddpg_jax.runs.documents import Format, RunResult, SweepResult, read_json, validated
@@ -284,8 +285,8 @@ class RunDirectory:
             return
         if not overwrite:
             raise StorageError(
-                f"{self.path} is not empty: name another --run-dir, go on with the run there by ddpg-jax resume, "
-                "or replace it with --overwrite"
+                f"{self.path} is not empty: name another {option('run_dir')}, go on with the run there by ddpg-jax "
+                f"resume, or replace it with {option('overwrite')}"
             )
         if self.check_format() is None and read_owner(self.path / _LOCK) is None:
             raise StorageError(
@@ -330,4 +331,4 @@ def _new_folder(name: str) -> Path:
         except FileExistsError:
             continue
         return path
-    raise StorageError(f"runs/{name} and 999 more are taken; name another --run-dir")
+    raise StorageError(f"runs/{name} and 999 more are taken; name another {option('run_dir')}")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import ExitStack, closing
 from math import prod
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 from ddpg_jax.agents.algorithms import make_agent
-from ddpg_jax.config.schema import chosen_loop
 from ddpg_jax.envs.factory import device_env, make_evaluation_envs, make_training_envs
 from ddpg_jax.envs.host.rollout import evaluate_episodes, jit_policy, jit_value
 from ddpg_jax.errors import ConfigError
@@ -56,13 +54,13 @@ def start(
       stop: asked while environments are made, reset and stepped, and while an evaluation is waited for.
 
     Raises:
-      ConfigError: the run does not fit into memory, or the loop cannot run the environment.
+      ConfigError: the run does not fit into memory.
       EnvironmentFault: an environment cannot be made or trained.
       Interrupted: `stop` said so while environments were made or brought to where they were.
       StorageError: the snapshot is not one of this configuration.
     """
     check_forecast(config)
-    return _LOOPS[chosen_loop(config)](config, stack, snapshot, should_snapshot, begin, stop)
+    return (_device if config.on_device else _host)(config, stack, snapshot, should_snapshot, begin, stop)
 
 
 def _host(
@@ -86,6 +84,7 @@ def _host(
         host_loop(config, agent, lanes, ring, begun, should_snapshot),
         lambda state: evaluate_episodes(policy, value, state, trials, gamma),
         int(begun.again.sum()) if isinstance(begun, ReplayedEpisodes) else 0,
+        begun.doubts if isinstance(begun, ReplayedEpisodes) else (),
     )
 
 
@@ -115,12 +114,6 @@ def _device(
         reports(config, compiled, chunks, before, perf_counter() - began, again),
         lambda state: Evaluation(*drop_padding(fetch(compiled.evaluate(state, {}), stop), len(seeds))),
     )
-
-
-_LOOPS: dict[str, Callable[[Config, ExitStack, Snapshot | None, SnapshotFn, InitFn, StopFn], Loop]] = {
-    "host": _host,
-    "device": _device,
-}
 
 
 def _check_memory(config: Config, compiled: Compiled) -> None:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 
-from ddpg_jax.config.schema import chosen_loop
 from ddpg_jax.errors import ConfigError
 from ddpg_jax.xla.memory import available_bytes, human_bytes
 
@@ -60,7 +59,7 @@ def forecast(config: Config, obs_size: int = 1, action_size: int = 1) -> Forecas
     critic = _weights(obs_size + action_size, algorithm.critic_widths, outputs, simba)
     row = 2 * obs_size + action_size + 2
     layers = sum(algorithm.hidden) + critics * (sum(algorithm.critic_widths) + outputs)
-    on_host = chosen_loop(config) == "host"
+    on_host = not config.on_device
     return Forecast(
         learner=seeds * _COPIES * _FLOAT * (actor + critics * critic),
         batch=seeds * _FLOAT * algorithm.batch_size * (row + layers),
@@ -75,7 +74,7 @@ def check_forecast(config: Config, obs_size: int = 1, action_size: int = 1) -> N
       ConfigError: it cannot; both numbers are named, and what to lower.
     """
     needed, free, seeds = forecast(config, obs_size, action_size), _free_bytes(), len(config.seed_list)
-    devices = 1 if chosen_loop(config) == "host" else jax.local_device_count()
+    devices = jax.local_device_count() if config.on_device else 1
     if sum(needed) // devices > free:
         raise ConfigError(
             f"{seeds} seeds need {human_bytes(sum(needed))} at least: {human_bytes(needed.learner)} for networks and "

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from ddpg_jax.config.schema import Config
+from ddpg_jax.config.wording import resume_command
 from ddpg_jax.errors import Interrupted, NotFiniteError, StorageError
 from ddpg_jax.runs.checkpoints.checkpoint import Checkpoint
 from ddpg_jax.runs.checkpoints.rows import snapshot_rows
@@ -189,7 +190,7 @@ class RunRecorder:
         """
         raise Interrupted(
             f"interrupted after {self._point.step if report is None else report.step} of {self._config.total_steps} "
-            f"steps; to go on: ddpg-jax resume {self._context.directory.path}"
+            f"steps; to go on: {resume_command(self._context.directory.path, self._config.env.id)}"
         )
 
     def finish(self, report: Report, save: Callable[[Callable[[], Checkpoint]], None]) -> Run:
@@ -205,7 +206,8 @@ class RunRecorder:
             save(lambda: self.checkpoint(report, complete=True))
         else:
             self._metrics.sync()
-        tree = stored_part(drop_padding(report.state, len(config.seed_list)))
+        stored = jax.device_get(stored_part(report.state))  # each slice of a device's array is a program to compile
+        tree = drop_padding(stored, len(config.seed_list))
         figures = report.step, report.updates, report.seconds
         result = make_result(config, *figures, self._evaluated, self._diverged) | history(self._point)
         return write_end(self._context.directory, config, tree, self._loop.spec, result, self._evaluated)

@@ -10,9 +10,11 @@ import jax
 from pydantic import ValidationError
 
 from ddpg_jax.agents.algorithms import make_agent
-from ddpg_jax.config.diff import Effect, compare
+from ddpg_jax.config.diff import compare
 from ddpg_jax.config.load import dump_toml
+from ddpg_jax.config.marks import Effect
 from ddpg_jax.config.schema import Config
+from ddpg_jax.config.wording import at_command_line, option
 from ddpg_jax.errors import ConfigError, StorageError, printable
 from ddpg_jax.rng import run_keys
 from ddpg_jax.runs.checkpoints.checkpoint import Checkpoint
@@ -75,15 +77,18 @@ def resume_directory(context: RunContext, config: Config, *, from_networks: bool
     if checkpoint is None and 0 < done < config.total_steps:
         raise StorageError(
             f"{directory.path} came to its end after {done} steps and holds no checkpoint to go on from; "
-            "begin a run with --init-from"
+            f"begin a run with {option('init_from')}"
         )
+    reached = done if checkpoint is None else checkpoint.step
+    if reached >= config.total_steps + config.env.num_envs:  # beyond the last step of a run of so many
+        raise _too_few(config, reached)
     point = None if checkpoint is None else _resume_point(checkpoint, config, context.notify)
     lacks = result is None or not _is_whole(directory)
     if checkpoint is not None and point is not None and _is_at_end(point, config) and lacks:
         return _write_what_lacks(checkpoint, point, config, context)
     step = done if point is None else point.step
     if step >= config.total_steps and result is not None:
-        context.notify(f"{directory.path} is complete after {step} steps; to go on, give more --total-steps")
+        context.notify(f"{directory.path} is complete after {step} steps; to go on, give more {option('total_steps')}")
         return Run(directory.path, config, result)
     weights = open_weights(directory.start) if point is None and directory.start.is_file() else None
     point, init_learner = start_point(weights) if point is None else (point, keep_init)
@@ -166,6 +171,10 @@ def _continue_from(point: ResumePoint, config: Config, context: RunContext, init
             f"warning: {loop.restarted_episodes} episodes in progress did not repeat themselves to the bit and were "
             "begun anew; all else goes on exactly"
         )
+    if loop.doubts:
+        point = point._replace(level="episode" if point.level == "exact" else point.level)
+        for line in loop.doubts:
+            notify(f"warning: {line}")
     _check_spec(point, loop.spec, config)
     notify(f"resumes after {point.step} of {config.total_steps} steps, level {point.level}")
     recorder = RunRecorder(config, loop, point, context)
@@ -194,7 +203,8 @@ def _resume_point(checkpoint: Checkpoint, config: Config, notify: NotifyFn) -> R
     if refused:
         lines = "\n  ".join(map(str, refused[:10]))
         raise ConfigError(
-            f"the run cannot go on with another structure:\n  {lines}\nset these back, or begin a run with --init-from"
+            f"the run cannot go on with another structure:\n  {lines}\n"
+            f"set these back, or begin a run with {option('init_from')}"
         )
     for change in changes:
         warned = change.effect is Effect.LEARNING
@@ -222,7 +232,12 @@ def _refuse_end(point: ResumePoint, config: Config) -> None:
         0 if point.unrecorded is None else config.env.num_envs
     )  # its end is still to be judged
     if point.step >= last:
-        raise ConfigError(
-            f"total_steps={config.total_steps}, but the run is at step {point.step} already: give more --total-steps, "
-            "or take up an earlier checkpoint with --from"
-        )
+        raise _too_few(config, point.step)
+
+
+def _too_few(config: Config, step: int) -> ConfigError:
+    earlier = option("from") if at_command_line() else option("step")
+    return ConfigError(
+        f"total_steps={config.total_steps}, but the run is at step {step} already: give more {option('total_steps')}, "
+        f"or take up an earlier checkpoint with {earlier}"
+    )

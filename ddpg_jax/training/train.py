@@ -10,7 +10,7 @@ from typing import Any, Literal
 from rich.console import Console
 
 from ddpg_jax.config.load import dump_toml, read_toml, resolve
-from ddpg_jax.config.schema import Config
+from ddpg_jax.config.schema import Config, warn_of_idle_learner
 from ddpg_jax.errors import ConfigError
 from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.runs.loggers.logger import Logger
@@ -72,6 +72,8 @@ def train(
         session.heed()
         if resume == "auto" and run_dir is not None and RunDirectory(run_dir).config.is_file():
             return resume_directory(session.within(RunDirectory.open(run_dir), config.checkpoint.keep), config)
+        for line in warn_of_idle_learner(config):
+            session.notify(line)
         checkpointer = Checkpointer(config.checkpoint, session.stop, 0, session.notify)
         weights = None if init_from is None else read_weights(RunDirectory.open(init_from))
         point, init_learner = start_point(weights)

@@ -205,22 +205,27 @@ def test_an_option_without_a_value_is_a_mistake(word):
         (["--env.id", "my.envs:Mine-v0"], {"env": {"id": "my.envs:Mine-v0"}}),
         (["--env.kwargs.g", "9.81"], {"env": {"kwargs": {"g": 9.81}}}),
         (["--env.kwargs.render-fps=3"], {"env": {"kwargs": {"render_fps": 3}}}),
+        (
+            ["--env.kwargs.z", "0.8,2.0", "--env.kwargs.t={a = [1]}"],
+            {"env": {"kwargs": {"z": (0.8, 2.0), "t": {"a": [1]}}}},
+        ),
+        (["--env.kwargs.n", "None", "--env.kwargs.b=False"], {"env": {"kwargs": {"n": None, "b": False}}}),
         (["--logging.tensorboard", "false"], {"logging": {"tensorboard": False}}),
     ],
 )
 def test_values_on_the_command_line(words, changes):
-    assert parse_config(None, words) == load_config(**changes)
+    assert parse_config([], words) == load_config(**changes)
 
 
 def test_the_command_line_wins_over_the_file(tmp_path):
     (tmp_path / "my.toml").write_text("seeds = 2\ntotal_steps = 9\n[algorithm]\ntau = 0.1\nn_step = 3\n")
-    config = parse_config(tmp_path / "my.toml", ["--algorithm.tau", "0.2", "--seeds=4"])
+    config = parse_config([str(tmp_path / "my.toml")], ["--algorithm.tau", "0.2", "--seeds=4"])
     assert config == load_config(seeds=4, total_steps=9, algorithm={"tau": 0.2, "n_step": 3})
 
 
 def test_a_negative_value_is_a_value():
-    with pytest.raises(ConfigError, match=r"exploration\.sigma = -1 \(command line\)"):
-        parse_config(None, ["--exploration.sigma", "-1"])
+    with pytest.raises(ConfigError, match=r"exploration\.sigma = -1 \(arguments\)"):
+        parse_config([], ["--exploration.sigma", "-1"])
 
 
 def test_a_file_may_not_name_a_module(tmp_path):
@@ -236,7 +241,7 @@ def test_a_file_may_not_name_a_module(tmp_path):
 def test_training_leaves_a_run(trained):
     _, path = trained
     assert {file.name for file in path.iterdir()} == RUN_FILES
-    assert load_config(path / "config.toml") == parse_config(None, TINY)
+    assert load_config(path / "config.toml") == parse_config([], TINY)
     assert {file.name for file in (path / "tensorboard").iterdir()} == {"seed-0", "seed-1"}
     assert all(list(folder.glob("events.out.tfevents.*")) for folder in (path / "tensorboard").iterdir())
     assert (path / "learning_curve.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")

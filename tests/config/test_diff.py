@@ -1,9 +1,17 @@
-"""In what two configurations differ, and what that does to a run that goes on."""
+"""What may differ between a run and what it is resumed with: every field is marked, and these marks are read."""
 
+from typing import Annotated, Literal
+
+import pytest
+from pydantic import Field
 from tiny_run import tiny_config
 
-from ddpg_jax.config.diff import EFFECTS, Effect, compare
-from ddpg_jax.config.schema import Config, sections
+from ddpg_jax.config.algorithms import DDPGConfig, FastTD3Config
+from ddpg_jax.config.diff import EFFECTS, compare
+from ddpg_jax.config.load import load_config
+from ddpg_jax.config.marks import LEARNING, STRUCTURAL, TRACED, Effect, effect_of, traced_fields
+from ddpg_jax.config.schema import Config, hyper_paths, sections
+from ddpg_jax.config.sections import Fraction
 
 
 def test_every_field_has_an_effect():
@@ -12,10 +20,68 @@ def test_every_field_has_an_effect():
     assert EFFECTS.keys() == fields
 
 
-def test_the_effects_name_each_field_once():
-    from ddpg_jax.config import diff as changes
+def test_a_field_means_the_same_in_all_kinds_of_its_section():
+    """A model that gives a field another default marks it again."""
+    for section, models in sections().items():
+        for model in models:
+            for name, field in model.model_fields.items():
+                assert effect_of(field) is EFFECTS[f"{section}.{name}"], f"{model.__name__}.{name}"
+                others = [m for m in models if name in m.model_fields]
+                assert len({name in traced_fields(other) for other in others}) == 1, f"{section}.{name}"
 
-    assert len([path for paths in changes._FIELDS.values() for path in paths.split()]) == len(EFFECTS)
+
+def test_only_numbers_are_traced():
+    for models in sections().values():
+        for model in models:
+            for name in traced_fields(model):
+                assert "float" in str(model.model_fields[name].annotation)
+
+
+def test_the_marks_of_a_variant_are_read_off_its_model():
+    class Variant(DDPGConfig):
+        name: Annotated[Literal["variant"], STRUCTURAL] = "variant"  # pyright: ignore
+        kappa: Annotated[Fraction, TRACED, LEARNING] = 0.5
+        """half of it"""
+        levels: Annotated[int, Field(ge=1), STRUCTURAL] = 25
+
+    assert traced_fields(Variant) == (*traced_fields(DDPGConfig), "kappa")
+    fields = Variant.model_fields
+    assert (effect_of(fields["kappa"]), effect_of(fields["levels"])) == (Effect.LEARNING, Effect.STRUCTURAL)
+    assert fields["kappa"].description == "half of it"
+    assert Variant.model_json_schema()["properties"]["kappa"]["maximum"] == 1
+
+
+def test_the_numbers_of_a_lane_stand_in_the_order_of_the_models():
+    algorithm = ("actor_learning_rate", "critic_learning_rate", "critic_weight_decay", "actor_weight_decay")
+    algorithm += ("max_grad_norm", "gamma", "tau")
+    assert traced_fields(DDPGConfig) == algorithm
+    assert traced_fields(FastTD3Config) == (*algorithm, "target_noise", "target_noise_clip")
+    assert hyper_paths(load_config(exploration={"kind": "ou"}))[-4:] == (
+        *("exploration.epsilon", "exploration.sigma", "exploration.theta", "exploration.dt"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "effect"),
+    [
+        ({}, Effect.HARMLESS),
+        ({"exploration": {"schedule": "linear", "schedule_steps": 100}}, Effect.HARMLESS),
+        ({"exploration": {"schedule": "inverse_episode"}}, Effect.HARMLESS),
+        ({"replay": {"kind": "prioritized", "beta": 0.5, "beta_end": 0.5}}, Effect.HARMLESS),
+        ({"exploration": {"schedule": "linear"}}, Effect.LEARNING),
+        ({"replay": {"kind": "prioritized"}}, Effect.LEARNING),
+        ({"algorithm": {"learning_rate_schedule": "cosine"}}, Effect.LEARNING),
+    ],
+)
+def test_more_steps_change_how_it_learns_where_a_schedule_goes_on_until_the_end(settings, effect):
+    (change,) = compare(load_config(total_steps=1000, **settings), load_config(total_steps=2000, **settings))
+    assert (change.path, change.effect) == ("total_steps", effect)
+
+
+def test_foreign_values_are_shown_on_one_line():
+    before = load_config(env={"id": "Evil\x1b[2J\u202e-v0"})
+    (change,) = compare(before, load_config())
+    assert str(change) == r"env.id: 'Evil\x1b[2J\u202e-v0' -> 'Pendulum-v1'"
 
 
 def test_another_number_changes_how_it_learns_but_none_instead_of_one_the_structure():

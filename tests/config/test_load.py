@@ -3,6 +3,7 @@
 import math
 import re
 import tomllib
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,8 @@ def _wrong_values(node: dict[str, Any]) -> dict[str, Any]:
     if "enum" in node or "const" in node:
         return {"type": 5, "name": "nonsense"}
     (node,) = (form for form in node.get("anyOf", [node]) if form.get("type") != "null")
+    if "prefixItems" in node:
+        return {"type": "many", "number": 8, "empty": [], "too long": [1, 2, 3], "order": [2, 1], "range": [0, 1e300]}
     if node["type"] == "array":
         return {"type": "many", "number": 8, "empty": [], "too long": [8] * (node["maxItems"] + 1)}
     return {"string": {"type": 5}, "boolean": {"type": "maybe"}, "object": {"type": 5}}[node["type"]]
@@ -143,8 +146,8 @@ def test_a_wrong_value_is_refused_by_path_and_value(section, name, tags, value):
     if (section, name) in TAGS.items():  # the tag chooses the record: either may be named
         assert re.search(rf"^  {section}(\.{name})? = .*{value!r}.* \(my.toml\): ", report, re.MULTILINE)
         return
-    (line,) = lines_for(report, path)
-    assert line.startswith(f"  {path} = {value!r} (my.toml): ")
+    (line,) = [each for each in report.splitlines() if each.startswith(f"  {path}")]
+    assert line.startswith((f"  {path} = {value!r} (my.toml): ", f"  {path}."))  # an element of a list may be named
 
 
 @pytest.mark.parametrize(("section", "name", "tags", "node"), FIELDS, ids=FIELD_IDS)
@@ -179,6 +182,9 @@ def test_the_ends_of_a_range_are_inside(section, name, tags, node):
         "actor_weight_decay": 0,
         "seeds": 65536,
         "target_subset": 2,
+        "batch_size": 100_000,
+        "capacity": 64,
+        "data_parallel": 1,
     }  # other rules are narrower
     inside |= {"v_min": -1e6, "v_max": 1e6}
     ends = [form[end] for form in _numbers(node) for end in ("minimum", "maximum") if end in form]
@@ -206,7 +212,7 @@ def test_a_word_that_resembles_none_is_told_what_there_is_unless_that_is_long():
 def test_elements_of_lists_are_checked():
     assert lines_for(message({"algorithm": {"hidden": [64, 0]}}), "algorithm.hidden.1")
     assert lines_for(message({"seeds": [0, -1]}), "seeds.1")
-    assert lines_for(message({"env": {"kwargs": {"g": [1]}}}), "env.kwargs.g")
+    assert lines_for(message({"env": {"kwargs": {"g": [1, math.nan]}}}), "env.kwargs.g")
 
 
 def test_fields_that_contradict_each_other_are_refused():
@@ -238,7 +244,7 @@ def test_exploration_that_contradicts_itself_is_refused():
 
 def test_what_must_be_given_is_named():
     report = message({"algorithm": {"name": "d4pg", "v_max": 0}})
-    assert report == "1 mistake in the configuration:\n  algorithm.v_min: must be given"
+    assert report.startswith("1 mistake in the configuration:\n  algorithm.v_min: must be given, or env.value_range")
 
 
 def test_another_algorithm_on_the_command_line_keeps_what_it_shares():
@@ -278,10 +284,37 @@ def test_all_mistakes_are_reported_at_once():
         ("exploration.theta", "= nan (my.toml): ", "finite"),
         ("replay.capacity", "= 'big' (my.toml): ", "number"),
         ("logging.tensorboard", "= 'maybe' (my.toml): ", "boolean"),
-        ("evaluation.episodes", "= 0 (command line): ", "1"),
+        ("evaluation.episodes", "= 0 (arguments): ", "1"),
     ):
         (line,) = lines_for(report, path)
         assert all(part in line for part in wanted)
+
+
+def test_what_the_loop_cannot_do_is_reported_with_all_other_mistakes():
+    values = {"loop": "device", "data_parallel": 2, "env": {"num_envs": 0}, "algorithm": {"gama": 1}, "seeds": "x"}
+    report = message(values, replay={"capacity": 5})
+    assert report.splitlines()[0] == "6 mistakes in the configuration:"
+    for path, *wanted in (
+        ("loop", "= 'device' (my.toml): ", "'Pendulum-v1'", 'set loop to "host"', "jax:pendulum"),
+        ("data_parallel", "= 2 (my.toml): ", "no effect on the host loop"),
+        ("replay.capacity", "= 5 (arguments): ", "algorithm.batch_size=64"),
+    ):
+        (line,) = lines_for(report, path)
+        assert all(part in line for part in wanted)
+    (line,) = lines_for(message({"env": {"id": "jax:pendulum", "workers": 2}}), "env.workers")
+    assert "no effect on env.id='jax:pendulum'" in line
+    assert not lines_for(message({"loop": "device", "env": {"id": 5}}), "loop")  # who knows what was meant
+    with pytest.raises(ValidationError, match=r"data_parallel: has no effect.*replay\.capacity: holds fewer"):
+        Config.model_validate({"data_parallel": 2, "replay": {"capacity": 5}})
+
+
+def test_arguments_of_a_constructor_are_numbers_texts_lists_tables_and_none():
+    given = {"z": (0.8, 2), "t": {"a": [None, {"b": True}]}, "n": "None", "s": "none", "m": None}
+    config = load_config(env={"kwargs": given})
+    wanted = {"z": [0.8, 2], "t": {"a": [None, {"b": True}]}, "n": None, "s": "none", "m": None}
+    assert config.env.kwargs == wanted
+    assert round_trip(config) == config
+    assert lines_for(message({"env": {"kwargs": {"day": date(2026, 1, 1)}}}), "env.kwargs.day")
 
 
 # --- Defaults, files, order.
@@ -363,6 +396,18 @@ def test_a_configuration_is_frozen():
 # --- Any valid configuration.
 
 
+_ARGUMENTS = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(-(2**63) + 1, 2**63 - 1), st.floats(-1e300, 1e300), st.text()),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+"""What a constructor may be given."""
+
+
+def _lists(node: dict[str, Any]) -> st.SearchStrategy[Any]:
+    return st.lists(_strategy(node["items"]), min_size=1, max_size=node.get("maxItems", 40), unique=True)
+
+
 def _strategy(node: dict[str, Any]) -> st.SearchStrategy[Any]:
     node = _deref(node)
     if "oneOf" in node or "anyOf" in node:
@@ -378,14 +423,18 @@ def _strategy(node: dict[str, Any]) -> st.SearchStrategy[Any]:
         "number": lambda: st.floats(
             low, high, exclude_min="exclusiveMinimum" in node, allow_nan=False, allow_infinity=False
         ),
-        "array": lambda: st.lists(_strategy(node["items"]), min_size=1, max_size=node.get("maxItems", 40), unique=True),
+        "array": lambda: (
+            st.tuples(*map(_strategy, node["prefixItems"])).map(sorted).filter(lambda ends: ends[0] < ends[1])
+            if "prefixItems" in node
+            else _lists(node)
+        ),
         "object": lambda: (
             st.fixed_dictionaries(
                 {k: _strategy(node["properties"][k]) for k in node.get("required", [])},
                 optional={k: _strategy(v) for k, v in node["properties"].items() if k not in node.get("required", [])},
             )
             if "properties" in node
-            else st.dictionaries(st.text(), _strategy(node["additionalProperties"]), max_size=4)
+            else st.dictionaries(st.text(), _ARGUMENTS, max_size=4)
         ),
     }[node["type"]]()
 
@@ -421,6 +470,11 @@ def configs(draw: st.DrawFn) -> Config:
     if exploration.get("kind") == "gaussian_per_env":
         ends = sorted((exploration.get("sigma_min", 0.001), exploration.get("sigma_max", 0.4)))
         exploration |= dict(zip(("sigma_min", "sigma_max"), ends, strict=True))
+    values.setdefault("replay", {})
+    values["replay"]["capacity"] = 2**24 + values["replay"].get("capacity", 0) % 2**52
+    values["env"] = values.get("env", {}) | {"workers": 0}
+    values["data_parallel"] = 1
+    values["loop"] = "host" if values.get("loop") == "host" else "auto"
     if values.get("replay", {}).keys() - {"kind", "capacity"}:
         values["replay"]["kind"] = "prioritized"
     return resolve(values, {}, source="drawn")

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
@@ -96,3 +98,9 @@ def contents(path: Path) -> tuple[str, bytes, dict[str, bytes]]:
 def load_final(path: Path) -> dict[str, bytes]:
     arrays = load_file(path / "checkpoints" / "final.safetensors")
     return {name: x.tobytes() for name, x in arrays.items()}
+
+
+def assert_bit_equal(left: Any, right: Any) -> None:
+    """Leaf by leaf, dtypes too."""
+    for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b), strict=True)

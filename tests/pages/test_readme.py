@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ddpg_jax.cli.arguments import parse_config, split_overrides
+from ddpg_jax.config.wording import command_line
 from ddpg_jax.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -24,15 +25,15 @@ def test_the_two_commands_stand_alone_on_their_lines_as_ci_reads_them():
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_the_examples_are_right(example, monkeypatch):
     monkeypatch.chdir(ROOT)
-    words, overrides = split_overrides(shlex.split(example)[2:])
-    config = parse_config(Path(words[0]) if words else None, overrides)
+    words, overrides = split_overrides(shlex.split(example)[2:], ())
+    config = parse_config(words, overrides)
     assert config.total_steps >= 1
 
 
 def test_the_mistakes_shown_are_those_reported():
     (command, shown) = re.search(r"\$ ddpg-jax train (.*)\nddpg-jax: ((?:.*\n)+?)```", README).groups()
-    with pytest.raises(ConfigError) as caught:
-        parse_config(None, shlex.split(command))
+    with pytest.raises(ConfigError) as caught, command_line():
+        parse_config([], shlex.split(command))
     assert str(caught.value) == shown.rstrip()
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import ddpg_jax as dj
+from ddpg_jax.config.marks import traced_fields
 from ddpg_jax.config.schema import sections
 from ddpg_jax.training.sweep.grid import load_sweep
 
@@ -37,7 +38,7 @@ def test_every_number_that_may_be_a_lane_is_named():
     found = [section for name in ("algorithm", "exploration", "replay") for section in sections()[name]]
     assert len(found) > 9
     for section in found:
-        assert all(f"`{field}`" in PAGE or f".{field}`" in PAGE for field in section.hyper)
+        assert all(f"`{field}`" in PAGE or f".{field}`" in PAGE for field in traced_fields(section))
 
 
 @pytest.mark.slow

@@ -54,7 +54,7 @@ def test_without_a_path_it_is_named_under_runs(tmp_path, monkeypatch):
 
 def test_a_used_directory_is_refused_and_left_alone(used):
     before = contents(used)
-    with pytest.raises(StorageError, match="--overwrite"):
+    with pytest.raises(StorageError, match="overwrite="):
         RunDirectory.create(used, "name")
     assert contents(used) == before
 

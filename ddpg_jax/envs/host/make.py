@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 import gymnasium
 import numpy as np
+from gymnasium.envs import registration
 from gymnasium.envs.registration import EnvSpec as Registration
 from gymnasium.envs.registration import registry
 from gymnasium.vector.utils import CloudpickleWrapper
@@ -41,7 +42,8 @@ def unknown_id(identifier: str) -> str | None:
         return None
     close = difflib.get_close_matches(identifier, list(registry), n=3, cutoff=0.3)
     hint = f"; did you mean {' or '.join(close)}?" if close else ""
-    return f"no environment of this name is registered with gymnasium{hint}"
+    own = "" if "/" in identifier else f"; one of your own is named with its module, as in my_module:{identifier}"
+    return f"no environment of this name is registered with gymnasium{hint}{own}"
 
 
 def make_env(
@@ -67,7 +69,9 @@ def make_env(
     options = dict(kwargs) | ({} if render_mode is None else {"render_mode": render_mode})
     try:
         with _quietly(identifier):
-            env = gymnasium.make(identifier, max_episode_steps=max_episode_steps, disable_env_checker=True, **options)
+            env = gymnasium.make(
+                _find(identifier), max_episode_steps=max_episode_steps, disable_env_checker=True, **options
+            )
     except Exception as error:  # whatever its constructor raises
         raise EnvironmentFault(f"env.id={identifier!r} cannot be made: {error}{_extra_hint(identifier)}") from error
     try:
@@ -88,6 +92,19 @@ def _make_registered(entry: Registration | None, make: Callable[[], GymEnv]) -> 
     if entry is not None:
         registry.setdefault(entry.id, entry)
     return make()
+
+
+def _find(identifier: str) -> str | registration.EnvSpec:
+    """What is to be made: an id that is registered, or becomes so by an import, or the class that is named instead."""
+    module, colon, name = identifier.partition(":")
+    if not colon:
+        return identifier
+    found: Any = getattr(importlib.import_module(module), name, None)
+    registered = any(name in (each.id, each.name) for each in registry.values())
+    if registered or not callable(found):
+        return identifier
+    entry: Any = found
+    return registration.EnvSpec(name, entry_point=entry)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 
+from ddpg_jax.config.wording import option
 from ddpg_jax.errors import StorageError
 from ddpg_jax.runs import filesystem as filesystem
 from ddpg_jax.types import Row
@@ -141,7 +142,7 @@ class JsonLines:
         if there < offset and not spare:
             raise StorageError(
                 f"{self._path} holds {there} bytes, but held {offset} when the run was saved: it was changed or lost; "
-                "bring it back, or begin a run with --init-from"
+                f"bring it back, or begin a run with {option('init_from')}"
             )
         kept = min(offset, there)
         if there < offset:

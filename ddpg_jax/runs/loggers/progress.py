@@ -8,13 +8,14 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task
 from rich.text import Text
 
+from ddpg_jax.errors import printable
 from ddpg_jax.runs.loggers.health import Seen, advise
 
 if TYPE_CHECKING:
@@ -29,17 +30,26 @@ _log = logging.getLogger("ddpg_jax")
 def message_printer(console: Console | None) -> Callable[[str], None]:
     """Prints a line for people: on the console, or as a warning of this package's logger where there is none."""
     if console is None:
-        return _log.warning
-    return lambda line: console.print(line, highlight=False, soft_wrap=True, markup=False)
+        return lambda line: _log.warning("%s", printable(line, lines=True))
+    return lambda line: console.print(printable(line, lines=True), highlight=False, soft_wrap=True, markup=False)
 
 
 class SafeConsole(Console):
-    """A console that falls silent when its output is closed or full; a run is worth more than its display."""
+    """A console that falls silent when its output is closed or full; a run is worth more than its display.
+
+    What others have written is shown as it is: markup is off, and text is made printable.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        settings: Any = {"markup": False} | options
+        super().__init__(**settings)
 
     def print(self, *objects: Any, **options: Any) -> None:
         """As `Console.print`, but never raises for the sake of the output."""
         try:
-            super().print(*objects, **options)
+            super().print(
+                *(printable(each, lines=True) if isinstance(each, str) else each for each in objects), **options
+            )
         except OSError:
             self._fall_silent()
 
@@ -150,7 +160,10 @@ class BriefDisplay:
         """Does nothing."""
 
 
-def make_display(console: Console | None, *, quiet: bool = True) -> ProgressDisplay | BriefDisplay:
+Display: TypeAlias = ProgressDisplay | BriefDisplay
+
+
+def make_display(console: Console | None, *, quiet: bool = True) -> Display:
     """A display on a console; without one, a brief one, or one that shows nothing."""
     if console is None and not quiet:
         return BriefDisplay()

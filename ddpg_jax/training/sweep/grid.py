@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, cast, get_args
 
@@ -15,11 +16,17 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from ddpg_jax.config.load import dump_toml, merge, nearest, read_toml, resolve
+from ddpg_jax.config.load import Source, compose, dump_toml, merge, read_source, read_toml, resolve_sources
+from ddpg_jax.config.mistakes import nearest, shown
+from ddpg_jax.config.presets import is_preset
 from ddpg_jax.config.schema import Config, hyper_paths, sections, with_values
-from ddpg_jax.errors import ConfigError
+from ddpg_jax.errors import ConfigError, printable
 
-_SHOWN = 20
+_SHOWN, _ENOUGH = 20, 1000
+"""Mistakes that are shown, and after which no more are looked for."""
+
+MAX_COMBINATIONS = 65536
+"""Most combinations of a sweep."""
 
 Values = dict[str, Any]
 """What a combination sets, by path."""
@@ -46,8 +53,9 @@ class Draw(_Strict):
 class SweepFile(_Strict):
     """What a sweep file may hold."""
 
-    base: str | dict[str, Any] | None = None
-    """a configuration file, relative to this one, or what stands in one; left out: the defaults"""
+    base: str | tuple[str, ...] | dict[str, Any] | None = None
+    """a preset, or a configuration file relative to this one; or several, in order; or what stands in them; left out:
+    the defaults"""
     config: dict[str, Any] = Field(default_factory=dict[str, Any])
     """[config]: what differs from it, for all combinations"""
     grid: dict[str, Any] = Field(default_factory=dict[str, Any])
@@ -106,12 +114,18 @@ def load_sweep(path: str | Path, overrides: Mapping[str, Any] | None = None) -> 
         file = SweepFile.model_validate(values)
     except ValidationError as error:
         raise ConfigError("\n".join(_mistakes(error, path))) from error
-    base = read_toml(path.parent / file.base) if isinstance(file.base, str) else file.base or {}
+    base = file.base if isinstance(file.base, dict) else _read_base(file.base or (), path.parent)
     fixed = merge(file.config, overrides or {})
     combinations = _combinations(file, path, _flat(fixed))
     swept = {"grid": _flat(file.grid), "random": _flat(file.random, leaf={"low", "high"})}
     source = {"draws": file.draws, "draw_seed": file.draw_seed, "base": base, "config": fixed, **swept}
     return _checked(source, combinations, str(path))
+
+
+def _read_base(base: str | tuple[str, ...], folder: Path) -> dict[str, Any]:
+    """The values of the presets and files that a sweep starts from."""
+    words = (base,) if isinstance(base, str) else base
+    return compose(read_source(word if is_preset(word) else folder / word).values for word in words)
 
 
 def _mistakes(error: ValidationError, path: Path) -> list[str]:
@@ -128,13 +142,13 @@ def _mistakes(error: ValidationError, path: Path) -> list[str]:
 def _combinations(file: SweepFile, path: Path, fixed: Values) -> tuple[Values, ...]:
     grid, draws = _flat(file.grid), _flat(file.random, leaf={"low", "high"})
     problems = [
-        f"  grid.{name} = {values!r}: must be a list of values"
+        f"  grid.{name} = {shown(values)}: must be a list of values"
         for name, values in grid.items()
         if not isinstance(values, list) or not values
     ]
     problems += [f"  {name}: stands in both [grid] and [random]" for name in grid.keys() & draws.keys()]
     twice = fixed.keys() & (grid.keys() | draws.keys())
-    problems += [f"  {name}: is swept, and set to {fixed[name]!r} for all; leave one out" for name in twice]
+    problems += [f"  {name}: is swept, and set to {shown(fixed[name])} for all; leave one out" for name in twice]
     if not grid and not draws:
         problems.append("  there is neither [grid] nor [random]: nothing is swept")
     if bool(draws) != bool(file.draws):
@@ -148,8 +162,11 @@ def _combinations(file: SweepFile, path: Path, fixed: Values) -> tuple[Values, .
             ranges[name] = Draw.model_validate(value)
         except ValidationError as error:
             problems += [f"  random.{name}: {_said(details)}" for details in error.errors(include_url=False)]
+    count = prod(len(values) for values in grid.values() if isinstance(values, list)) * max(1, file.draws)
+    if count > MAX_COMBINATIONS:
+        problems.append(f"  {count} combinations are more than {MAX_COMBINATIONS}")
     if problems:
-        raise ConfigError("\n".join([f"{path} is not a sweep:", *problems]))
+        raise ConfigError("\n".join([f"{printable(path)} is not a sweep:", *map(printable, problems[:_SHOWN])]))
     corners = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
     return tuple(corner | drawn for corner in corners for drawn in _random_draws(ranges, file.draws, file.draw_seed))
 
@@ -179,19 +196,21 @@ def _random_draws(ranges: Mapping[str, Draw], count: int, seed: int) -> list[Val
 
 
 def _checked(file: dict[str, Any], combinations: tuple[Values, ...], source: str) -> Sweep:
-    base, problems = merge(file["base"], file["config"]), list[str]()
+    base, problems = compose((file["base"], file["config"])), list[str]()
     configs: list[Config] = []
     for values in combinations:
         if "seeds" in values:
             problems.append("  seeds: every combination runs the same seeds; set them in [config]")
         try:
-            configs.append(resolve(base, _nested(values), source=source, overrides_name="a combination"))
+            configs.append(resolve_sources([Source(source, base), Source("a combination", _nested(values))]))
         except ConfigError as error:
             problems += str(error).splitlines()[1:]
+        if len(problems) > _ENOUGH:
+            break
     if problems:
         unique = list(dict.fromkeys(problems))
         more = [f"  ... and {len(unique) - _SHOWN} more"] if len(unique) > _SHOWN else []
-        raise ConfigError("\n".join([f"{source}: mistakes in the combinations:", *unique[:_SHOWN], *more]))
+        raise ConfigError("\n".join([f"{printable(source)}: mistakes in the combinations:", *unique[:_SHOWN], *more]))
     members: dict[str, list[int]] = {}
     for i, config in enumerate(configs):
         members.setdefault(_structure(config, combinations[i]), []).append(i)

@@ -12,11 +12,11 @@ import tomli_w
 from rich.console import Console
 
 from ddpg_jax.config.diff import compare
-from ddpg_jax.config.schema import chosen_loop
+from ddpg_jax.config.wording import option
 from ddpg_jax.envs.factory import device_env
 from ddpg_jax.errors import ConfigError
 from ddpg_jax.runs.directory import RunDirectory
-from ddpg_jax.runs.loggers.progress import ProgressDisplay, make_display, message_printer
+from ddpg_jax.runs.loggers.progress import Display, make_display, message_printer
 from ddpg_jax.training.checkpointer import Checkpointer
 from ddpg_jax.training.context import RunContext, Session
 from ddpg_jax.training.device.loop import device_loop
@@ -99,27 +99,28 @@ def resume_sweep(run_dir: str | Path, console: Console | None = None) -> SweepRu
 
 
 def _environments(sweep: Sweep) -> list[DeviceEnv]:
-    """Of each group, after the devices were made that they are compiled for."""
+    """Returns the environment of each group; makes the devices that they are compiled for first."""
     for group in sweep.groups:
-        if chosen_loop(group.config) != "device":
+        if not group.config.on_device:
             raise ConfigError(
                 f"a sweep runs environments written in JAX, as jax:pendulum; env.id={group.config.env.id!r} is not one"
             )
+    make_core_devices()  # before anything asks jax for its devices, which settles their number
+    for group in sweep.groups:
         check_forecast(group.config.model_copy(update={"seeds": 1}))  # lanes run in turns, but one at least must fit
-    make_core_devices()
     return [device_env(group.config) for group in sweep.groups]
 
 
 def _refuse_another(sweep: Sweep, before: Sweep, directory: RunDirectory) -> None:
     """Refuses to go on with a sweep that is not the one asked for; how often it is saved may differ."""
     if sweep.combinations != before.combinations:
-        raise ConfigError(f"{directory.path} holds a sweep of other combinations; name another --run-dir")
+        raise ConfigError(f"{directory.path} holds a sweep of other combinations; name another {option('run_dir')}")
     for old, new in zip(before.configs, sweep.configs, strict=True):
         changes = [change for change in compare(old, new) if not change.path.startswith("checkpoint.")]
         if changes:
             lines = "\n  ".join(map(str, changes[:10]))
             raise ConfigError(
-                f"{directory.path} holds another sweep:\n  {lines}\nset these back, or name another --run-dir"
+                f"{directory.path} holds another sweep:\n  {lines}\nset these back, or name another {option('run_dir')}"
             )
 
 
@@ -127,7 +128,7 @@ def _keep(sweep: Sweep) -> int:
     return sweep.configs[0].checkpoint.keep
 
 
-def _resume(sweep: Sweep, envs: Sequence[DeviceEnv], context: RunContext, display: ProgressDisplay) -> SweepRun:
+def _resume(sweep: Sweep, envs: Sequence[DeviceEnv], context: RunContext, display: Display) -> SweepRun:
     """Goes on in the directory of a sweep."""
     directory = context.directory
     context.lock()
@@ -143,7 +144,7 @@ def _resume(sweep: Sweep, envs: Sequence[DeviceEnv], context: RunContext, displa
 
 
 def _continue_from(
-    point: ResumePoint, sweep: Sweep, envs: Sequence[DeviceEnv], context: RunContext, display: ProgressDisplay
+    point: ResumePoint, sweep: Sweep, envs: Sequence[DeviceEnv], context: RunContext, display: Display
 ) -> SweepRun:
     """Runs the batches of lanes that are left, and writes what was reached."""
     recorder = SweepRecorder(sweep, point, context)

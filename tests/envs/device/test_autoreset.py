@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import ddpg_jax as dj
-from ddpg_jax.config.schema import DEVICE_BACKENDS, chosen_loop
+from ddpg_jax.config.schema import DEVICE_BACKENDS
 from ddpg_jax.envs.device import backends as catalogue
 from ddpg_jax.envs.device.autoreset import episodic, select
 from ddpg_jax.envs.device.backends import NATIVE, make_device_env, unknown_device_env
@@ -310,15 +310,13 @@ LOOPS = {"Pendulum-v1": "host", "jax:pendulum": "device", "brax:ant": "device", 
 
 @pytest.mark.parametrize(("identifier", "native"), [*LOOPS.items(), ("my_module:Thing-v0", "host"), ("jax", "host")])
 def test_the_loop_is_chosen_by_the_environment(identifier, native):
-    config = dj.load_config()
-    config = config.model_copy(update={"env": config.env.model_copy(update={"id": identifier})})
     for loop in ("auto", native):
-        assert chosen_loop(config.model_copy(update={"loop": loop})) == native
+        assert dj.load_config(loop=loop, env={"id": identifier}).on_device == (native == "device")
     other = {"host": "device", "device": "host"}[native]
     with pytest.raises(ConfigError) as error:
-        chosen_loop(config.model_copy(update={"loop": other}))
+        dj.load_config(loop=other, env={"id": identifier})
     message = str(error.value)
-    assert f'loop = "{other}" cannot run env.id={identifier!r}' in message
+    assert f"loop = '{other}' (arguments): cannot run env.id={identifier!r}" in message
     assert f'set loop to "{native}"' in message
     assert ("jax:pendulum" in message) == (identifier in ("Pendulum-v1", "jax:pendulum"))
 

@@ -1,0 +1,63 @@
+"""How fields and arguments are written where the user stands: at the command line, or in Python."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+
+from ddpg_jax.config.schema import names_module
+from ddpg_jax.errors import printable
+
+_AT_COMMAND_LINE: ContextVar[bool] = ContextVar("_AT_COMMAND_LINE", default=False)
+
+
+@contextmanager
+def command_line() -> Generator[None]:
+    """Messages made within speak of the command line; elsewhere of Python."""
+    token = _AT_COMMAND_LINE.set(True)
+    try:
+        yield
+    finally:
+        _AT_COMMAND_LINE.reset(token)
+
+
+def at_command_line() -> bool:
+    """Whether the user typed a command."""
+    return _AT_COMMAND_LINE.get()
+
+
+def overrides_name() -> str:
+    """What the values are called that win over those of files."""
+    return "command line" if at_command_line() else "arguments"
+
+
+def option(path: str, value: str | None = None) -> str:
+    """How a field, or an argument of a function, is set.
+
+    Args:
+      path: `section.field`, a field, or an argument, as `algorithm.tau`, `total_steps`, `init_from`.
+      value: what to; None: that is left open.
+
+    Returns:
+      `--algorithm.tau` at the command line, `algorithm={"tau": ...}` in Python.
+    """
+    if at_command_line():
+        words = [f"--{path.replace('_', '-')}", *([value] if value is not None else [])]
+        return printable(shlex.join(words))
+    section, dot, field = path.partition(".")
+    shown = "..." if value is None else printable(repr(value))
+    return f'{section}={{"{field}": {shown}}}' if dot else f"{section}={'' if value is None else shown}"
+
+
+def resume_command(run_dir: str | Path, identifier: str = "") -> str:
+    """The command that goes on with a run, as it can be pasted.
+
+    Args:
+      run_dir: its directory.
+      identifier: of its environment; where it names a module to import, it must be named again.
+    """
+    again = ("--env.id", identifier) if names_module(identifier) else ()
+    return shlex.join(["ddpg-jax", "resume", str(run_dir), *again])
