@@ -38,14 +38,14 @@ class SafeConsole(Console):
     """
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(**({"markup": False} | options))
+        options.setdefault("markup", False)
+        super().__init__(**options)
 
     def print(self, *objects: Any, **options: Any) -> None:
         """As `Console.print`, but never raises for the sake of the output."""
         try:
-            super().print(
-                *(printable(each, lines=True) if isinstance(each, str) else each for each in objects), **options
-            )
+            shown = (printable(each, lines=True) if isinstance(each, str) else each for each in objects)
+            super().print(*shown, **options)
         except OSError:
             self._fall_silent()
 
