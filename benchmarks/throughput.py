@@ -156,9 +156,10 @@ def ours(case: Case) -> Racer:
     from ddpg_jax.config.load import load_config
     from ddpg_jax.envs.factory import make_training_envs
     from ddpg_jax.replay.host.ring import Ring
+    from ddpg_jax.training.host import compile as programs
     from ddpg_jax.training.host import loop as host
     from ddpg_jax.training.host import transfer as transport
-    from ddpg_jax.xla.tuning import configure_process
+    from ddpg_jax.xla.tuning import configure_process, tuning
 
     config = load_config(
         seeds=case.seeds,
@@ -189,8 +190,8 @@ def ours(case: Case) -> Racer:
         keys = jax.vmap(jax.random.key)(np.arange(case.seeds))
         state = jax.jit(jax.vmap(agent.init))(keys)
         act_state = jax.vmap(lambda _: agent.init_act(1))(np.arange(case.seeds))
-        way = transport.batch_transfer(ring, narrow=config.algorithm.narrow)
-        act, update = host.jit_act(agent), host.jit_update(agent, way.unpack)
+        way = transport.batch_transfer(ring, raw=tuning(config).raw_rows)
+        act, update = programs.jit_act(agent), programs.jit_update(agent, way.unpack)
         words = np.zeros((case.seeds, 1, 2), np.uint32)
         obs, first = lanes.reset(), np.zeros((case.seeds, 1), bool)
         action = np.zeros((case.seeds, 1, lanes.spec.action_size), np.float32)

@@ -151,7 +151,7 @@ TRICKS = {
         "host-64",
         {"ddpg_jax.training.host.compile.KEY_BLOCK": 1, "ddpg_jax.training.host.loop.KEY_BLOCK": 1},
     ),
-    "for-acting": Trick("host-64", {"ddpg_jax.training.host.compile.acting": _same}),
+    "for-acting": Trick("host-64", {"ddpg_jax.types.TrainState.for_acting": property(_same)}),
 }
 
 

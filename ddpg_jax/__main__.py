@@ -1,6 +1,24 @@
 """`python -m ddpg_jax` is the program `ddpg-jax`."""
 
-from ddpg_jax.cli.main import program
+from __future__ import annotations
+
+import signal
+from typing import NoReturn
+
+from ddpg_jax.training.signals import SIGNALS, StopRequest
+
+
+def program() -> NoReturn:
+    """The program; it hears signals before it imports what takes longer, and none once all is done."""
+    StopRequest().__enter__()
+    try:
+        from ddpg_jax.cli.main import program
+
+        program()
+    finally:
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+
 
 if __name__ == "__main__":
     program()

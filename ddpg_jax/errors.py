@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from typing import ClassVar
 
 
@@ -18,9 +19,23 @@ class ConfigError(DdpgJaxError):
 
 
 class EnvironmentFault(DdpgJaxError):
-    """An environment cannot be trained, broke, or reported what it must not."""
+    """An environment cannot be trained, broke, or reported what it must not.
+
+    Args:
+      message: what happened, where.
+      trace: the traceback of what it raised in another process, as text.
+    """
 
     exit_code = 3
+
+    def __init__(self, message: str = "", trace: str = "") -> None:
+        super().__init__(message)
+        self._trace = trace
+
+    @property
+    def trace(self) -> str:
+        """The traceback of what the environment raised, as text; empty: it raised nothing."""
+        return self._trace or ("".join(traceback.format_exception(self.__cause__)) if self.__cause__ else "")
 
 
 class NotFiniteError(DdpgJaxError):

@@ -19,7 +19,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny_run import finished_run
 
+import ddpg_jax as dj
 from ddpg_jax.agents.algorithms import make_agent
 from ddpg_jax.config.load import load_config
 from ddpg_jax.types import Agent, Batch, EnvSpec, Transition
@@ -49,12 +51,12 @@ def without_network() -> Iterator[None]:
         yield
 
 
-WHOLE_RUNS = ("cli", "system", "training", "sweep")
+WHOLE_RUNS = ("cli", "system", "training")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files of whole runs first, which take longest: no worker is left alone with one at the end."""
-    items.sort(key=lambda item: item.path.parent.name not in WHOLE_RUNS)
+    items.sort(key=lambda item: item.path.relative_to(Path(__file__).parent).parts[0] not in WHOLE_RUNS)
 
 
 SPEC = EnvSpec(obs_shape=(3,), obs_dtype="float32", action_low=(-2.0, -1.0), action_high=(2.0, 3.0))
@@ -74,6 +76,12 @@ class Tiny(NamedTuple):
 
 def _tiny(agent: Agent) -> Tiny:
     return Tiny(agent, *(jax.jit(f) for f in (agent.init, agent.observe, agent.act, agent.policy, agent.update)))
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> dj.Run:
+    """The tiny run, trained once for the whole session. Read its directory, never write into it."""
+    return finished_run(tmp_path_factory)
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 MAX_SECONDS = 900
-"""Of one mutant: some guards are against waiting for ever."""
+"""Of one mutant: some guards are against waiting for ever, and their tests must say so themselves."""
 
 
 class Mutant(NamedTuple):
@@ -58,7 +58,7 @@ def load() -> dict[Path, list[Mutant]]:
 def outcome(mutant: Mutant, give_up: float) -> str:
     """`killed by` the first test that failed, or why there is none."""
     if time.monotonic() > give_up:
-        return "not tried: no time was left"
+        return "no verdict: no time was left to begin"
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         _copy(root)
@@ -71,7 +71,7 @@ def outcome(mutant: Mutant, give_up: float) -> str:
                 command, cwd=root, env=environment, capture_output=True, text=True, timeout=MAX_SECONDS
             )
         except subprocess.TimeoutExpired:
-            return "killed by the clock"
+            return f"no verdict: its tests took more than {MAX_SECONDS} s"
     failed = [line for line in run.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
     if run.returncode == 0:
         return "LIVES"
@@ -106,12 +106,14 @@ def main() -> None:
         chosen = [each for each in chosen if any(word in each.name or word in each.file for word in options.words)]
     if options.draw is not None:
         chosen = random.Random(options.seed).sample(chosen, min(options.draw, len(chosen)))  # noqa: S311  no secret
-    living, give_up = 0, time.monotonic() + options.seconds
+    killed = open_ = 0
+    give_up = time.monotonic() + options.seconds
     with ThreadPoolExecutor(options.jobs) as pool:
         for mutant, found in zip(chosen, pool.map(lambda each: outcome(each, give_up), chosen), strict=True):
-            living += not found.startswith(("killed", "not tried"))
+            killed, open_ = killed + found.startswith("killed"), open_ + found.startswith("no verdict")
             print(f"{mutant.name}: {found}", flush=True)
-    print(f"{len(chosen)} guards, {living} that no test misses")
+    living = len(chosen) - killed - open_
+    print(f"{len(chosen)} guards: {killed} that a test misses, {living} that none misses, {open_} without a verdict")
     sys.exit(min(living, 99))
 
 

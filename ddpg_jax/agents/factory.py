@@ -16,6 +16,7 @@ from ddpg_jax.agents import normalizers as normalize
 from ddpg_jax.agents.optimizers import Skippable, skippable, skippable_adam
 from ddpg_jax.agents.slots import Exploration, Network, Noise, Normalizer
 from ddpg_jax.types import Array, EnvSpec, Params
+from ddpg_jax.xla.tuning import tuning
 
 if TYPE_CHECKING:
     from ddpg_jax.config.algorithms import LearnerConfig
@@ -107,21 +108,25 @@ def make_normalizer(config: Config, spec: EnvSpec) -> Normalizer:
 def make_optimizers(config: Config) -> Params:
     """Adam for each network, over the critic steps of the run, and over the actor's, which are fewer."""
     algorithm, updates = config.algorithm, config.updates_owed(config.total_steps)
-    rounds = updates // algorithm.critic_steps_per_round
+    rounds, flat = updates // algorithm.critic_steps_per_round, tuning(config).flat_optimizer
     return Params(
         encoder=optax.set_to_zero(),
-        actor=_adam(algorithm, algorithm.actor_learning_rate, algorithm.actor_weight_decay, rounds),
-        critic=_adam(algorithm, algorithm.critic_learning_rate, algorithm.critic_weight_decay, updates),
+        actor=_adam(algorithm, algorithm.actor_learning_rate, algorithm.actor_weight_decay, rounds, flat),
+        critic=_adam(algorithm, algorithm.critic_learning_rate, algorithm.critic_weight_decay, updates, flat),
     )
 
 
-def _adam(config: LearnerConfig, rate: float, decay: float, steps: int) -> Skippable:
+def _adam(config: LearnerConfig, rate: float, decay: float, steps: int, flat: bool) -> Skippable:
     """Adam with the gradient clipped by its global norm first, weight decay, and the rate's schedule over `steps`.
 
-    Narrow networks are updated as one vector, which saves a tenth of an update at 64-64; wide ones leaf by leaf, as the
-    copies would cost a twentieth at 256-256.
+    Args:
+      config: the section `[algorithm]`.
+      rate: learning rate, `[]`; it may be traced.
+      decay: coefficient of the weight decay, `[]`; likewise.
+      steps: over which the rate's schedule goes.
+      flat: whether all parameters are updated as one vector; see `Tuning.flat_optimizer`.
     """
-    join = optax.flatten if config.narrow else lambda optimizer: optimizer
+    join = optax.flatten if flat else lambda optimizer: optimizer
     clip = optax.identity() if config.max_grad_norm is None else optax.clip_by_global_norm(config.max_grad_norm)
     decayed = optax.add_decayed_weights(decay)
     scaled = skippable(optax.scale_by_learning_rate(_scheduled(config, rate, max(1, steps))))

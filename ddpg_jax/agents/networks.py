@@ -85,7 +85,7 @@ def ensemble(network: Network, size: int) -> Network:
         return jax.vmap(network.init)(jax.random.split(key, size))
 
     def moments() -> Tree:
-        return jax.tree.map(lambda x: jnp.broadcast_to(x, (size, *x.architecture)), network.moments())
+        return jax.tree.map(lambda x: jnp.broadcast_to(x, (size, *x.shape)), network.moments())
 
     def apply(params: Tree, moments: Tree, *inputs: Array) -> Array:
         return jax.vmap(lambda p, m: network.apply(p, m, *inputs))(params, moments)

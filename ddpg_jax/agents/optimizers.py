@@ -1,8 +1,8 @@
 """Optimisers that can skip a step: their state stays as it was where the step is not accepted. Adam is one of them.
 
-Any optimiser becomes one by selecting the old state afterwards (`skippable`). But then its step is computed from moments
-that may be thrown away, and a compiler that fuses both must copy the old moments first. `skippable_adam` computes the
-step from the moments that are kept, so none are copied.
+Any optimiser becomes one by selecting the old state afterwards (`skippable`). But then its step is computed from
+moments that may be thrown away, and a compiler that fuses both must copy the old moments first. `skippable_adam`
+computes its step from the moments that are kept, so none are copied.
 """
 
 from __future__ import annotations

@@ -161,15 +161,17 @@ def _entry(prefix: str, name: str, field: Any, kinds: Sequence[str] = ()) -> lis
     return [f"{option:<33} {text[0]}", *(" " * 34 + line for line in text[1:])]
 
 
-def fields_help() -> str:
-    """Every field of the configuration: its meaning, what it may be, and its default; at most 80 columns wide."""
+def fields_help(only: str | None = None) -> str:
+    """Every field of the configuration, or of one section: meaning, what it may be, default; 80 columns wide."""
     from ddpg_jax.config.mistakes import only_kind
     from ddpg_jax.config.schema import TAGS, Config, sections
 
     lines = ["", "fields:"]
     for name, field in Config.model_fields.items():
-        lines += [] if name in sections() else _entry("", name, field)
+        lines += [] if name in sections() or only is not None else _entry("", name, field)
     for section, models in sections().items():
+        if only not in (None, section):
+            continue
         seen: dict[str, Any] = {}
         for model in models:
             tag = TAGS.get(section, "")

@@ -10,13 +10,16 @@ from typing import Any
 
 from rich.console import Console
 
+from ddpg_jax.cli.failures import no_device
 from ddpg_jax.config.load import load_config
 from ddpg_jax.config.schema import Config
-from ddpg_jax.errors import DdpgJaxError, StorageError
-from ddpg_jax.runs.checkpoints.store import Checkpoint, CheckpointStore, digest
+from ddpg_jax.envs.host.video import draw_frame
+from ddpg_jax.errors import ConfigError, DdpgJaxError, EnvironmentFault, StorageError
+from ddpg_jax.runs.checkpoints.checkpoint import Checkpoint, digest
+from ddpg_jax.runs.checkpoints.store import CheckpointStore
 from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.runs.loggers.progress import SafeConsole
-from ddpg_jax.runs.result import system_info
+from ddpg_jax.runs.result import package_versions, system_info
 from ddpg_jax.training.train import train
 from ddpg_jax.types import HostArray
 from ddpg_jax.xla.compilation_cache import cache_folder, usage
@@ -37,8 +40,15 @@ EXTRAS = {
 def examine() -> int:
     """Prints what is installed and trains for a moment; returns the exit code."""
     console = SafeConsole(highlight=False)
-    facts = system_info()
-    console.print("versions  " + ", ".join(f"{name} {value or 'missing'}" for name, value in facts["versions"].items()))
+    versions = package_versions()
+    console.print("versions  " + ", ".join(f"{name} {value or 'missing'}" for name, value in versions.items()))
+    try:
+        facts = system_info()
+    except (RuntimeError, AssertionError) as error:
+        if (line := no_device(error)) is None:
+            raise
+        console.print(f"device    none: {line}", markup=False)
+        return ConfigError.exit_code
     device = facts["device"]
     console.print(f"device    {device['count']} x {device['kind']} ({device['platform']})")
     console.print(f"memory    {human_bytes(available_bytes())} free, {facts['machine']['cores']} cores")
@@ -47,7 +57,20 @@ def examine() -> int:
         state = f"without {', '.join(missing)}: pip install 'ddpg-jax[{extra}]'" if missing else "installed"
         console.print(f"extra     {extra}: {state}")
     console.print(f"programs  {_programs()}", markup=False)
+    _draw(console)
     return _self_test(console)
+
+
+def _draw(console: Console) -> None:
+    """Says whether frames can be drawn here, for videos."""
+    for package, identifier in (("pygame", "Pendulum-v1"), ("mujoco", "InvertedPendulum-v5")):
+        if importlib.util.find_spec(package) is None:
+            continue
+        try:
+            found = draw_frame(identifier)
+        except EnvironmentFault as error:
+            found = f"no, so there are no videos of such environments: {error}"
+        console.print(f"frame     {package}: {found}", markup=False, soft_wrap=True)
 
 
 def _programs() -> str:
@@ -97,7 +120,7 @@ def first_difference(a: Checkpoint, b: Checkpoint) -> str | None:
 
 def _kept(config: Config, path: Path) -> Checkpoint:
     """What a run leaves in its last checkpoint."""
-    train(config, path)
+    train(config, path, quiet=True)
     store = CheckpointStore(RunDirectory(path).checkpoints)
     found, _ = store.newest()
     if found is None:
@@ -124,7 +147,7 @@ def _self_test(console: Console) -> int:
     began = time.perf_counter()
     try:
         with tempfile.TemporaryDirectory() as folder:
-            result = train(config, Path(folder) / "run").result
+            result = train(config, Path(folder) / "run", quiet=True).result
     except DdpgJaxError as error:
         console.print(f"self-test failed: {error}")
         return error.exit_code

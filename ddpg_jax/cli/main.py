@@ -23,9 +23,11 @@ from ddpg_jax.cli.arguments import (
     parse_overrides_strict,
     split_overrides,
 )
+from ddpg_jax.cli.failures import describe, no_device
 from ddpg_jax.cli.streams import flush_streams, prepare_streams, tell
 from ddpg_jax.config.wording import command_line, resume_command
 from ddpg_jax.errors import ConfigError, DdpgJaxError, Interrupted, StorageError
+from ddpg_jax.training.signals import StopRequest
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -77,12 +79,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words, overrides = split_overrides(sys.argv[1:] if arguments is None else arguments, find_options(parser))
     options = parser.parse_args(words)
     command: Callable[[argparse.Namespace, list[str]], int] = options.command
+    if command not in (_train, _resume, _sweep):
+        StopRequest.leave_to_system()
     try:
         with command_line():
             return command(options, overrides)
     except DdpgJaxError as error:
-        tell("\n".join([f"ddpg-jax: {error}", *getattr(error, "__notes__", ())]))
+        tell("\n".join(describe(error)))
         return error.exit_code
+    except (RuntimeError, AssertionError) as error:
+        if (line := no_device(error)) is None:
+            raise
+        tell(f"ddpg-jax: {line}")
+        return ConfigError.exit_code
     except OSError as error:  # a path of the command line that cannot be used
         tell(f"ddpg-jax: {error}")
         return StorageError.exit_code
@@ -136,6 +145,12 @@ def _parser() -> argparse.ArgumentParser:
     resume.add_argument("run_dir", type=Path, help="directory of the run")
     resume.add_argument("--from", type=count, dest="step", metavar="STEP", help="from that checkpoint; needs --run-dir")
     resume.add_argument("--run-dir", type=Path, dest="into", help="new directory for what comes of --from")
+    resume.add_argument(
+        "--level",
+        choices=["exact", "weights"],
+        default="exact",
+        help="weights: begin again with the networks alone, where rows of the replay are lost",
+    )
     resume.add_argument("--quiet", action="store_true", help="show no progress")
     _add_no_cache(resume)
     resume.set_defaults(command=_resume)
@@ -165,10 +180,18 @@ def _parser() -> argparse.ArgumentParser:
     _add_no_cache(sweep)
     sweep.set_defaults(command=_sweep)
 
-    evaluate = commands.add_parser("evaluate", help="evaluate the final policies of a run")
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="evaluate the final policies of a run",
+        epilog="The fields of the environment may be set, as in train.",
+        add_help=False,
+    )
     evaluate.add_argument("run_dir", type=Path, help="directory of a run")
     evaluate.add_argument("--episodes", type=count, default=100, help="episodes of each seed (default 100)")
+    evaluate.add_argument("--seed", type=int, metavar="N", help="that seed of the run only")
+    evaluate.add_argument("--json", action="store_true", help="print JSON instead of a table")
     evaluate.add_argument("--video", type=Path, metavar="DIR", help="record an MP4 file for each seed")
+    evaluate.add_argument("-h", "--help", action=_FieldsHelp, nargs=0, const="env", help="show this, and the fields")
     _add_no_cache(evaluate)
     evaluate.set_defaults(command=_evaluate)
 
@@ -204,7 +227,11 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> int:
     from ddpg_jax.runs.loggers.progress import SafeConsole
 
     console = SafeConsole()
-    shown: dict[str, Any] = {"overwrite": options.overwrite, "console": None if options.quiet else console}
+    shown: dict[str, Any] = {
+        "overwrite": options.overwrite,
+        "console": None if options.quiet else console,
+        "quiet": True,
+    }
     alone = options.coordinator is None and options.num_processes is None and options.process_id is None
     if not (options.distributed or alone):
         raise ConfigError("--coordinator, --num-processes and --process-id have an effect with --distributed only")
@@ -244,7 +271,14 @@ def _show(console: Console, run: Run, record: str) -> None:
     from ddpg_jax.cli.tables import training_table
 
     console.print(training_table(run.result))
-    console.print(f"{run.directory}/learning_curve.png, result.json, {record}", **_PLAIN)
+    _show_files(console, run.directory, ("learning_curve.png", "result.json", "checkpoints/best.safetensors", record))
+
+
+def _show_files(console: Console, directory: Path, names: Sequence[str]) -> None:
+    """The files that are there, one a line, so that a terminal breaks none of them."""
+    for name in names:
+        if any(directory.glob(name)):
+            console.print(f"{directory}/{name}", **_PLAIN)
 
 
 def _resume(options: argparse.Namespace, words: list[str]) -> int:
@@ -255,7 +289,7 @@ def _resume(options: argparse.Namespace, words: list[str]) -> int:
     console = SafeConsole()
     shown = None if options.quiet else console
     if RunDirectory(options.run_dir).sweep.is_file():
-        if overrides or options.step is not None or options.into is not None:
+        if overrides or options.step is not None or options.into is not None or options.level != "exact":
             raise ConfigError("a sweep goes on as it was: resume takes no fields, --from or --run-dir for it")
         from ddpg_jax.training.sweep.run import resume_sweep
 
@@ -264,8 +298,8 @@ def _resume(options: argparse.Namespace, words: list[str]) -> int:
     from ddpg_jax.training.train import resume_run
 
     _use_cache(options)
-    where = {"step": options.step, "into": options.into}
-    run = resume_run(options.run_dir, tune_process=True, console=shown, **where, **overrides)
+    where = {"step": options.step, "into": options.into, "level": options.level}
+    run = resume_run(options.run_dir, tune_process=True, console=shown, quiet=True, **where, **overrides)
     _show(console, run, "metrics.jsonl")
     return 0
 
@@ -320,9 +354,7 @@ def _show_sweep(console: Console, run: SweepRun) -> int:
     from ddpg_jax.cli.tables import ranking_table
 
     console.print(ranking_table(run.result))
-    names = ("ranking.png", "best.toml", "result.json", "metrics.jsonl")
-    files = ", ".join(name for name in names if (run.directory / name).exists())
-    console.print(f"{run.directory}/{files}", **_PLAIN)
+    _show_files(console, run.directory, ("ranking.png", "best.toml", "result.json", "metrics.jsonl"))
     if not run.result["complete"]:
         tell(f"ddpg-jax: interrupted; to go on: {resume_command(run.directory)}")
         return Interrupted.exit_code
@@ -331,18 +363,21 @@ def _show_sweep(console: Console, run: SweepRun) -> int:
 
 def _evaluate(options: argparse.Namespace, words: list[str]) -> int:
     overrides = parse_overrides_strict(words)
-    from ddpg_jax.cli.tables import evaluation_table
-    from ddpg_jax.runs.inference import evaluate_run, load_run, record_videos
-    from ddpg_jax.runs.loggers.progress import SafeConsole
+    from ddpg_jax.cli.evaluate import evaluate
 
     _use_cache(options)
-    console = SafeConsole()
-    run = load_run(options.run_dir, **overrides)
-    console.print(evaluation_table(run.config, evaluate_run(run, options.episodes)))
-    if options.video is not None:
-        for path in record_videos(run, options.video):
-            console.print(str(path), **_PLAIN)
-    return 0
+    chosen = {"seed": options.seed, "video": options.video, "as_json": options.json}
+    return evaluate(options.run_dir, options.episodes, overrides=overrides, **chosen)
+
+
+class _FieldsHelp(argparse.Action):
+    """Shows the help of a command with the fields of one section."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from ddpg_jax.runs.loggers.progress import SafeConsole
+
+        SafeConsole().print(parser.format_help() + fields_help(only=str(self.const)), **_PLAIN)
+        parser.exit()
 
 
 def _doctor(options: argparse.Namespace, words: list[str]) -> int:

@@ -37,7 +37,7 @@ def tell(text: str) -> None:
 
 
 def flush_streams() -> None:
-    """Writes what is still buffered, and gives up what cannot be written: the interpreter's end would fail by it."""
+    """Writes what is buffered; gives up what cannot be written, so that the interpreter's end does not fail."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

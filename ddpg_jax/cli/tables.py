@@ -10,7 +10,7 @@ from rich.text import Text
 from ddpg_jax.config.presets import preset_names, summarize_preset
 from ddpg_jax.errors import printable
 from ddpg_jax.runs.plots import short_values
-from ddpg_jax.runs.statistics import Summary, summarize
+from ddpg_jax.runs.statistics import centre_name, interval_name, score_line, summarize
 
 if TYPE_CHECKING:
     from ddpg_jax.config.schema import Config
@@ -24,15 +24,14 @@ def training_table(result: dict[str, Any]) -> Table:
     table = Table(title=printable(f"{result['algorithm']} on {result['env']}"), show_header=False, title_justify="left")
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    table.add_row(f"final, step {final['step']}", _score(final))
+    table.add_row(f"final, step {final['step']}", score_line(final))
     table.add_row("  each seed", f"{_numbers(final['per_seed'])}  ({episodes} episodes each)")
-    table.add_row(f"best, step {best['step']}", _score(best))
+    table.add_row(f"best, step {best['step']}", score_line(best))
     table.add_row(
         "time", f"{seconds['training']:.1f} s training, {seconds['compile']:.1f} s compiling, evaluation apart"
     )
     phases = [f"{name} {spent:.1f}" for name, spent in seconds.items() if name not in ("compile", "training")]
-    waiting = " (waiting for updates counts as act)" if "act" in seconds else ""
-    table.add_row("  seconds", ", ".join(phases) + waiting)
+    table.add_row("  seconds", ", ".join(phases))
     rates = f"{result['env_steps_per_second']:.0f} env steps/s, {result['updates_per_second']:.0f} updates/s"
     table.add_row("rates", f"{rates}, all {len(result['seeds'])} seeds together")
     return table
@@ -49,23 +48,22 @@ def evaluation_table(config: Config, evaluation: Evaluation) -> Table:
     for seed, returns, lengths in zip(config.seed_list, evaluation.returns, evaluation.lengths, strict=True):
         figures = (returns.mean(), returns.std(), returns.min(), returns.max(), lengths.mean())
         table.add_row(str(seed), *(f"{figure:.1f}" for figure in figures))
-    table.caption, table.caption_justify = _score(summary), "left"
+    table.caption, table.caption_justify = score_line(summary), "left"
     return table
 
 
 def ranking_table(result: dict[str, Any], most: int = 20) -> Table:
     """The combinations of a sweep, best first."""
-    entries = result["combinations"]
+    entries, seeds = result["combinations"], len(result["seeds"])
     table = Table(title=printable(f"{len(entries)} combinations on {result['env']}"), title_justify="left")
-    for name, justify in (("", "right"), ("combination", "left"), ("IQM", "right"), ("95% interval", "right")):
+    centre, interval = centre_name(seeds), interval_name(seeds)
+    for name, justify in (("", "right"), ("combination", "left"), (centre, "right"), (interval, "right")):
         table.add_column(name, justify=justify, overflow="fold")  # pyright: ignore[reportArgumentType]
     for rank, entry in enumerate(entries[:most], 1):
         score = entry["interquartile_mean"]
         shown = "" if score is None else f"{score:.1f}"
         table.add_row(str(rank), printable(short_values(entry["values"])), shown, _standing(entry, result))
-    table.caption = f"interquartile means over {len(result['seeds'])} seeds" + (
-        f"; the best {most}" if len(entries) > most else ""
-    )
+    table.caption = f"over {seeds} seeds" + (f"; the best {most}" if len(entries) > most else "")
     table.caption_justify = "left"
     return table
 
@@ -89,23 +87,14 @@ def _standing(entry: dict[str, Any], result: dict[str, Any]) -> str:
     if entry["interquartile_mean"] is not None:
         finished = entry["combination"] in result.get("finished", [entry["combination"]])
         interval = entry["interval"]
-        return (_band(interval) if interval else "") if finished else f"at step {entry['step']}"
+        shown = f"[{interval[0]:.1f}, {interval[1]:.1f}]" if interval else ""
+        return shown if finished else f"at step {entry['step']}"
     if entry["diverged_seeds"]:
         return f"{entry['diverged_seeds']} of {seeds} seeds diverged"
     if entry["faulty_seeds"]:
         return f"{entry['faulty_seeds']} of {seeds} seeds: environment not finite"
     reached = sum(score is not None for score in entry["per_seed"])
     return f"{reached} of {seeds} seeds begun" if reached else "not begun"
-
-
-def _band(interval: tuple[float, float]) -> str:
-    return f"[{interval[0]:.1f}, {interval[1]:.1f}]"
-
-
-def _score(summary: Summary | dict[str, Any]) -> str:
-    interval = summary["interval"]
-    band = f" {_band(interval)}" if interval else ""
-    return f"interquartile mean {summary['interquartile_mean']:.1f}{band}, median {summary['median']:.1f}"
 
 
 def _numbers(values: list[float]) -> str:

@@ -2,69 +2,116 @@
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
-from ddpg_jax.errors import StorageError
-from ddpg_jax.runs.checkpoints.store import CheckpointInfo, CheckpointStore, digest
+from ddpg_jax.errors import StorageError, printable
+from ddpg_jax.runs.arrays import read_sealed
+from ddpg_jax.runs.checkpoints.checkpoint import CheckpointInfo, digest
+from ddpg_jax.runs.checkpoints.store import CheckpointStore
 from ddpg_jax.runs.directory import RunDirectory
+from ddpg_jax.runs.documents import FAILED_UPDATE, WEIGHTS, RunFacts, SweepFacts, validated
+from ddpg_jax.runs.loggers.jsonl import record_hashes
 from ddpg_jax.xla.memory import human_bytes
+
+_SayFn = Callable[[str, str], None]
 
 
 def verify(run_dir: str | Path, console: Console) -> int:
-    """Reads the checkpoints of a run and prints whether they are whole.
+    """Reads all that is kept of a run and prints whether it is whole: checkpoints, record, weights, result.
 
-    Of the newest that is whole it prints a hash of its contents, which two runs have in common if they are equal to the
-    bit, and one of the record up to there.
+    Of the newest checkpoint that is whole it prints a hash of its contents, which two runs have in common if they are
+    equal to the bit, and one of the record up to there.
 
     Args:
       run_dir: directory of a run, or of a sweep that is not complete.
       console: where to print.
 
     Returns:
-      The exit code: 0 if all checkpoints are whole, and there is one or the run is complete; else `StorageError`'s.
+      The exit code: 0 if all of it is whole, and there is a checkpoint or the run is complete; else `StorageError`'s.
     """
     directory = RunDirectory.open(run_dir, of="sweep" if RunDirectory(run_dir).sweep.is_file() else "run")
+    lines: list[str] = []
+
+    def say(what: str, found: str) -> None:
+        lines.append(found)
+        console.print(f"{printable(what)}  {printable(found)}", highlight=False, soft_wrap=True, markup=False)
+
     store = CheckpointStore(directory.checkpoints)
     examined = store.examine()
     for name, each in examined:
-        console.print(f"{name}  {_said(each)}", highlight=False, soft_wrap=True, markup=False)
-    if not examined and (directory.read_result() or {}).get("complete"):
-        console.print("complete; no checkpoints are kept of it", highlight=False)
-        return 0
+        say(name, _describe(each))
     whole = [each for _, each in examined if isinstance(each, CheckpointInfo)]
+    _verify_files(directory, say)
+    complete = _verify_result(directory, say)
     if whole:
         newest = max(whole, key=lambda found: found.sequence)
-        checkpoint = store.load(newest)
-        size = int(checkpoint.facts["metrics_bytes"])
-        record = _start(directory.metrics, size)
-        console.print(
-            f"contents after step {newest.step}:  sha256 {digest(checkpoint)}", highlight=False, soft_wrap=True
-        )
-        lost = len(record) < size
-        said = (
-            f"BROKEN: holds {len(record)} bytes of {size}" if lost else f"sha256 {hashlib.sha256(record).hexdigest()}"
-        )
-        console.print(f"metrics.jsonl up to there:  {said}", highlight=False, soft_wrap=True)
-        if lost:
-            return StorageError.exit_code
+        say(f"contents after step {newest.step}:", f"sha256 {digest(store.load(newest))}")
+        _verify_record(directory, whole, say)
+    elif not examined and complete:
+        console.print("complete; no checkpoints are kept of it", highlight=False)
     else:
-        console.print("there is no whole checkpoint: resume would begin at the beginning", highlight=False)
-    return 0 if whole and len(whole) == len(examined) else StorageError.exit_code
+        would = "refuse" if examined else "begin at the beginning"
+        console.print(f"there is no whole checkpoint: resume would {would}", highlight=False)
+    broken = any(line.startswith("BROKEN") for line in lines)
+    return StorageError.exit_code if broken or not (whole or (complete and not examined)) else 0
 
 
-def _start(path: Path, size: int) -> bytes:
-    """The first bytes of a file, as many as there are of those asked for."""
+def _verify_files(directory: RunDirectory, say: _SayFn) -> None:
+    """Files of arrays that stand by themselves: weights, and updates that failed."""
+    weights = (directory.weights, directory.best_weights, directory.start)
+    for path, form in (
+        *((path, WEIGHTS) for path in weights),
+        *((path, FAILED_UPDATE) for path in directory.bundles()),
+    ):
+        if not path.is_symlink() and not path.exists():
+            continue
+        try:
+            sha256 = read_sealed(path, *form).sha256
+            found = "whole" if sha256 else "no digest: it was written before files of weights had one"
+        except StorageError as error:
+            found = f"BROKEN: {error}"
+        say(path.relative_to(directory.path).as_posix(), found)
+
+
+def _verify_result(directory: RunDirectory, say: _SayFn) -> bool:
+    """Whether there is the result of a run that came to its end."""
     try:
-        with path.open("rb") as file:
-            return file.read(size)
-    except FileNotFoundError:
-        return b""
+        return bool((directory.read_result() or {}).get("complete"))
+    except StorageError as error:
+        say(directory.result.name, f"BROKEN: {error}")
+        return False
 
 
-def _said(each: CheckpointInfo | str) -> str:
+def _verify_record(directory: RunDirectory, whole: list[CheckpointInfo], say: _SayFn) -> None:
+    """Compares the record with what each checkpoint says of it; it is read once."""
+    model = SweepFacts if directory.sweep.is_file() else RunFacts
+    facts: dict[str, Any] = {}
+    for each in whole:
+        try:
+            facts[each.path.name] = validated(model, each.facts, f"the description in {each.path.name}")
+        except StorageError as error:
+            say(each.path.name, f"BROKEN: {error}")
+    hashes = record_hashes(directory.metrics, [each.metrics_bytes for each in facts.values()])
+    for name, each in list(facts.items())[:-1]:
+        if not _fits(each, hashes):
+            say(name, f"BROKEN: {directory.metrics.name} is not what it was at this checkpoint")
+    for each in list(facts.values())[-1:]:
+        size, found = each.metrics_bytes, hashes[each.metrics_bytes]
+        is_other = f"BROKEN: it is not what it was, sha256 {each.metrics_sha256}"
+        lost = f"BROKEN: holds fewer than {size} bytes"
+        say("metrics.jsonl up to there:", f"sha256 {found}" if _fits(each, hashes) else is_other if found else lost)
+
+
+def _fits(facts: Any, hashes: dict[int, str | None]) -> bool:
+    found = hashes[facts.metrics_bytes]
+    return found is not None and facts.metrics_sha256 in (None, found)
+
+
+def _describe(each: CheckpointInfo | str) -> str:
     if isinstance(each, str):
         return f"BROKEN: {each}"
     return f"whole, step {each.step}, {human_bytes(each.bytes)}, level {each.facts.get('level')}"

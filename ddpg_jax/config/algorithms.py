@@ -82,11 +82,6 @@ class LearnerConfig(Section):
         return 1
 
     @property
-    def narrow(self) -> bool:
-        """Whether dispatch, not arithmetic, takes the time: every hidden layer is below 128 wide."""
-        return max(*self.hidden, *self.critic_widths) < 128
-
-    @property
     def critic_widths(self) -> tuple[int, ...]:
         """Widths of the critic's hidden layers."""
         return self.hidden if self.critic_hidden is None else self.critic_hidden

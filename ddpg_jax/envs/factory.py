@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ddpg_jax.envs.device.backends import make_device_env
 from ddpg_jax.envs.host.make import make_env, portable
-from ddpg_jax.envs.host.traits import Traits, warn_of
+from ddpg_jax.envs.host.traits import warn_of
 from ddpg_jax.envs.host.vector import EpisodeSeedFn, VectorEnv, evaluation_seeds, training_seeds
 from ddpg_jax.envs.host.workers import HostEnv, SubprocVectorEnv
 from ddpg_jax.types import StopFn, never_stop
@@ -26,8 +26,8 @@ def make_training_envs(config: Config, stop: StopFn = never_stop) -> HostEnv:
       Interrupted: `stop` said so; in any method too.
     """
     shape = (len(config.seed_list), config.env.num_envs)
-    lanes, found = _lanes(config.env, shape, training_seeds(config.seed_list, config.env.num_envs), stop)
-    warn_of(found, config.env.id)
+    lanes = _lanes(config.env, shape, training_seeds(config.seed_list, config.env.num_envs), stop)
+    warn_of(lanes.traits, config.env.id)
     return lanes
 
 
@@ -47,9 +47,9 @@ def make_evaluation_envs(config: Config, episodes: int, stop: StopFn = never_sto
       Interrupted: `stop` said so; in any method too.
     """
     shape = (len(config.seed_list), episodes)
-    lanes, found = _lanes(config.env, shape, evaluation_seeds(episodes), stop, bounded=True)
+    lanes = _lanes(config.env, shape, evaluation_seeds(episodes), stop, bounded=True)
     if alone:
-        warn_of(found, config.env.id)
+        warn_of(lanes.traits, config.env.id)
     return lanes
 
 
@@ -65,17 +65,19 @@ def device_env(config: Config) -> DeviceEnv:
 
 def _lanes(
     env: EnvConfig, shape: tuple[int, int], episode_seed: EpisodeSeedFn, stop: StopFn, *, bounded: bool = False
-) -> tuple[HostEnv, Traits]:
+) -> HostEnv:
     make = partial(make_env, env.id, env.max_episode_steps, dict(env.kwargs), bounded=bounded)
     if not env.workers:
-        lanes = VectorEnv(make, shape, episode_seed, timeout=env.timeout, stop=stop)
-        return lanes, lanes.traits
+        return VectorEnv(make, shape, episode_seed, timeout=env.timeout, stop=stop)
     one = VectorEnv(make, (1, 1), episode_seed, timeout=env.timeout, stop=stop)
     one.close()
-    there = portable(make, env.id)
-    return (
-        SubprocVectorEnv(
-            there, shape, episode_seed, spec=one.spec, workers=env.workers, timeout=env.timeout, stop=stop
-        ),
-        one.traits,
+    return SubprocVectorEnv(
+        portable(make, env.id),
+        shape,
+        episode_seed,
+        spec=one.spec,
+        workers=env.workers,
+        timeout=env.timeout,
+        traits=one.traits,
+        stop=stop,
     )

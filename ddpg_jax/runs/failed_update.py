@@ -14,21 +14,21 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from safetensors import SafetensorError, safe_open
 
 from ddpg_jax.agents.algorithms import make_agent
 from ddpg_jax.config.load import dump_toml, resolve
 from ddpg_jax.config.schema import Config
-from ddpg_jax.errors import StorageError
+from ddpg_jax.errors import StorageError, printable
 from ddpg_jax.rng import run_keys
 from ddpg_jax.runs import filesystem as filesystem
-from ddpg_jax.runs.arrays import leaf_of, serialized
+from ddpg_jax.runs.arrays import read_sealed, seal
 from ddpg_jax.runs.directory import RunDirectory
+from ddpg_jax.runs.documents import FAILED_UPDATE
 from ddpg_jax.runs.pytrees import from_host, to_host
 from ddpg_jax.runs.weights import as_spec
 from ddpg_jax.types import Agent, Array, Batch, EnvSpec, HostArray, TrainState, Transition
 
-FORMAT = "ddpg_jax bundle 1"
+FORMAT = FAILED_UPDATE[0]
 
 
 class Bundle(NamedTuple):
@@ -78,9 +78,8 @@ def write_bundle(
         if rejects:
             break
     arrays = to_host({"state": state, "batch": batch})
-    leaves = [leaf_of(name, array) for name, array in arrays.items()]
     text = {"config": dump_toml(config), "spec": json.dumps(spec._asdict()), "seed": str(seed), "format": FORMAT}
-    filesystem.write_file(path, serialized(leaves, arrays.values(), text))
+    filesystem.write_file(path, seal(arrays, text))
     return rejects
 
 
@@ -94,15 +93,11 @@ def read_bundle(path: Path) -> Bundle:
     if path.is_dir():
         inside = ", ".join(map(str, RunDirectory(path).bundles()))
         raise StorageError(f"{path} is a directory; " + (f"its bundles: {inside}" if inside else "it holds no bundle"))
+    arrays, text, _ = read_sealed(path, *FAILED_UPDATE)
     try:
-        with safe_open(path, "np") as file:
-            text = dict(file.metadata() or {})
-            arrays: dict[str, HostArray] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if text.get("format") != FORMAT:
-            raise StorageError(f"{path} is not a bundle of this format ({FORMAT})")
         values, spec, seed = tomllib.loads(text["config"]), as_spec(json.loads(text["spec"])), int(text["seed"])
-    except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
-        raise StorageError(f"{path} cannot be read: {error}") from error
+    except (ValueError, RecursionError, StorageError) as error:
+        raise StorageError(f"{path} cannot be read: {printable(error)}") from error
     if not 0 <= seed < 2**63:
         raise StorageError(f"{path} cannot be read: seed {seed} is none")
     identifier = values.get("env", {}).get("id", "") if isinstance(values.get("env"), dict) else ""

@@ -1,15 +1,21 @@
-"""Every call of the file system by which a run keeps something, so that tests can make any of them fail."""
+"""Every call of the file system by which a run keeps something, so that tests can make any of them fail.
+
+What is read is a regular file of bounded size, and what is written is a file of its own: a link, a device or a pipe in
+the place of one is refused or replaced, never followed.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 _PIECE = 2**20
+_NO_DETOUR = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+"""Opens no link, and waits for nobody at the other end of a pipe."""
 
 
 class Written(NamedTuple):
@@ -33,10 +39,14 @@ def make_folder(path: Path) -> None:
 
 
 def write_file(path: Path, parts: Iterable[Any]) -> Written:
-    """Writes a file from what has a buffer, and waits until it is on the disk."""
+    """Writes a file from what has a buffer, and waits until it is on the disk.
+
+    What has the name already loses it: other names of the same file, and what a link leads to, stay as they are.
+    """
     size, sha256 = 0, hashlib.sha256()
     fault_point("open", path)
-    with path.open("wb", buffering=0) as file:
+    path.unlink(missing_ok=True)
+    with open_file(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as file:
         for piece in _pieces(parts):
             fault_point("write", path)
             rest = piece
@@ -49,6 +59,15 @@ def write_file(path: Path, parts: Iterable[Any]) -> Written:
     return Written(size, sha256.hexdigest())
 
 
+def replace_file(path: Path, parts: Iterable[Any]) -> Written:
+    """Writes a whole file at once, and for good: a reader sees the old one or the new one."""
+    part = path.with_name(path.name + ".part")
+    written = write_file(part, parts)
+    rename(part, path)
+    sync_folder(path.parent)
+    return written
+
+
 def read_file(path: Path, size: int) -> bytearray:
     """Reads a regular file, which is no link, of that very size.
 
@@ -59,10 +78,20 @@ def read_file(path: Path, size: int) -> bytearray:
         found = os.fstat(file.fileno()).st_size
         if found != size:
             raise OSError(f"holds {found} bytes instead of {size}")
-        content = bytearray(size)
-        if file.readinto(content) != size:
-            raise OSError("ends too early")
-    return content
+        return _filled(file, size)
+
+
+def read_whole(path: Path, most: int) -> bytearray:
+    """Reads a regular file, which is no link, of at most so many bytes.
+
+    Raises:
+      OSError: there is none, or it is larger, or cannot be read.
+    """
+    with _opened(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise OSError(f"holds {size} bytes, which are too many: {most} may be")
+        return _filled(file, size)
 
 
 def file_size(path: Path) -> int:
@@ -73,12 +102,35 @@ def file_size(path: Path) -> int:
 
 def hash_file(path: Path) -> Written:
     """Size and hash of a regular file, which is no link."""
-    size, sha256, buffer = 0, hashlib.sha256(), memoryview(bytearray(_PIECE))
-    with _opened(path) as file:
-        while count := file.readinto(buffer):
-            sha256.update(buffer[:count])
-            size += count
+    size, sha256 = 0, hashlib.sha256()
+    for piece in read_pieces(path):
+        sha256.update(piece)
+        size += len(piece)
     return Written(size, sha256.hexdigest())
+
+
+def hash_starts(path: Path, sizes: Iterable[int]) -> dict[int, str | None]:
+    """The hashes of the first bytes of a file, by their number; None where it holds fewer. It is read once."""
+    hashes: dict[int, str | None] = dict.fromkeys(sizes)
+    left, at, sha256 = sorted(hashes), 0, hashlib.sha256()
+    for piece in read_pieces(path, max(left, default=0)):
+        while left and left[0] <= at + len(piece):
+            start = sha256.copy()
+            start.update(piece[: left[0] - at])
+            hashes[left.pop(0)] = start.hexdigest()
+        sha256.update(piece)
+        at += len(piece)
+    return hashes | {size: hashlib.sha256().hexdigest() for size in left if size == 0}
+
+
+def read_pieces(path: Path, most: int | None = None) -> Iterator[memoryview]:
+    """The bytes of a regular file, at most so many, piece by piece; each piece is overwritten by the next one."""
+    buffer = memoryview(bytearray(_PIECE))
+    with _opened(path) as file:
+        left = os.fstat(file.fileno()).st_size if most is None else most
+        while left and (count := file.readinto(buffer[: min(left, _PIECE)])):
+            yield buffer[:count]
+            left -= count
 
 
 def sync_folder(path: Path) -> None:
@@ -118,13 +170,53 @@ def names(path: Path) -> list[str]:
     return sorted(os.listdir(path)) if path.is_dir() else []
 
 
-def _opened(path: Path) -> Any:
-    fault_point("read", path)
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+def links(paths: Sequence[Path]) -> Iterator[Path]:
+    """Those of some paths that are links, and those that lie below the folders among them."""
+    for path in paths:
+        if path.is_symlink():
+            yield path
+        elif path.is_dir():
+            yield from links([path / each for each in sorted(os.listdir(path))])
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """What tells a file or a folder from every other that has had its name; None: there is none."""
+    try:
+        found = path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_dev, found.st_ino
+
+
+def open_file(path: Path, flags: int) -> Any:
+    """Opens a regular file, which is no link, without a buffer.
+
+    Raises:
+      OSError: it is something else, or cannot be opened.
+    """
+    descriptor = os.open(path, flags | _NO_DETOUR, 0o644)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError("is no regular file")
-    return os.fdopen(descriptor, "rb", buffering=0)
+    writes = flags & (os.O_WRONLY | os.O_RDWR)
+    return os.fdopen(descriptor, {0: "rb", os.O_WRONLY: "wb", os.O_RDWR: "r+b"}[writes], buffering=0)
+
+
+def _opened(path: Path) -> Any:
+    fault_point("read", path)
+    return open_file(path, os.O_RDONLY)
+
+
+def _filled(file: Any, size: int) -> bytearray:
+    """So many bytes; one call of the system gives at most 2 GiB."""
+    content = bytearray(size)
+    rest = memoryview(content)
+    while rest:
+        count = file.readinto(rest)
+        if not count:
+            raise OSError("ends too early")
+        rest = rest[count:]
+    return content
 
 
 def _pieces(parts: Iterable[Any]) -> Iterator[memoryview]:

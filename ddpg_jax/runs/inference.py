@@ -19,8 +19,16 @@ from ddpg_jax.config.schema import Config
 from ddpg_jax.envs.device.rollout import evaluate_greedy
 from ddpg_jax.envs.factory import device_env, make_evaluation_envs
 from ddpg_jax.envs.host.make import make_env
-from ddpg_jax.envs.host.rollout import PolicyFn, ValueFn, evaluate_episodes, jit_policy, jit_value
-from ddpg_jax.envs.host.video import record_episode
+from ddpg_jax.envs.host.rollout import (
+    PolicyFn,
+    ProgressFn,
+    ValueFn,
+    evaluate_episodes,
+    jit_policy,
+    jit_value,
+    no_progress,
+)
+from ddpg_jax.envs.host.video import offscreen, record_episode
 from ddpg_jax.equations.actions import to_units
 from ddpg_jax.errors import ConfigError, StorageError
 from ddpg_jax.rng import run_keys
@@ -29,7 +37,10 @@ from ddpg_jax.runs.weights import fitted, read_weights, stored_part
 from ddpg_jax.types import EnvSpec, Evaluation, HostArray, TrainState
 
 HostPolicy: TypeAlias = Callable[[HostArray], HostArray]
-"""`obs [E, *O] -> action [E, A]`, in the environment's units."""
+"""`obs [E, *O] -> action [E, A]`, in the environment's units; `[*O] -> [A]` for a single observation."""
+
+NotifyFn: TypeAlias = Callable[[str], None]
+"""Takes a line for people."""
 
 
 class LoadedRun(NamedTuple):
@@ -90,13 +101,27 @@ def evaluate(run_dir: str | Path, episodes: int = 100, **overrides: Any) -> Host
     return evaluate_run(load_run(run_dir, **overrides), episodes).returns
 
 
-def evaluate_run(run: LoadedRun, episodes: int) -> Evaluation:
-    """As `evaluate`, for a run that was read already; with the lengths."""
+def evaluate_run(run: LoadedRun, episodes: int, progress: ProgressFn = no_progress) -> Evaluation:
+    """As `evaluate`, for a run that was read already; with the lengths. The host's environments tell their progress."""
     if run.config.on_device:
         return _evaluate_on_device(run, episodes)
-    with closing(make_evaluation_envs(run.config, episodes)) as lanes:
+    with closing(make_evaluation_envs(run.config, episodes, alone=True)) as lanes:
         _check_spec(run, lanes.spec)
-        return evaluate_episodes(run.policy, run.value, run.state, lanes, run.config.algorithm.gamma)
+        return evaluate_episodes(run.policy, run.value, run.state, lanes, run.config.algorithm.gamma, progress)
+
+
+def select_seed(run: LoadedRun, seed: int) -> LoadedRun:
+    """One of the seeds of a run, as if it had been trained alone.
+
+    Raises:
+      ConfigError: the run has no such seed.
+    """
+    seeds = run.config.seed_list
+    if seed not in seeds:
+        raise ConfigError(f"the run has no seed {seed}; it has {', '.join(map(str, seeds))}")
+    place = seeds.index(seed)
+    state = jax.tree.map(lambda x: x[place : place + 1], run.state)
+    return run._replace(config=run.config.model_copy(update={"seeds": (seed,)}), state=state)
 
 
 def _evaluate_on_device(run: LoadedRun, episodes: int) -> Evaluation:
@@ -123,8 +148,8 @@ def load_policy(run_dir: str | Path, seed: int = 0, **overrides: Any) -> HostPol
       **overrides: as in `load_run`.
 
     Returns:
-      A function `obs [E, *O] -> action [E, A]`, in the environment's units. It raises `ValueError` for observations of
-      another shape.
+      A function `obs [E, *O] -> action [E, A]`, in the environment's units and as its action space has them; one
+      observation `[*O]` gives one action `[A]`. It raises `ValueError` for observations of another shape.
 
     Raises:
       StorageError: the run cannot be read.
@@ -140,29 +165,26 @@ def seed_policy(run: LoadedRun, seed: int) -> HostPolicy:
     state = jax.tree.map(lambda x: x[seed : seed + 1], run.state)
 
     low, high = np.array(run.spec.action_low), np.array(run.spec.action_high)
+    fits = all((bound == bound.astype(np.float32)).all() for bound in (low, high))  # a bound of float64 may not
+    dtype = np.float32 if fits else np.float64
 
     def policy(obs: HostArray) -> HostArray:
         obs = np.asarray(obs, run.spec.obs_dtype)
-        if obs.shape[1:] != run.spec.obs_shape:
-            raise ValueError(f"expected observations of shape [E, *{run.spec.obs_shape}], came {obs.shape}")
-        return to_units(np.asarray(run.policy(state, obs[None]))[0].astype(np.float64), low, high)
+        if obs.shape == run.spec.obs_shape:
+            return policy(obs[None])[0]
+        if obs.shape[1:] != run.spec.obs_shape or not obs.ndim:
+            raise ValueError(f"expected observations of shape {run.spec.obs_shape}, or many of them, came {obs.shape}")
+        action = np.asarray(run.policy(state, obs[None]))[0]
+        return to_units(action.astype(np.float64), low, high).astype(dtype)
 
     return policy
 
 
-def record_videos(run: LoadedRun, folder: str | Path) -> list[Path]:
-    """Records one evaluation episode of each seed as an MP4 file.
-
-    Args:
-      run: the run.
-      folder: where the files go; it is made.
-
-    Returns:
-      The files, one for each seed.
+def check_videos(run: LoadedRun, folder: str | Path) -> Path:
+    """Refuses videos that cannot be recorded, before anything is run; makes their folder.
 
     Raises:
-      ConfigError: the extra `video` is not installed.
-      EnvironmentFault: the environment cannot draw itself.
+      ConfigError: the extra `video` is not installed, or the environment is not one of gymnasium.
       StorageError: the folder cannot be made.
     """
     if run.config.on_device:
@@ -176,9 +198,30 @@ def record_videos(run: LoadedRun, folder: str | Path) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(f"{folder} cannot hold videos: {error}") from error
-    env = run.config.env
-    make = partial(make_env, env.id, env.max_episode_steps, env.kwargs, render_mode="rgb_array")
-    return [
-        record_episode(make, seed_policy(run, i), folder, f"seed-{seed}", env.id)
-        for i, seed in enumerate(run.config.seed_list)
-    ]
+    return folder
+
+
+def record_videos(run: LoadedRun, folder: str | Path, notify: NotifyFn | None = None) -> list[Path]:
+    """Records one evaluation episode of each seed as an MP4 file.
+
+    Args:
+      run: the run.
+      folder: where the files go; it is made.
+      notify: told which seed is being recorded.
+
+    Returns:
+      The files, one for each seed.
+
+    Raises:
+      ConfigError: as in `check_videos`, and StorageError too.
+      EnvironmentFault: the environment cannot draw itself.
+    """
+    folder, env, seeds = check_videos(run, folder), run.config.env, run.config.seed_list
+    make = partial(make_env, env.id, env.max_episode_steps, env.kwargs, render_mode="rgb_array", bounded=True)
+    paths: list[Path] = []
+    with offscreen():
+        for i, seed in enumerate(seeds):
+            if notify is not None:
+                notify(f"recording an episode of seed {seed} ({i + 1} of {len(seeds)})")
+            paths.append(record_episode(make, seed_policy(run, i), folder, f"seed-{seed}", env.id))
+    return paths

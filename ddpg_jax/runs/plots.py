@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ddpg_jax.errors import StorageError
-from ddpg_jax.runs.statistics import bootstrap_interval, interquartile_mean
+from ddpg_jax.runs.statistics import bootstrap_interval, centre_name, interquartile_mean, interval_name
 from ddpg_jax.types import HostArray
 
 
 def ranking(path: Path, combinations: Sequence[Mapping[str, Any]], title: str, most: int = 40) -> None:
-    """Draws the scores of combinations as points with their intervals, best on top.
+    """Draws the scores of combinations as points with their intervals, best on top; what each sets stands before it.
 
     Args:
       path: a PNG file to write.
@@ -24,20 +25,39 @@ def ranking(path: Path, combinations: Sequence[Mapping[str, Any]], title: str, m
       most: how many are drawn; the others are counted in the title.
     """
     shown = combinations[:most]
-    figure = Figure(figsize=(7.5, 1.6 + 0.22 * len(shown)), layout="constrained")
-    axes = figure.subplots()
+    fields = list(dict.fromkeys(name for entry in shown for name in entry["values"]))
+    table = [[_short_name(name) for name in fields]]
+    table += [[_short(entry["values"][name]) if name in entry["values"] else "" for name in fields] for entry in shown]
+    inches = [0.085 * max(len(row[i]) for row in table) + 0.2 for i in range(len(fields))]
+    figure = Figure(figsize=(sum(inches) + 5.5, 1.5 + 0.22 * (len(shown) + 1)))
+    width, height = figure.get_size_inches()
+    axes = figure.add_axes((sum(inches) / width + 0.02, 0.75 / height, 5.2 / width - 0.02, 1 - 1.2 / height))
     for row, entry in enumerate(shown):
-        centre, interval = entry["interquartile_mean"], entry["interval"]
-        axes.plot(entry["per_seed"], [row] * len(entry["per_seed"]), "|", color="tab:gray", alpha=0.7, markersize=7)
+        interval, seeds = entry["interval"], entry["per_seed"]
+        axes.plot(seeds, [row] * len(seeds), "|", color="tab:gray", alpha=0.7, markersize=7)
         if interval is not None:
             axes.plot(interval, [row, row], color="tab:blue", linewidth=2, alpha=0.5)
-        axes.plot(centre, row, "o", color="tab:blue", markersize=5)
-    axes.set_yticks(range(len(shown)), [short_values(entry["values"]) for entry in shown], fontsize=8)
-    axes.set_ylim(len(shown) - 0.5, -0.5)
+        axes.plot(entry["interquartile_mean"], row, "o", color="tab:blue", markersize=5)
+    axes.set_yticks(range(len(shown)), [""] * len(shown))
+    axes.set_ylim(len(shown) - 0.5, -1.5)
+    for row, cells in enumerate(table, -1):
+        ends = np.cumsum(inches)
+        for end, cell in zip(ends, cells, strict=True):
+            weight = "bold" if row < 0 else "normal"
+            where = (end - ends[-1] - 0.12) / 5.2 - 0.02  # in widths of the axes, to their left
+            look: dict[str, Any] = {"ha": "right", "va": "center", "fontsize": 8, "weight": weight}
+            axes.text(where, row, cell, transform=axes.get_yaxis_transform(), **look)
     best = f", the best {most}" if len(combinations) > most else ""
-    axes.set(xlabel="final return: interquartile mean, 95% interval, seeds", title=title + best)
+    seeds = max((len(entry["per_seed"]) for entry in shown), default=1)
+    axes.set(xlabel=f"final return: {centre_name(seeds)}, {interval_name(seeds)}, each seed")
+    figure.text(0.15 / width, 1 - 0.3 / height, title + best, fontsize=11)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.grid(alpha=0.3)
     _save(figure, path)
+
+
+def _short_name(path: str) -> str:
+    return path.rpartition(".")[2]
 
 
 def _save(figure: Figure, path: Path) -> None:
@@ -64,11 +84,11 @@ def learning_curve(path: Path, steps: HostArray, returns: HostArray, title: str)
     axes.plot(steps, returns, color="tab:gray", linewidth=0.8, alpha=0.6)
     if all(band is not None for band in bands):
         low, high = np.array(bands, np.float64).T
-        axes.fill_between(steps, low, high, color="tab:blue", alpha=0.2, linewidth=0, label="95% bootstrap interval")
+        axes.fill_between(steps, low, high, color="tab:blue", alpha=0.2, linewidth=0, label=interval_name(num_seeds))
     marker = "o" if len(steps) < 3 else None
     if num_seeds > 1:
         axes.plot([], [], color="tab:gray", linewidth=0.8, label="one seed")
-    label = f"interquartile mean, {num_seeds} seeds" if num_seeds > 1 else "one seed"
+    label = f"{centre_name(num_seeds)} of {num_seeds} seeds" if num_seeds > 1 else "one seed"
     axes.plot(steps, centre, color="tab:blue", linewidth=2, marker=marker, label=label)
     axes.set(xlabel="environment steps of each seed", ylabel="return of an evaluation episode", title=title)
     axes.grid(alpha=0.3)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import platform
+import shlex
+import sys
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -72,15 +78,55 @@ def make_result(
         "seconds": {**seconds, "training": running},
         "env_steps_per_second": step * num_seeds / running,
         "updates_per_second": updates * num_seeds / running,
+        **provenance(config.model_dump(mode="json")),
         **system_info(),
     }
+
+
+def provenance(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """When, by which command, from which commit and of which configuration a result came about.
+
+    Args:
+      settings: the whole configuration; equal ones have equal hashes.
+
+    Returns:
+      Values that JSON knows. The commit is that of the git checkout that the program was started in; None outside one.
+    """
+    hashed = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    date = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"date": date, "command": shlex.join(sys.argv), "commit": _commit(Path.cwd()), "config_sha256": hashed}
+
+
+def _commit(folder: Path) -> str | None:
+    """The commit that is checked out in a folder or above it, read from git's files."""
+    try:
+        git = next(path for path in (each / ".git" for each in (folder, *folder.parents)) if path.exists())
+        if git.is_file():  # a worktree
+            git = (git.parent / git.read_text(encoding="utf-8").removeprefix("gitdir:").strip()).resolve()
+        head = (git / "HEAD").read_text(encoding="utf-8").strip()
+        name = head.removeprefix("ref:").strip()
+        if name == head:
+            return head
+        common = git / "commondir"
+        shared = (git / common.read_text(encoding="utf-8").strip()).resolve() if common.exists() else git
+        if (shared / name).is_file():
+            return (shared / name).read_text(encoding="utf-8").strip()
+        packed = (line.split() for line in (shared / "packed-refs").read_text(encoding="utf-8").splitlines())
+        return next(words[0] for words in packed if words[1:] == [name])
+    except (OSError, ValueError, StopIteration):
+        return None
+
+
+def package_versions() -> dict[str, str | None]:
+    """Versions of Python and of the packages that figures depend on; None: not installed."""
+    return {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES}
 
 
 def system_info() -> dict[str, Any]:
     """Versions and devices, as they stand beside every figure."""
     devices = jax.devices()
     return {
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+        "versions": package_versions(),
         "device": {"kind": devices[0].device_kind, "platform": devices[0].platform, "count": len(devices)},
         "machine": {"system": platform.system(), "processor": platform.machine(), "cores": available_cores()},
     }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias, TypedDict
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
 import numpy as np
 from scipy import stats
@@ -22,6 +23,7 @@ class Summary(TypedDict):
     interquartile_mean: float
     interval: Interval | None
     confidence: float
+    meaning: str
     returns: list[list[float]]
 
 
@@ -54,6 +56,34 @@ def bootstrap_interval(scores: HostArray, confidence: float = 0.95) -> Interval 
     return float(low), float(high)
 
 
+def centre_name(num_seeds: int) -> str:
+    """What the interquartile mean of so many seeds is: with fewer than four none is left out."""
+    return "interquartile mean" if num_seeds > 3 else "mean" if num_seeds > 1 else "return"
+
+
+def interval_name(num_seeds: int) -> str:
+    """What the interval of so many seeds is: the bootstrap's of two is their range."""
+    return "95% bootstrap interval" if num_seeds > 2 else "range"
+
+
+def _meaning(num_seeds: int) -> str:
+    """What the interquartile mean and the interval of so many seeds are, for who reads them in a file."""
+    if num_seeds < 2:
+        return "interquartile_mean is the return of the one seed"
+    centre, interval = centre_name(num_seeds), interval_name(num_seeds)
+    return f"interquartile_mean is the {centre} of {num_seeds} seeds, interval their {interval}"
+
+
+def score_line(summary: Summary | Mapping[str, Any]) -> str:
+    """The centre of the seeds with its interval, and the median, in a line, each by the name that it deserves."""
+    seeds, interval = len(summary["per_seed"]), summary["interval"]
+    shown = f"{centre_name(seeds)} {summary['interquartile_mean']:.1f}"
+    if seeds < 2 or interval is None:
+        return shown
+    shown += f" [{interval[0]:.1f}, {interval[1]:.1f}]" + ("" if seeds > 2 else ", the two seeds")
+    return f"{shown}, median {summary['median']:.1f}" if seeds > 2 else shown
+
+
 def summarize(returns: HostArray, confidence: float = 0.95) -> Summary:
     """Summary of the returns `[S, episodes]` of an evaluation."""
     per_seed = returns.mean(1)
@@ -64,5 +94,6 @@ def summarize(returns: HostArray, confidence: float = 0.95) -> Summary:
         interquartile_mean=float(interquartile_mean(per_seed)),
         interval=bootstrap_interval(per_seed, confidence),
         confidence=confidence,
+        meaning=_meaning(len(per_seed)),
         returns=returns.tolist(),
     )

@@ -5,21 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
 from ddpg_jax.errors import StorageError
 from ddpg_jax.runs import filesystem as filesystem
-from ddpg_jax.runs.arrays import leaf_of, serialized
-from ddpg_jax.runs.checkpoints.store import CheckpointInfo, CheckpointStore
+from ddpg_jax.runs.arrays import read_sealed, seal
+from ddpg_jax.runs.checkpoints.checkpoint import Checkpoint
+from ddpg_jax.runs.checkpoints.store import BEST, CheckpointStore
 from ddpg_jax.runs.directory import RunDirectory
+from ddpg_jax.runs.documents import WEIGHTS, StoredSpec, validated
 from ddpg_jax.runs.pytrees import from_host, to_host
 from ddpg_jax.types import EnvSpec, HostArray, TrainState, Tree
 
-FORMAT = "ddpg_jax weights 1"
+FORMAT = WEIGHTS[0]
 
 
 def stored_part(state: TrainState) -> dict[str, Tree]:
@@ -37,14 +38,10 @@ def save_weights(path: Path, tree: Tree, spec: EnvSpec) -> None:
 
 
 def _write(path: Path, arrays: Mapping[str, HostArray], spec: EnvSpec) -> None:
-    part = path.with_name(path.name + ".part")
-    leaves = [leaf_of(name, array) for name, array in arrays.items()]
     metadata = {"format": FORMAT, "spec": json.dumps(spec._asdict())}
     try:
         filesystem.make_folder(path.parent)
-        filesystem.write_file(part, serialized(leaves, arrays.values(), metadata))
-        filesystem.rename(part, path)
-        filesystem.sync_folder(path.parent)
+        filesystem.replace_file(path, seal(arrays, metadata))
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error}") from error
 
@@ -56,11 +53,13 @@ class Weights(NamedTuple):
       path: where it was found.
       arrays: by name, leaves `[S, ...]`.
       spec: the environment it was trained in.
+      sha256: of the file, which was compared; None: it says none, or they are of a checkpoint.
     """
 
     path: Path
     arrays: dict[str, HostArray]
     spec: EnvSpec
+    sha256: str | None = None
 
     def write(self, path: Path) -> None:
         """Writes them to another file.
@@ -71,27 +70,121 @@ class Weights(NamedTuple):
         _write(path, self.arrays, self.spec)
 
 
-def read_weights(directory: RunDirectory) -> Weights:
+def read_weights(directory: RunDirectory, which: Literal["final", "best"] = "final") -> Weights:
     """The final weights of a run, or those of its last checkpoint where it has not come to its end.
+
+    Of a checkpoint the networks alone must be whole: rows of the replay may be lost.
+
+    Args:
+      directory: the run.
+      which: "best": those of the evaluation that was best so far.
 
     Raises:
       StorageError: there are none, or a file is broken.
     """
+    if which == "best":
+        if not directory.best_weights.is_file():
+            raise StorageError(f"{directory.path} holds no {directory.best_weights.name}: no evaluation was kept yet")
+        return open_weights(directory.best_weights)
     if directory.weights.is_file():
         return open_weights(directory.weights)
-    store = CheckpointStore(directory.checkpoints)
-    whole = [found for _, found in store.examine() if isinstance(found, CheckpointInfo)]
-    if not whole:
+    found = CheckpointStore(directory.checkpoints).newest_arrays()
+    if found is None:
         raise StorageError(f"{directory.path} holds no weights: neither {directory.weights} nor a whole checkpoint")
-    last = max(whole, key=lambda found: found.sequence)
-    checkpoint = store.load(last)
+    return checkpoint_weights(*found)
+
+
+def checkpoint_weights(path: Path, checkpoint: Checkpoint) -> Weights:
+    """The weights in a checkpoint.
+
+    Args:
+      path: its folder, for messages.
+      checkpoint: of a run.
+
+    Raises:
+      StorageError: it holds none, or does not say of which environment.
+    """
     parts = [name.partition("learner/") for name in checkpoint.arrays]
     arrays = {
         name: checkpoint.arrays[before + middle + name]
         for before, middle, name in parts
         if before in ("", "lane/") and middle and name.partition("/")[0] in ("params", "stats")
     }
-    return Weights(last.path, arrays, as_spec(checkpoint.facts.get("spec")))
+    if not arrays:
+        raise StorageError(f"{path} holds no weights")
+    return Weights(path, arrays, as_spec(checkpoint.facts.get("spec")))
+
+
+def save_best(directory: RunDirectory, step: int, tree: Tree, spec: EnvSpec) -> None:
+    """Keeps the weights of the evaluation that is the best so far; called before the checkpoint that tells of it.
+
+    They are written twice: to `best.safetensors`, and to a file of their step, which stays for as long as a checkpoint
+    says `best_step` of it. So whichever checkpoint a run goes on from, `restore_best` finds what was best by then.
+
+    Args:
+      directory: of the run.
+      step: environment steps of each seed at the evaluation.
+      tree: from `stored_part`, as it was then.
+      spec: the environment.
+
+    Raises:
+      StorageError: they cannot be written.
+    """
+    directory.check_owner()
+    arrays = to_host(tree)
+    for path in (_best_at(directory, step), directory.best_weights):
+        _write(path, arrays, spec)
+
+
+def restore_best(directory: RunDirectory, step: int | None, source: RunDirectory | None = None) -> bool:
+    """Makes `best.safetensors` what it was when a checkpoint was written, from which the run goes on.
+
+    Args:
+      directory: of the run.
+      step: what the checkpoint says in `best_step`; None: there was none yet.
+      source: the run that the checkpoint is of, where that is another.
+
+    Returns:
+      Whether that could be done; where the weights of that step are lost, there is no such file afterwards.
+
+    Raises:
+      StorageError: the file cannot be written.
+    """
+    directory.check_owner()
+    try:
+        kept = None if step is None else open_weights(_best_at(source or directory, step))
+    except StorageError:
+        kept = None
+    try:
+        if kept is None:
+            filesystem.remove(directory.best_weights)
+    except OSError as error:
+        raise StorageError(f"{directory.best_weights} cannot be removed: {error}") from error
+    if kept is not None and step is not None:
+        for path in (_best_at(directory, step), directory.best_weights):
+            kept.write(path)
+    return (kept is None) == (step is None)
+
+
+def restart_from_networks(directory: RunDirectory) -> str:
+    """Prepares a run whose checkpoints are lost in part to begin again with the networks that are left, level weights.
+
+    Everything else is set aside under other names: nothing is cut or removed but the results.
+
+    Returns:
+      The names.
+
+    Raises:
+      StorageError: not even the networks are whole, or something cannot be written.
+    """
+    directory.check_owner()
+    read_weights(directory).write(directory.start)
+    directory.drop_results()
+    return directory.set_aside(directory.metrics, directory.timing, directory.checkpoints)
+
+
+def _best_at(directory: RunDirectory, step: int) -> Path:
+    return directory.checkpoints / BEST / f"step-{step}.safetensors"
 
 
 def open_weights(path: Path) -> Weights:
@@ -100,8 +193,10 @@ def open_weights(path: Path) -> Weights:
     Raises:
       StorageError: there is no such file, or it is not one of ours.
     """
-    arrays, metadata = _open(path)
-    return Weights(path, arrays, _parsed_spec(path, metadata.get("spec", "")))
+    file = read_sealed(path, *WEIGHTS)
+    if not file.arrays:
+        raise StorageError(f"{path} holds no arrays")
+    return Weights(path, file.arrays, _parsed_spec(path, file.metadata["spec"]), file.sha256)
 
 
 def fitted(weights: Weights, like: Tree) -> Tree:
@@ -130,7 +225,10 @@ def init_from_weights(weights: Weights) -> Callable[[TrainState], TrainState]:
     """
 
     def begin(state: TrainState) -> TrainState:
-        lanes, seeds = len(state.step), len(next(iter(weights.arrays.values())))
+        lanes, first = len(state.step), next(iter(weights.arrays.values()))
+        seeds = len(first) if first.ndim else 0
+        if not seeds:
+            raise StorageError(f"{weights.path} holds the weights of no seed")
         like = jax.tree.map(lambda x: jax.ShapeDtypeStruct((seeds, *x.shape[1:]), x.dtype), stored_part(state))
         chosen = jax.tree.map(lambda x: x[np.arange(lanes) % seeds], fitted(weights, like))
         params, stats = chosen["params"], chosen["stats"]
@@ -145,27 +243,12 @@ def as_spec(values: Any) -> EnvSpec:
     Raises:
       StorageError: it is none.
     """
-    try:
-        return EnvSpec(
-            tuple(values["obs_shape"]), values["obs_dtype"], tuple(values["action_low"]), tuple(values["action_high"])
-        )
-    except (KeyError, TypeError) as error:
-        raise StorageError(f"the description of the environment cannot be read: {error!r}") from error
+    spec = validated(StoredSpec, values, "the description of the environment")
+    return EnvSpec(tuple(spec.obs_shape), spec.obs_dtype, tuple(spec.action_low), tuple(spec.action_high))
 
 
 def _parsed_spec(path: Path, text: str) -> EnvSpec:
     try:
         return as_spec(json.loads(text))
-    except (ValueError, StorageError) as error:
+    except (ValueError, RecursionError, StorageError) as error:
         raise StorageError(f"{path}: its description of the environment cannot be read: {error}") from error
-
-
-def _open(path: Path) -> tuple[dict[str, HostArray], dict[str, str]]:
-    try:
-        with safe_open(path, "np") as file:
-            metadata = dict(file.metadata() or {})
-            if metadata.get("format") != FORMAT:
-                raise StorageError(f"{path} is not a file of weights of this format ({FORMAT})")
-            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118  no mapping
-    except (OSError, SafetensorError) as error:
-        raise StorageError(f"{path} cannot be read: {error}") from error

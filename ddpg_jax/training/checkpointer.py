@@ -7,7 +7,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ddpg_jax.errors import StorageError
-from ddpg_jax.runs.checkpoints.store import Checkpoint, CheckpointStore
+from ddpg_jax.runs.checkpoints.checkpoint import Checkpoint
+from ddpg_jax.runs.checkpoints.store import CheckpointStore
+from ddpg_jax.runs.lock import TakenError
 
 if TYPE_CHECKING:
     from ddpg_jax.config.sections import CheckpointConfig
@@ -61,10 +63,12 @@ class Checkpointer:
         """Saves, or says why that failed and when it is tried again.
 
         Raises:
-          StorageError: it failed too often.
+          StorageError: it failed too often, or another process has taken the directory.
         """
         try:
             self._step = store.save(make()).step
+        except TakenError:
+            raise
         except StorageError as error:
             self._failures += 1
             wait = min(_FIRST_WAIT * 2 ** (self._failures - 1), _LONGEST_WAIT)
@@ -85,7 +89,7 @@ class Checkpointer:
             try:
                 self._step = store.save(make()).step
             except StorageError as error:
-                if not left:
+                if not left or isinstance(error, TakenError):
                     raise
                 self._say(f"warning: no checkpoint: {error}; trying again")
                 time.sleep(1.0)

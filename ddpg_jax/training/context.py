@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack, closing
 from typing import NamedTuple, TypeAlias
 
-from ddpg_jax.runs.checkpoints.store import Checkpoint, CheckpointStore
+from ddpg_jax.errors import Interrupted
+from ddpg_jax.runs.checkpoints.checkpoint import Checkpoint
+from ddpg_jax.runs.checkpoints.choose import newest_checkpoint
+from ddpg_jax.runs.checkpoints.store import CheckpointStore
 from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.runs.loggers.logger import Logger
 from ddpg_jax.training.signals import StopRequest
@@ -30,9 +33,18 @@ class Session(NamedTuple):
             stack.enter_context(closing(logger))
         return cls(stack.enter_context(StopRequest()), notify, loggers, stack)
 
+    def heed(self) -> None:
+        """Ends here what has not begun, where a stop was requested while the program was loaded.
+
+        Raises:
+          Interrupted: so it was.
+        """
+        if self.stop.requested:
+            raise Interrupted("interrupted before it began; start it again")
+
     def within(self, directory: RunDirectory, keep: int) -> RunContext:
         """What belongs to a run in a directory, of whose checkpoints so many are kept."""
-        return RunContext(directory, CheckpointStore(directory.checkpoints, keep=keep), *self)
+        return RunContext(directory, _store(directory, keep, self.notify), *self)
 
 
 class RunContext(NamedTuple):
@@ -56,7 +68,7 @@ class RunContext(NamedTuple):
 
     def move_to(self, directory: RunDirectory, keep: int) -> RunContext:
         """The same in another directory."""
-        return self._replace(directory=directory, store=CheckpointStore(directory.checkpoints, keep=keep))
+        return self._replace(directory=directory, store=_store(directory, keep, self.notify))
 
     def lock(self) -> None:
         """Takes the directory for this process, until the stack is closed.
@@ -67,12 +79,9 @@ class RunContext(NamedTuple):
         self.stack.enter_context(self.directory.lock())
 
     def newest_checkpoint(self) -> Checkpoint | None:
-        """The newest whole checkpoint of the locked directory, or None; says which broken ones were set aside.
+        """The newest checkpoint of the locked directory from which it can go on; as `choose.newest_checkpoint`."""
+        return newest_checkpoint(self.directory, self.store, self.notify)
 
-        Raises:
-          StorageError: one cannot be read now.
-        """
-        found, warnings = self.store.newest()
-        for line in warnings:
-            self.notify(line)
-        return None if found is None else self.store.load(found)
+
+def _store(directory: RunDirectory, keep: int, notify: NotifyFn) -> CheckpointStore:
+    return CheckpointStore(directory.checkpoints, keep=keep, guard=directory.check_owner, warn=notify)

@@ -68,6 +68,7 @@ def train_distributed(
     overwrite: bool = False,
     resume: Literal["never", "auto"] = "never",
     console: Console | None = None,
+    quiet: bool = False,
 ) -> Run:
     """Trains the seeds of this process; process 0 then writes the result of all.
 
@@ -76,7 +77,8 @@ def train_distributed(
       run_dir: directory of the whole; each process writes a run of its own into `process-<i>` of it.
       overwrite: whether the files of an earlier run there may be removed.
       resume: "auto": each process goes on with the run that it finds in its directory, if it finds one.
-      console: where progress is shown; None: nowhere.
+      console: as in `train`.
+      quiet: as in `train`.
 
     Returns:
       The run of all; every process returns the same result.
@@ -90,7 +92,7 @@ def train_distributed(
     whole, own_dir = RunDirectory(run_dir), Path(run_dir) / f"process-{jax.process_index()}"
     if resume == "never":
         _make_room(whole, overwrite)
-    own = train(own_seeds(config), own_dir, overwrite=overwrite, resume=resume, console=console)
+    own = train(own_seeds(config), own_dir, overwrite=overwrite, resume=resume, console=console, quiet=quiet)
     steps, returns = _evaluations_of_all(RunDirectory(own.directory).metrics)
     if not steps:
         raise DdpgJaxError("the processes have no evaluation in common; what each one reached is in process-<i>")

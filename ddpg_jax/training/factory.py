@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, closing
+from math import prod
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from ddpg_jax.training.device.compile import (
 )
 from ddpg_jax.training.device.loop import device_loop, drop_padding, fetch, reports
 from ddpg_jax.training.device.snapshot import DeviceCarry, restore
+from ddpg_jax.training.forecast import check_forecast
 from ddpg_jax.training.host.loop import host_loop
 from ddpg_jax.training.host.snapshot import ReplayedEpisodes, replay_snapshot
 from ddpg_jax.training.report import InitFn, Loop, SnapshotFn, keep_init, no_snapshots
@@ -52,11 +54,12 @@ def start(
       stop: asked while environments are made, reset and stepped, and while an evaluation is waited for.
 
     Raises:
-      ConfigError: the replay does not fit into memory.
+      ConfigError: the run does not fit into memory.
       EnvironmentFault: an environment cannot be made or trained.
       Interrupted: `stop` said so while environments were made or brought to where they were.
       StorageError: the snapshot is not one of this configuration.
     """
+    check_forecast(config)
     return (_device if config.on_device else _host)(config, stack, snapshot, should_snapshot, begin, stop)
 
 
@@ -71,6 +74,7 @@ def _host(
     """The host loop; its environments are closed with the stack."""
     lanes = stack.enter_context(closing(make_training_envs(config, stop)))
     trials = stack.enter_context(closing(make_evaluation_envs(config, config.evaluation.episodes, stop)))
+    check_forecast(config, prod(lanes.spec.obs_shape), lanes.spec.action_size)
     agent = make_agent(config, lanes.spec)
     ring = make_ring(config, lanes.spec)
     policy, value, gamma = jit_policy(agent), jit_value(agent), config.algorithm.gamma
@@ -80,6 +84,7 @@ def _host(
         host_loop(config, agent, lanes, ring, begun, should_snapshot),
         lambda state: evaluate_episodes(policy, value, state, trials, gamma),
         int(begun.again.sum()) if isinstance(begun, ReplayedEpisodes) else 0,
+        begun.doubts if isinstance(begun, ReplayedEpisodes) else (),
     )
 
 
@@ -94,6 +99,7 @@ def _device(
     """The device loop, compiled already."""
     began = perf_counter()
     env = device_env(config)
+    check_forecast(config, prod(env.spec.obs_shape), env.spec.action_size)
     seeds = config.seed_list
     mesh = lane_mesh(len(seeds), config.data_parallel)
     keys = run_keys([*seeds, *seeds[-1:] * (padded(len(seeds), mesh) - len(seeds))])

@@ -14,27 +14,32 @@ import numpy as np
 
 from ddpg_jax.config.schema import Config
 from ddpg_jax.config.wording import resume_command
-from ddpg_jax.errors import Interrupted, NotFiniteError
+from ddpg_jax.errors import Interrupted, NotFiniteError, StorageError
+from ddpg_jax.runs.checkpoints.checkpoint import Checkpoint
 from ddpg_jax.runs.checkpoints.rows import snapshot_rows
-from ddpg_jax.runs.checkpoints.store import Checkpoint
 from ddpg_jax.runs.failed_update import write_bundle
+from ddpg_jax.runs.lock import TakenError
 from ddpg_jax.runs.loggers.jsonl import JsonLines
 from ddpg_jax.runs.loggers.logger import Logger, RateMeter, Start, Status, tell
 from ddpg_jax.runs.loggers.tensorboard import TensorBoard
 from ddpg_jax.runs.loggers.timing import Timing
 from ddpg_jax.runs.plots import learning_curve
 from ddpg_jax.runs.result import Evaluated, make_result, system_info
-from ddpg_jax.runs.statistics import interquartile_mean
-from ddpg_jax.runs.weights import save_weights, stored_part
+from ddpg_jax.runs.statistics import interquartile_mean, score_line
+from ddpg_jax.runs.weights import restore_best, save_best, save_weights, stored_part
 from ddpg_jax.training.device.loop import drop_padding
 from ddpg_jax.training.report import Report
 from ddpg_jax.training.resume_point import DIVERGED, ResumePoint, evaluation_arrays
 from ddpg_jax.training.schedule import is_due
-from ddpg_jax.types import Row
+from ddpg_jax.types import EnvSpec, HostArray, Row, Tree
 
 if TYPE_CHECKING:
+    from ddpg_jax.runs.directory import RunDirectory
     from ddpg_jax.training.context import RunContext
     from ddpg_jax.training.report import Loop
+
+
+_SECONDS_BETWEEN_PICTURES = 30.0
 
 
 class Run(NamedTuple):
@@ -49,6 +54,20 @@ class Run(NamedTuple):
     directory: Path
     config: Config
     result: dict[str, Any]
+
+    def __repr__(self) -> str:
+        """What was trained, where it is and what it reached, in five lines."""
+        config, result = self.config, self.result
+        final, best = result["final"], result["best"]
+        return "\n".join(
+            [
+                f"Run of {run_title(config)}: {len(config.seed_list)} seeds, {result['env_steps_per_seed']} steps each",
+                f"  directory  {self.directory}",
+                f"  final      {score_line(final)} (step {final['step']})",
+                f"  best       {score_line(best)} (step {best['step']})",
+                "  figures    run.result, with versions, times and the returns of each episode",
+            ]
+        )
 
 
 def run_title(config: Config) -> str:
@@ -74,8 +93,13 @@ class RunRecorder:
         self._diverged = point.diverged(len(config.seed_list))
         self._evaluated = point.evaluated
         directory, stack, notify = context.directory, context.stack, context.notify
-        self._metrics = stack.enter_context(closing(JsonLines(directory.metrics, point.metrics_bytes, warn=notify)))
-        timing = JsonLines(directory.timing, point.timing_bytes, warn=notify)
+        self._best_step: int | None = point.metadata.get("best_step")
+        if not restore_best(directory, self._best_step):
+            notify(f"warning: {directory.best_weights.name} of step {self._best_step} is lost; the next best is kept")
+            self._best_step = None
+        record = JsonLines(directory.metrics, point.metrics_bytes, warn=notify, sha256=point.metrics_sha256)
+        self._metrics = stack.enter_context(closing(record))
+        timing = JsonLines(directory.timing, point.timing_bytes, warn=notify, spare=True)
         self._timing = stack.enter_context(closing(Timing(timing)))
         self._loggers: list[Logger] = [self._metrics, self._timing]
         if config.logging.tensorboard:
@@ -88,6 +112,7 @@ class RunRecorder:
             Start(directory.path, run_title(config), config.total_steps, config.seed_list, point.step),
         )
         self._began, self._seconds = time.perf_counter(), sum(point.seconds.values())
+        self._drawn = time.monotonic()
         self._rates = RateMeter(len(config.seed_list))
         if point.unrecorded is None and point.checkpoint is not None:
             self._rates.since(point.step, int(point.metadata["updates"]), _training_seconds(point.seconds))
@@ -111,6 +136,8 @@ class RunRecorder:
         if self.is_last(report) or is_due(report.step, config.evaluation.every, config.env.num_envs):
             self._evaluated.append(Evaluated(report.step, self._loop.evaluate(report.state)))
             rows = rows + _evaluation_rows(config.seed_list, self._evaluated[-1])
+            self._keep_if_best(report)
+            self._draw_now_and_then()
         diverged = self._note_diverged(report)
         for logger in self._loggers:
             logger.write(rows + diverged)
@@ -129,8 +156,9 @@ class RunRecorder:
         """All that the run needs to go on from a report; or with it, where `record` failed and it is untaken.
 
         Raises:
-          StorageError: lines of the record are not on the disk.
+          StorageError: lines of the record are not on the disk, or the directory is not ours any more.
         """
+        self._context.directory.check_owner()
         snapshot = report.snapshot()
         judged = bool(self._evaluated) and self._evaluated[-1].step == report.step
         for logger in self._context.loggers:
@@ -143,7 +171,9 @@ class RunRecorder:
             "changes": list(self._point.changes),
             "spec": self._loop.spec._asdict(),
             "seconds": snapshot.seconds,
+            "best_step": self._best_step,
             "metrics_bytes": self._metrics.sync(),
+            "metrics_sha256": self._metrics.sha256,
             "timing_bytes": self._timing.sync(),
             **({"untaken": [list(row.items()) for row in report.rows]} if unrecorded else {}),  # in the order of a line
             **system_info(),
@@ -164,31 +194,52 @@ class RunRecorder:
         )
 
     def finish(self, report: Report, save: Callable[[Callable[[], Checkpoint]], None]) -> Run:
-        """Writes weights, result and picture of the run, and a last checkpoint where checkpoints are kept."""
-        config, directory = self._config, self._context.directory
-        state = drop_padding(report.state, len(config.seed_list))
-        save_weights(directory.weights, stored_part(state), self._loop.spec)
-        figures = report.step, report.updates, report.seconds
-        result = make_result(config, *figures, self._evaluated, self._diverged) | self._history
-        steps = np.array([e.step for e in self._evaluated])
-        means = np.stack([e.evaluation.returns.mean(1)[~self._diverged] for e in self._evaluated])
-        learning_curve(directory.learning_curve, steps, means, run_title(config))
-        directory.write_result(result)
+        """Writes a last checkpoint where checkpoints are kept, then weights, picture and result of the run.
+
+        The result is the last of it: where it is there, all of the run is on the disk.
+
+        Raises:
+          StorageError: lines of the record, or one of these, cannot be written.
+        """
+        config = self._config
         if config.checkpoint.every:
             save(lambda: self.checkpoint(report, complete=True))
-        return Run(directory.path, config, result)
-
-    @property
-    def _history(self) -> dict[str, Any]:
-        """How the run came about, where it was not in one piece: what `result.json` says of that."""
-        point = self._point
-        changed: dict[str, Any] = {"changes": list(point.changes)} if point.changes else {}
-        return changed | ({} if point.level == "exact" else {"level": point.level})
+        else:
+            self._metrics.sync()
+        stored = jax.device_get(stored_part(report.state))  # each slice of a device's array is a program to compile
+        tree = drop_padding(stored, len(config.seed_list))
+        figures = report.step, report.updates, report.seconds
+        result = make_result(config, *figures, self._evaluated, self._diverged) | history(self._point)
+        return write_end(self._context.directory, config, tree, self._loop.spec, result, self._evaluated)
 
     @property
     def _score(self) -> float | None:
         """The interquartile mean of the last evaluation."""
-        return interquartile_mean(self._evaluated[-1].evaluation.returns.mean(1)).item() if self._evaluated else None
+        return _score(self._evaluated[-1]) if self._evaluated else None
+
+    def _keep_if_best(self, report: Report) -> None:
+        """Keeps the weights of an evaluation that is better than all before; a failure costs these weights only."""
+        scores = [_score(each) for each in self._evaluated]
+        if max(scores[:-1], default=-np.inf) >= scores[-1]:
+            return
+        tree = stored_part(drop_padding(report.state, len(self._config.seed_list)))
+        try:
+            save_best(self._context.directory, report.step, tree, self._loop.spec)
+            self._best_step = report.step
+        except TakenError:
+            raise
+        except StorageError as error:
+            self._context.notify(f"warning: the best weights so far cannot be kept: {error}")
+
+    def _draw_now_and_then(self) -> None:
+        """Draws the learning curve so far; not so often that it takes time from training."""
+        if time.monotonic() - self._drawn < _SECONDS_BETWEEN_PICTURES:
+            return
+        try:
+            draw_learning_curve(self._context.directory, self._config, self._evaluated, ~self._diverged)
+        except StorageError as error:
+            self._context.notify(f"warning: {error}; training goes on")
+        self._drawn = time.monotonic()
 
     def _note_diverged(self, report: Report) -> list[Row]:
         """Rows of the seeds that were frozen since the last report; their last good states are kept in files."""
@@ -208,6 +259,56 @@ class RunRecorder:
                 f"in a row that were not finite and not applied; {how}"
             )
         return [{"event": "diverged", "seed": seeds[i], "step": report.step, "updates": report.updates} for i in new]
+
+
+def history(point: ResumePoint) -> dict[str, Any]:
+    """How a run came about, where it was not in one piece: what `result.json` says of that."""
+    changed: dict[str, Any] = {"changes": list(point.changes)} if point.changes else {}
+    return changed | ({} if point.level == "exact" else {"level": point.level})
+
+
+def write_end(
+    directory: RunDirectory,
+    config: Config,
+    tree: Tree,
+    spec: EnvSpec,
+    result: dict[str, Any],
+    evaluated: list[Evaluated],
+) -> Run:
+    """Writes what a run leaves at its end: weights, picture, and last of all its result.
+
+    Args:
+      directory: of the run.
+      config: the run.
+      tree: from `stored_part`, at the end.
+      spec: the environment.
+      result: from `make_result`.
+      evaluated: all evaluations, in order.
+
+    Raises:
+      StorageError: one of them cannot be written.
+    """
+    save_weights(directory.weights, tree, spec)
+    kept = np.isin(config.seed_list, result["seeds"])
+    draw_learning_curve(directory, config, evaluated, kept)
+    directory.write_result(result)
+    return Run(directory.path, config, result)
+
+
+def draw_learning_curve(directory: RunDirectory, config: Config, evaluated: list[Evaluated], kept: HostArray) -> None:
+    """Draws the evaluations of the seeds that are kept, bool `[S]`, if any is.
+
+    Raises:
+      StorageError: the picture cannot be written.
+    """
+    if kept.any():
+        means = np.stack([each.evaluation.returns.mean(1)[kept] for each in evaluated])
+        steps = np.array([each.step for each in evaluated])
+        learning_curve(directory.learning_curve, steps, means, run_title(config))
+
+
+def _score(evaluated: Evaluated) -> float:
+    return interquartile_mean(evaluated.evaluation.returns.mean(1)).item()
 
 
 def _training_seconds(phases: dict[str, float]) -> float:

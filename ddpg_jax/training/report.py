@@ -92,9 +92,11 @@ class Loop(NamedTuple):
       evaluate: one greedy episode from each of the bank of evaluation episodes.
       restarted_episodes: environments whose episode in progress was given up, because it did not repeat itself when it
         was replayed; 0: the loop goes on to the bit.
+      doubts: why the loop may not go on to the bit all the same; a line for each reason.
     """
 
     spec: EnvSpec
     reports: Iterator[Report]
     evaluate: Callable[[TrainState], Evaluation]
     restarted_episodes: int = 0
+    doubts: tuple[str, ...] = ()

@@ -6,22 +6,36 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 from pydantic import ValidationError
 
+from ddpg_jax.agents.algorithms import make_agent
 from ddpg_jax.config.diff import compare
 from ddpg_jax.config.load import dump_toml
 from ddpg_jax.config.marks import Effect
 from ddpg_jax.config.schema import Config
 from ddpg_jax.config.wording import at_command_line, option
-from ddpg_jax.errors import ConfigError, StorageError
-from ddpg_jax.runs.checkpoints.store import Checkpoint
+from ddpg_jax.errors import ConfigError, StorageError, printable
+from ddpg_jax.rng import run_keys
+from ddpg_jax.runs.checkpoints.checkpoint import Checkpoint
 from ddpg_jax.runs.directory import RunDirectory
-from ddpg_jax.runs.result import system_differences
-from ddpg_jax.runs.weights import Weights, as_spec, init_from_weights, open_weights
+from ddpg_jax.runs.documents import RunFacts, validated
+from ddpg_jax.runs.result import make_result, system_differences
+from ddpg_jax.runs.weights import (
+    Weights,
+    as_spec,
+    checkpoint_weights,
+    fitted,
+    init_from_weights,
+    open_weights,
+    restart_from_networks,
+    restore_best,
+    stored_part,
+)
 from ddpg_jax.training.checkpointer import Checkpointer
 from ddpg_jax.training.context import NotifyFn, RunContext
 from ddpg_jax.training.factory import start
-from ddpg_jax.training.recorder import Run, RunRecorder
+from ddpg_jax.training.recorder import Run, RunRecorder, history, write_end
 from ddpg_jax.training.report import InitFn, keep_init
 from ddpg_jax.training.resume_point import ResumePoint
 from ddpg_jax.training.runner import drive
@@ -38,10 +52,16 @@ def start_point(weights: Weights | None) -> tuple[ResumePoint, InitFn]:
     return (ResumePoint(), keep_init) if weights is None else (ResumePoint(level="weights"), init_from_weights(weights))
 
 
-def resume_directory(context: RunContext, config: Config) -> Run:
-    """Goes on in the directory of a run, from its last whole checkpoint; from its beginning where there is none.
+def resume_directory(context: RunContext, config: Config, *, from_networks: bool = False) -> Run:
+    """Goes on in the directory of a run, from its last whole checkpoint; from its beginning where there never was one.
 
-    The run belongs to this process until the stack is closed.
+    The run belongs to this process until the stack is closed. Where it has come to its end, what lacks of its results
+    is written.
+
+    Args:
+      context: of the run.
+      config: of the run.
+      from_networks: begin again with the networks of the last checkpoint, level weights, as its rows may be lost.
 
     Raises:
       ConfigError: the configuration differs in structure.
@@ -49,6 +69,8 @@ def resume_directory(context: RunContext, config: Config) -> Run:
     """
     directory = context.directory
     context.lock()
+    if from_networks:
+        context.notify(f"begins again with the networks alone; the rest is kept in {restart_from_networks(directory)}")
     checkpoint = context.newest_checkpoint()
     result = directory.read_result()
     done = int(result["env_steps_per_seed"]) if result is not None and result.get("complete") else 0
@@ -61,6 +83,9 @@ def resume_directory(context: RunContext, config: Config) -> Run:
     if reached >= config.total_steps + config.env.num_envs:  # beyond the last step of a run of so many
         raise _too_few(config, reached)
     point = None if checkpoint is None else _resume_point(checkpoint, config, context.notify)
+    lacks = result is None or not _is_whole(directory)
+    if checkpoint is not None and point is not None and _is_at_end(point, config) and lacks:
+        return _write_what_lacks(checkpoint, point, config, context)
     step = done if point is None else point.step
     if step >= config.total_steps and result is not None:
         context.notify(f"{directory.path} is complete after {step} steps; to go on, give more {option('total_steps')}")
@@ -69,6 +94,33 @@ def resume_directory(context: RunContext, config: Config) -> Run:
     point, init_learner = start_point(weights) if point is None else (point, keep_init)
     _refuse_end(point, config)
     return _continue_from(point, config, context, init_learner)
+
+
+def _is_at_end(point: ResumePoint, config: Config) -> bool:
+    last = config.total_steps + config.env.num_envs
+    return bool(point.metadata.get("complete")) and config.total_steps <= point.step < last
+
+
+def _is_whole(directory: RunDirectory) -> bool:
+    """Whether the final weights are there and what was written."""
+    try:
+        open_weights(directory.weights)
+    except StorageError:
+        return False
+    return True
+
+
+def _write_what_lacks(checkpoint: Checkpoint, point: ResumePoint, config: Config, context: RunContext) -> Run:
+    """Writes the results of a run anew from the checkpoint at its end."""
+    context.notify(f"{context.directory.path} had come to its end; its results are written anew")
+    weights = checkpoint_weights(context.directory.checkpoints, checkpoint)
+    agent = make_agent(config, weights.spec)
+    expected = jax.eval_shape(jax.vmap(agent.init), run_keys(config.seed_list))
+    tree = fitted(weights, stored_part(expected))
+    evaluated, diverged = point.evaluated, point.diverged(len(config.seed_list))
+    figures = point.step, int(point.metadata["updates"]), point.seconds
+    result = make_result(config, *figures, evaluated, diverged) | history(point)
+    return write_end(context.directory, config, tree, weights.spec, result, evaluated)
 
 
 def fork(context: RunContext, config: Config, step: int, into: str | Path) -> Run:
@@ -92,6 +144,7 @@ def fork(context: RunContext, config: Config, step: int, into: str | Path) -> Ru
     own.lock()
     own.directory.copy_start(source.metrics, point.metrics_bytes)
     own.directory.copy_start(source.timing, point.timing_bytes)
+    restore_best(own.directory, point.metadata.get("best_step"), source)
     own.store.save(checkpoint)
     own.directory.write_text(own.directory.config, dump_toml(config))
     return _continue_from(point, config, own)
@@ -118,12 +171,16 @@ def _continue_from(point: ResumePoint, config: Config, context: RunContext, init
             f"warning: {loop.restarted_episodes} episodes in progress did not repeat themselves to the bit and were "
             "begun anew; all else goes on exactly"
         )
+    if loop.doubts:
+        point = point._replace(level="episode" if point.level == "exact" else point.level)
+        for line in loop.doubts:
+            notify(f"warning: {line}")
     _check_spec(point, loop.spec, config)
     notify(f"resumes after {point.step} of {config.total_steps} steps, level {point.level}")
     recorder = RunRecorder(config, loop, point, context)
     directory.drop_results()
     directory.write_text(directory.config, dump_toml(config))
-    return drive(loop.reports, recorder, checkpointer, context.store, context.stop)
+    return drive(loop.reports, recorder, checkpointer, context)
 
 
 def _resume_point(checkpoint: Checkpoint, config: Config, notify: NotifyFn) -> ResumePoint:
@@ -134,14 +191,13 @@ def _resume_point(checkpoint: Checkpoint, config: Config, notify: NotifyFn) -> R
       StorageError: the checkpoint does not say what it is of.
     """
     facts: Mapping[str, Any] = checkpoint.facts
+    known = validated(RunFacts, facts, "the checkpoint's description")
     try:
-        before = Config.model_validate(facts["config"])
-        level, earlier = str(facts["level"]), tuple(map(str, facts["changes"]))
-        sum(map(float, facts["seconds"].values()), float(facts["updates"]))
-        len(ResumePoint(checkpoint).unrecorded or ())
-        otherwise = system_differences(facts, single_device=config.max_devices == 1)
-    except (KeyError, TypeError, ValueError, AttributeError, ValidationError) as error:
-        raise StorageError(f"the checkpoint's description cannot be read: {error}") from error
+        before = Config.model_validate(known.config)
+    except ValidationError as error:
+        reason = printable(error.errors(include_url=False)[0]["msg"])
+        raise StorageError(f"the configuration in the checkpoint's description cannot be read: {reason}") from error
+    otherwise = system_differences(facts, single_device=config.max_devices == 1)
     changes = compare(before, config)
     refused = [change for change in changes if change.effect is Effect.STRUCTURAL]
     if refused:
@@ -152,11 +208,14 @@ def _resume_point(checkpoint: Checkpoint, config: Config, notify: NotifyFn) -> R
         )
     for change in changes:
         warned = change.effect is Effect.LEARNING
-        notify(f"{'warning: ' if warned else ''}changed: {change}{', so the run learns otherwise' if warned else ''}")
+        said = f"{'warning: ' if warned else ''}changed: {change}{', so the run learns otherwise' if warned else ''}"
+        notify(printable(said))
     for line in otherwise:
-        notify(line)
+        notify(printable(line))
     learning = tuple(str(change) for change in changes if change.effect is Effect.LEARNING)
-    return ResumePoint(checkpoint, level, (*earlier, *(f"at step {checkpoint.step}: {each}" for each in learning)))
+    return ResumePoint(
+        checkpoint, known.level, (*known.changes, *(f"at step {checkpoint.step}: {each}" for each in learning))
+    )
 
 
 def _check_spec(point: ResumePoint, spec: EnvSpec, config: Config) -> None:

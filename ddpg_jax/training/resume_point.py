@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ddpg_jax.runs.checkpoints.store import Checkpoint
+from ddpg_jax.errors import StorageError
+from ddpg_jax.runs.checkpoints.checkpoint import Checkpoint
+from ddpg_jax.runs.pytrees import form
 from ddpg_jax.runs.result import Evaluated
 from ddpg_jax.types import Evaluation, HostArray, Row, Snapshot
 
@@ -62,10 +64,15 @@ class ResumePoint(NamedTuple):
 
     @property
     def evaluated(self) -> list[Evaluated]:
-        """The evaluations of a run so far."""
+        """The evaluations of a run so far.
+
+        Raises:
+          StorageError: the arrays do not belong together.
+        """
         if self.checkpoint is None:
             return []
         arrays = self.checkpoint.arrays
+        _check_evaluations(arrays)
         steps, cuts = arrays[f"{EVALUATIONS}step"].tolist(), np.cumsum(arrays[f"{EVALUATIONS}episodes"])[:-1]
         parts = [np.split(arrays[EVALUATIONS + name], cuts, axis=1) for name in Evaluation._fields]
         return [Evaluated(step, Evaluation(*(part[i] for part in parts))) for i, step in enumerate(steps)]
@@ -73,7 +80,10 @@ class ResumePoint(NamedTuple):
     def diverged(self, seeds: int) -> HostArray:
         """Which seeds were frozen, bool `[S]`."""
         none = np.zeros(seeds, bool)
-        return none if self.checkpoint is None else self.checkpoint.arrays.get(DIVERGED, none)
+        found = none if self.checkpoint is None else self.checkpoint.arrays.get(DIVERGED, none)
+        if (found.shape, found.dtype) != (none.shape, none.dtype):
+            raise StorageError(f"the checkpoint does not fit the configuration: {DIVERGED}: {form(found)}")
+        return found
 
     @property
     def ranking(self) -> dict[str, HostArray] | None:
@@ -89,9 +99,34 @@ class ResumePoint(NamedTuple):
         return int(self.metadata.get("metrics_bytes", 0))
 
     @property
+    def metrics_sha256(self) -> str | None:
+        """Hash of the record then; None: it was not kept."""
+        sha256 = self.metadata.get("metrics_sha256")
+        return None if sha256 is None else str(sha256)
+
+    @property
     def timing_bytes(self) -> int:
         """Size of the timing when it was saved."""
         return int(self.metadata.get("timing_bytes", 0))
+
+
+def _check_evaluations(arrays: Mapping[str, HostArray]) -> None:
+    """Refuses evaluations of which there are not as many as is said, or not of as many seeds.
+
+    Raises:
+      StorageError: they are such.
+    """
+    nothing = np.zeros(())
+    names = [EVALUATIONS + name for name in ("step", "episodes", *Evaluation._fields)]
+    step, episodes, *each = (arrays.get(name, nothing) for name in names)
+    shapes, seeds = {x.shape for x in each}, arrays.get(DIVERGED, each[0])
+    counted = (
+        step.ndim == episodes.ndim == 1 and len(step) == len(episodes) and step.dtype == episodes.dtype == np.int64
+    )
+    right = counted and seeds.ndim and bool((episodes > 0).all()) and all(x.dtype.kind in "fiu" for x in each)
+    if not right or shapes != {(len(seeds), int(episodes.sum()))}:
+        shown = ", ".join(f"{name}: {form(arrays.get(name))}" for name in names)
+        raise StorageError(f"the checkpoint does not hold the evaluations of a run: {shown}")
 
 
 def evaluation_arrays(evaluated: Sequence[Evaluated], seeds: int) -> dict[str, HostArray]:

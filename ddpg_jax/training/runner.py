@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from ddpg_jax.errors import EnvironmentFault, Interrupted, StorageError
 
 if TYPE_CHECKING:
-    from ddpg_jax.runs.checkpoints.store import Checkpoint, CheckpointStore
+    from ddpg_jax.runs.checkpoints.checkpoint import Checkpoint
     from ddpg_jax.training.checkpointer import Checkpointer
-    from ddpg_jax.training.signals import StopRequest
+    from ddpg_jax.training.context import RunContext
 
 
 class Boundary(Protocol):
@@ -71,8 +71,7 @@ def drive(
     reports: Iterable[ReportT],
     recorder: Recorder[ReportT, Outcome],
     checkpointer: Checkpointer,
-    store: CheckpointStore,
-    stop: StopRequest,
+    context: RunContext,
 ) -> Outcome:
     """Brings a loop to its end: has its reports recorded, and saves where that is due.
 
@@ -80,8 +79,7 @@ def drive(
       reports: the loop. It is not asked for more after its last report, whose state stays whole.
       recorder: what keeps them.
       checkpointer: when to save.
-      store: where to.
-      stop: whether to end early.
+      context: where the run is, and whether it shall end early.
 
     Returns:
       What the recorder makes of it.
@@ -90,32 +88,38 @@ def drive(
       EnvironmentFault: an environment failed; all before that is saved.
       StorageError: too many checkpoints failed, or the last one did.
     """
-    save_now = partial(checkpointer.save_now, store)
+    save_now = partial(checkpointer.save_now, context.store)
     for report in reports:
         make = partial(recorder.checkpoint, report)
         if report.due:
             try:
                 recorder.record(report)
             except EnvironmentFault as fault:
-                _save_before(fault, partial(save_now, partial(make, unrecorded=True)))
+                _save_before(fault, context, partial(save_now, partial(make, unrecorded=True)))
                 raise
             except Interrupted:
                 save_now(partial(make, unrecorded=True))
                 return recorder.stop(report)
         if recorder.is_last(report):
             return recorder.finish(report, save_now)
-        if isinstance(report.fault, Interrupted) or (stop.requested and report.fault is None):
+        if isinstance(report.fault, Interrupted) or (context.stop.requested and report.fault is None):
             save_now(make)
             return recorder.stop(report)
         if report.fault is not None:
-            _save_before(report.fault, partial(save_now, make))
+            _save_before(report.fault, context, partial(save_now, make))
         elif checkpointer.should_save(report.step) or recorder.must_save(report):
-            checkpointer.save(store, make)
+            checkpointer.save(context.store, make)
     return recorder.stop(None)
 
 
-def _save_before(fault: EnvironmentFault, save: Callable[[], None]) -> None:
-    """Saves before an error that ends the run; what goes wrong with that is said beside it."""
+def _save_before(fault: EnvironmentFault, context: RunContext, save: Callable[[], None]) -> None:
+    """Saves before an error that ends the run, and the whole of its traceback; what goes wrong is said beside it."""
+    try:
+        if fault.trace:
+            context.directory.write_text(context.directory.fault, f"{fault.trace}\n{fault}\n")
+            fault.add_note(f"the whole traceback is in {context.directory.fault}")
+    except StorageError as error:
+        fault.add_note(f"its traceback could not be kept: {error}")
     try:
         save()
     except StorageError as error:

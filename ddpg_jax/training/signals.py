@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import Any, ClassVar
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
 """Ctrl-C, the end that a system or a cluster asks for, and the notice that some clusters give before it."""
@@ -19,17 +19,32 @@ class StopRequest:
 
     An abort is a KeyboardInterrupt. One that falls into what the garbage collector calls, as it does when jax compiles,
     could only be printed there, and is raised again. Outside the main thread, where Python handles no signals, nothing
-    is changed.
+    is changed. Inside another one's context it is that other one, so that what was heard before counts.
     """
+
+    _active: ClassVar[StopRequest | None] = None
 
     def __init__(self) -> None:
         self.requested = False
+        self._heard: list[int] = []
         self._before: dict[int, Any] = {}
         self._hook_before: Callable[[sys.UnraisableHookArgs], Any] = sys.unraisablehook
         self._interrupted = False
 
+    @classmethod
+    def leave_to_system(cls) -> None:
+        """Ends the context that there is, if there is one, and lets what it heard do what it does without it."""
+        active = cls._active
+        if active is not None:
+            active.__exit__()
+            for number in active._heard:
+                signal.raise_signal(number)
+
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
+            if StopRequest._active is not None:
+                return StopRequest._active
+            StopRequest._active = self
             self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
             self._hook_before, sys.unraisablehook = sys.unraisablehook, self._lost
         return self
@@ -38,12 +53,14 @@ class StopRequest:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         if self._before:
-            sys.unraisablehook = self._hook_before
+            sys.unraisablehook, StopRequest._active = self._hook_before, None
+        self._before = {}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self._interrupted:
             raise KeyboardInterrupt
         self._interrupted |= number == signal.SIGINT
+        self._heard.append(number)
         self.requested = True
 
     def _lost(self, error: sys.UnraisableHookArgs) -> None:

@@ -34,6 +34,7 @@ def train(
     init_from: str | Path | None = None,
     tune_process: bool = False,
     console: Console | None = None,
+    quiet: bool = False,
     loggers: Sequence[Logger] = (),
 ) -> Run:
     """Trains all seeds of a configuration and leaves a run directory.
@@ -50,7 +51,8 @@ def train(
         Nothing else is taken over: optimisers, replay and counters begin anew.
       tune_process: whether this process is for this run alone; XLA may then be given as many threads as suit it, which
         nothing can change afterwards.
-      console: where progress is shown; None: nowhere.
+      console: where progress is shown; None: a few lines are printed, of the start and of every evaluation.
+      quiet: whether these lines are left out; warnings go to the logger `ddpg_jax` all the same.
       loggers: who is told of the run beside its own files; they are closed with it.
 
     Returns:
@@ -65,8 +67,9 @@ def train(
       StorageError: the run directory cannot be used, or too many checkpoints failed.
     """
     with ExitStack() as stack:
-        session = Session.begin(stack, message_printer(console), (make_display(console), *loggers))
+        session = Session.begin(stack, message_printer(console), (make_display(console, quiet=quiet), *loggers))
         configure_process(config, tune_process=tune_process)
+        session.heed()
         if resume == "auto" and run_dir is not None and RunDirectory(run_dir).config.is_file():
             return resume_directory(session.within(RunDirectory.open(run_dir), config.checkpoint.keep), config)
         for line in warn_of_idle_learner(config):
@@ -84,7 +87,7 @@ def train(
             weights.write(directory.start)
         directory.write_text(directory.config, dump_toml(config))
         recorder = RunRecorder(config, loop, point, context)
-        return drive(loop.reports, recorder, checkpointer, context.store, context.stop)
+        return drive(loop.reports, recorder, checkpointer, context)
 
 
 def resume_run(
@@ -92,22 +95,28 @@ def resume_run(
     *,
     step: int | None = None,
     into: str | Path | None = None,
+    level: Literal["exact", "weights"] = "exact",
     tune_process: bool = False,
     console: Console | None = None,
+    quiet: bool = False,
     loggers: Sequence[Logger] = (),
     **overrides: Any,
 ) -> Run:
     """Takes a run up where its last whole checkpoint is, and brings it to its end.
 
-    A checkpoint that is broken is set aside and the one before is used; a run without any begins at its beginning,
-    which is the same run as well. Parameters, replay and record end as if nothing had happened.
+    A checkpoint that is broken, or whose record is, is set aside and the one before is used; a run that never had any
+    begins at its beginning, which is the same run as well. Parameters, replay and record end as if nothing had
+    happened. Where none of its checkpoints can be used, nothing is begun unasked.
 
     Args:
       run_dir: directory of the run.
       step: take the checkpoint after so many environment steps of each seed instead, which needs `into`.
       into: a new directory for what comes of it.
+      level: "weights": begins again with the networks of the newest checkpoint that holds them, whose other parts may
+        be lost; the record and the checkpoints so far are set aside.
       tune_process: as in `train`.
-      console: where progress is shown; None: nowhere.
+      console: as in `train`, and so is `quiet`.
+      quiet: whether nothing is printed.
       loggers: as in `train`.
       **overrides: fields that replace the run's, as in `load_config`. Those that do not concern the learner are free,
         those that change how it learns are reported, and structural ones are refused. An environment named "module:id"
@@ -125,10 +134,13 @@ def resume_run(
     config = resolve(read_toml(directory.config), overrides, source=str(directory.config))
     if (step is None) != (into is None):
         raise ConfigError("a checkpoint of a certain step is taken up in a new directory: give both of them")
+    if level == "weights" and step is not None:
+        raise ConfigError("level weights begins in the directory of the run, not from a checkpoint of a certain step")
     with ExitStack() as stack:
-        session = Session.begin(stack, message_printer(console), (make_display(console), *loggers))
+        session = Session.begin(stack, message_printer(console), (make_display(console, quiet=quiet), *loggers))
         configure_process(config, tune_process=tune_process)
+        session.heed()
         context = session.within(directory, config.checkpoint.keep)
         if step is None or into is None:
-            return resume_directory(context, config)
+            return resume_directory(context, config, from_networks=level == "weights")
         return fork(context, config, step, into)

@@ -1,21 +1,20 @@
-"""Options of the compiler."""
+"""Options of the compiler, and several programs compiled at a time."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
-if TYPE_CHECKING:
-    pass
-
 
 def compiler_options(mesh: Mesh, *, run_once: bool = False) -> dict[str, Any] | None:
-    """For the compiler: on a CPU, passes that take a fifth of its time or more and make no program faster are left out.
+    """Options for the compiler: on a CPU, without passes that take long and make no program faster.
 
-    A program that runs seldom is compiled by the older emitters of kernels where XLA has them still: in a third less
-    time, for one that takes a tenth longer.
+    A program that runs seldom (`run_once`) is compiled by XLA's older emitters of kernels where there are any: it is
+    compiled sooner and runs a little longer.
 
     The numbers are the same up to their last bits; with jax 0.10 only those of softmax and normalised layers differ at
     all. Level 0 would change more: it joins no product with a sum.
@@ -24,3 +23,23 @@ def compiler_options(mesh: Mesh, *, run_once: bool = False) -> dict[str, Any] | 
         return None
     older = {"xla_cpu_use_fusion_emitters": False} if run_once and jax.__version_info__ < (0, 11) else {}
     return {"xla_backend_optimization_level": 1} | older
+
+
+def compile_all(programs: Sequence[tuple[Any, tuple[Any, ...], dict[str, Any] | None]]) -> list[Any]:
+    """Compiles several programs at a time.
+
+    The compiler works without the interpreter, which lowers the next program meanwhile. So one that is lowered soon
+    comes first: then two cores are busy from early on.
+
+    Args:
+      programs: a jitted function, its arguments (or their shapes) and options of the compiler, for each.
+
+    Returns:
+      The compiled programs, in the same order.
+    """
+    pool = ThreadPoolExecutor()
+    try:
+        compiling = [pool.submit(each.lower(*arguments).compile, options) for each, arguments, options in programs]
+        return [each.result() for each in compiling]
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # an interrupt does not wait for the compiler

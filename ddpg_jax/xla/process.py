@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 import jax
 
 from ddpg_jax.xla.memory import available_cores
 
 _one_thread = False
-
-if TYPE_CHECKING:
-    pass
 
 
 def make_core_devices() -> None:

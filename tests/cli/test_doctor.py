@@ -15,8 +15,8 @@ from tiny_run import EPISODE, finished_run, tiny_config
 import ddpg_jax as dj
 from ddpg_jax.cli.doctor import examine_determinism, first_difference
 from ddpg_jax.cli.main import main
+from ddpg_jax.runs.checkpoints.checkpoint import Checkpoint
 from ddpg_jax.runs.checkpoints.rows import Rows
-from ddpg_jax.runs.checkpoints.store import Checkpoint
 
 EQUAL = "two runs of 60 steps: equal to the bit, sha256 "
 

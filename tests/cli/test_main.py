@@ -477,6 +477,66 @@ def test_an_environment_that_raises_is_named(tmp_path):
     assert "Traceback" not in done.stderr
     for part in ("RuntimeError: the arm fell off", "environment 0", "seed", "step 11", "action ["):
         assert part in done.stderr
+    line = 1 + BROKEN.splitlines().index('            raise RuntimeError("the arm fell off")')
+    frames = re.findall(r'^  File "(.*)", line (\d+), in (\w+)$', done.stderr, re.MULTILINE)
+    assert frames == [(str(tmp_path / "broken_arm.py"), str(line), "step")]
+    assert "the whole traceback is in run/fault.txt" in done.stderr
+    whole = (tmp_path / "run" / "fault.txt").read_text()
+    assert whole.startswith("Traceback (most recent call last):\n")
+    assert "vector.py" in whole
+    assert "RuntimeError: the arm fell off" in whole
+
+
+def heard_early(path, numbers):
+    """Starts a run, sends signals as soon as they are handled, and returns the exit code and what was said."""
+    words = ("--total-steps", "1e8", "--env.workers", "2", "--run-dir", str(path))
+    process = subprocess.Popen(
+        [*PROGRAM, "train", *TINY, *words],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+        start_new_session=True,
+    )
+    status = Path(f"/proc/{process.pid}/status")
+    try:
+        deadline = time.monotonic() + SECONDS
+        while not int(re.search(r"SigCgt:\s*(\w+)", status.read_text())[1], 16) >> (signal.SIGTERM - 1) & 1:
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        for number in numbers:
+            os.killpg(process.pid, number)  # as a terminal does, or a cluster
+            time.sleep(0.1)
+        said = process.communicate(timeout=SECONDS)[1]
+    finally:
+        process.kill()
+    return process.returncode, said
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc to see which signals are handled")
+@pytest.mark.parametrize(
+    ("numbers", "code"),
+    [((signal.SIGTERM,), 75), ((signal.SIGUSR1, signal.SIGTERM), 75), ((signal.SIGINT, signal.SIGINT), 130)],
+    ids=["SIGTERM", "SIGUSR1", "two Ctrl-C"],
+)
+def test_a_signal_while_the_program_is_loaded_ends_it_in_good_order(tmp_path, numbers, code):
+    returned, said = heard_early(tmp_path / "run", numbers)
+    assert returned == code, said
+    assert "Traceback" not in said
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("platform", ["cuda", "nonsense"])
+@pytest.mark.parametrize("command", ["train", "doctor"])
+def test_a_platform_without_a_device_is_told_in_a_line(tmp_path, command, platform):
+    done = program(command, *(TINY if command == "train" else ()), cwd=tmp_path, JAX_PLATFORMS=platform)
+    assert done.returncode == 2
+    said = done.stderr if command == "train" else " ".join(done.stdout.split())
+    assert f"jax finds no device with JAX_PLATFORMS='{platform}': " in said
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("\n") == (command == "train")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_module_that_is_not_there_is_an_environment_fault(tmp_path):

@@ -229,3 +229,8 @@ def mixed(net, target, tau):
 def softmax(logits):
     shares = np.exp(logits - logits.max(-1, keepdims=True))
     return shares / shares.sum(-1, keepdims=True)
+
+
+def dense_layers(params):
+    """`[(kernel, bias)]` of the dense layers, in order."""
+    return [(layer["kernel"], layer["bias"]) for _, layer in sorted(params["params"].items())]

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
@@ -14,7 +16,8 @@ from ddpg_jax.config.schema import Config
 from ddpg_jax.envs.factory import make_training_envs
 from ddpg_jax.replay.factory import make_ring
 from ddpg_jax.replay.host.ring import Ring
-from ddpg_jax.runs.checkpoints.store import CheckpointStore, digest
+from ddpg_jax.runs.checkpoints.checkpoint import digest
+from ddpg_jax.runs.checkpoints.store import CheckpointStore
 from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.training.host.loop import host_loop
 from ddpg_jax.training.report import Report
@@ -95,3 +98,9 @@ def contents(path: Path) -> tuple[str, bytes, dict[str, bytes]]:
 def load_final(path: Path) -> dict[str, bytes]:
     arrays = load_file(path / "checkpoints" / "final.safetensors")
     return {name: x.tobytes() for name, x in arrays.items()}
+
+
+def assert_bit_equal(left: Any, right: Any) -> None:
+    """Leaf by leaf, dtypes too."""
+    for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b), strict=True)

@@ -14,13 +14,14 @@ from tiny_run import finished_run, tiny_config
 import ddpg_jax as dj
 from ddpg_jax.errors import EnvironmentFault, StorageError
 from ddpg_jax.runs import filesystem as filesystem
-from ddpg_jax.runs.directory import RunDirectory
+from ddpg_jax.runs.directory import FORMAT, RunDirectory
+from ddpg_jax.runs.documents import Format
 
 
 def contents(path):
     """Every file below a directory, with its bytes."""
     found = {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
-    return {name: content for name, content in found.items() if name != "run.lock"}
+    return {name: content for name, content in found.items() if name not in ("run.lock", "format.json")}
 
 
 @pytest.fixture
@@ -132,7 +133,252 @@ def test_what_cannot_be_written_is_a_storage_error(tmp_path):
         run.write_text(tmp_path / "gone" / "x", "text")
 
 
+# --- What is ours.
+
+
+def test_a_directory_that_never_was_a_run_is_not_overwritten(tmp_path):
+    """Though what is in it is called as what a run writes."""
+    for name in ("config.toml", "checkpoints/thesis.tex", "tensorboard/logs", "checkpoints/rows/x", "run.lock"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("mine")
+    before = contents(tmp_path)
+    with pytest.raises(StorageError, match="was never the directory of a run"):
+        RunDirectory.create(tmp_path, "name", overwrite=True)
+    assert contents(tmp_path) == before
+
+
+def test_overwriting_leaves_what_others_have_put_between_ours(used):
+    foreign = ("checkpoints/notes.md", "tensorboard/mine/x", "checkpoints/rows/x.txt", "not-finite-seed-x.safetensors")
+    for name in foreign:
+        (used / name).parent.mkdir(exist_ok=True)
+        (used / name).write_text("mine")
+    (used / "aside-1-metrics.jsonl").write_text("ours")
+    RunDirectory.create(used, "name", overwrite=True)
+    assert contents(used).keys() == {"notes.md", "plots/final.png", *foreign}
+
+
+def test_a_run_without_a_mark_is_known_by_what_its_lock_says(used):
+    """Version 0.1.0 up to commit c8ec0f3 left no mark, but always this."""
+    (used / "format.json").unlink()
+    (used / "run.lock").write_text('{"host": "x", "process": 1, "started": "2026-01-01 00:00:00"}')
+    RunDirectory.create(used, "name", overwrite=True)
+    assert contents(used).keys() == {"notes.md", "plots/final.png"}
+
+
+def test_a_directory_that_a_newer_version_wrote_is_refused_in_one_line_that_names_it(used):
+    (used / "format.json").write_text('{"format": 3, "version": "9.1\\u001b[2J", "more": []}')
+    for refused in (RunDirectory.open, lambda path: RunDirectory.create(path, "name", overwrite=True)):
+        with pytest.raises(
+            StorageError, match=r"was written by ddpg-jax 9\.1\\x1b\[2J in format 3; .* up to 2"
+        ) as error:
+            refused(used)
+        assert len(str(error.value).splitlines()) == 1
+    assert (used / "config.toml").exists()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", '{"format": "2", "version": ""}', '{"format": 0, "version": ""}', "9" * 5000]
+)
+def test_a_mark_that_is_none_is_refused(used, text):
+    (used / "format.json").write_text(text)
+    with pytest.raises(StorageError, match=r"format\.json cannot be read"):
+        RunDirectory.open(used)
+
+
+def test_a_directory_is_marked_when_it_is_taken(tmp_path):
+    (tmp_path / "config.toml").write_text("")
+    assert RunDirectory.open(tmp_path).check_format() is None
+    with RunDirectory.open(tmp_path).lock():
+        pass
+    assert RunDirectory.open(tmp_path).check_format() == Format(format=FORMAT, version=dj.__version__)
+
+
+LINKS = ["run.lock", "format.json", "metrics.jsonl", "timing.jsonl", "config.toml.part", "tensorboard", "checkpoints"]
+LINKS += ["checkpoints/rows", "checkpoints/00000001-step-60", "tensorboard/seed-4", "learning_curve.png", "result.json"]
+
+
+@pytest.mark.parametrize("name", LINKS)
+def test_nothing_is_written_or_removed_through_a_link(used, tmp_path, name):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "kept").write_text("theirs")
+    path = used / name
+    if path.exists():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    path.symlink_to(outside if path.suffix == "" and "lock" not in name else outside / "kept")
+    (used / "config.toml").touch()
+
+    def take():
+        with RunDirectory.open(used).lock():
+            pass
+
+    for refused in (lambda: RunDirectory.create(used, "x", overwrite=True), take):
+        with pytest.raises(StorageError, match=r"is a link: nothing|cannot be read"):
+            refused()
+    assert (outside / "kept").read_text() == "theirs"
+    assert path.is_symlink()
+
+
+def test_the_directory_itself_may_be_reached_through_a_link(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    run = RunDirectory.create(tmp_path / "link", "name")
+    run.write_text(run.config, "text")
+    assert (tmp_path / "disk" / "config.toml").read_text() == "text"
+
+
+def test_a_path_stays_what_it_is_where_the_working_directory_changes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = RunDirectory.create("run", "name")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    run.write_text(run.config, "text")
+    assert (tmp_path / "run" / "config.toml").read_text() == "text"
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_what_is_set_aside_takes_no_name_that_is_used(tmp_path):
+    run = RunDirectory.create(tmp_path, "name")
+    run.metrics.write_text("first")
+    assert run.set_aside(run.metrics, run.timing) == "aside-1-metrics.jsonl"
+    run.metrics.write_text("second")
+    run.checkpoints.mkdir()
+    assert run.set_aside(run.metrics, run.checkpoints) == "aside-2-metrics.jsonl, aside-2-checkpoints"
+    assert [(tmp_path / f"aside-{i}-metrics.jsonl").read_text() for i in (1, 2)] == ["first", "second"]
+    assert run.metrics.read_text() == "second"
+    assert not run.checkpoints.exists()
+
+
+def _without(*path):
+    def change(values):
+        for name in path[:-1]:
+            values = values[name]
+        values.pop(path[-1])
+
+    return change
+
+
+FORGED = {
+    "no final": _without("final"),
+    "no returns": _without("final", "returns"),
+    "no seconds": _without("seconds", "compile"),
+    "no number": lambda values: values["best"].update(median="high"),
+    "a list": lambda values: values.update(seconds=[1.0]),
+    "a deep list": lambda values: values["final"].update(returns=[[[1.0]]]),
+    "no seeds": lambda values: values.update(seeds=None),
+    "a text for a truth": lambda values: values.update(complete="yes"),
+    "steps below none": lambda values: values.update(env_steps_per_seed=-1),
+    "marks that a terminal obeys": lambda values: values["final"].update(step="\x1b[2J\u202e"),
+}
+
+
+@pytest.mark.parametrize("kind", FORGED)
+def test_a_forged_result_is_refused_in_one_printable_line(used, kind):
+    values = json.loads((used / "result.json").read_text())
+    assert RunDirectory.open(used).read_result() == values
+    FORGED[kind](values)
+    (used / "result.json").write_text(json.dumps(values))
+    with pytest.raises(StorageError, match=r"result\.json cannot be read") as error:
+        RunDirectory.open(used).read_result()
+    assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b"{", b"[" * 100_000, b'{"a": ' + b"9" * 5000 + b"}", b"\xff", b"null"]
+)
+def test_a_result_that_is_no_json_is_refused_in_one_printable_line(used, content):
+    (used / "result.json").write_bytes(content)
+    with pytest.raises(StorageError, match=r"result\.json cannot be read") as error:
+        RunDirectory.open(used).read_result()
+    assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize("name", ["result.json", "format.json", "run.lock"])
+def test_pipes_and_endless_files_are_not_read(used, name):
+    def use():
+        run = RunDirectory.open(used)
+        run.read_result()
+        with run.lock():
+            pass
+
+    (used / name).unlink(missing_ok=True)
+    os.mkfifo(used / name)
+    with pytest.raises(StorageError, match="regular file"):
+        use()
+    (used / name).unlink()
+    (used / name).symlink_to("/dev/zero")
+    with pytest.raises(StorageError, match=name):
+        use()
+
+
 # --- One owner.
+
+
+def test_an_owner_whose_lock_was_removed_takes_it_again_if_nobody_else_has(tmp_path):
+    run = RunDirectory.create(tmp_path / "run", "name")
+    (tmp_path / "run" / "run.lock").unlink()
+    run.check_owner()
+    with pytest.raises(StorageError, match=f"process {os.getpid()}"), RunDirectory(tmp_path / "run").lock():
+        pass
+
+
+def test_an_owner_whose_lock_another_has_taken_writes_nothing_more(tmp_path):
+    """Also after the other has gone, as it may have gone on with the run."""
+    run = RunDirectory.create(tmp_path / "run", "name")
+    (tmp_path / "run" / "run.lock").unlink()
+    with RunDirectory(tmp_path / "run").lock():
+        for write in (lambda: run.write_text(run.config, "x"), run.drop_results, lambda: run.set_aside(run.metrics)):
+            with pytest.raises(StorageError, match=r"run\.lock was replaced .* process \d+"):
+                write()
+    with pytest.raises(StorageError, match=r"run\.lock was replaced"):
+        run.check_owner()
+    assert contents(run.path) == {}
+
+
+@pytest.mark.parametrize("how", ["moved", "removed", "another"])
+def test_a_directory_that_is_moved_or_removed_is_noticed(tmp_path, how):
+    run = RunDirectory.create(tmp_path / "run", "name")
+    run.path.rename(tmp_path / "moved")
+    if how == "removed":
+        shutil.rmtree(tmp_path / "moved")
+    if how == "another":
+        run.path.mkdir()
+    with pytest.raises(StorageError, match="was moved or removed while it was in use; put it back"):
+        run.write_text(run.config, "text")
+    if how == "moved":
+        assert not run.path.exists()
+        (tmp_path / "moved").rename(run.path)
+        run.write_text(run.config, "text")
+
+
+def test_a_copy_by_hard_links_has_a_lock_of_its_own(tmp_path):
+    with RunDirectory.create(tmp_path / "run", "name").lock():
+        pass
+    before = (tmp_path / "run" / "run.lock").read_bytes()
+    (tmp_path / "copy").mkdir()
+    for path in (tmp_path / "run").iterdir():
+        (tmp_path / "copy" / path.name).hardlink_to(path)
+    with RunDirectory(tmp_path / "copy").lock(), RunDirectory(tmp_path / "run").lock():
+        assert (tmp_path / "copy" / "run.lock").stat().st_nlink == 1
+    assert len(before) == len((tmp_path / "run" / "run.lock").read_bytes())
+
+
+def test_where_files_cannot_be_locked_runs_can_be_read(tmp_path, tmp_path_factory):
+    """As on Windows, where there is no `fcntl`."""
+    program = """
+import sys
+sys.modules["fcntl"] = None
+import numpy as np, ddpg_jax as dj
+from ddpg_jax.cli.main import main
+assert main(["verify", sys.argv[1]]) == 0
+assert dj.load_policy(sys.argv[1])(np.zeros((1, 3), np.float32)).shape == (1, 1)
+raise SystemExit(main(["resume", sys.argv[1], "--total-steps", "70"]))
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program, finished_run(tmp_path_factory).directory], capture_output=True, text=True
+    )
+    assert ended.returncode == StorageError.exit_code, ended.stderr
+    assert "trained on Linux and macOS; on this system they can be read (evaluate, verify, load_policy)" in ended.stderr
 
 
 def test_a_directory_has_one_owner(tmp_path):
@@ -221,6 +467,7 @@ def test_of_two_that_want_a_directory_exactly_one_gets_it(tmp_path):
             if overwrite:
                 folder.mkdir()
                 (folder / "config.toml").write_text("old")
+                (folder / "format.json").write_text('{"format": 2, "version": "0.1.0"}')
             for racer in racers if n % 4 < 2 else reversed(racers):
                 racer.stdin.write(f"{folder} {overwrite}\n")
                 racer.stdin.flush()

@@ -1,22 +1,19 @@
 """A finished run put to use."""
 
+import json
 import shutil
 
 import gymnasium
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from tiny_run import EPISODE, finished_run
+from tiny_run import EPISODE
 
 import ddpg_jax as dj
+from ddpg_jax.cli.main import main
 from ddpg_jax.envs.host.vector import evaluation_seeds
 from ddpg_jax.errors import ConfigError, StorageError
-from ddpg_jax.runs.inference import evaluate_run, load_run
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return finished_run(tmp_path_factory)
+from ddpg_jax.runs.inference import evaluate_run, load_run, seed_policy, select_seed
 
 
 @pytest.fixture
@@ -43,6 +40,68 @@ def test_a_policy_acts_in_the_units_of_the_environment(run):
         np.testing.assert_allclose(actions, 2.0 * raw, rtol=1e-5, atol=1e-6)
         assert np.abs(actions).max() <= 2.0
         assert np.abs(actions).max() > 1.0  # such observations saturate a network: the bounds are not those of [-1, 1]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_policy_gives_what_the_action_space_contains(run, dtype):
+    """0.1 and 0.3 are no numbers of float32: the nearest of the upper one is above it."""
+    low, high = np.array([-0.1], dtype), np.array([0.3], dtype)
+    space, loaded = gymnasium.spaces.Box(low, high, dtype=dtype), load_run(run.directory)
+    policy = seed_policy(loaded._replace(spec=loaded.spec._replace(action_low=tuple(low), action_high=tuple(high))), 0)
+    actions = policy(observations(50, 1e6))
+    assert actions.dtype == dtype
+    assert all(space.contains(action) for action in actions)
+    assert {actions.min(), actions.max()} == {low[0], high[0]}
+
+
+def test_a_policy_takes_a_single_observation(run):
+    policy, obs = dj.load_policy(run.directory), observations(3)
+    for one, action in zip(obs, policy(obs), strict=True):
+        assert policy(one).shape == (1,)
+        np.testing.assert_allclose(policy(one), action, rtol=1e-5, atol=1e-6)
+    for other in (obs[:, :2], obs[0, :2], obs[None], np.float32(0)):
+        with pytest.raises(ValueError, match=r"expected observations of shape \(3,\), or many of them"):
+            policy(other)
+
+
+def test_one_seed_is_evaluated_as_among_the_others(run):
+    both = evaluate_run(load_run(run.directory), 2)
+    told = []
+    one = evaluate_run(select_seed(load_run(run.directory), 9), 2, lambda *seen: told.append(seen))
+    np.testing.assert_allclose(one.returns, both.returns[1:], rtol=1e-4)
+    assert told == [(t, 2 * (t == EPISODE)) for t in range(1, EPISODE + 1)]
+    with pytest.raises(ConfigError, match="no seed 1; it has 4, 9"):
+        select_seed(load_run(run.directory), 1)
+
+
+def test_the_command_prints_json_of_the_seed_that_is_asked_for(run, capsys):
+    assert main(["evaluate", str(run.directory), "--episodes", "3", "--seed", "9", "--json"]) == 0
+    said = capsys.readouterr()
+    found = json.loads(said.out)
+    (each,) = found["seeds"]
+    assert (each["seed"], found["episodes"], found["env"], found["videos"]) == (9, 3, "Pendulum-v1", [])
+    np.testing.assert_allclose(each["returns"], run.result["final"]["returns"][1], rtol=1e-4)
+    np.testing.assert_allclose(each["mean_return"], np.mean(each["returns"]))
+    assert each["lengths"] == [EPISODE] * 3
+    assert "evaluating 3 episodes of each of 1 seeds" in said.err
+
+
+def test_the_help_of_evaluate_shows_the_fields_of_the_environment(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["evaluate", "--help"])
+    said = capsys.readouterr().out
+    assert end.value.code == 0
+    for word in ("--env.max-episode-steps", "--env.kwargs", "--seed", "--json", "--episodes"):
+        assert word in said
+    assert "--algorithm" not in said
+
+
+def test_what_a_video_needs_is_asked_before_the_episodes(run, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert main(["evaluate", str(run.directory), "--video", str(tmp_path)]) == 2
+    said = capsys.readouterr()
+    assert "recording needs moviepy" in said.err
+    assert said.out == ""
 
 
 def test_a_policy_is_the_stored_network(run):

@@ -1,6 +1,8 @@
 """Stored parameters: the same bits come back, or an error that names what is wrong."""
 
 import json
+import os
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +12,18 @@ from safetensors.numpy import save_file
 from tiny_run import finished_run
 
 from ddpg_jax.errors import StorageError
+from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.runs.inference import load_run
-from ddpg_jax.runs.weights import fitted, open_weights, save_weights, stored_part
+from ddpg_jax.runs.weights import (
+    fitted,
+    init_from_weights,
+    open_weights,
+    read_weights,
+    restore_best,
+    save_best,
+    save_weights,
+    stored_part,
+)
 from ddpg_jax.types import EnvSpec
 
 SPEC = EnvSpec((3,), "float32", (-2.0, 0.1), (2.0, 1 / 3))
@@ -160,3 +172,118 @@ def test_what_cannot_be_written_is_a_storage_error(tmp_path):
     (tmp_path / "folder").mkdir()
     with pytest.raises(StorageError, match="folder"):
         save_weights(tmp_path / "folder", tree(), SPEC)
+
+
+# --- No bit is read silently.
+
+
+@pytest.mark.parametrize("share", [20, pytest.param(1, marks=pytest.mark.slow)], ids=["some bits", "every bit"])
+def test_no_flipped_bit_is_read_silently(path, share):
+    content, silent, said, tried = path.read_bytes(), [], [], 0
+    for bit in range(0, 8 * len(content), share - (share > 1)):  # 19: each place within a byte comes round
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        tried += 1
+        try:
+            open_weights(path)
+            silent.append(bit)
+        except StorageError as error:
+            said.append(str(error))
+    print(f"{tried} flips, {len(silent)} silent")
+    assert silent == []
+    assert len(said) == tried > 400
+    assert all(line.isprintable() for line in said)
+    path.write_bytes(content)
+    assert len(open_weights(path).sha256) == 64
+
+
+def test_files_without_a_digest_are_read_and_told_apart(path, tmp_path):
+    """As version 0.1.0 wrote up to commit c8ec0f3."""
+    arrays = open_weights(path).arrays
+    save_file(arrays, tmp_path / "old", {"format": "ddpg_jax weights 1", "spec": json.dumps(SPEC._asdict())})
+    old = open_weights(tmp_path / "old")
+    assert old.sha256 is None
+    assert {name: x.tobytes() for name, x in old.arrays.items()} == {name: x.tobytes() for name, x in arrays.items()}
+
+
+def test_metadata_of_others_are_refused(path, tmp_path):
+    """Else a digest whose name has lost a bit would be none."""
+    metadata = {"format": "ddpg_jax weights 1", "spec": json.dumps(SPEC._asdict()), "rha256": "0" * 64}
+    save_file(open_weights(path).arrays, tmp_path / "other", metadata)
+    with pytest.raises(StorageError, match=r"its metadata are .*rha256"):
+        open_weights(tmp_path / "other")
+
+
+def test_pipes_devices_links_and_files_without_arrays_are_no_weights(path, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "device").symlink_to("/dev/zero")
+    (tmp_path / "link").symlink_to(path)
+    save_weights(tmp_path / "empty", {}, SPEC)
+    for name in ("pipe", "device", "link", "empty"):
+        with pytest.raises(StorageError, match=name):
+            open_weights(tmp_path / name)
+
+
+def test_weights_of_no_seed_begin_no_run(tmp_path):
+    save_weights(tmp_path / "w", {"params": np.float32(1)}, SPEC)
+    begin = init_from_weights(open_weights(tmp_path / "w"))
+    with pytest.raises(StorageError, match="holds the weights of no seed"):
+        begin(SimpleNamespace(step=np.zeros(2)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"obs_shape": [[3]]},
+        {"obs_shape": [-3]},
+        {"obs_dtype": "object"},
+        {"action_low": []},
+        {"action_low": ["low"]},
+        {"action_high": [2.0, 0.3, 1.0]},
+        {"action_high": [-3.0, 0.3]},
+        {"action_low": {"0": 1.0}},
+        {"obs_shape": [1] * 40},
+        {"obs_dtype": "\x1b[2J"},
+    ],
+    ids=str,
+)
+def test_a_forged_description_is_refused_in_one_printable_line(tmp_path, change):
+    text = json.dumps(SPEC._asdict() | change)
+    save_file({"count": np.zeros(2)}, tmp_path / "forged", {"format": "ddpg_jax weights 1", "spec": text})
+    with pytest.raises(StorageError, match="forged: its description of the environment cannot be read") as error:
+        open_weights(tmp_path / "forged")
+    assert str(error.value).isprintable()
+
+
+# --- The best.
+
+
+def value_of(directory):
+    return float(read_weights(directory, "best").arrays["params"][0])
+
+
+def test_the_best_weights_are_those_of_the_checkpoint_that_a_run_goes_on_from(tmp_path):
+    run, other = RunDirectory.create(tmp_path / "run", "a"), RunDirectory.create(tmp_path / "other", "b")
+    with pytest.raises(StorageError, match=r"holds no best\.safetensors"):
+        read_weights(run, "best")
+    for step in (25, 50):
+        save_best(run, step, {"params": np.array([step], np.float32)}, SPEC)
+        assert value_of(run) == step
+    assert restore_best(run, 25)
+    assert value_of(run) == 25
+    assert restore_best(other, 50, source=run)
+    assert value_of(other) == 50
+    assert restore_best(other, 50)
+    assert restore_best(run, None)
+    assert not run.best_weights.exists()
+    assert not restore_best(run, 75)  # lost
+    assert not run.best_weights.exists()
+
+
+def test_the_best_weights_are_not_written_where_another_owns_the_directory(tmp_path):
+    run = RunDirectory.create(tmp_path / "run", "a")
+    (run.path / "run.lock").unlink()
+    with RunDirectory(tmp_path / "run").lock(), pytest.raises(StorageError, match="was replaced"):
+        save_best(run, 25, {"params": np.zeros(1)}, SPEC)
+    assert not run.checkpoints.exists()

@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 import pytest
 
-from ddpg_jax.runs.checkpoints.store import CheckpointStore, digest
+from ddpg_jax.runs.checkpoints.checkpoint import digest
+from ddpg_jax.runs.checkpoints.store import CheckpointStore
 from ddpg_jax.runs.directory import RunDirectory
 
 KILLS = int(os.environ.get("DDPG_JAX_KILLS", "20"))

@@ -1,17 +1,10 @@
-"""The tiny run of the session, and runs that a signal interrupts."""
+"""Runs that a signal interrupts."""
 
 import signal
 
 import pytest
-from tiny_run import finished_run
 
-import ddpg_jax as dj
 from ddpg_jax.training.checkpointer import Checkpointer
-
-
-@pytest.fixture(scope="session")
-def run(tmp_path_factory: pytest.TempPathFactory) -> dj.Run:
-    return finished_run(tmp_path_factory)
 
 
 @pytest.fixture

@@ -43,8 +43,8 @@ def copied(clean, tmp_path):
 
 
 def test_only_the_program_has_its_process_for_its_run_alone(copied, tmp_path, monkeypatch, capsys):
-    def seen(config, *, alone):
-        if alone:
+    def seen(config, *, tune_process):
+        if tune_process:
             raise ConfigError(f"suits {config.total_steps} steps")
 
     monkeypatch.setattr("ddpg_jax.training.train.configure_process", seen)

@@ -103,3 +103,28 @@ def test_outside_the_main_thread_nothing_is_changed():
     thread.start()
     thread.join()
     assert seen == [signal.SIG_IGN] * len(SIGNALS)
+
+
+def test_a_request_inside_another_is_that_one_and_what_it_heard_counts():
+    with StopRequest() as outer:
+        signal.raise_signal(signal.SIGTERM)
+        with StopRequest() as inner:
+            assert inner is outer
+            assert inner.requested
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+    with StopRequest() as stop:
+        assert not stop.requested
+
+
+def test_a_command_that_hears_no_signals_leaves_them_to_the_system():
+    came = []
+    signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
+    StopRequest.leave_to_system()
+    with StopRequest() as stop:
+        signal.raise_signal(signal.SIGTERM)
+        assert (stop.requested, came) == (True, [])
+        StopRequest.leave_to_system()
+        assert came == [signal.SIGTERM]
+        signal.raise_signal(signal.SIGTERM)
+    assert came == [signal.SIGTERM] * 2

@@ -14,7 +14,8 @@ from ddpg_jax.cli.main import main
 from ddpg_jax.config.load import dump_toml
 from ddpg_jax.envs.host.vector import evaluation_seeds
 from ddpg_jax.errors import Interrupted
-from ddpg_jax.runs.checkpoints.store import CheckpointStore, digest
+from ddpg_jax.runs.checkpoints.checkpoint import digest
+from ddpg_jax.runs.checkpoints.store import CheckpointStore
 from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.training import factory
 

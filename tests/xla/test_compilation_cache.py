@@ -260,33 +260,60 @@ def test_the_folder_is_where_the_user_or_the_system_says(variables, right, monke
     assert cache_folder() == Path(right)
 
 
+PROGRAMS = """if True:
+    import sys, time
+    from pathlib import Path
+    import jax, jax.numpy as jnp
+    import numpy as np
+    from ddpg_jax.xla.compilation_cache import enable_compilation_cache
+    if "without" not in sys.argv:
+        assert enable_compilation_cache()
+    jax.devices()
+    began, ready = map(Path, sys.argv[1:3])
+    ready.touch()
+    while not began.exists():
+        time.sleep(0.01)
+    x = np.linspace(-2.0, 2.0, 12, dtype=np.float32).reshape(3, 4)
+    for i in range(10):
+        step = jax.jit(lambda x: jnp.tanh(x @ x.T @ x) + i * jnp.sin(x).mean(axis=0), donate_argnums=0)
+        x = step(x)
+    print(np.asarray(x).tobytes().hex())
+"""
+
+
 @pytest.mark.slow
 def test_many_first_starts_at_once_and_many_damaged_entries(tmp_path):
-    """Twenty processes begin on an empty folder; then fifty entries are damaged, one start each time."""
-    kept = ("JAX_COMPILATION_CACHE_DIR", "XLA_FLAGS")
-    environment = {name: value for name, value in os.environ.items() if name not in kept}
-    environment["DDPG_JAX_CACHE"] = str(tmp_path / "cache")
+    """Twenty processes compile the same programs into an empty folder at once; then starts meet fifty damaged ones."""
+    left_out = ("JAX_COMPILATION_CACHE_DIR", "XLA_FLAGS")
+    environment = {name: value for name, value in os.environ.items() if name not in left_out}
+    environment["DDPG_JAX_CACHE"], folder = str(tmp_path / "cache"), tmp_path / "cache" / "programs"
 
-    def start(name, *words):
-        command = [sys.executable, "-m", "ddpg_jax", "train", *RUN, "--run-dir", str(tmp_path / name), *words]
-        return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    def together(count, *words):
+        """What so many processes print that begin to compile at one moment."""
+        began, ready = tmp_path / f"began-{time.monotonic_ns()}", [tmp_path / f"{i}" for i in range(count)]
+        commands = [[sys.executable, "-c", PROGRAMS, began, each, *words] for each in ready]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        started = [subprocess.Popen(command, env=environment, **pipes) for command in commands]
+        while not all(path.exists() for path in ready) and all(process.poll() is None for process in started):
+            time.sleep(0.05)
+        began.touch()
+        for process, path in zip(started, ready, strict=True):
+            printed, errors = process.communicate(timeout=300)
+            assert (process.returncode, errors) == (0, "")
+            path.unlink()
+            yield printed
 
-    def ended(name, process):
-        _, errors = process.communicate(timeout=500)
-        assert (process.returncode, errors) == (0, "")
-        return [(tmp_path / name / each).read_bytes() for each in ("checkpoints/final.safetensors", "metrics.jsonl")]
-
-    folder = tmp_path / "cache" / "programs"
-    right = ended("without", start("without", "--no-cache"))
-    first = {f"first-{i}": start(f"first-{i}") for i in range(STARTS)}
-    for name, process in first.items():
-        assert ended(name, process) == right
-    rng, count = np.random.default_rng(0), 0
-    assert len(entries(folder)) > 5
+    (right,) = together(1, "without")
+    assert len(right) > 50
+    assert not folder.exists()
+    assert list(together(STARTS)) == [right] * STARTS
+    kept, rng, count = entries(folder), np.random.default_rng(0), 0
+    assert len(kept) == 10
+    assert [path for path in folder.rglob("*") if path.suffix not in ("", ".program")] == []
     while count < DAMAGES:
         damaged = damage_all(folder, rng)
         count += len(damaged)
-        assert ended(f"damaged-{count}", start(f"damaged-{count}")) == right
+        assert list(together(2)) == [right] * 2
         mended = entries(folder)
-        assert mended.keys() == damaged.keys()
+        assert mended.keys() == kept.keys()
         assert not set(mended.values()) & set(damaged.values())

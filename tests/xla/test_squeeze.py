@@ -1,5 +1,7 @@
 """A lane that is alone is compiled without its axis, and is what it would be beside others."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +13,7 @@ from ddpg_jax.replay.device import ring as replays
 from ddpg_jax.replay.factory import make_replay, make_ring
 from ddpg_jax.rng import run_keys
 from ddpg_jax.training.device.carry import Lane
-from ddpg_jax.training.host import loop as host
+from ddpg_jax.training.host.compile import jit_update
 from ddpg_jax.training.host.transfer import batch_transfer
 from ddpg_jax.types import EnvSpec, Step
 from ddpg_jax.xla.squeeze import squeezed_vmap
@@ -82,10 +84,11 @@ def test_an_update_of_a_seed_that_is_alone_is_that_beside_another(name):
         obs[1] = obs[0]
         none = np.zeros((2, 1), bool)
         ring.add(obs, obs[..., :1], Step(obs, obs, obs[..., 0], none, none))
-    transfer = batch_transfer(ring, narrow=False)  # as only wide networks are compiled alone
+    transfer = batch_transfer(ring, raw=False)  # as only wide networks are compiled alone
     index = np.random.default_rng(1).integers(0, 20, (1, 2, 4)).repeat(2, 0)
     packed = transfer.pack(index)
-    alone, beside = (host.jit_update(agent, transfer.unpack, errors=True, squeeze_seed=each) for each in (True, False))
+    update = partial(jit_update, agent, transfer.unpack, errors=True)
+    alone, beside = update(squeeze_seed=True), update(squeeze_seed=False)
     states = jax.vmap(agent.init)(run_keys([4, 9]))
     for _ in range(3):
         first = jax.tree.map(lambda x: x[:1].copy(), states)

@@ -99,9 +99,12 @@ def _find(identifier: str) -> str | registration.EnvSpec:
     module, colon, name = identifier.partition(":")
     if not colon:
         return identifier
-    found = getattr(importlib.import_module(module), name, None)
+    found: Any = getattr(importlib.import_module(module), name, None)
     registered = any(name in (each.id, each.name) for each in registry.values())
-    return registration.EnvSpec(name, entry_point=found) if callable(found) and not registered else identifier
+    if registered or not callable(found):
+        return identifier
+    entry: Any = found
+    return registration.EnvSpec(name, entry_point=entry)
 
 
 @contextmanager

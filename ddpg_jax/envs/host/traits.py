@@ -35,6 +35,10 @@ class EvaluationLimit(TimeLimit):
     """The time limit that an evaluation puts on an environment that has none."""
 
 
+PLAIN = Traits(limited=True, statistics=())
+"""Of an environment that surprises nobody."""
+
+
 def traits(env: GymEnv) -> Traits:
     """Looks at an environment and at all of its wrappers."""
     layers = list(_layers(env))

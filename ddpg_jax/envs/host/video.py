@@ -2,17 +2,74 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
 
+from ddpg_jax.envs.host.make import make_env
 from ddpg_jax.envs.host.vector import evaluation_seeds
 from ddpg_jax.errors import EnvironmentFault
 from ddpg_jax.types import HostArray
+
+_CAMERA = "track"
+"""The camera of gymnasium's MuJoCo models that follows the body."""
+
+
+@contextmanager
+def offscreen() -> Generator[None]:
+    """MuJoCo draws by EGL meanwhile where Linux has no display, unless MUJOCO_GL says what it shall draw by."""
+    shown = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    if shown or "MUJOCO_GL" in os.environ or not sys.platform.startswith("linux"):
+        yield
+        return
+    os.environ["MUJOCO_GL"] = "egl"
+    try:
+        yield
+    finally:
+        os.environ.pop("MUJOCO_GL", None)
+
+
+def follow(env: Any) -> bool:
+    """Draws a MuJoCo environment by the camera that follows it, if its model has one and no other was asked for."""
+    renderer = getattr(env.unwrapped, "mujoco_renderer", None)
+    asked = {"camera_id", "camera_name", "default_camera_config"} & set(env.spec.kwargs if env.spec else ())
+    if renderer is None or asked:
+        return False
+    mujoco: Any = import_module("mujoco")
+    number = mujoco.mj_name2id(renderer.model, mujoco.mjtObj.mjOBJ_CAMERA, _CAMERA)
+    if number >= 0:
+        renderer.camera_id = number
+    return number >= 0
+
+
+def draw_frame(identifier: str) -> str:
+    """Draws a frame of an environment as it begins, and says how large it is and, of MuJoCo, what has drawn it.
+
+    Raises:
+      EnvironmentFault: it cannot be made or drawn.
+    """
+    with offscreen():
+        env = make_env(identifier, None, {}, render_mode="rgb_array")
+        try:
+            env.reset(seed=0)
+            frame = np.asarray(env.render())
+        except Exception as error:  # whatever its drawing library raises
+            raise _cannot_draw(identifier, error) from error
+        finally:
+            _close(env)
+        viewer = getattr(getattr(env.unwrapped, "mujoco_renderer", None), "viewer", None)
+        backend = f" by {os.environ.get('MUJOCO_GL', 'the first OpenGL that works')}" if viewer is not None else ""
+    if frame.ndim != 3 or np.ptp(frame) == 0:
+        raise EnvironmentFault(f"env.id={identifier!r} draws an empty frame of shape {frame.shape}")
+    return f"{frame.shape[1]} x {frame.shape[0]}{backend}"
 
 
 def record_episode(
@@ -35,6 +92,7 @@ def record_episode(
     """
     plain = make()
     try:
+        follow(plain)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the folder may exist
             recorder = gymnasium.wrappers.RecordVideo(
@@ -46,9 +104,23 @@ def record_episode(
                 action = policy(np.asarray(obs, np.float32)[None])[0].astype(plain.action_space.dtype)
                 obs, _, terminated, truncated, _ = recorder.step(action)
                 done = terminated or truncated
-            recorder.close()
+            if recorder.recording:
+                recorder.stop_recording()
     except Exception as error:  # whatever its drawing library raises
-        plain.close()
-        raise EnvironmentFault(f"env.id={identifier!r} cannot be drawn: {error}") from error
+        _close(plain)
+        raise _cannot_draw(identifier, error) from error
+    _close(plain)
     written = folder / f"{name}-episode-0.mp4"
     return written.rename(folder / f"{name}.mp4")
+
+
+def _cannot_draw(identifier: str, error: Exception) -> EnvironmentFault:
+    drawn_by = os.environ.get("MUJOCO_GL")
+    hint = f" (MUJOCO_GL={drawn_by}; egl, osmesa and glfw are possible)" if drawn_by else ""
+    return EnvironmentFault(f"env.id={identifier!r} cannot be drawn: {error}{hint}")
+
+
+def _close(env: Any) -> None:
+    """Closes an environment, and passes over what it says of that: its frames are there."""
+    with suppress(Exception):
+        env.close()

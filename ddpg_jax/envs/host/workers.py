@@ -10,9 +10,11 @@ from __future__ import annotations
 import multiprocessing as mp
 import os
 import signal
+import sys
 import threading
 import time
-from contextlib import closing
+from collections.abc import Generator
+from contextlib import closing, contextmanager
 from itertools import pairwise
 from multiprocessing import resource_tracker, util
 from multiprocessing.connection import Connection, wait
@@ -22,6 +24,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from ddpg_jax.envs.host.traits import PLAIN, Traits
 from ddpg_jax.envs.host.vector import EpisodeSeedFn, MakeFn, VectorEnv
 from ddpg_jax.errors import EnvironmentFault, Interrupted
 from ddpg_jax.types import EnvSpec, HostArray, Step, StopFn, never_stop
@@ -49,6 +52,7 @@ class SubprocVectorEnv:
       spec: what one environment looks like.
       workers: number of processes, at most S x E are used.
       timeout: seconds a worker may take for one step.
+      traits: likewise.
       stop: asked again and again while workers are waited for; the lanes are of no use once it has said so.
 
     Raises:
@@ -65,10 +69,12 @@ class SubprocVectorEnv:
         spec: EnvSpec,
         workers: int,
         timeout: float,
+        traits: Traits = PLAIN,
         stop: StopFn = never_stop,
     ) -> None:
         count = shape[0] * shape[1]
-        self.spec, self._shape, self._timeout, self._stop = spec, shape, timeout, stop
+        self.spec, self.traits = spec, traits
+        self._shape, self._timeout, self._stop = shape, timeout, stop
         cuts = np.linspace(0, count, min(workers, count) + 1).astype(int)
         self._parts = [_Part(int(a), int(b)) for a, b in pairwise(cuts)]
         _start_tracker()
@@ -156,7 +162,7 @@ class SubprocVectorEnv:
             for i in heard:
                 answer = self._answer(i)
                 if answer:
-                    raise EnvironmentFault(answer)
+                    raise EnvironmentFault(*answer.split("\0", 1))
                 del waiting[i]
 
     def _ended(self, i: int) -> bool:
@@ -215,7 +221,8 @@ def _start(process: BaseProcess) -> None:
       EnvironmentFault: what it is to run cannot be handed to another process.
     """
     try:
-        process.start()
+        with _main_left_alone():
+            process.start()
     except OSError:
         raise
     except Exception as error:  # whatever there is that cannot be handed over
@@ -223,6 +230,22 @@ def _start(process: BaseProcess) -> None:
             f"the environment cannot be handed to a worker process: {error}; "
             "put what makes it into a module, or set env.workers to 0"
         ) from error
+
+
+@contextmanager
+def _main_left_alone() -> Generator[None]:
+    """A process that is started meanwhile does not run the program's main module again.
+
+    What it needs of it is handed over. The module may be no file (`python -`, a notebook), or begin to train at once.
+    """
+    main = sys.modules["__main__"]
+    kept = {name: vars(main)[name] for name in ("__file__", "__spec__") if name in vars(main)}
+    vars(main).pop("__file__", None)
+    main.__spec__ = None
+    try:
+        yield
+    finally:
+        vars(main).update(kept)
 
 
 def _kill(processes: list[BaseProcess]) -> None:
@@ -277,7 +300,7 @@ def _work(
                         mine[name][:] = values[:, 0]
                 pipe.send_bytes(b"")
     except EnvironmentFault as error:
-        pipe.send_bytes(str(error).encode())
+        pipe.send_bytes(f"{error}\0{error.trace}".encode())
     except (EOFError, ConnectionError):
         pass  # the parent closed the pipe, or is gone
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
-from ddpg_jax.errors import StorageError
+from ddpg_jax.errors import StorageError, printable
 from ddpg_jax.runs import filesystem as filesystem
-from ddpg_jax.runs.checkpoints.manifest import FORMAT, Manifest, canonical, check_layout
+from ddpg_jax.runs.checkpoints.manifest import FORMAT, Manifest, canonical, canonical_bytes, check_layout
 
 _FOR_NOW = {
     getattr(errno, name)
@@ -60,17 +62,37 @@ def read_manifest(folder: Path) -> Manifest:
         if size > _MANIFEST_BYTES:
             raise StorageError(f"{path} is broken: {size} bytes are too many")
         content = bytes(filesystem.read_file(path, size))
+        _refuse_newer(content, path)
         manifest = Manifest.model_validate_json(content)
         if content != canonical(manifest):
             raise StorageError(f"{path} is broken: it is not what was written")
     except OSError as error:
         raise _refused(path, error) from error
     except (ValidationError, ValueError, RecursionError) as error:
-        raise StorageError(f"{path} is broken: {str(error).splitlines()[0]}") from error
+        raise StorageError(f"{path} is broken: {printable(str(error).splitlines()[0])}") from error
     if manifest.format != FORMAT or folder.name != f"{manifest.sequence:08d}-step-{manifest.step}":
         raise StorageError(f"{path} is broken: format {manifest.format}, step {manifest.step}")
     check_layout(manifest, path)
     return manifest
+
+
+def _refuse_newer(content: bytes, path: Path) -> None:
+    """Tells a manifest that a newer version wrote from one that is broken: its hash is right, and it must stay.
+
+    Raises:
+      UnreadableError: it is one.
+    """
+    values: Any = json.loads(content)
+    if not isinstance(values, dict) or not isinstance(values.get("format"), int) or values["format"] <= FORMAT:
+        return
+    if content == canonical_bytes(values):
+        facts = values.get("facts")
+        versions: Any = facts.get("versions") if isinstance(facts, dict) else None
+        version = versions.get("ddpg-jax") if isinstance(versions, dict) else None
+        raise UnreadableError(
+            f"{path} was written by ddpg-jax {printable(version or 'of a newer version')} in format "
+            f"{values['format']}, and formats up to {FORMAT} are known here: use that version; nothing was changed"
+        )
 
 
 def check(path: Path, size: int, sha256: str) -> None:

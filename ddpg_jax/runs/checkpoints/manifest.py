@@ -53,10 +53,15 @@ class Manifest(Strict):
 
 def canonical(manifest: Manifest) -> bytes:
     """The bytes of a manifest, its own hash among them."""
+    return canonical_bytes(manifest.model_dump())
+
+
+def canonical_bytes(values: dict[str, Any]) -> bytes:
+    """As `canonical`, of any format."""
 
     def text(own_sha256: str) -> bytes:
-        values = manifest.model_dump() | {"own_sha256": own_sha256}
-        return json.dumps(values, sort_keys=True, indent=1, allow_nan=False).encode() + b"\n"
+        hashed = values | {"own_sha256": own_sha256}
+        return json.dumps(hashed, sort_keys=True, indent=1, allow_nan=False).encode() + b"\n"
 
     return text(hashlib.sha256(text("")).hexdigest())
 

@@ -79,6 +79,19 @@ def write_rows(folder: Path, rows: Rows, leaves: list[Leaf], start: int, sequenc
         filesystem.sync_folder(folder)
 
 
+def mend_rows(path: Path, rows: Rows, leaves: list[Leaf], segment: Segment) -> bool:
+    """Writes a file of rows anew, whose rows are still at hand, and returns whether it is what it was.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    if not rows.first <= segment.first <= segment.stop <= rows.stop:
+        return False
+    found = rows.read(segment.first, segment.stop)
+    parts = serialized(of_rows(leaves, segment.stop - segment.first), [found[leaf.name] for leaf in leaves])
+    return filesystem.replace_file(path, parts) == (segment.bytes, segment.sha256)
+
+
 def rows_of(manifest: Manifest, folder: Path) -> Rows:
     """The rows of a checkpoint, read when they are asked for; one segment at a time is held.
 

@@ -5,6 +5,7 @@
             arrays.safetensors          all that is small
             manifest.json               what belongs to it: sizes, hashes, forms, facts; its own hash
         rows/00000003-0-10000.safetensors   rows of the replay, written once, shared by the checkpoints that need them
+        best/step-30000.safetensors     weights of the evaluation that was best when a checkpoint was written
         corrupt-.../                    what did not verify and was set aside
 
 A save writes new rows, then a staging folder with the manifest last, each file synced; renames the folder; reads back
@@ -13,62 +14,24 @@ what it wrote; and only then removes older checkpoints.
 
 from __future__ import annotations
 
-import hashlib
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
 
 from ddpg_jax.errors import StorageError
 from ddpg_jax.runs import filesystem as filesystem
 from ddpg_jax.runs.arrays import Leaf, leaf_of, parsed, serialized
+from ddpg_jax.runs.checkpoints.checkpoint import Checkpoint, CheckpointInfo
 from ddpg_jax.runs.checkpoints.integrity import UnreadableError, check, read, read_manifest
 from ddpg_jax.runs.checkpoints.manifest import FORMAT, Manifest, Segment, canonical
-from ddpg_jax.runs.checkpoints.rows import Rows, reusable, row_form, rows_of, write_rows
-from ddpg_jax.types import HostArray
+from ddpg_jax.runs.checkpoints.rows import Rows, mend_rows, reusable, row_form, rows_of, write_rows
 
 _FOLDER = re.compile(r"(\d{8,})-step-(\d+)")
 _STAGING = ".staging-"
 
-
-class Checkpoint(NamedTuple):
-    """All that a run needs to go on.
-
-    Attributes:
-      step: environment steps of each seed.
-      arrays: all that is small, by name.
-      rows: of the replay.
-      facts: values that JSON knows.
-      score: of an evaluation at this step; the checkpoint with the highest is kept.
-    """
-
-    step: int
-    arrays: dict[str, HostArray]
-    rows: Rows
-    facts: dict[str, Any]
-    score: float | None = None
-
-
-class CheckpointInfo(NamedTuple):
-    """A checkpoint on the disk.
-
-    Attributes:
-      path: its folder.
-      step: as in `Checkpoint`, and so are `facts` and `score`.
-      sequence: number of the save.
-      score: of its evaluation.
-      facts: about it.
-      bytes: of its files, shared ones included.
-    """
-
-    path: Path
-    step: int
-    sequence: int
-    score: float | None
-    facts: dict[str, Any]
-    bytes: int
+BEST = "best"
+"""The folder of the weights that were best; a checkpoint's fact `best_step` keeps a file of it."""
 
 
 class CheckpointStore:
@@ -77,10 +40,20 @@ class CheckpointStore:
     Args:
       folder: where they are; made with the first save.
       keep: how many of the newest are kept, beside the one with the best score.
+      guard: called before anything is written; it raises where the folder is not ours any more.
+      warn: is told of rows that were damaged and could be mended.
     """
 
-    def __init__(self, folder: Path, *, keep: int = 2) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        keep: int = 2,
+        guard: Callable[[], None] = lambda: None,
+        warn: Callable[[str], None] = lambda line: None,
+    ) -> None:
         self._folder, self._rows, self._keep = folder, folder / "rows", max(2, keep)
+        self._guard, self._warn, self._turn = guard, warn, 0
         self._row_leaves: list[Leaf] = []
         self._segments: list[Segment] = []  # what the next save may refer to
         self._clean = False
@@ -89,9 +62,13 @@ class CheckpointStore:
     def save(self, checkpoint: Checkpoint) -> CheckpointInfo:
         """Writes a checkpoint, reads it back, and removes those that are not kept any more.
 
+        Of the rows that were written before, one file is read again each time: what has been damaged since, or is
+        gone, is written anew while the rows are still at hand.
+
         Raises:
           StorageError: it could not be written; what was there before is there.
         """
+        self._guard()
         try:
             filesystem.make_folder(self._rows)
             if not self._clean:
@@ -108,23 +85,31 @@ class CheckpointStore:
             self._clean = False
         return self._found(manifest)
 
-    def newest(self) -> tuple[CheckpointInfo | None, list[str]]:
+    def newest(
+        self, accept: Callable[[CheckpointInfo], None] = lambda found: None
+    ) -> tuple[CheckpointInfo | None, list[str]]:
         """The newest checkpoint that is whole; broken ones on the way to it are set aside.
 
         So are older ones without a manifest that can be understood, as nothing could be pruned beside them.
 
+        Args:
+          accept: raises `StorageError` where a checkpoint is of no use, as what lies beside it is broken.
+
         Returns:
-          The checkpoint, or None, and a line for each that was set aside.
+          The checkpoint, or None where there has never been one, and a line for each that was set aside.
 
         Raises:
           UnreadableError: one may be whole, but cannot be read now; nothing is set aside.
+          StorageError: there are some, and none is whole; nothing is set aside.
         """
         broken: list[tuple[str, int, str]] = []
         whole = None
         for _, name in reversed(self._every()):
             try:
                 if whole is None:
-                    whole = self._verified(name)
+                    found = self._verified(name)
+                    accept(found)
+                    whole = found
                 else:
                     read_manifest(self._folder / name)
             except UnreadableError:
@@ -132,6 +117,12 @@ class CheckpointStore:
             except StorageError as error:
                 step = _FOLDER.fullmatch(name)
                 broken.append((name, int(step[2]) if step else 0, str(error)))
+        if broken and whole is None:
+            raise StorageError(
+                f"{self._folder} holds {len(broken)} checkpoints, but none that a run can go on from: {broken[0][2]}; "
+                f"nothing was changed. The networks alone may be left: ddpg-jax resume {self._folder.parent} --level "
+                "weights begins again with them; train --overwrite begins anew"
+            )
         back_to = 0 if whole is None else whole.step  # steps that are done again
         return whole, [self._set_aside(name, step, why, back_to) for name, step, why in broken]
 
@@ -148,6 +139,28 @@ class CheckpointStore:
                 f"{self._folder} holds no checkpoint after {step} steps; there are {sorted(steps) or 'none'}"
             )
         return self._verified(steps[step])
+
+    def newest_arrays(self) -> tuple[Path, Checkpoint] | None:
+        """The newest checkpoint whose arrays are whole, whatever became of its rows; nothing is changed.
+
+        Returns:
+          Its folder, and what it holds but for the rows; None: there is none.
+
+        Raises:
+          UnreadableError: one may be whole, but cannot be read now.
+        """
+        for _, name in reversed(self._every()):
+            try:
+                manifest = read_manifest(self._folder / name)
+                path = self._folder / name / "arrays.safetensors"
+                arrays = parsed(read(path, manifest.bytes, manifest.sha256), manifest.leaves, path)
+            except UnreadableError:
+                raise
+            except StorageError:
+                continue
+            rows = Rows(manifest.stop, manifest.stop, lambda a, b: {})
+            return path.parent, Checkpoint(manifest.step, arrays, rows, manifest.facts, manifest.score)
+        return None
 
     def examine(self) -> list[tuple[str, CheckpointInfo | str]]:
         """Every checkpoint by the name of its folder: whole, or what is wrong with it. Nothing is changed."""
@@ -192,6 +205,7 @@ class CheckpointStore:
         try:
             row_leaves = row_form(checkpoint.rows)
             reused = reusable(checkpoint.rows, row_leaves, self._segments, self._row_leaves)
+            reused = self._mended(reused, checkpoint.rows, row_leaves)
             start = reused[-1].stop if reused else checkpoint.rows.first
             write_rows(self._rows, checkpoint.rows, row_leaves, start, sequence, new)
             filesystem.make_folder(staging)
@@ -226,6 +240,25 @@ class CheckpointStore:
                         filesystem.remove(self._rows / each.name)
         self._read_back(name, new)
         return manifest
+
+    def _mended(self, reused: list[Segment], rows: Rows, leaves: list[Leaf]) -> list[Segment]:
+        """Segments that are on the disk still: all that are missing, and one in turn that is read, are looked at."""
+        self._turn = self._turn + 1 if self._turn + 1 < len(reused) else 0
+        for i, each in enumerate(reused):
+            path = self._rows / each.name
+            try:
+                if i == self._turn:
+                    check(path, each.bytes, each.sha256)
+                elif filesystem.file_size(path) != each.bytes:
+                    raise StorageError(f"{path} is broken: it is not of its size")
+            except UnreadableError:
+                continue
+            except (OSError, StorageError):
+                if not mend_rows(path, rows, leaves, each):
+                    self._warn(f"warning: {path} was damaged or lost; all rows are written anew")
+                    return []
+                self._warn(f"warning: {path} was damaged or lost, and is written anew")
+        return reused
 
     def _read_back(self, name: str, new: list[Segment]) -> None:
         """Verifies what has just been written, and sets it aside if that is not what the disk gives back."""
@@ -286,18 +319,8 @@ class CheckpointStore:
                 filesystem.rename(self._folder / name, self._folder / f"{_STAGING}{name}")
                 filesystem.remove(self._folder / f"{_STAGING}{name}")
         needed = {segment.name for name, each in known if name in kept for segment in each.segments}
-        for name in filesystem.names(self._rows):
-            if name not in needed:
-                filesystem.remove(self._rows / name)
-
-
-def digest(checkpoint: Checkpoint) -> str:
-    """SHA-256 of all arrays and rows of a checkpoint, however they are divided into files; facts do not count."""
-    sha256, rows = hashlib.sha256(), checkpoint.rows
-    for name, array in sorted(checkpoint.arrays.items()):
-        sha256.update(f"{name} {array.dtype.name} {list(array.shape)}\n".encode())
-        sha256.update(np.ascontiguousarray(array).tobytes())
-    for start in range(rows.first, rows.stop, 2**12):
-        for name, array in sorted(rows.read(start, min(start + 2**12, rows.stop)).items()):
-            sha256.update(f"{name} {array.dtype.name} {list(array.shape)}\n".encode() + array.tobytes())
-    return sha256.hexdigest()
+        needed |= {f"step-{each.facts.get('best_step')}.safetensors" for name, each in known if name in kept}
+        for folder in (self._rows, self._folder / BEST):
+            for name in filesystem.names(folder):
+                if name not in needed:
+                    filesystem.remove(folder / name)

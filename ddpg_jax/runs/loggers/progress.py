@@ -7,11 +7,12 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskProgressColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task
 from rich.text import Text
 
 from ddpg_jax.errors import printable
@@ -20,6 +21,8 @@ from ddpg_jax.runs.loggers.health import Seen, advise
 if TYPE_CHECKING:
     from ddpg_jax.runs.loggers.logger import Start, Status
     from ddpg_jax.types import Row
+
+_NARROWEST_BAR, _WIDEST_FIGURES = 8, 70
 
 _log = logging.getLogger("ddpg_jax")
 
@@ -38,14 +41,15 @@ class SafeConsole(Console):
     """
 
     def __init__(self, **options: Any) -> None:
-        options.setdefault("markup", False)
-        super().__init__(**options)
+        settings: Any = {"markup": False} | options
+        super().__init__(**settings)
 
     def print(self, *objects: Any, **options: Any) -> None:
         """As `Console.print`, but never raises for the sake of the output."""
         try:
-            shown = (printable(each, lines=True) if isinstance(each, str) else each for each in objects)
-            super().print(*shown, **options)
+            super().print(
+                *(printable(each, lines=True) if isinstance(each, str) else each for each in objects), **options
+            )
         except OSError:
             self._fall_silent()
 
@@ -73,13 +77,15 @@ class ProgressDisplay:
         self._total, self._num_seeds = 1, 1
         self._bar: Progress | None = None
         if console.is_terminal and not console.quiet:
-            self._bar = Progress(BarColumn(None), TaskProgressColumn(), _Figures(), console=console)
+            width = max(_NARROWEST_BAR, min(40, console.width - _WIDEST_FIGURES))
+            self._bar = Progress(BarColumn(width), _Figures(), console=console)
             self._task = self._bar.add_task("", total=None, figures=None, ends=None)
             self._bar.start()
 
     def on_start(self, start: Start) -> None:
         """Says where the run's files are, and how far it is."""
         self._total, self._num_seeds = start.total_steps, len(start.seeds)
+        self.print(describe_start(start))
         if self._bar is not None:
             self._bar.reset(self._task, total=start.total_steps, completed=start.step, figures=None, ends=None)
 
@@ -119,9 +125,56 @@ class ProgressDisplay:
             self._bar.stop()
 
 
-def make_display(console: Console | None) -> ProgressDisplay:
-    """A display on a console; None: one that shows nothing."""
+class BriefDisplay:
+    """A few lines on standard output, for who trains from Python: the start, every evaluation, the end; a logger."""
+
+    def __init__(self) -> None:
+        self._total, self._evaluated = 0, False
+
+    def on_start(self, start: Start) -> None:
+        """Says what begins and where its files are."""
+        self._total = start.total_steps
+        self.print(describe_start(start))
+
+    def write(self, rows: list[Row]) -> None:
+        """Takes note of an evaluation."""
+        self._evaluated = any(row["event"] == "evaluation" for row in rows)
+
+    def on_report(self, status: Status) -> None:
+        """Says what an evaluation has found."""
+        if self._evaluated and status.evaluation is not None:
+            done = ", done" if status.step >= self._total else ""
+            score, clock = f"evaluation {status.evaluation:.1f}", _clock(status.seconds)
+            self.print(f"step {status.step}/{self._total}: {score} after {clock}{done}")
+
+    def print(self, line: str) -> None:
+        """Prints a line; an output that is closed costs no run."""
+        with suppress(OSError, ValueError):
+            print(line, flush=True)
+
+    def sync(self) -> int:
+        """Does nothing."""
+        return 0
+
+    def close(self) -> None:
+        """Does nothing."""
+
+
+Display: TypeAlias = ProgressDisplay | BriefDisplay
+
+
+def make_display(console: Console | None, *, quiet: bool = True) -> Display:
+    """A display on a console; without one, a brief one, or one that shows nothing."""
+    if console is None and not quiet:
+        return BriefDisplay()
     return ProgressDisplay(console or Console(quiet=True))
+
+
+def describe_start(start: Start) -> str:
+    """What begins, of how many seeds and steps, and where its files are."""
+    seeds = f"{len(start.seeds)} seeds" if len(start.seeds) > 1 else "1 seed"
+    begun = f" from step {start.step}" if start.step else ""
+    return f"{start.title}: {seeds}, {start.total_steps} steps each{begun}; files in {start.directory}"
 
 
 class _Figures(ProgressColumn):

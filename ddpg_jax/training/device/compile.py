@@ -7,7 +7,6 @@ several of them if asked for.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,7 +22,7 @@ from ddpg_jax.replay.device.ring import DeviceReplay, Rows, with_lane_axis
 from ddpg_jax.training.device.carry import Clock, Lane, Totals, start_clock, zero_totals
 from ddpg_jax.training.device.program import program
 from ddpg_jax.types import Array, Batch, DeviceEnv, Evaluation, HostArray, TrainState, Tree
-from ddpg_jax.xla.compiler import compiler_options
+from ddpg_jax.xla.compiler import compile_all, compiler_options
 from ddpg_jax.xla.memory import available_bytes
 from ddpg_jax.xla.squeeze import squeezed_vmap
 
@@ -130,19 +129,13 @@ def compile_program(config: Config, env: DeviceEnv, keys: Array, hyper: Tree, me
     begin = jax.jit(lambda: jax.vmap(lambda _: zero_totals())(jnp.arange(len(keys))), out_shardings=by_lane)
     totals, counts = jax.eval_shape(begin), one.counts(0, 0)
     often, run_once = compiler_options(mesh), compiler_options(mesh, run_once=True)
-    pool = ThreadPoolExecutor()  # the compiler works without the interpreter, which lowers the next one meanwhile
-    try:
-        compiling = [
-            pool.submit(each.lower(*arguments).compile, options)
-            for each, arguments, options in (
-                (init, (keys, hyper), run_once),  # first, as it is soon lowered: two cores are busy from then on
-                (advance, (lane, clock, totals, counts, keys, hyper), often),
-                (evaluate, (lane.learner, hyper), run_once),
-            )
+    init, advance, evaluate = programs = compile_all(
+        [
+            (init, (keys, hyper), run_once),
+            (advance, (lane, clock, totals, counts, keys, hyper), often),
+            (evaluate, (lane.learner, hyper), run_once),
         ]
-        init, advance, evaluate = programs = [each.result() for each in compiling]
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)  # an interrupt does not wait for the compiler
+    )
     return Compiled(
         init,
         advance,

@@ -151,8 +151,8 @@ def reports(
         batches = partial(_batches, config, compiled.replay, chunk.carry)
         return Report(chunk.step, chunk.updates, rows, seconds, chunk.learner, seen, chunk.due, None, batches)
 
-    if again is not None and again[1] is not None:
-        carry, rows = again
+    carry, rows = (None, None) if again is None else again
+    if carry is not None and rows is not None:
         yield report(Chunk(carry.iteration * config.env.num_envs, carry.updates, carry.totals, 0.0, carry, True), rows)
     for chunk in loop:
         _check(config, chunk)

@@ -45,7 +45,7 @@ def snapshot(carry: DeviceCarry, replay: DeviceReplay, num_seeds: int, seconds: 
     store = carry.lane.store
     rows: Any = replay.rows(store)
     lane = carry.lane._replace(store=replay.with_rows(store, ()))
-    by_lane = jax.tree.map(lambda x: x[:num_seeds], {"lane": lane, "totals": carry.totals})
+    by_lane = to_host({"lane": lane, "totals": carry.totals})
     counters = {"iteration": np.int64(carry.iteration), "updates": np.int64(carry.updates), "clock": carry.clock}
     steps = rows.columns.shape[1]
 
@@ -55,7 +55,8 @@ def snapshot(carry: DeviceCarry, replay: DeviceReplay, num_seeds: int, seconds: 
         return {name: np.moveaxis(x[:num_seeds], 1, 0).copy() for name, x in to_host(taken, "rows").items()}
 
     first = max(0, carry.iteration - steps)
-    return Snapshot(to_host(by_lane | counters), first, carry.iteration, read, seconds)
+    arrays = {name: x[:num_seeds] for name, x in by_lane.items()} | to_host(counters)
+    return Snapshot(arrays, first, carry.iteration, read, seconds)
 
 
 def restore(compiled: Compiled, snapshot: Snapshot, num_seeds: int) -> DeviceCarry:

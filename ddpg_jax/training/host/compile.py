@@ -1,33 +1,101 @@
-"""The programs of the host loop, and keys of exploration in blocks."""
+"""The programs of the host loop, compiled before it begins."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ddpg_jax import rng
-from ddpg_jax.training.host.transfer import pack_obs, unpack_obs
+from ddpg_jax.training.host.transfer import BatchTransfer, pack_obs, unpack_obs
 from ddpg_jax.training.report import METRICS
+from ddpg_jax.training.schedule import updates_per_call
 from ddpg_jax.types import Agent, Array, Batch, HostArray, TrainState, Tree
 from ddpg_jax.xla.squeeze import squeezed_vmap
+from ddpg_jax.xla.tuning import tuning
 
 if TYPE_CHECKING:
+    from ddpg_jax.config.schema import Config
     from ddpg_jax.replay.host.ring import Ring
-
 
 KEY_BLOCK = 256
 """Iterations whose keys of exploration are derived in one call."""
 
-
 ActFn: TypeAlias = Callable[..., tuple[Array, Tree, Tree]]
 ChooseFn: TypeAlias = Callable[[int, TrainState, Tree, HostArray, HostArray], tuple[Any, Tree, Tree]]
+"""`(iteration, state, act_state, obs [S, E, *O], first [S, E]) -> (action [S, E, A], act_state, moments)`.
+
+The action may be on its way still; the moments are those of the observations, these included.
+"""
+
 ObserveFn: TypeAlias = Callable[[TrainState, HostArray, HostArray], Tree]
 UpdateFn: TypeAlias = Callable[[TrainState, Any, Array], tuple[TrainState, Array, Any]]
+DiagnoseFn: TypeAlias = Callable[[TrainState, Any], dict[str, Array]]
+
+
+class HostPrograms(NamedTuple):
+    """All that the host loop calls.
+
+    Attributes:
+      init: `() -> (state, act_state)` of all seeds.
+      explore: actions of the policy, with exploration.
+      uniform: uniformly random actions, for the warm-up.
+      update: `(state, packed) -> (state, metrics [S, U, K], td_error [S, U, B] or ())`; donates the state.
+      diagnose: `(state, packed) -> diagnostics`, `[S]` by name.
+      reset: `state -> state` with networks that begin anew; donates the state.
+    """
+
+    init: Callable[[], tuple[TrainState, Tree]]
+    explore: ChooseFn
+    uniform: ChooseFn
+    update: Callable[[TrainState, Any], tuple[TrainState, Array, Any]]
+    diagnose: DiagnoseFn
+    reset: Callable[[TrainState], TrainState]
+
+
+def compile_programs(config: Config, agent: Agent, ring: Ring, transfer: BatchTransfer) -> HostPrograms:
+    """Compiles what the host loop calls; each program runs once on a state that is thrown away.
+
+    Args:
+      config: the run.
+      agent: a learner of one seed.
+      ring: where its batches come from.
+      transfer: how they travel.
+    """
+    seeds, num_envs, squeeze_seed = config.seed_list, config.env.num_envs, tuning(config).squeeze_seed
+    keys = rng.run_keys(seeds)
+    init_state = jax.jit(jax.vmap(agent.init))
+    act = jit_act(agent)
+    update = jit_update(agent, transfer.unpack, errors=ring.weighted, squeeze_seed=squeeze_seed)
+    diagnose = jit_diagnose(agent, transfer.unpack)
+
+    def init() -> tuple[TrainState, Tree]:
+        return init_state(keys), jax.vmap(lambda _: agent.init_act(num_envs))(jnp.arange(len(seeds)))
+
+    state, act_state = init()
+    obs = np.zeros((len(seeds), num_envs, *ring.spec.obs_shape), ring.spec.obs_dtype)
+    words = np.zeros((*obs.shape[:2], *jax.random.key_data(keys).shape[1:]), np.uint32)
+    packed_obs = pack_obs(obs, np.ones(obs.shape[:2], bool))
+    jax.block_until_ready(act(state.for_acting, act_state, packed_obs, words))
+    batches = transfer.pack(np.zeros((len(seeds), updates_per_call(config), config.algorithm.batch_size), np.int64))
+    observe = jit_observe(agent, state)
+    jax.block_until_ready(diagnose(state, batches))
+    jax.block_until_ready(update(state, batches, keys))
+    explore = make_explore(act, keys, num_envs, config.algorithm.warmup_steps // num_envs // KEY_BLOCK)
+    uniform = make_uniform(seeds, num_envs, ring.spec.action_size, observe)
+    reset = jax.jit(jax.vmap(agent.reset), donate_argnums=0)
+    return HostPrograms(
+        init,
+        explore,
+        uniform,
+        lambda state, packed: update(state, packed, keys),
+        diagnose,
+        lambda state: reset(state, keys),
+    )
 
 
 def jit_update(
@@ -39,7 +107,7 @@ def jit_update(
 
     Args:
       agent: a learner of one seed.
-      unpack: takes apart what a `BatchTransfer` has taken.
+      unpack: of a `BatchTransfer`.
       errors: whether temporal-difference errors are wanted.
       squeeze_seed: whether there is one seed, which is to be compiled without its axis.
 
@@ -57,22 +125,23 @@ def jit_update(
 
 
 def jit_act(agent: Agent) -> ActFn:
-    """Exploring actions of all seeds: `(state, act_state, seen, words) -> (action [S, E, A], act_state, moments)`.
+    """Exploring actions of all seeds.
 
-    What is seen is `pack_obs(obs, first)`; the words, `[S, E, 2]`, are the data of the keys of exploration; the
-    moments are those of the observations, these included.
+    `(state, act_state, packed_obs, words) -> (action [S, E, A], act_state, moments)`: the observations are
+    `pack_obs(obs, first)`; the words, `[S, E, 2]`, are the data of the keys of exploration; the moments are those of
+    the observations, these included.
     """
 
     @jax.jit
-    def act(state: TrainState, act_state: Tree, seen: tuple[Array, ...], words: Array) -> tuple[Array, Tree, Tree]:
-        obs, first = unpack_obs(seen)
+    def act(state: TrainState, act_state: Tree, packed: tuple[Array, ...], words: Array) -> tuple[Array, Tree, Tree]:
+        obs, first = unpack_obs(packed)
         state = jax.vmap(agent.observe)(state, obs)
         return *jax.vmap(agent.act)(state, act_state, obs, first, jax.random.wrap_key_data(words)), state.stats.obs
 
     return act
 
 
-def jit_diagnose(agent: Agent, unpack: Callable[[Any], Batch]) -> Callable[[TrainState, Any], dict[str, Array]]:
+def jit_diagnose(agent: Agent, unpack: Callable[[Any], Batch]) -> DiagnoseFn:
     """`DIAGNOSTICS` of all seeds, `[S]` by name, on the first batch of a call: `(state, packed) -> diagnostics`."""
 
     @jax.jit
@@ -94,38 +163,16 @@ def jit_observe(agent: Agent, state: TrainState) -> ObserveFn:
         return lambda state, obs, first: state.stats.obs
 
     @jax.jit
-    def observe(state: TrainState, seen: tuple[Array, ...]) -> Tree:
-        return jax.vmap(agent.observe)(state, unpack_obs(seen)[0]).stats.obs
+    def observe(state: TrainState, packed_obs: tuple[Array, ...]) -> Tree:
+        return jax.vmap(agent.observe)(state, unpack_obs(packed_obs)[0]).stats.obs
 
     return lambda state, obs, first: observe(state.for_acting, pack_obs(obs, first))
-
-
-def init_and_warm_up(
-    agent: Agent,
-    act: ActFn,
-    update: UpdateFn,
-    keys: Array,
-    num_envs: int,
-    ring: Ring,
-    empty: Any,
-) -> tuple[TrainState, Tree]:
-    """The first state, after every program has run once on a state that is thrown away: compile time stands apart."""
-    init = jax.jit(jax.vmap(agent.init))
-    act_state = jax.vmap(lambda _: agent.init_act(num_envs))(jnp.arange(len(keys)))
-    obs = np.zeros((len(keys), num_envs, *ring.spec.obs_shape), ring.spec.obs_dtype)
-    state = init(keys)
-    words = np.zeros((*obs.shape[:2], *jax.random.key_data(keys).shape[1:]), np.uint32)
-    seen = pack_obs(obs, np.ones(obs.shape[:2], bool))
-    jax.block_until_ready(act(state.for_acting, act_state, seen, words))
-    jax.block_until_ready(update(state, empty, keys))
-    return init(keys), act_state
 
 
 def make_explore(act: ActFn, keys: Array, num_envs: int, block: int) -> ChooseFn:
     """Actions of the policy with noise, still on their way; `block` is the first block of keys that is wanted.
 
-    Keys are derived for many iterations in one call: on a CPU each derivation inside the acting call costs about 15 us,
-    and the host waits for that call.
+    Keys are derived for many iterations in one call: the host waits for each derivation inside the acting call.
     """
     program = jax.jit(lambda times: jax.random.key_data(rng.explore_keys(keys, times, num_envs)))
 

@@ -22,30 +22,29 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import jax
 import numpy as np
 
-from ddpg_jax import rng
 from ddpg_jax.errors import EnvironmentFault, Interrupted, NotFiniteError
-from ddpg_jax.training.host.compile import (
-    KEY_BLOCK,
-    init_and_warm_up,
-    jit_act,
-    jit_diagnose,
-    jit_observe,
-    jit_update,
-    make_explore,
-    make_uniform,
-)
+from ddpg_jax.training.host.compile import HostPrograms, compile_programs
 from ddpg_jax.training.host.episodes import EpisodeLog
 from ddpg_jax.training.host.metrics import EpisodeMetrics
-from ddpg_jax.training.host.snapshot import HostBuffers, HostCarry, ReplayedEpisodes, init_carry, restore, snapshot
+from ddpg_jax.training.host.snapshot import (
+    Errors,
+    HostBuffers,
+    HostCarry,
+    ReplayedEpisodes,
+    init_carry,
+    restore,
+    snapshot,
+)
 from ddpg_jax.training.host.transfer import BatchTransfer, batch_transfer
-from ddpg_jax.training.report import METRICS, InitFn, Report, SnapshotFn, keep_init, no_snapshots
+from ddpg_jax.training.report import METRICS, InitFn, Report, SnapshotFn, keep_init, no_batches, no_snapshots
 from ddpg_jax.training.schedule import is_boundary, resets_before, updates_per_call
-from ddpg_jax.types import Agent, Batch, HostArray, Row
+from ddpg_jax.types import Agent, Batch, HostArray, Row, Step
+from ddpg_jax.xla.tuning import tuning
 
 if TYPE_CHECKING:
     from ddpg_jax.config.schema import Config
@@ -58,11 +57,17 @@ CANDIDATES = 20
 
 PHASES = ("compile", "act", "environment", "replay", "update")
 
+Drawn: TypeAlias = tuple[HostArray, Any]
+"""A batch of one call: where its transitions stand, `[S, U, B]`, and what `BatchTransfer.pack` made of it."""
+
+LapFn: TypeAlias = Callable[[str | None], None]
+"""Adds the time since its last call to a phase (None: to no phase)."""
+
 
 def host_loop(
     config: Config,
     agent: Agent,
-    lanes: HostEnv,
+    envs: HostEnv,
     ring: Ring,
     begun: ReplayedEpisodes | InitFn = keep_init,
     should_snapshot: SnapshotFn = no_snapshots,
@@ -72,7 +77,7 @@ def host_loop(
     Args:
       config: the run.
       agent: a learner of one seed.
-      lanes: S x E environments.
+      envs: S x E environments.
       ring: an empty replay.
       begun: where another loop of this configuration was, from `replay_snapshot`; or, for a run that begins, what is
         done to the fresh learner.
@@ -88,80 +93,81 @@ def host_loop(
     """
     seeds, num_envs = config.seed_list, config.env.num_envs
     lap, seconds = _stopwatch(begun.snapshot.seconds if isinstance(begun, ReplayedEpisodes) else {})
-    transfer = batch_transfer(ring, narrow=config.algorithm.narrow)
-    squeeze_seed = len(seeds) == 1 and not config.algorithm.narrow  # narrow networks are not faster then
-    act, update = jit_act(agent), jit_update(agent, transfer.unpack, errors=ring.weighted, squeeze_seed=squeeze_seed)
-    keys, per_call = rng.run_keys(seeds), updates_per_call(config)
-    empty = transfer.pack(np.zeros((len(seeds), per_call, config.algorithm.batch_size), np.int64))
-    state, act_state = init_and_warm_up(agent, act, update, keys, num_envs, ring, empty)
-    first_block = config.algorithm.warmup_steps // num_envs // KEY_BLOCK
-    explore = make_explore(act, keys, num_envs, first_block)
-    uniform = make_uniform(seeds, num_envs, lanes.spec.action_size, jit_observe(agent, state))
-    diagnose = jit_diagnose(agent, transfer.unpack)
-    jax.block_until_ready(diagnose(state, empty))
-    reset = jax.jit(jax.vmap(agent.reset), donate_argnums=0)
+    transfer = batch_transfer(ring, raw=tuning(config).raw_rows)
+    programs = compile_programs(config, agent, ring, transfer)
+    state, act_state = programs.init()
     buffers = HostBuffers(ring, EpisodeMetrics(seeds, num_envs, METRICS), EpisodeLog((len(seeds), num_envs)))
     lap("compile")
 
-    episode_metrics, episode_log = buffers.metrics, buffers.episodes
     if isinstance(begun, ReplayedEpisodes):
         carry = restore(begun, state, act_state, buffers)
     else:
-        carry = init_carry(begun(state), act_state, lanes)
-    state, act_state, obs, first, pending_action, delayed_errors, new_errors = carry[1:]
+        carry = init_carry(begun(state), act_state, envs)
+    del state  # its buffers are donated
     lap("environment")
-    drawn = (
-        []
-        if pending_action is not None
-        else _sample_batches(config, ring, transfer, episode_metrics.updates, carry.iteration * num_envs)
-    )
+    drawn = _sample_batches(config, buffers, transfer, carry) if carry.pending_action is None else []
     lap("replay")
     if isinstance(begun, ReplayedEpisodes) and begun.snapshot.unrecorded is not None:
         yield _report(config, transfer, buffers, carry, begun.snapshot.unrecorded, seconds)
         lap(None)
-    for i in range(carry.iteration, -(-config.total_steps // num_envs)):
-        if pending_action is None:
-            if resets_before(config, i):
-                state = reset(state, keys)
-            choose = uniform if i * num_envs < config.algorithm.warmup_steps else explore
-            dispatched, act_state, moments = choose(i, state, act_state, obs, first)
-            state = state._replace(stats=state.stats._replace(obs=moments))
-            lap("act")
-            delayed_errors, new_errors = new_errors, []
-            for index, packed in drawn:
-                state, metrics, td_error = update(state, packed, keys)
-                episode_metrics.on_update(metrics)
-                new_errors.append((index, td_error))
-            lap("update")
-            pending_action = np.asarray(dispatched)
-            if not np.isfinite(pending_action).all():
-                episode_metrics.flush(i * num_envs)  # says which loss it was, if one was
-                raise NotFiniteError(f"the policy's action is not finite after {episode_metrics.updates} updates")
-            lap("act")
+    while carry.iteration * num_envs < config.total_steps:
+        if carry.pending_action is None:
+            carry = _act_and_update(config, programs, buffers, carry, drawn, lap)
+        action = cast("HostArray", carry.pending_action)
         try:
-            result = lanes.step(pending_action)
+            result = envs.step(action)
         except (EnvironmentFault, Interrupted) as error:
-            carry = HostCarry(i, state, act_state, obs, first, pending_action, delayed_errors, new_errors)
-            seen = partial(snapshot, carry, buffers, seconds)
-            yield Report(i * num_envs, episode_metrics.updates, [], dict(seconds), state, seen, due=False, fault=error)
+            report = _report(config, transfer, buffers, carry, None, seconds)
+            yield report._replace(fault=error, batches=no_batches)
             raise
         lap("environment")
-        step = (i + 1) * num_envs
-        ring.add(obs, pending_action, result)
-        for index, td_error in delayed_errors:  # of updates that the actions have waited for
-            ring.write_back(index, td_error)
-        obs, first = result.obs, episode_metrics.on_step(result, step)
-        episode_log.on_step(pending_action, first)
-        pending_action = None
-        drawn = _sample_batches(config, ring, transfer, episode_metrics.updates, step)
+        carry = _store(buffers, carry, action, result)
+        drawn = _sample_batches(config, buffers, transfer, carry)
         lap("replay")
+        step = carry.iteration * num_envs
         due = is_boundary(config, step)
         if due or should_snapshot(step):
-            rows = episode_metrics.flush(step, diagnose(state, drawn[-1][1]) if drawn else None) if due else None
+            diagnostics = programs.diagnose(carry.learner, drawn[-1][1]) if due and drawn else None
+            rows = buffers.metrics.flush(step, diagnostics) if due else None
             lap("update")
-            carry = HostCarry(i + 1, state, act_state, obs, first, None, [], new_errors)
             yield _report(config, transfer, buffers, carry, rows, seconds)
             lap(None)
+
+
+def _act_and_update(
+    config: Config, programs: HostPrograms, buffers: HostBuffers, carry: HostCarry, drawn: list[Drawn], lap: LapFn
+) -> HostCarry:
+    """Chooses the actions of an iteration, and makes its updates while they are on their way."""
+    i, num_envs, state = carry.iteration, config.env.num_envs, carry.learner
+    if resets_before(config, i):
+        state = programs.reset(state)
+    choose = programs.uniform if i * num_envs < config.algorithm.warmup_steps else programs.explore
+    action, act_state, moments = choose(i, state, carry.act_state, carry.obs, carry.first)
+    state = state._replace(stats=state.stats._replace(obs=moments))
+    lap("act")
+    new_errors: Errors = []
+    for index, packed in drawn:
+        state, metrics, td_error = programs.update(state, packed)
+        buffers.metrics.on_update(metrics)
+        new_errors.append((index, td_error))
+    lap("update")
+    action = np.asarray(action)
+    if not np.isfinite(action).all():
+        buffers.metrics.flush(i * num_envs)  # says which loss it was, if one was
+        raise NotFiniteError(f"the policy's action is not finite after {buffers.metrics.updates} updates")
+    lap("act")
+    return HostCarry(i, state, act_state, carry.obs, carry.first, action, carry.new_errors, new_errors)
+
+
+def _store(buffers: HostBuffers, carry: HostCarry, action: HostArray, result: Step) -> HostCarry:
+    """Keeps what the environments reported, and takes back the errors that the actions have waited for."""
+    buffers.ring.add(carry.obs, action, result)
+    for index, td_error in carry.delayed_errors:
+        buffers.ring.write_back(index, td_error)
+    iteration = carry.iteration + 1
+    first = buffers.metrics.on_step(result, iteration * carry.first.shape[1])
+    buffers.episodes.on_step(action, first)
+    return HostCarry(iteration, carry.learner, carry.act_state, result.obs, first, None, [], carry.new_errors)
 
 
 def _report(
@@ -174,20 +180,17 @@ def _report(
 ) -> Report:
     """Of the loop between two iterations; no rows where it is not due."""
     step, updates = carry.iteration * config.env.num_envs, buffers.metrics.updates
-    seen, batches = (
-        partial(snapshot, carry, buffers, seconds),
-        partial(_batches, config, buffers.ring, transfer, updates),
-    )
-    return Report(step, updates, rows or [], dict(seconds), carry.learner, seen, rows is not None, None, batches)
+    batches = partial(_batches, config, buffers.ring, transfer, updates)
+    whole = partial(snapshot, carry, buffers, seconds)
+    return Report(step, updates, rows or [], dict(seconds), carry.learner, whole, rows is not None, None, batches)
 
 
-def _sample_batches(
-    config: Config, ring: Ring, transfer: BatchTransfer, updates: int, step: int
-) -> list[tuple[HostArray, Any]]:
-    """The batches of the calls that are due after `step` steps of each seed: where they came from, and packed."""
-    per_call, batch_size = updates_per_call(config), config.algorithm.batch_size
-    calls = (config.updates_owed(step) - updates) // per_call
+def _sample_batches(config: Config, buffers: HostBuffers, transfer: BatchTransfer, carry: HostCarry) -> list[Drawn]:
+    """The batches of the calls that are due by now: where they came from, and packed."""
+    per_call, batch_size, updates = updates_per_call(config), config.algorithm.batch_size, buffers.metrics.updates
+    calls = (config.updates_owed(carry.iteration * config.env.num_envs) - updates) // per_call
     numbers = range(updates // per_call, updates // per_call + calls)
+    ring = buffers.ring
     return [(index := ring.draw(per_call, batch_size, number), transfer.pack(index)) for number in numbers]
 
 
@@ -199,7 +202,7 @@ def _batches(config: Config, ring: Ring, transfer: BatchTransfer, updates: int, 
         yield jax.tree.map(lambda x: np.asarray(x[seed]), batch)
 
 
-def _stopwatch(before: Mapping[str, float]) -> tuple[Callable[[str | None], None], dict[str, float]]:
+def _stopwatch(before: Mapping[str, float]) -> tuple[LapFn, dict[str, float]]:
     """A function that adds the time since its last call to a phase (None: to no phase), and the sums so far."""
     seconds = {phase: before.get(phase, 0.0) for phase in PHASES}
     last = perf_counter()

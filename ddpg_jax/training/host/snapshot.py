@@ -14,14 +14,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddpg_jax.errors import StorageError
+from ddpg_jax.replay.host.ring import row_dtype
 from ddpg_jax.runs.pytrees import form, from_host, to_host
-from ddpg_jax.training.host.episodes import EpisodeLog, replay_episodes
+from ddpg_jax.training.host.episodes import EpisodeLog, PastEpisodes, replay_episodes
 from ddpg_jax.training.host.metrics import EpisodeMetrics
-from ddpg_jax.types import HostArray, Snapshot, TrainState, Tree
+from ddpg_jax.types import EnvSpec, HostArray, Snapshot, TrainState, Tree
 
 if TYPE_CHECKING:
     from ddpg_jax.envs.host.workers import HostEnv
     from ddpg_jax.replay.host.ring import Ring
+
+_BLOCK = 2**12
 
 Errors = list[tuple[HostArray, Any]]
 """Of calls of the update: where their transitions stand, `[S, U, B]`, and their errors, likewise or `()`."""
@@ -67,11 +70,13 @@ class ReplayedEpisodes(NamedTuple):
       snapshot: the loop, as it was.
       obs: to act on next, `[S, E, *O]`.
       again: where that is the first of a new episode, as the old one did not repeat itself, bool `[S, E]`.
+      doubts: why the loop may not go on to the bit, though no episode in progress says so; a line for each reason.
     """
 
     snapshot: Snapshot
     obs: HostArray
     again: HostArray
+    doubts: tuple[str, ...] = ()
 
 
 def init_carry(learner: TrainState, act_state: Tree, lanes: HostEnv) -> HostCarry:
@@ -108,7 +113,7 @@ def snapshot(carry: HostCarry, buffers: HostBuffers, seconds: Mapping[str, float
 
 
 def replay_snapshot(snapshot: Snapshot, lanes: HostEnv) -> ReplayedEpisodes:
-    """Plays the episodes of a snapshot again.
+    """Plays the episodes of a snapshot again, and where there is none in progress the one before.
 
     Raises:
       StorageError: it is not one of these environments.
@@ -121,7 +126,47 @@ def replay_snapshot(snapshot: Snapshot, lanes: HostEnv) -> ReplayedEpisodes:
     if not (episodes["length"].min() >= 0 and episodes["length"].max() == len(episodes["actions"])):
         raise StorageError("the checkpoint does not hold the actions of its episodes")
     returns = _checked(arrays, {"meter/return": np.zeros(shape)})["meter/return"]
-    return ReplayedEpisodes(snapshot, *replay_episodes(lanes, episodes, obs, returns))
+    between = (episodes["length"] == 0) & (episodes["episode"] > 0)
+    past = _past_episodes(snapshot, lanes.spec, between)
+    replay = replay_episodes(lanes, episodes, obs, returns, past)
+    unknown = between & (past.length == 0)
+    return ReplayedEpisodes(
+        snapshot, replay.obs, replay.again, _doubts(replay.unlike, unknown, lanes.traits.statistics)
+    )
+
+
+def _doubts(unlike: HostArray, unknown: HostArray, statistics: tuple[str, ...]) -> tuple[str, ...]:
+    found = {
+        f"the last whole episode of {unlike.sum()} environments did not repeat itself to the bit: something in them "
+        "outlives an episode, and begins anew here": unlike.any(),
+        f"the last whole episode of {unknown.sum()} environments could not be compared: the replay does not hold it": (
+            unknown.any()
+        ),
+        f"the statistics of {', '.join(statistics)} begin anew here": bool(statistics),
+    }
+    return tuple(line for line, holds in found.items() if holds)
+
+
+def _past_episodes(snapshot: Snapshot, spec: EnvSpec, between: HostArray) -> PastEpisodes:
+    """The last whole episodes of the lanes that are between two, bool `[S, E]`, as the replay holds them."""
+    dtype, length = row_dtype(spec), np.zeros(between.shape, np.int64)
+    first, start = snapshot.first_row, snapshot.stop_row
+    blocks, sought = [np.zeros((0, *between.shape), dtype)], between.copy()
+    while sought.any() and start > first:
+        stop, start = start, max(first, start - _BLOCK)
+        like = {"rows": np.empty((stop - start, *between.shape, dtype.itemsize), np.uint8)}
+        read = _checked(snapshot.read_rows(start, stop), like)["rows"]
+        blocks.insert(0, block := np.ascontiguousarray(read).view(dtype)[..., 0])
+        done = block["terminated"] | block["truncated"]
+        for lane in np.argwhere(sought):
+            s, e = lane.tolist()
+            ends = np.flatnonzero(done[: snapshot.stop_row - 1 - start, s, e])  # but for that of the episode itself
+            if len(ends) or start == 0:
+                began = start + int(ends[-1]) + 1 if len(ends) else 0
+                length[s, e], sought[s, e] = snapshot.stop_row - began, False
+    rows = np.concatenate(blocks)
+    rows = rows[len(rows) - int(length.max()) :]
+    return PastEpisodes(length, rows["action"], rows["reward"], rows["next_obs"])
 
 
 def restore(begun: ReplayedEpisodes, learner: TrainState, act_state: Tree, buffers: HostBuffers) -> HostCarry:

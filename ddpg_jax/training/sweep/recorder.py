@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ddpg_jax.config.load import dump_toml
-from ddpg_jax.errors import EnvironmentFault, StorageError
+from ddpg_jax.errors import EnvironmentFault, StorageError, printable
+from ddpg_jax.runs.checkpoints.checkpoint import Checkpoint
 from ddpg_jax.runs.checkpoints.rows import snapshot_rows
-from ddpg_jax.runs.checkpoints.store import Checkpoint
+from ddpg_jax.runs.documents import SweepFacts, validated
 from ddpg_jax.runs.loggers.jsonl import JsonLines
 from ddpg_jax.runs.loggers.logger import RateMeter, Start, Status, tell
 from ddpg_jax.runs.plots import ranking
-from ddpg_jax.runs.result import system_differences, system_info
+from ddpg_jax.runs.result import provenance, system_differences, system_info
 from ddpg_jax.training.context import NotifyFn, RunContext
 from ddpg_jax.training.device.loop import Chunk, lane_rows
 from ddpg_jax.training.device.snapshot import snapshot
@@ -92,7 +93,9 @@ class SweepRecorder:
     def __init__(self, sweep: Sweep, point: ResumePoint, context: RunContext) -> None:
         self._sweep, self._context = sweep, context
         self._ranking = Ranking(sweep, point.ranking)
-        record = JsonLines(context.directory.metrics, point.metrics_bytes, warn=context.notify)
+        record = JsonLines(
+            context.directory.metrics, point.metrics_bytes, warn=context.notify, sha256=point.metrics_sha256
+        )
         self._record = context.stack.enter_context(closing(record))
         self._earlier, self._began = sum(point.seconds.values()), time.perf_counter()
         self._rates = RateMeter(1)
@@ -134,6 +137,7 @@ class SweepRecorder:
         Raises:
           StorageError: lines of the record are not on the disk.
         """
+        self._context.directory.check_owner()
         kept = snapshot(report.chunk.carry, report.batch.compiled.replay, len(report.batch.lanes), {})
         reached = {f"{RANKING}{name}": x for name, x in self._ranking.arrays.items()}
         facts = {
@@ -143,6 +147,7 @@ class SweepRecorder:
             "before": report.before,
             "seconds": self._seconds,
             "metrics_bytes": self._record.sync(),
+            "metrics_sha256": self._record.sha256,
             **system_info(),
         }
         return Checkpoint(report.step, dict(kept.arrays) | reached, snapshot_rows(kept), facts)
@@ -159,7 +164,9 @@ class SweepRecorder:
 
         Raises:
           EnvironmentFault: the environment was at fault in every combination.
+          StorageError: lines of the record, or the result, cannot be written.
         """
+        self._record.sync()
         return self._write()
 
     @property
@@ -179,7 +186,8 @@ class SweepRecorder:
     def _write(self) -> SweepRun:
         """Writes the result, its picture, and, where all is complete, the configuration of the best combination."""
         directory, sweep = self._context.directory, self._sweep
-        result: dict[str, Any] = {**self._ranking.result(), "seconds": self._seconds, **system_info()}
+        came_about = provenance(sweep.source) | system_info()
+        result: dict[str, Any] = {**self._ranking.result(), "seconds": self._seconds, **came_about}
         ranked = [each for each in result["combinations"] if each["interquartile_mean"] is not None]
         if ranked and result["complete"]:
             directory.write_text(directory.path / "best.toml", dump_toml(sweep.configs[ranked[0]["combination"]]))
@@ -203,33 +211,20 @@ def sweep_point(checkpoint: Checkpoint, sweep: Sweep, notify: NotifyFn) -> Resum
       StorageError: it is of another sweep, or does not say where it was.
     """
     facts, point = checkpoint.facts, ResumePoint(checkpoint)
-    try:
-        begun = position(point)
-        if begun is None or begun.group >= len(sweep.groups):
-            raise ValueError(f"there is no turn {facts['position']}")
-        lines = system_differences(facts)
-        sum([float(facts["before"]), float(facts["seconds"])], int(facts["metrics_bytes"]))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise StorageError(f"the checkpoint's description cannot be read: {error}") from error
+    validated(SweepFacts, facts, "the checkpoint's description")
+    if facts["position"][0] >= len(sweep.groups):
+        raise StorageError(f"the checkpoint's description cannot be read: there is no turn {facts['position']}")
+    lines = system_differences(facts)
     if facts.get("sweep") != _identity(sweep):
         raise StorageError("the checkpoint is of another sweep: sweep.toml was changed; bring it back")
     for line in lines:
-        notify(line)
+        notify(printable(line))
     return point
 
 
 def position(point: ResumePoint) -> SweepPosition | None:
-    """The turn that was in progress; None: none was.
-
-    Raises:
-      KeyError, TypeError, ValueError: the checkpoint does not say it.
-    """
-    if point.checkpoint is None:
-        return None
-    group, first, count = map(int, point.metadata["position"])
-    if min(group, first) < 0 or count < 1:
-        raise ValueError(f"there is no turn {point.metadata['position']}")
-    return SweepPosition(group, first, count)
+    """The turn that was in progress; None: none was."""
+    return None if point.checkpoint is None else SweepPosition(*map(int, point.metadata["position"]))
 
 
 def _identity(sweep: Sweep) -> str:

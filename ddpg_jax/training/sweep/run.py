@@ -16,11 +16,12 @@ from ddpg_jax.config.wording import option
 from ddpg_jax.envs.factory import device_env
 from ddpg_jax.errors import ConfigError
 from ddpg_jax.runs.directory import RunDirectory
-from ddpg_jax.runs.loggers.progress import ProgressDisplay, make_display, message_printer
+from ddpg_jax.runs.loggers.progress import Display, make_display, message_printer
 from ddpg_jax.training.checkpointer import Checkpointer
 from ddpg_jax.training.context import RunContext, Session
 from ddpg_jax.training.device.loop import device_loop
 from ddpg_jax.training.device.snapshot import DeviceCarry, restore
+from ddpg_jax.training.forecast import check_forecast
 from ddpg_jax.training.report import keep_init
 from ddpg_jax.training.resume_point import ResumePoint
 from ddpg_jax.training.runner import drive
@@ -62,6 +63,7 @@ def run_sweep(
     with ExitStack() as stack:
         display = make_display(console)
         session = Session.begin(stack, message_printer(console), (display,))
+        session.heed()
         if resume == "auto" and run_dir is not None and RunDirectory(run_dir).sweep.is_file():
             directory = RunDirectory.open(run_dir, of="sweep")
             _refuse_another(sweep, load_sweep(directory.sweep), directory)
@@ -92,6 +94,7 @@ def resume_sweep(run_dir: str | Path, console: Console | None = None) -> SweepRu
     with ExitStack() as stack:
         display = make_display(console)
         session = Session.begin(stack, message_printer(console), (display,))
+        session.heed()
         return _resume(sweep, envs, session.within(directory, _keep(sweep)), display)
 
 
@@ -102,6 +105,7 @@ def _environments(sweep: Sweep) -> list[DeviceEnv]:
             raise ConfigError(
                 f"a sweep runs environments written in JAX, as jax:pendulum; env.id={group.config.env.id!r} is not one"
             )
+        check_forecast(group.config.model_copy(update={"seeds": 1}))  # lanes run in turns, but one at least must fit
     make_core_devices()
     return [device_env(group.config) for group in sweep.groups]
 
@@ -123,7 +127,7 @@ def _keep(sweep: Sweep) -> int:
     return sweep.configs[0].checkpoint.keep
 
 
-def _resume(sweep: Sweep, envs: Sequence[DeviceEnv], context: RunContext, display: ProgressDisplay) -> SweepRun:
+def _resume(sweep: Sweep, envs: Sequence[DeviceEnv], context: RunContext, display: Display) -> SweepRun:
     """Goes on in the directory of a sweep."""
     directory = context.directory
     context.lock()
@@ -139,7 +143,7 @@ def _resume(sweep: Sweep, envs: Sequence[DeviceEnv], context: RunContext, displa
 
 
 def _continue_from(
-    point: ResumePoint, sweep: Sweep, envs: Sequence[DeviceEnv], context: RunContext, display: ProgressDisplay
+    point: ResumePoint, sweep: Sweep, envs: Sequence[DeviceEnv], context: RunContext, display: Display
 ) -> SweepRun:
     """Runs the batches of lanes that are left, and writes what was reached."""
     recorder = SweepRecorder(sweep, point, context)
@@ -149,7 +153,7 @@ def _continue_from(
         context.store.forget_rows()  # those that are there are of other lanes
     batches = lane_batches(sweep.groups, envs, display.print, rest.position)
     reports = _reports(batches, rest, recorder, checkpointer, context)
-    return drive(reports, recorder, checkpointer, context.store, context.stop)
+    return drive(reports, recorder, checkpointer, context)
 
 
 class _Rest(NamedTuple):

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 from gymnasium.envs.classic_control import PendulumEnv
+from gymnasium.spaces import Box
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -18,7 +19,7 @@ from ddpg_jax.agents.algorithms import make_agent
 from ddpg_jax.config.load import load_config
 from ddpg_jax.envs.host.make import make_env
 from ddpg_jax.envs.host.vector import VectorEnv, evaluation_seeds, training_seeds
-from ddpg_jax.errors import EnvironmentFault
+from ddpg_jax.errors import EnvironmentFault, Interrupted
 from ddpg_jax.replay.host.ring import Ring
 
 GAMMA = np.float32(0.99)
@@ -412,6 +413,65 @@ def test_close_closes_every_environment():
     lanes = _lanes(Closing, (2, 2))
     lanes.close()
     assert len(set(map(id, closed))) == 4
+
+
+def test_one_that_cannot_be_closed_is_warned_of_and_the_others_are_closed(caplog):
+    closed = []
+
+    class Stuck(custom.Walk):
+        def close(self):
+            closed.append(self)
+            raise OSError("the port is busy")
+
+    _lanes(Stuck, (1, 3)).close()
+    assert len(set(map(id, closed))) == 3
+    assert caplog.text.count("an environment could not be closed: OSError: the port is busy") == 3
+
+
+@pytest.mark.parametrize("high", [[2.0, 1.0], [1.0]], ids=["other bounds", "other size"])
+def test_environments_that_differ_are_refused_and_closed(high):
+    bounds, closed = iter([[1.0, 1.0]] * 3 + [high]), []
+
+    class Random(custom.Walk):
+        def __init__(self):
+            super().__init__()
+            upper = np.array(next(bounds), np.float32)
+            self.action_space = Box(-np.ones_like(upper), upper)
+
+        def close(self):
+            closed.append(self)
+
+    with pytest.raises(EnvironmentFault, match=r"(?s)environments 0 and 3, .*differ.*\n  action_high: .* -> ") as error:
+        _lanes(Random, (2, 2))
+    assert str(tuple(high)) in str(error.value)
+    assert len(closed) == 4
+
+
+@pytest.mark.parametrize(("asked", "made", "begun", "taken"), [(3, 3, 0, 0), (6, 4, 2, 0), (11, 4, 4, 3)])
+def test_a_stop_is_heard_before_each_environment(asked, made, begun, taken):
+    calls, happened = iter(range(1, 100)), {"made": 0, "begun": 0, "taken": 0}
+
+    class Counted(custom.Walk):
+        def __init__(self):
+            super().__init__()
+            happened["made"] += 1
+
+        def reset(self, **arguments):
+            happened["begun"] += 1
+            return super().reset(**arguments)
+
+        def step(self, action):
+            happened["taken"] += 1
+            return super().step(action)
+
+    def run():
+        lanes = VectorEnv(Counted, (2, 2), custom.lane_seed, stop=lambda: next(calls) > asked)
+        lanes.reset()
+        lanes.step(np.zeros((2, 2, 2), np.float32))
+
+    with pytest.raises(Interrupted, match="interrupted while environments were"):
+        run()
+    assert happened == {"made": made, "begun": begun, "taken": taken}
 
 
 def test_environments_that_cannot_be_trained_are_refused_when_made():

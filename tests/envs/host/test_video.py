@@ -1,5 +1,7 @@
 """Videos are written, and can be read."""
 
+import ctypes.util
+import os
 import subprocess
 from functools import partial
 
@@ -10,7 +12,7 @@ from gymnasium.envs.classic_control import PendulumEnv
 
 from ddpg_jax.envs.host.make import make_env
 from ddpg_jax.envs.host.vector import evaluation_seeds
-from ddpg_jax.envs.host.video import record_episode
+from ddpg_jax.envs.host.video import draw_frame, follow, offscreen, record_episode
 from ddpg_jax.errors import EnvironmentFault
 
 
@@ -45,6 +47,37 @@ def test_an_episode_of_pendulum_becomes_a_video_that_moves(tmp_path):
     expected += [bare.step(np.full(1, 2.0, np.float32))[0] for _ in range(4)]
     assert {(x.shape, x.dtype.name) for x in seen} == {((1, 3), "float32")}
     np.testing.assert_array_equal(np.concatenate(seen), expected)
+
+
+def test_mujoco_draws_without_a_display_by_egl_and_follows_the_body(monkeypatch):
+    pytest.importorskip("mujoco")
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "MUJOCO_GL"):
+        monkeypatch.delenv(name, raising=False)
+    with offscreen():
+        assert os.environ["MUJOCO_GL"] == "egl"
+    assert "MUJOCO_GL" not in os.environ
+    for kwargs, follows in (({}, True), ({"camera_id": -1}, False)):
+        env = make_env("HalfCheetah-v5", None, kwargs, render_mode="rgb_array")
+        assert follow(env) == follows
+        assert env.unwrapped.mujoco_renderer.camera_id == (0 if follows else -1)
+        env.close()
+    assert not follow(make_env("Pendulum-v1", None, {}))
+    monkeypatch.setenv("MUJOCO_GL", "osmesa")
+    with offscreen():
+        assert os.environ["MUJOCO_GL"] == "osmesa"
+
+
+@pytest.mark.skipif(ctypes.util.find_library("EGL") is None, reason="no libEGL here")
+def test_a_frame_of_mujoco_is_drawn_without_a_display(monkeypatch):
+    pytest.importorskip("mujoco")
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "MUJOCO_GL"):
+        monkeypatch.delenv(name, raising=False)
+    assert draw_frame("InvertedPendulum-v5") == "480 x 480 by egl"
+
+
+def test_what_draws_nothing_is_told():
+    with pytest.raises(EnvironmentFault, match=r"Headless-v0' cannot be drawn: no OpenGL context"):
+        draw_frame("Headless-v0")
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # gymnasium also says that there is no such render mode

@@ -21,7 +21,7 @@ from ddpg_jax.envs.factory import make_evaluation_envs, make_training_envs
 from ddpg_jax.envs.host.make import describe, make_env
 from ddpg_jax.envs.host.vector import VectorEnv, training_seeds
 from ddpg_jax.envs.host.workers import SubprocVectorEnv
-from ddpg_jax.errors import EnvironmentFault
+from ddpg_jax.errors import EnvironmentFault, Interrupted
 
 BLOCK = r"/dev/shm/\S+"  # noqa: S108 - where Linux keeps shared memory
 NEVER = 300.0  # seconds; a test that waits for it fails
@@ -199,6 +199,78 @@ def test_an_environment_that_cannot_be_made_in_a_worker_is_reported_and_nothing_
     make = partial(custom.Refused, "degenerate action")
     with pytest.raises(EnvironmentFault, match=r"component 1 has bounds \[2\.0, 2\.0\]"):
         SubprocVectorEnv(make, (2, 1), custom.lane_seed, spec=describe(custom.Walk()), workers=2, timeout=NEVER)
+    assert not multiprocessing.active_children()
+    assert _blocks() == before
+
+
+def test_a_stop_is_heard_while_a_worker_is_waited_for():
+    asked, stopped = [], time.monotonic() + 1e9
+
+    def stop():
+        asked.append(time.monotonic())
+        return asked[-1] > stopped
+
+    make = _faulty("hangs", step=0)
+    with closing(
+        SubprocVectorEnv(
+            make, (2, 3), custom.lane_seed, spec=describe(custom.Walk()), workers=2, timeout=NEVER, stop=stop
+        )
+    ) as lanes:
+        lanes.reset()
+        stopped = time.monotonic() + 0.3
+        with pytest.raises(Interrupted, match="worker processes were waited for"):
+            lanes.step(ZEROS)
+        assert time.monotonic() - stopped < 2
+    assert not multiprocessing.active_children()
+
+
+NOTEBOOK = """
+import gymnasium, numpy as np
+from gymnasium.spaces import Box
+
+class Mine(gymnasium.Env):
+    observation_space, action_space = Box(-9, 9, (3,), np.float32), Box(-1, 1, (2,), np.float32)
+    def reset(self, *, seed=None, options=None):
+        self.t = 0
+        return np.zeros(3, np.float32), {}
+    def step(self, action):
+        self.t += 1
+        return np.full(3, self.t, np.float32), 0.5, False, False, {}
+
+gymnasium.register("Mine-v0", Mine)
+from ddpg_jax.config.load import load_config
+from ddpg_jax.envs.factory import make_training_envs
+config = load_config(seeds=2, env={"id": "Mine-v0", "max_episode_steps": 5, "workers": 2})
+lanes = make_training_envs(config)
+lanes.reset()
+print(lanes.step(np.zeros((2, 1, 2), np.float32)).obs.tolist())
+lanes.close()
+"""
+
+
+@pytest.mark.parametrize("way", ["standard input", "script"])
+def test_workers_know_what_the_program_has_defined_and_registered(way, tmp_path):
+    """As typed into `python -` or a notebook, or in a script that does not ask whether it is the main one."""
+    (tmp_path / "script.py").write_text(NOTEBOOK)
+    words = {"standard input": ["-"], "script": [str(tmp_path / "script.py")]}[way]
+    done = subprocess.run(
+        [sys.executable, *words], input=NOTEBOOK, capture_output=True, text=True, timeout=120, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "[[[1.0, 1.0, 1.0]], [[1.0, 1.0, 1.0]]]\n"
+
+
+def test_what_cannot_be_handed_to_a_worker_is_told_and_nothing_is_left():
+    before = _blocks()
+    with open(os.devnull) as file, pytest.raises(EnvironmentFault, match="cannot be handed to a worker process"):
+        SubprocVectorEnv(
+            lambda: custom.Walk(file),
+            (2, 1),
+            custom.lane_seed,
+            spec=describe(custom.Walk()),
+            workers=2,
+            timeout=9,
+        )
     assert not multiprocessing.active_children()
     assert _blocks() == before
 

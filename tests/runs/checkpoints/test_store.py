@@ -20,8 +20,9 @@ from ddpg_jax.runs import arrays, filesystem
 from ddpg_jax.runs.checkpoints import integrity as verified
 from ddpg_jax.runs.checkpoints import rows as segments
 from ddpg_jax.runs.checkpoints import store as module
+from ddpg_jax.runs.checkpoints.checkpoint import Checkpoint, CheckpointInfo, digest
 from ddpg_jax.runs.checkpoints.rows import Rows
-from ddpg_jax.runs.checkpoints.store import Checkpoint, CheckpointInfo, CheckpointStore, digest
+from ddpg_jax.runs.checkpoints.store import CheckpointStore
 
 CAPACITY = 20
 
@@ -65,8 +66,13 @@ def saved(folder, *steps):
 
 
 def newest(folder):
-    """What a fresh process finds: the checkpoint, and what it says."""
+    """What a fresh process finds: the checkpoint, and what it says; nothing where none is whole."""
     store = CheckpointStore(folder)
+    there = [each for _, each in store.examine()]
+    if there and all(isinstance(each, str) for each in there):
+        with pytest.raises(StorageError, match="none that a run can go on from"):
+            store.newest()
+        return None, []
     found, lines = store.newest()
     return (None if found is None else store.load(found)), lines
 
@@ -459,7 +465,7 @@ def count_seen(folder, damages):
             assert equal(loaded, checkpoint(loaded.step))
             assert f"{loaded.step}" not in {name.rpartition("-")[2] for name in broken}
         older = path.parent.name == "00000001-step-8" and path.name == "manifest.json"
-        assert len(lines) == {None: 2, 8: 1, 15: int(older)}[loaded and loaded.step]
+        assert len(lines) == {None: 0, 8: 1, 15: int(older)}[loaded and loaded.step]
         assert all(
             f"checkpoint {name} is broken; it is set aside" in "".join(lines) for name in broken[-len(lines) :] if lines
         )
@@ -542,6 +548,127 @@ def test_rows_that_break_after_they_were_verified_are_not_read(tmp_path):
         loaded.rows.read(0, 8)
 
 
+def test_where_none_is_whole_nothing_is_set_aside_and_what_can_be_done_is_said(tmp_path):
+    """One bit in the oldest file of rows, which all checkpoints share; the networks are still to be had."""
+    store = saved(tmp_path, 8, 9, 10)
+    path = tmp_path / "rows" / "00000001-0-8.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    before = {path: path.read_bytes() for path in all_files(tmp_path)}
+    fresh = CheckpointStore(tmp_path)
+    with pytest.raises(StorageError, match=r"2 checkpoints, but none that a run can go on from.*--level weights"):
+        fresh.newest()
+    assert {path: path.read_bytes() for path in all_files(tmp_path)} == before
+    folder, networks = fresh.newest_arrays()
+    assert folder.name == "00000003-step-10"
+    np.testing.assert_array_equal(networks.arrays["learner/weights"], checkpoint(10).arrays["learner/weights"])
+    assert networks.rows.first == networks.rows.stop
+    assert CheckpointStore(tmp_path / "none").newest_arrays() is None
+    assert store.examine()
+
+
+def test_rows_that_break_while_a_run_goes_on_are_written_anew(tmp_path):
+    """A bit, a byte too few, or no file at all; all checkpoints that share them are whole again."""
+    said = []
+    store = CheckpointStore(tmp_path, keep=100, warn=said.append)
+    store.save(checkpoint(8))
+    store.save(checkpoint(9))
+    path = tmp_path / "rows" / "00000001-0-8.safetensors"
+    whole = path.read_bytes()
+    for step, content in ((10, whole[:-1] + b"?"), (12, whole[:-1]), (13, None)):
+        path.unlink() if content is None else path.write_bytes(content)
+        for _ in range(3):  # in turn, each file of rows is read again
+            store.save(checkpoint(step))
+        assert path.read_bytes() == whole
+        assert all(isinstance(each, CheckpointInfo) for _, each in store.examine())
+    assert len(said) == 3
+    assert all("00000001-0-8.safetensors was damaged or lost, and is written anew" in line for line in said)
+
+
+def test_rows_that_cannot_be_written_anew_are_left_behind(tmp_path):
+    """The ring does not hold all of them any more."""
+    said = []
+    store = CheckpointStore(tmp_path, warn=said.append)
+    for step in (8, 15, 26):
+        store.save(checkpoint(step))
+    (tmp_path / "rows" / "00000002-8-15.safetensors").unlink()
+    shutil.rmtree(tmp_path / "00000002-step-15")
+    store.save(checkpoint(33))  # rows 13 to 33
+    assert "all rows are written anew" in said[0]
+    assert equal(newest(tmp_path)[0], checkpoint(33))
+
+
+def test_checkpoints_that_are_removed_while_a_run_goes_on_are_written_anew(tmp_path):
+    store = saved(tmp_path / "c", 8, 9)
+    shutil.rmtree(tmp_path / "c")
+    store.save(checkpoint(10))
+    assert equal(newest(tmp_path / "c")[0], checkpoint(10))
+    shutil.rmtree(tmp_path / "c" / "rows")
+    store.save(checkpoint(11))
+    assert equal(newest(tmp_path / "c")[0], checkpoint(11))
+    assert all(isinstance(each, CheckpointInfo) for _, each in CheckpointStore(tmp_path / "c").examine())
+
+
+def test_a_checkpoint_that_something_beside_it_makes_useless_is_passed_over(tmp_path):
+    saved(tmp_path, 8, 9)
+
+    def not_nine(found):
+        if found.step == 9:
+            raise StorageError("its record is another")
+
+    found, (line,) = CheckpointStore(tmp_path).newest(not_nine)
+    assert found.step == 8
+    assert "1 steps are lost (its record is another)" in line
+
+
+def test_nothing_is_written_where_the_guard_refuses(tmp_path):
+    def refuse():
+        raise StorageError("not yours any more")
+
+    with pytest.raises(StorageError, match="not yours"):
+        CheckpointStore(tmp_path / "c", guard=refuse).save(checkpoint(8))
+    assert not (tmp_path / "c").exists()
+
+
+def test_weights_that_were_best_stay_as_long_as_a_checkpoint_tells_of_them(tmp_path):
+    store = CheckpointStore(tmp_path)
+    (tmp_path / "best").mkdir()
+    for step, best in ((1, None), (2, 2), (3, 2), (4, 4), (5, 4)):
+        (tmp_path / "best" / f"step-{step}.safetensors").write_text("weights")
+        saved_at = checkpoint(step)
+        store.save(saved_at._replace(facts=saved_at.facts | ({} if best is None else {"best_step": best})))
+    assert [path.name for path in sorted((tmp_path / "best").iterdir())] == ["step-4.safetensors"]
+
+
+def test_a_manifest_of_a_newer_version_is_neither_read_nor_set_aside(tmp_path):
+    saved(tmp_path, 8, 9)
+    path = tmp_path / "00000002-step-9" / "manifest.json"
+
+    def newer(values):
+        values.update(format=7, invented="later", facts={"versions": {"ddpg-jax": "9.1\x1b[2J"}})
+
+    rewritten(path, newer)
+    before = path.read_bytes()
+    with pytest.raises(StorageError, match=r"was written by ddpg-jax 9\.1\\x1b\[2J in format 7") as error:
+        CheckpointStore(tmp_path).newest()
+    assert len(str(error.value).splitlines()) == 1
+    assert path.read_bytes() == before
+    path.write_bytes(before.replace(b'"later"', b'"latex"'))  # its hash is wrong, so it is broken
+    assert CheckpointStore(tmp_path).newest()[0].step == 8
+
+
+@pytest.mark.slow
+def test_arrays_of_more_than_2_gib_are_saved_verified_and_loaded(tmp_path):
+    """One call of the system reads at most 2,147,479,552 bytes."""
+    big = np.zeros(2**31 + 2**20, np.uint8)
+    big[[0, -1]] = 7, 9
+    store = CheckpointStore(tmp_path)
+    store.save(Checkpoint(0, {"x": big}, Rows(0, 0, lambda a, b: {}), {}))
+    loaded = store.load(store.newest()[0]).arrays["x"]
+    assert (loaded.size, loaded[0], loaded[-1]) == (big.size, 7, 9)
+
+
 # Hostile files.
 
 
@@ -590,7 +717,7 @@ HOSTILE = {
     "segments that overlap": lambda m: m["segments"].append(m["segments"][0]),
     "segment that ends before it begins": lambda m: m["segments"][0].update(first=8, stop=0),
     "too many segments": lambda m: m.update(segments=m["segments"] * 1000),
-    "another format": lambda m: m.update(format=2),
+    "another format": lambda m: m.update(format=0),
     "another step": lambda m: m.update(step=9),
     "facts that are no table": lambda m: m.update(facts=[]),
     "deep facts": lambda m: m.update(facts={"x": deep(150)}),
@@ -615,7 +742,8 @@ def test_hostile_manifests_are_refused(tmp_path, kind):
         return
     assert isinstance(said, str)
     assert "is broken" in said
-    assert store.newest()[0] is None
+    with pytest.raises(StorageError, match="none that a run can go on from"):
+        store.newest()
     assert canary.read_text() == "alive"
 
 
@@ -762,7 +890,7 @@ def test_a_file_that_is_cut_while_it_is_read(tmp_path, monkeypatch):
             return self._file.fileno()
 
         def readinto(self, buffer):
-            return self._file.readinto(memoryview(buffer)[:2])
+            return self._file.readinto(memoryview(buffer)[:2]) if self._file.tell() < 2 else 0
 
     monkeypatch.setattr(filesystem, "_opened", lambda path: Short(opened(path)))
     with pytest.raises(OSError, match="ends too early"):

@@ -1,7 +1,7 @@
 """What the device loop says of its chunks, and what it refuses to go on from."""
 
 import json
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -12,6 +12,7 @@ from tiny_device import (
     SEEDS,
     TOTAL,
     WARMUP,
+    Built,
     build,
     device_config,
     four,
@@ -25,7 +26,7 @@ from ddpg_jax.config.schema import Config
 from ddpg_jax.envs.device.pendulum import pendulum
 from ddpg_jax.errors import EnvironmentFault, NotFiniteError
 from ddpg_jax.rng import run_keys, stream_key
-from ddpg_jax.training.device.loop import device_loop, reports
+from ddpg_jax.training.device.loop import Chunk, device_loop, reports
 from ddpg_jax.training.report import DIAGNOSTICS, METRICS
 from ddpg_jax.types import DeviceEnv
 
@@ -110,16 +111,18 @@ def faulty(config: Config) -> DeviceEnv:
     return good._replace(reset=reset, step=step)
 
 
-def error_of(key: Any) -> Any:
-    return jax.random.randint(jax.random.fold_in(jax.random.clone(key), 1), (), 0, 3)
+def error_of(key: Any, count: int = 3) -> Any:
+    return jax.random.randint(jax.random.fold_in(jax.random.clone(key), 1), (), 0, count)
+
+
+def error_of_seed(seed: int, count: int = 3) -> int:
+    """What the one environment of a seed draws at the beginning."""
+    return int(error_of(jax.random.split(stream_key(run_keys([seed])[0], "reset"), 1)[0], count))
 
 
 @pytest.mark.usefixtures("learning_nothing")
 def test_numbers_of_an_environment_that_are_not_finite_end_the_run_and_name_the_seed():
-    def error(seed: int) -> int:
-        return int(error_of(jax.random.split(stream_key(run_keys([seed])[0], "reset"), 1)[0]))
-
-    fine, reward, obs = (next(s for s in range(50) if error(s) == kind) for kind in range(3))
+    fine, reward, obs = (next(s for s in range(50) if error_of_seed(s) == kind) for kind in range(3))
     config = device_config(seeds=[fine, reward, obs], total_steps=12, logging={"every": 12})
     built = build(config, faulty(config), devices=jax.devices()[:1])
     loop = partial(device_loop, config, built.compiled, built.keys, {})
@@ -143,45 +146,54 @@ def test_numbers_of_an_environment_that_are_not_finite_end_the_run_and_name_the_
         next(reports(config, built.compiled, loop(), {}, 0))
 
 
-def spoiling(config: Config, leaf: str, value: float, when: int, where: int) -> DeviceEnv:
-    """Pendulum that reports a number once: a component of a leaf, at a step of an environment's life, or at resets."""
+SPOILT = [("reward", np.nan, 5, 0), ("next_obs", np.inf, 30, 2), ("obs", -np.inf, 17, 1), ("first", np.nan, 0, 2)]
+"""A component of a leaf that is not finite, at a step of an environment's life; "first" is the reset's observation."""
+
+
+def spoiling(config: Config) -> DeviceEnv:
+    """Pendulum that reports one such number once; which one, is drawn for each environment."""
     good = pendulum(config.env.max_episode_steps)
 
-    def spoilt(x: Any, here: Any) -> Any:
+    def spoil(leaf: str, x: Any, drawn: Any, age: Any) -> Any:
         flat = jnp.atleast_1d(x)
-        return jnp.where(here, flat.at[where % len(flat)].set(value), flat).reshape(jnp.shape(x))
+        for i, (name, value, when, where) in enumerate(SPOILT):
+            here = (name == leaf) & (drawn == i) & (age == when)
+            flat = jnp.where(here, flat.at[where % len(flat)].set(value), flat)
+        return flat.reshape(jnp.shape(x))
 
     def reset(key: Any) -> Any:
-        state, obs = good.reset(key)
-        return (state, jnp.int32(0)), spoilt(obs, leaf == "first")
+        (state, obs), drawn = good.reset(key), error_of(key, len(SPOILT))
+        return (state, drawn, jnp.int32(0)), spoil("first", obs, drawn, 0)
 
     def step(state: Any, action: Any, key: Any) -> Any:
-        inner, age = state
+        inner, drawn, age = state
         inner, report = good.step(inner, action, key)
-        return (inner, age + 1), report._replace(
-            **{
-                name: spoilt(getattr(report, name), (leaf == name) & (age == when))
-                for name in ("reward", "next_obs", "obs")
-            }
-        )
+        leaves = {name: spoil(name, getattr(report, name), drawn, age) for name in ("reward", "next_obs", "obs")}
+        return (inner, drawn, age + 1), report._replace(**leaves)
 
     return good._replace(reset=reset, step=step)
 
 
-@pytest.mark.parametrize(
-    ("leaf", "value", "when", "where"),
-    [("reward", np.nan, 5, 0), ("next_obs", np.inf, 30, 2), ("obs", -np.inf, 17, 1), ("first", np.nan, 0, 2)],
-)
+@cache
+def spoilt() -> tuple[Config, Built, Chunk]:
+    """Forty steps of a seed for each number, in their order."""
+    seeds = [next(seed for seed in range(99) if error_of_seed(seed, len(SPOILT)) == i) for i in range(len(SPOILT))]
+    config = device_config(seeds=seeds, total_steps=40, logging={"every": 40})
+    built = build(config, spoiling(config), devices=jax.devices()[:1])
+    return config, built, next(device_loop(config, built.compiled, built.keys, {}))
+
+
+@pytest.mark.parametrize("number", range(len(SPOILT)), ids=[f"{leaf} {value}" for leaf, value, *_ in SPOILT])
 @pytest.mark.usefixtures("learning_nothing")
-def test_no_number_that_is_not_finite_enters_a_replay_on_device(leaf: str, value: float, when: int, where: int):
+def test_no_number_that_is_not_finite_enters_a_replay_on_device(number: int):
     """From a reward, a successor, the first observation of a later episode, or of the run: reported, and not kept."""
-    config = device_config(seeds=[3, 4], total_steps=40, logging={"every": 40})
-    built = build(config, spoiling(config, leaf, value, when, where), devices=jax.devices()[:1])
-    last = next(device_loop(config, built.compiled, built.keys, {}))
-    assert all(np.isfinite(x).all() for x in jax.tree.leaves(last.carry.lane.store))
-    assert (last.totals.faults >= 1).all()
-    with pytest.raises(EnvironmentFault, match="seed 3: an observation or a reward was not finite"):
-        next(reports(config, built.compiled, iter([last]), {}, 0))
+    config, built, last = spoilt()
+    assert all(np.isfinite(x[number]).all() for x in jax.tree.leaves(last.carry.lane.store))
+    assert last.totals.faults[number] >= 1
+    faults = np.where(np.arange(len(SPOILT)) == number, last.totals.faults, 0)
+    alone = last._replace(totals=last.totals._replace(faults=faults))
+    with pytest.raises(EnvironmentFault, match=f"seed {config.seed_list[number]}: an observation or a reward was not"):
+        next(reports(config, built.compiled, iter([alone]), {}, 0))
 
 
 def test_a_metric_that_is_not_finite_ends_the_run_and_names_the_seed():

@@ -16,7 +16,6 @@ from tiny_device import (
     WARMUP,
     Built,
     Ended,
-    assert_bit_equal,
     assert_close,
     build,
     device_config,
@@ -27,7 +26,7 @@ from tiny_device import (
     run,
     stored,
 )
-from tiny_run import EPISODE
+from tiny_run import EPISODE, assert_bit_equal
 
 from ddpg_jax.agents.algorithms import make_agent
 from ddpg_jax.config.schema import Config

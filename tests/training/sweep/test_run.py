@@ -324,13 +324,13 @@ def test_a_sweep_that_was_cut_off_goes_on_from_its_last_checkpoint(clean, tmp_pa
     def cut(self, *args):
         if self.arrays["step"].max() == 30:
             raise KeyboardInterrupt
-        return note(self, *args)
+        return mark_failed(self, *args)
 
-    note = Ranking.mark_failed
+    mark_failed = Ranking.mark_failed
     monkeypatch.setattr(Ranking, "mark_failed", cut)
     with pytest.raises(KeyboardInterrupt):
         run_sweep(load(tmp_path, **SAVING), tmp_path / "run", resume="auto")
-    monkeypatch.setattr(Ranking, "mark_failed", note)
+    monkeypatch.setattr(Ranking, "mark_failed", mark_failed)
     with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
         file.write('{"combination": 0, "event": "torn')
     assert left(run_sweep(load(tmp_path, **SAVING), tmp_path / "run", resume="auto")) == clean

@@ -1,0 +1,107 @@
+"""The command `evaluate`: the final policies of a run, as a table or as JSON, and videos of them."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ddpg_jax.cli.tables import evaluation_table
+from ddpg_jax.runs.inference import LoadedRun, check_videos, evaluate_run, load_run, record_videos, select_seed
+from ddpg_jax.runs.loggers.progress import SafeConsole
+from ddpg_jax.runs.statistics import summarize
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ddpg_jax.types import Evaluation
+
+_SECONDS = 0.2
+"""Between two changes of the line of progress."""
+
+
+def evaluate(
+    run_dir: Path, episodes: int, *, seed: int | None, video: Path | None, as_json: bool, overrides: dict[str, Any]
+) -> int:
+    """Evaluates the policies of a run and prints their returns; what it does meanwhile goes to standard error.
+
+    Args:
+      run_dir: directory of the run.
+      episodes: of each seed.
+      seed: the only one to be evaluated; None: all.
+      video: folder for a video of each seed; None: none.
+      as_json: whether to print JSON instead of a table.
+      overrides: fields that replace the run's.
+
+    Returns:
+      The exit code.
+    """
+    console, aside = SafeConsole(), SafeConsole(stderr=True)
+    run = load_run(run_dir, **overrides)
+    run = run if seed is None else select_seed(run, seed)
+    if video is not None:
+        check_videos(run, video)
+    evaluation = _evaluate(run, episodes, aside)
+    if not as_json:
+        console.print(evaluation_table(run.config, evaluation))
+    paths = [] if video is None else record_videos(run, video, lambda line: aside.print(line, highlight=False))
+    if as_json:
+        found = as_dict(run, evaluation) | {"run": str(run_dir), "videos": [str(path) for path in paths]}
+        print(json.dumps(found, allow_nan=False))
+        return 0
+    for path in paths:
+        console.print(str(path), soft_wrap=True, highlight=False, markup=False)
+    return 0
+
+
+def as_dict(run: LoadedRun, evaluation: Evaluation) -> dict[str, Any]:
+    """What `--json` prints of an evaluation; None stands for what is not finite."""
+    returns, lengths = evaluation.returns, evaluation.lengths
+    summary = summarize(returns)
+    each = [
+        {
+            "seed": seed,
+            "mean_return": _number(returns[i].mean()),
+            "mean_length": _number(lengths[i].mean()),
+            "q_bias": _number(evaluation.q_bias[i]),
+            "returns": [_number(x) for x in returns[i]],
+            "lengths": lengths[i].tolist(),
+        }
+        for i, seed in enumerate(run.config.seed_list)
+    ]
+    interval = summary["interval"]
+    return {
+        "env": run.config.env.id,
+        "algorithm": run.config.algorithm.name,
+        "episodes": returns.shape[1],
+        "interquartile_mean": _number(summary["interquartile_mean"]),
+        "interval": None if interval is None else [_number(x) for x in interval],
+        "confidence": summary["confidence"],
+        "seeds": each,
+    }
+
+
+def _evaluate(run: LoadedRun, episodes: int, aside: Console) -> Evaluation:
+    """Evaluates, with a line that tells how far it is: one that changes on a terminal, one at the start elsewhere."""
+    seeds = len(run.config.seed_list)
+    total, text = seeds * episodes, f"evaluating {episodes} episodes of each of {seeds} seeds"
+    changed = 0.0
+    if not aside.is_terminal:
+        aside.print(text, highlight=False)
+    with aside.status(text) if aside.is_terminal else nullcontext() as status:
+
+        def show(steps: int, ended: int) -> None:
+            nonlocal changed
+            if status is not None and (now := time.monotonic()) - changed > _SECONDS:
+                changed = now
+                status.update(f"{text}: {ended} of {total} have ended, step {steps}")
+
+        return evaluate_run(run, episodes, show)
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if np.isfinite(value) else None
