@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from ddpg_jax.__about__ import __version__
 from ddpg_jax.cli.arguments import count, fields_help
@@ -13,7 +13,8 @@ from ddpg_jax.cli.arguments import count, fields_help
 CommandFn: TypeAlias = Callable[[argparse.Namespace, list[str]], int]
 """`(options, words that are fields) -> exit code`."""
 
-Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+Commands: TypeAlias = Any
+"""What `add_subparsers` returns, for which argparse has no public type."""
 
 _CONFIG_HELP = "presets, a task first, and TOML files, each over those before it; without any, DDPG on Pendulum"
 
