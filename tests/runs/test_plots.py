@@ -5,6 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from matplotlib import pyplot as plt
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from ddpg_jax.runs.plots import learning_curve, ranking
 
@@ -58,10 +59,10 @@ def test_a_ranking_is_drawn_with_its_fields_as_columns_and_nothing_is_cut_off(tm
     monkeypatch.setattr("ddpg_jax.runs.plots._save", lambda figure, path: figures.append(figure))
     ranking(tmp_path / "ranking.png", entries(3, fields), "jax:pendulum, 12 combinations")
     (figure,) = figures
-    figure.savefig(tmp_path / "ranking.png")
     (axes,) = figure.axes
-    renderer = figure.canvas.get_renderer()
-    width, height = figure.canvas.get_width_height()
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    renderer, (width, height) = canvas.get_renderer(), canvas.get_width_height()
     boxes = [text.get_window_extent(renderer) for text in axes.texts]
     assert len(boxes) == len(fields) * 13
     for box in [*boxes, *(tick.get_window_extent(renderer) for tick in axes.get_xticklabels())]:
