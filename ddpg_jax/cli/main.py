@@ -373,7 +373,13 @@ def _evaluate(options: argparse.Namespace, words: list[str]) -> int:
 class _FieldsHelp(argparse.Action):
     """Shows the help of a command with the fields of one section."""
 
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
         from ddpg_jax.runs.loggers.progress import SafeConsole
 
         SafeConsole().print(parser.format_help() + fields_help(only=str(self.const)), **_PLAIN)
