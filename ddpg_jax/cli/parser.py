@@ -154,7 +154,13 @@ def _add_no_cache(command: argparse.ArgumentParser) -> None:
 class _FieldsHelp(argparse.Action):
     """Shows the help of a command with the fields of one section, `const`, or of all."""
 
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
         from ddpg_jax.runs.loggers.progress import SafeConsole
 
         text = parser.format_help() + fields_help(only=None if self.const is None else str(self.const))
