@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ddpg_jax.__about__ import __version__ as __version__
+
 if TYPE_CHECKING:
     from ddpg_jax.agents.algorithms import make_agent
     from ddpg_jax.config.load import load_config
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
     from ddpg_jax.training.train import resume_run, train
     from ddpg_jax.xla.compilation_cache import enable_compilation_cache
 
-__version__ = "0.1.0"
 __all__ = [
     "Config",
     "Run",

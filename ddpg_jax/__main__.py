@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from typing import NoReturn
 
 from ddpg_jax.training.signals import SIGNALS, StopRequest
+
+_ABORTED = 130
 
 
 def program() -> NoReturn:
     """The program; it hears signals before it imports what takes longer, and none once all is done."""
     StopRequest().__enter__()
     try:
-        from ddpg_jax.cli.main import program
+        from ddpg_jax.cli import main
 
-        program()
+        main.program()
+    except KeyboardInterrupt:  # a second Ctrl-C while it was loaded
+        os._exit(_ABORTED)
     finally:
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)

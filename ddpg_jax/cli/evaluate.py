@@ -6,7 +6,7 @@ import json
 import time
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -25,13 +25,21 @@ _SECONDS = 0.2
 
 
 def evaluate(
-    run_dir: Path, episodes: int, *, seed: int | None, video: Path | None, as_json: bool, overrides: dict[str, Any]
+    run_dir: Path,
+    episodes: int,
+    *,
+    which: Literal["final", "best"],
+    seed: int | None,
+    video: Path | None,
+    as_json: bool,
+    overrides: dict[str, Any],
 ) -> int:
     """Evaluates the policies of a run and prints their returns; what it does meanwhile goes to standard error.
 
     Args:
       run_dir: directory of the run.
       episodes: of each seed.
+      which: parameters, as in `load_run`.
       seed: the only one to be evaluated; None: all.
       video: folder for a video of each seed; None: none.
       as_json: whether to print JSON instead of a table.
@@ -41,7 +49,7 @@ def evaluate(
       The exit code.
     """
     console, aside = SafeConsole(), SafeConsole(stderr=True)
-    run = load_run(run_dir, **overrides)
+    run = load_run(run_dir, which=which, **overrides)
     run = run if seed is None else select_seed(run, seed)
     if video is not None:
         check_videos(run, video)
@@ -50,7 +58,11 @@ def evaluate(
         console.print(evaluation_table(run.config, evaluation))
     paths = [] if video is None else record_videos(run, video, lambda line: aside.print(line, highlight=False))
     if as_json:
-        found = as_dict(run, evaluation) | {"run": str(run_dir), "videos": [str(path) for path in paths]}
+        found = as_dict(run, evaluation) | {
+            "run": str(run_dir),
+            "which": which,
+            "videos": [str(path) for path in paths],
+        }
         print(json.dumps(found, allow_nan=False))
         return 0
     for path in paths:

@@ -10,7 +10,7 @@ from rich.text import Text
 from ddpg_jax.config.presets import preset_names, summarize_preset
 from ddpg_jax.errors import printable
 from ddpg_jax.runs.plots import short_values
-from ddpg_jax.runs.statistics import centre_name, interval_name, score_line, summarize
+from ddpg_jax.runs.statistics import centre_name, score_line, summarize
 
 if TYPE_CHECKING:
     from ddpg_jax.config.schema import Config
@@ -56,7 +56,7 @@ def ranking_table(result: dict[str, Any], most: int = 20) -> Table:
     """The combinations of a sweep, best first."""
     entries, seeds = result["combinations"], len(result["seeds"])
     table = Table(title=printable(f"{len(entries)} combinations on {result['env']}"), title_justify="left")
-    centre, interval = centre_name(seeds), interval_name(seeds)
+    centre, interval = ("IQM" if seeds > 3 else centre_name(seeds)), ("95% interval" if seeds > 2 else "range")
     for name, justify in (("", "right"), ("combination", "left"), (centre, "right"), (interval, "right")):
         table.add_column(name, justify=justify, overflow="fold")  # pyright: ignore[reportArgumentType]
     for rank, entry in enumerate(entries[:most], 1):

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from ddpg_jax import __version__
+from ddpg_jax.__about__ import __version__
 from ddpg_jax.config.wording import option
 from ddpg_jax.errors import StorageError, printable
 from ddpg_jax.runs import filesystem as filesystem

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +35,7 @@ from ddpg_jax.rng import run_keys
 from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.runs.weights import fitted, read_weights, stored_part
 from ddpg_jax.types import EnvSpec, Evaluation, HostArray, TrainState
+from ddpg_jax.xla.modes import in_numeric_modes
 
 HostPolicy: TypeAlias = Callable[[HostArray], HostArray]
 """`obs [E, *O] -> action [E, A]`, in the environment's units; `[*O] -> [A]` for a single observation."""
@@ -61,11 +62,13 @@ class LoadedRun(NamedTuple):
     spec: EnvSpec
 
 
-def load_run(run_dir: str | Path, **overrides: Any) -> LoadedRun:
+@in_numeric_modes
+def load_run(run_dir: str | Path, *, which: Literal["final", "best"] = "final", **overrides: Any) -> LoadedRun:
     """Reads a run's configuration and final parameters, or those of its last checkpoint where it was interrupted.
 
     Args:
       run_dir: directory of a run.
+      which: "best": the parameters of its best evaluation so far.
       **overrides: fields that replace the run's, as in `load_config`; an environment named "module:id" must be named
         again, as no module is imported because a file says so.
 
@@ -75,7 +78,7 @@ def load_run(run_dir: str | Path, **overrides: Any) -> LoadedRun:
     """
     directory = RunDirectory.open(run_dir)
     config = resolve(read_toml(directory.config), overrides, source=str(directory.config))
-    weights = read_weights(directory)
+    weights = read_weights(directory, which)
     agent = make_agent(config, weights.spec)
     expected = jax.eval_shape(jax.vmap(agent.init), run_keys(config.seed_list))
     stored = fitted(weights, stored_part(expected))
@@ -83,12 +86,15 @@ def load_run(run_dir: str | Path, **overrides: Any) -> LoadedRun:
     return LoadedRun(config, state, jit_policy(agent), jit_value(agent), weights.spec)
 
 
-def evaluate(run_dir: str | Path, episodes: int = 100, **overrides: Any) -> HostArray:
-    """Evaluates the final greedy policies of a run on the bank of evaluation seeds.
+def evaluate(
+    run_dir: str | Path, episodes: int = 100, *, which: Literal["final", "best"] = "final", **overrides: Any
+) -> HostArray:
+    """Evaluates the greedy policies of a run on the bank of evaluation seeds.
 
     Args:
       run_dir: directory of a run.
       episodes: episodes of each seed.
+      which: "final", or those of the evaluation that was best.
       **overrides: as in `load_run`.
 
     Returns:
@@ -98,9 +104,10 @@ def evaluate(run_dir: str | Path, episodes: int = 100, **overrides: Any) -> Host
       StorageError: the run cannot be read.
       EnvironmentFault: an environment failed.
     """
-    return evaluate_run(load_run(run_dir, **overrides), episodes).returns
+    return evaluate_run(load_run(run_dir, which=which, **overrides), episodes).returns
 
 
+@in_numeric_modes
 def evaluate_run(run: LoadedRun, episodes: int, progress: ProgressFn = no_progress) -> Evaluation:
     """As `evaluate`, for a run that was read already; with the lengths. The host's environments tell their progress."""
     if run.config.on_device:
@@ -139,12 +146,15 @@ def _check_spec(run: LoadedRun, spec: EnvSpec) -> None:
         raise ConfigError(f"env.id={run.config.env.id!r} is not what was trained:\n  {lines}")
 
 
-def load_policy(run_dir: str | Path, seed: int = 0, **overrides: Any) -> HostPolicy:
-    """The final greedy policy of one seed, for use elsewhere.
+def load_policy(
+    run_dir: str | Path, seed: int = 0, *, which: Literal["final", "best"] = "final", **overrides: Any
+) -> HostPolicy:
+    """The greedy policy of one seed, for use elsewhere.
 
     Args:
       run_dir: directory of a run.
       seed: position in the run's list of seeds; 0 is the first.
+      which: as in `evaluate`.
       **overrides: as in `load_run`.
 
     Returns:
@@ -155,7 +165,7 @@ def load_policy(run_dir: str | Path, seed: int = 0, **overrides: Any) -> HostPol
       StorageError: the run cannot be read.
       IndexError: the run has no such seed.
     """
-    return seed_policy(load_run(run_dir, **overrides), seed)
+    return seed_policy(load_run(run_dir, which=which, **overrides), seed)
 
 
 def seed_policy(run: LoadedRun, seed: int) -> HostPolicy:
@@ -168,6 +178,7 @@ def seed_policy(run: LoadedRun, seed: int) -> HostPolicy:
     fits = all((bound == bound.astype(np.float32)).all() for bound in (low, high))  # a bound of float64 may not
     dtype = np.float32 if fits else np.float64
 
+    @in_numeric_modes
     def policy(obs: HostArray) -> HostArray:
         obs = np.asarray(obs, run.spec.obs_dtype)
         if obs.shape == run.spec.obs_shape:
@@ -201,6 +212,7 @@ def check_videos(run: LoadedRun, folder: str | Path) -> Path:
     return folder
 
 
+@in_numeric_modes
 def record_videos(run: LoadedRun, folder: str | Path, notify: NotifyFn | None = None) -> list[Path]:
     """Records one evaluation episode of each seed as an MP4 file.
 

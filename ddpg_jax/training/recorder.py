@@ -206,8 +206,7 @@ class RunRecorder:
             save(lambda: self.checkpoint(report, complete=True))
         else:
             self._metrics.sync()
-        stored = jax.device_get(stored_part(report.state))  # each slice of a device's array is a program to compile
-        tree = drop_padding(stored, len(config.seed_list))
+        tree = self._stored(report)
         figures = report.step, report.updates, report.seconds
         result = make_result(config, *figures, self._evaluated, self._diverged) | history(self._point)
         return write_end(self._context.directory, config, tree, self._loop.spec, result, self._evaluated)
@@ -222,14 +221,17 @@ class RunRecorder:
         scores = [_score(each) for each in self._evaluated]
         if max(scores[:-1], default=-np.inf) >= scores[-1]:
             return
-        tree = stored_part(drop_padding(report.state, len(self._config.seed_list)))
         try:
-            save_best(self._context.directory, report.step, tree, self._loop.spec)
+            save_best(self._context.directory, report.step, self._stored(report), self._loop.spec)
             self._best_step = report.step
         except TakenError:
             raise
         except StorageError as error:
             self._context.notify(f"warning: the best weights so far cannot be kept: {error}")
+
+    def _stored(self, report: Report) -> Tree:
+        """What is stored of the learner, `[S, ...]`, on the host: each slice of a device's array is a program there."""
+        return drop_padding(jax.device_get(stored_part(report.state)), len(self._config.seed_list))
 
     def _draw_now_and_then(self) -> None:
         """Draws the learning curve so far; not so often that it takes time from training."""

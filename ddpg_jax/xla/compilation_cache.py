@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from ddpg_jax import __version__
+from ddpg_jax.__about__ import __version__
 from ddpg_jax.xla.memory import available_cores
 from ddpg_jax.xla.process import limited_to_one_thread
 

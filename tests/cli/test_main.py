@@ -396,7 +396,7 @@ def test_overwriting_replaces_the_run_and_leaves_foreign_files(trained, tmp_path
     assert {row["seed"] for row in read_rows(path / "metrics.jsonl")} == {7}
     assert [row["step"] for row in read_rows(path / "timing.jsonl")] == [60]
     assert "step 60/60" not in done.stdout
-    table = [line for line in done.stdout.splitlines() if not line.startswith("run/")]  # paths are not broken
+    table = [line for line in done.stdout.splitlines() if "run/" not in line]  # paths are not broken
     assert len(table) > 5
     assert_plain("\n".join(table), 40)
 
@@ -439,6 +439,7 @@ def test_the_doctor_finds_the_installation_well():
     done = program("doctor")
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"jax {jax.__version__}" in done.stdout
+    assert re.search(r"programs  \d+ kept in ", done.stdout), done.stdout
     assert "self-test passed" in done.stdout
     assert_plain(done.stdout)
 

@@ -1,10 +1,13 @@
 """Pictures are written for every number of seeds and evaluations."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from matplotlib import pyplot as plt
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from ddpg_jax.runs.plots import learning_curve
+from ddpg_jax.runs.plots import learning_curve, ranking
 
 
 @pytest.mark.parametrize(("seeds", "evaluations"), [(1, 1), (1, 4), (5, 1), (5, 4), (2, 2)])
@@ -30,3 +33,44 @@ def test_what_is_drawn_is_what_was_given(tmp_path):
     first = picture("a.png", 0.0)
     np.testing.assert_array_equal(first, picture("b.png", 0.0))
     assert (first != picture("c.png", 5.0)).any()
+
+
+def entries(seeds, fields):
+    rng = np.random.default_rng(0)
+    scores = rng.normal(-200, 40, (12, seeds))
+    return [
+        {
+            "combination": i,
+            "values": {name: 10.0 ** -(i % 4) if i % 2 else [256, 256, 256] for name in fields},
+            "interquartile_mean": float(each.mean()),
+            "interval": (float(each.min()), float(each.max())) if seeds > 1 else None,
+            "per_seed": each.tolist(),
+        }
+        for i, each in enumerate(scores)
+    ]
+
+
+FIELDS = ("algorithm.critic_learning_rate", "exploration.sigma_end", "algorithm.actor_weight_decay")
+
+
+@pytest.mark.parametrize("fields", [FIELDS[:1], FIELDS], ids=len)
+def test_a_ranking_is_drawn_with_its_fields_as_columns_and_nothing_is_cut_off(tmp_path, monkeypatch, fields):
+    figures = []
+    monkeypatch.setattr("ddpg_jax.runs.plots._save", lambda figure, path: figures.append(figure))
+    ranking(tmp_path / "ranking.png", entries(3, fields), "jax:pendulum, 12 combinations")
+    (figure,) = figures
+    (axes,) = figure.axes
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    renderer, (width, height) = canvas.get_renderer(), canvas.get_width_height()
+    boxes = [text.get_window_extent(renderer) for text in axes.texts]
+    assert len(boxes) == len(fields) * 13
+    for box in [*boxes, *(tick.get_window_extent(renderer) for tick in axes.get_xticklabels())]:
+        assert box.x0 >= 0
+        assert box.y0 >= 0
+        assert box.x1 <= width
+        assert box.y1 <= height
+    assert max(box.x1 for box in boxes) <= axes.get_window_extent(renderer).x0
+    for row in range(13):
+        columns = boxes[row * len(fields) : (row + 1) * len(fields)]
+        assert all(left.x1 < right.x0 for left, right in pairwise(columns))

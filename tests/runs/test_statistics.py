@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ddpg_jax.runs.statistics import bootstrap_interval, interquartile_mean, summarize
+from ddpg_jax.runs.statistics import bootstrap_interval, interquartile_mean, score_line, summarize
 
 
 @pytest.mark.parametrize(
@@ -74,3 +74,21 @@ def test_the_summary_is_over_the_means_of_the_seeds():
     assert summary["interval"] == bootstrap_interval(np.array(summary["per_seed"]), summary["confidence"])
     assert summary["returns"] == returns.tolist()
     assert json.loads(json.dumps(summary))["median"] == 2.0
+
+
+@pytest.mark.parametrize(
+    ("seeds", "line"),
+    [
+        (1, "return 0.0"),
+        (2, "mean 0.5 [0.0, 1.0], the two seeds"),
+        (3, "mean 1.0 [0.0, 2.0], median 1.0"),
+        (4, "interquartile mean 1.5 [0.0, 3.0], median 1.5"),
+    ],
+)
+def test_figures_of_few_seeds_are_called_what_they_are(seeds, line):
+    summary = summarize(np.arange(seeds, dtype=float)[:, None])
+    if summary["interval"] is not None:
+        summary["interval"] = (0.0, seeds - 1.0)
+    assert score_line(summary) == line
+    assert ("range" in summary["meaning"]) == (seeds == 2)
+    assert ("interquartile mean of" in summary["meaning"]) == (seeds > 3)

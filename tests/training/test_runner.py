@@ -151,7 +151,9 @@ def test_a_fault_is_told_even_if_the_run_cannot_be_saved(tmp_path, monkeypatch):
     monkeypatch.setattr(CheckpointStore, "save", lambda self, checkpoint: fail())
     with pytest.raises(EnvironmentFault, match="cable") as error:
         dj.train(fragile_config(), tmp_path / "run")
-    assert error.value.__notes__ == ["nor could the run be saved: no room"]
+    fault = tmp_path / "run" / "fault.txt"
+    assert error.value.__notes__ == [f"the whole traceback is in {fault}", "nor could the run be saved: no room"]
+    assert "OSError: the cable came off" in fault.read_text()
 
 
 def test_an_environment_that_was_rebuilt_under_its_name_is_refused(signal_at, tmp_path, monkeypatch):

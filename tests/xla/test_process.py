@@ -110,3 +110,25 @@ def test_the_numbers_of_narrow_networks_do_not_depend_on_the_threads(words, tmp_
         subprocess.run([sys.executable, "-c", TRAINING, *words, threads, str(path)], env=BARE, check=True)
         hashes.append(hashlib.sha256((path / "checkpoints" / "final.safetensors").read_bytes()).hexdigest())
     assert hashes[0] == hashes[1]
+
+
+@pytest.mark.parametrize("command", ["train", "sweep"])
+def test_nothing_asks_for_devices_before_the_cores_are_made_into_some(command, tmp_path):
+    """What asks first settles their number, and with it the last bits of a run."""
+    sweep = tmp_path / "sweep.toml"
+    sweep.write_text(
+        'config.env.id = "jax:pendulum"\nconfig.seeds = 2\nconfig.total_steps = 10\ngrid."algorithm.tau" = [0.1]\n'
+    )
+    words = ["--env.id", "jax:pendulum", "--seeds", "2", "--total-steps", "10"] if command == "train" else [str(sweep)]
+    code = f"""if True:
+        import sys
+        import jax._src.xla_bridge as bridge
+        from ddpg_jax.cli.main import main
+        from ddpg_jax.xla.memory import available_cores
+        main({[command, *words, "--run-dir", str(tmp_path / "run"), "--quiet"]!r})
+        print(bridge.local_device_count() == available_cores())
+    """
+    said = subprocess.run(
+        [sys.executable, "-c", code], env=BARE, capture_output=True, text=True, timeout=300, check=True
+    )
+    assert said.stdout.splitlines()[-1] == "True"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ddpg_jax.runs.loggers.logger import Start, Status
     from ddpg_jax.types import Row
 
-_NARROWEST_BAR, _WIDEST_FIGURES = 8, 70
+_NARROWEST_BAR, _WIDEST_FIGURES = 8, 72
 
 _log = logging.getLogger("ddpg_jax")
 
@@ -102,13 +102,11 @@ class ProgressDisplay:
         left = (self._total - status.step) / rate
         scores = (("return", self._return), ("eval", status.evaluation))
         shown = "".join(f"{name} {score:.1f}  " for name, score in scores if score is not None)
-        seeds = f" of each of {self._num_seeds} seeds" if self._num_seeds > 1 else ""
+        shown += f"{rate:.0f} steps/s" + (f" x {self._num_seeds}" if self._num_seeds > 1 else "")
         if self._bar is None:
-            step = f"step {status.step}/{self._total}"
-            self.print(f"{step}  {shown}{rate:.0f} steps/s{seeds}  {_clock(left)} left")
+            self.print(f"step {status.step}/{self._total}  {shown}  {_clock(left)} left")
             return
-        figures = f"{_short(status.step)}/{_short(self._total)}  {shown}{rate:.0f} steps/s"
-        figures += f" x {self._num_seeds}" if self._num_seeds > 1 else ""
+        figures = f"{_short(status.step)}/{_short(self._total)}  {shown}"
         self._bar.update(self._task, completed=status.step, figures=figures, ends=time.monotonic() + left)
 
     def print(self, line: str) -> None:
@@ -171,10 +169,10 @@ def make_display(console: Console | None, *, quiet: bool = True) -> Display:
 
 
 def describe_start(start: Start) -> str:
-    """What begins, of how many seeds and steps, and where its files are."""
+    """What begins, of how many seeds and steps; and on a line of its own where its files are."""
     seeds = f"{len(start.seeds)} seeds" if len(start.seeds) > 1 else "1 seed"
     begun = f" from step {start.step}" if start.step else ""
-    return f"{start.title}: {seeds}, {start.total_steps} steps each{begun}; files in {start.directory}"
+    return f"{start.title}: {seeds}, {start.total_steps} steps each{begun}\nfiles in {start.directory}"
 
 
 class _Figures(ProgressColumn):
