@@ -115,6 +115,22 @@ def _default_options(mesh: Any, **_: Any) -> None:
     """What XLA does by itself."""
 
 
+def _one_after_another(programs: Any) -> list[Any]:
+    return [each.lower(*arguments).compile(options) for each, arguments, options in programs]
+
+
+def _folded(ring: Any, **_: Any) -> Any:
+    from ddpg_jax.training.host.transfer import folded_batches
+
+    return folded_batches(ring)
+
+
+def _leaf_by_leaf(config: Any) -> Any:
+    from ddpg_jax.xla.tuning import tuning
+
+    return tuning(config)._replace(flat_optimizer=False)
+
+
 def _newer_emitters(mesh: Any, **_: Any) -> dict[str, Any]:
     return {"xla_backend_optimization_level": 1}
 
@@ -147,10 +163,12 @@ TRICKS = {
     "emitters": Trick(
         "device-64-td3", {"ddpg_jax.training.device.compile.compiler_options": _newer_emitters}, compiling=True
     ),
-    "key-blocks": Trick(
-        "host-64",
-        {"ddpg_jax.training.host.compile.KEY_BLOCK": 1, "ddpg_jax.training.host.loop.KEY_BLOCK": 1},
+    "compile-all": Trick(
+        "device-64-td3", {"ddpg_jax.training.device.compile.compile_all": _one_after_another}, compiling=True
     ),
+    "raw-rows": Trick("host-64", {"ddpg_jax.training.host.loop.batch_transfer": _folded}),
+    "flat-optimizer": Trick("host-64", {"ddpg_jax.agents.factory.tuning": _leaf_by_leaf}),
+    "key-blocks": Trick("host-64", {"ddpg_jax.training.host.compile.KEY_BLOCK": 1}),
     "for-acting": Trick("host-64", {"ddpg_jax.types.TrainState.for_acting": property(_same)}),
 }
 

@@ -3,8 +3,9 @@
     python tests/mutate.py [--jobs 2] [--draw 10 --seed TEXT] [--seconds 600] [WORD ...]
 
 A mutant stands in the `mutants.toml` beside the tests of its room: in `file`, `old` is replaced by `new`, and one of
-the `tests` (words for pytest; slow ones too if it is `slow`) must fail. Where all of them pass, nothing proves that the
-guard is needed: the exit code counts these. WORDs choose the mutants whose name or file holds one of them.
+the `tests` (words for pytest; slow ones too if it is `slow`) must fail, or never end if it `hangs`. Where all of them
+pass, nothing proves that the guard is needed: the exit code counts these. WORDs choose the mutants whose name or file
+holds one of them.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
-MAX_SECONDS = 900
-"""Of one mutant: some guards are against waiting for ever, and their tests must say so themselves."""
+MAX_SECONDS, HANGING_SECONDS = 900, 120
+"""Of the tests of a mutant, and of one without which they would wait for ever."""
 
 
 class Mutant(NamedTuple):
@@ -36,6 +37,7 @@ class Mutant(NamedTuple):
     new: str
     tests: str
     slow: bool = False
+    hangs: bool = False
 
     def apply(self, root: Path = ROOT) -> str:
         """The text of the file without the guard.
@@ -66,12 +68,11 @@ def outcome(mutant: Mutant, give_up: float) -> str:
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider"]
         command += [*mutant.tests.split(), *(["-m", "slow or not slow"] if mutant.slow else [])]
         environment = os.environ | {"PYTHONPATH": str(root)}
+        limit = HANGING_SECONDS if mutant.hangs else MAX_SECONDS
         try:
-            run = subprocess.run(
-                command, cwd=root, env=environment, capture_output=True, text=True, timeout=MAX_SECONDS
-            )
+            run = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=limit)
         except subprocess.TimeoutExpired:
-            return f"no verdict: its tests took more than {MAX_SECONDS} s"
+            return f"{'killed' if mutant.hangs else 'no verdict'}: its tests had not ended after {limit} s"
     failed = [line for line in run.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
     if run.returncode == 0:
         return "LIVES"

@@ -9,21 +9,19 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ddpg_jax.__about__ import __version__
 from ddpg_jax.cli.arguments import (
-    count,
-    fields_help,
     find_options,
     parse_config,
     parse_overrides_strict,
     split_overrides,
 )
 from ddpg_jax.cli.failures import describe, no_device
+from ddpg_jax.cli.parser import CommandFn, make_parser
 from ddpg_jax.cli.streams import flush_streams, prepare_streams, tell
 from ddpg_jax.config.wording import command_line, resume_command
 from ddpg_jax.errors import ConfigError, DdpgJaxError, Interrupted, StorageError
@@ -37,10 +35,6 @@ if TYPE_CHECKING:
     from ddpg_jax.training.sweep.run import SweepRun
 
 INTERRUPTED = 130
-
-_CONFIG_HELP = "presets, a task first, and TOML files, each over those before it; without any, DDPG on Pendulum"
-
-_FIELDS = "--section.field value sets a field, as in train."
 
 _PLAIN: dict[str, Any] = {"soft_wrap": True, "highlight": False, "markup": False}
 
@@ -75,10 +69,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0 done, 2 configuration, 3 environment, 4 numbers not finite, 5 storage, 75 interrupted and resumable, 130 aborted
     by a second Ctrl-C.
     """
-    parser = _parser()
+    parser = make_parser(_COMMANDS)
     words, overrides = split_overrides(sys.argv[1:] if arguments is None else arguments, find_options(parser))
     options = parser.parse_args(words)
-    command: Callable[[argparse.Namespace, list[str]], int] = options.command
+    command: CommandFn = options.command
     if command not in (_train, _resume, _sweep):
         StopRequest.leave_to_system()
     try:
@@ -100,114 +94,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("ddpg-jax", description="Deterministic policy gradients in JAX.")
-    parser.add_argument("--version", action="version", version=f"ddpg-jax {__version__}")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-
-    train = commands.add_parser("train", help="train the seeds of a configuration", add_help=False)
-    train.add_argument("config", nargs="*", help=_CONFIG_HELP)
-    train.add_argument("--run-dir", type=Path, help="directory of the run; default: a new one under runs/")
-    train.add_argument("--overwrite", action="store_true", help="replace the run that is in the directory")
-    train.add_argument(
-        "--checkpoint-every", metavar="N", help="short for --checkpoint.every: steps between checkpoints"
-    )
-    train.add_argument(
-        "--resume", choices=["auto"], help="auto: go on with the run that is in the directory, if one is"
-    )
-    train.add_argument(
-        "--init-from", type=Path, metavar="RUN_DIR", help="begin with the weights of that run, and those only"
-    )
-    train.add_argument("--quiet", action="store_true", help="show no progress")
-    _add_no_cache(train)
-    job = train.add_argument_group("several processes, each with its share of the seeds")
-    job.add_argument("--distributed", action="store_true", help="join the other processes of the job; needs --run-dir")
-    job.add_argument("--coordinator", metavar="HOST:PORT", help="of the first process, where no cluster tells")
-    job.add_argument("--num-processes", type=count, metavar="N", help="likewise")
-    job.add_argument("--process-id", type=int, metavar="I", help="likewise, from 0")
-    train.add_argument("-h", "--help", action="store_true", help="show this, and every field")
-    train.set_defaults(command=_train, parser=train)
-
-    config = commands.add_parser(
-        "config", help="print a whole configuration, every field, to start from", epilog=_FIELDS
-    )
-    config.add_argument("config", nargs="*", help=_CONFIG_HELP)
-    config.set_defaults(command=_config)
-
-    presets = commands.add_parser("presets", help="list the tasks and ways to learn that train knows by name")
-    presets.set_defaults(command=_presets)
-
-    resume = commands.add_parser(
-        "resume",
-        help="go on with a run or a sweep that was interrupted, to the bit",
-        epilog="--section.field value changes a field, as in train; what changes how the run learns is reported.",
-    )
-    resume.add_argument("run_dir", type=Path, help="directory of the run")
-    resume.add_argument("--from", type=count, dest="step", metavar="STEP", help="from that checkpoint; needs --run-dir")
-    resume.add_argument("--run-dir", type=Path, dest="into", help="new directory for what comes of --from")
-    resume.add_argument(
-        "--level",
-        choices=["exact", "weights"],
-        default="exact",
-        help="weights: begin again with the networks alone, where rows of the replay are lost",
-    )
-    resume.add_argument("--quiet", action="store_true", help="show no progress")
-    _add_no_cache(resume)
-    resume.set_defaults(command=_resume)
-
-    verify = commands.add_parser("verify", help="read every checkpoint of a run and compare its hashes")
-    verify.add_argument("run_dir", type=Path, help="directory of a run")
-    verify.set_defaults(command=_verify)
-
-    reproduce = commands.add_parser(
-        "reproduce", help="run an update again that was not finite, and say where it breaks"
-    )
-    reproduce.add_argument("bundle", type=Path, help="a file not-finite-seed-*.safetensors that a run has left")
-    reproduce.set_defaults(command=_reproduce)
-
-    sweep = commands.add_parser(
-        "sweep",
-        help="train many combinations of numbers as lanes of one program",
-        epilog="--section.field value sets a field for all combinations, as in train.",
-    )
-    sweep.add_argument("sweep", type=Path, help="a TOML file with [grid] or [random]; see docs/sweeps.md")
-    sweep.add_argument("--run-dir", type=Path, help="directory of the sweep; default: a new one under runs/")
-    sweep.add_argument("--overwrite", action="store_true", help="replace what is in the directory")
-    sweep.add_argument(
-        "--resume", choices=["auto"], help="auto: go on with the sweep that is in the directory, if one is"
-    )
-    sweep.add_argument("--quiet", action="store_true", help="show no progress")
-    _add_no_cache(sweep)
-    sweep.set_defaults(command=_sweep)
-
-    evaluate = commands.add_parser(
-        "evaluate",
-        help="evaluate the final policies of a run",
-        epilog="The fields of the environment may be set, as in train.",
-        add_help=False,
-    )
-    evaluate.add_argument("run_dir", type=Path, help="directory of a run")
-    evaluate.add_argument("--episodes", type=count, default=100, help="episodes of each seed (default 100)")
-    evaluate.add_argument(
-        "--which", choices=["final", "best"], default="final", help="best: the policies of the best evaluation"
-    )
-    evaluate.add_argument("--seed", type=int, metavar="N", help="that seed of the run only")
-    evaluate.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    evaluate.add_argument("--video", type=Path, metavar="DIR", help="record an MP4 file for each seed")
-    evaluate.add_argument("-h", "--help", action=_FieldsHelp, nargs=0, const="env", help="show this, and the fields")
-    _add_no_cache(evaluate)
-    evaluate.set_defaults(command=_evaluate)
-
-    doctor = commands.add_parser("doctor", help="show versions, devices and extras, and test the installation")
-    doctor.add_argument("--determinism", action="store_true", help="train twice for a moment on each loop and compare")
-    doctor.set_defaults(command=_doctor)
-    return parser
-
-
-def _add_no_cache(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--no-cache", action="store_true", help="compile anew, and keep nothing for later starts")
-
-
 def _use_cache(options: argparse.Namespace) -> None:
     """Lets this process use programs that earlier ones compiled, unless it was told not to."""
     if not options.no_cache:
@@ -217,11 +103,6 @@ def _use_cache(options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace, overrides: list[str]) -> int:
-    if options.help:
-        from ddpg_jax.runs.loggers.progress import SafeConsole
-
-        SafeConsole().print(options.parser.format_help() + fields_help(), **_PLAIN)
-        return 0
     if options.checkpoint_every is not None:
         overrides = [*overrides, "--checkpoint.every", options.checkpoint_every]
     if options.resume == "auto" and options.run_dir is None:
@@ -373,19 +254,22 @@ def _evaluate(options: argparse.Namespace, words: list[str]) -> int:
     return evaluate(options.run_dir, options.episodes, overrides=overrides, **chosen)
 
 
-class _FieldsHelp(argparse.Action):
-    """Shows the help of a command with the fields of one section."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from ddpg_jax.runs.loggers.progress import SafeConsole
-
-        SafeConsole().print(parser.format_help() + fields_help(only=str(self.const)), **_PLAIN)
-        parser.exit()
-
-
 def _doctor(options: argparse.Namespace, words: list[str]) -> int:
     if words:
         raise ConfigError(f"doctor takes no arguments, but got {' '.join(words)}")
     from ddpg_jax.cli.doctor import examine, examine_determinism
 
     return examine_determinism() if options.determinism else examine()
+
+
+_COMMANDS: dict[str, CommandFn] = {
+    "train": _train,
+    "config": _config,
+    "presets": _presets,
+    "resume": _resume,
+    "verify": _verify,
+    "reproduce": _reproduce,
+    "sweep": _sweep,
+    "evaluate": _evaluate,
+    "doctor": _doctor,
+}

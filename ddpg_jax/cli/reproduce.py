@@ -11,10 +11,12 @@ from rich.console import Console
 
 from ddpg_jax.errors import NotFiniteError
 from ddpg_jax.runs.failed_update import Bundle, read_bundle
+from ddpg_jax.xla.modes import in_numeric_modes
 
 _PACKAGE = Path(__file__).parents[1]
 
 
+@in_numeric_modes
 def reproduce(path: str | Path, console: Console) -> int:
     """Prints what is not finite in the update of a bundle, first and of all its results, and its largest numbers.
 

@@ -102,7 +102,8 @@ def _verify_record(directory: RunDirectory, whole: list[CheckpointInfo], say: _S
     for each in list(facts.values())[-1:]:
         size, found = each.metrics_bytes, hashes[each.metrics_bytes]
         is_other = f"BROKEN: it is not what it was, sha256 {each.metrics_sha256}"
-        lost = f"BROKEN: holds fewer than {size} bytes"
+        there = directory.metrics.stat().st_size if directory.metrics.is_file() else 0
+        lost = f"BROKEN: holds {there} bytes of {size}"
         say("metrics.jsonl up to there:", f"sha256 {found}" if _fits(each, hashes) else is_other if found else lost)
 
 

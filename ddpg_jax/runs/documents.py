@@ -84,6 +84,7 @@ class _System(Open):
     versions: dict[str, str | None]
     device: _Device
     machine: _Machine
+    settings: dict[str, str] = Field(default_factory=dict[str, str])
 
 
 class StoredRow(BaseModel):

@@ -35,6 +35,7 @@ from ddpg_jax.rng import run_keys
 from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.runs.weights import fitted, read_weights, stored_part
 from ddpg_jax.types import EnvSpec, Evaluation, HostArray, TrainState
+from ddpg_jax.xla.modes import in_numeric_modes
 
 HostPolicy: TypeAlias = Callable[[HostArray], HostArray]
 """`obs [E, *O] -> action [E, A]`, in the environment's units; `[*O] -> [A]` for a single observation."""
@@ -61,6 +62,7 @@ class LoadedRun(NamedTuple):
     spec: EnvSpec
 
 
+@in_numeric_modes
 def load_run(run_dir: str | Path, *, which: Literal["final", "best"] = "final", **overrides: Any) -> LoadedRun:
     """Reads a run's configuration and final parameters, or those of its last checkpoint where it was interrupted.
 
@@ -105,6 +107,7 @@ def evaluate(
     return evaluate_run(load_run(run_dir, which=which, **overrides), episodes).returns
 
 
+@in_numeric_modes
 def evaluate_run(run: LoadedRun, episodes: int, progress: ProgressFn = no_progress) -> Evaluation:
     """As `evaluate`, for a run that was read already; with the lengths. The host's environments tell their progress."""
     if run.config.on_device:
@@ -175,6 +178,7 @@ def seed_policy(run: LoadedRun, seed: int) -> HostPolicy:
     fits = all((bound == bound.astype(np.float32)).all() for bound in (low, high))  # a bound of float64 may not
     dtype = np.float32 if fits else np.float64
 
+    @in_numeric_modes
     def policy(obs: HostArray) -> HostArray:
         obs = np.asarray(obs, run.spec.obs_dtype)
         if obs.shape == run.spec.obs_shape:
@@ -208,6 +212,7 @@ def check_videos(run: LoadedRun, folder: str | Path) -> Path:
     return folder
 
 
+@in_numeric_modes
 def record_videos(run: LoadedRun, folder: str | Path, notify: NotifyFn | None = None) -> list[Path]:
     """Records one evaluation episode of each seed as an MP4 file.
 

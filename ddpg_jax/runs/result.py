@@ -18,6 +18,7 @@ import numpy as np
 
 from ddpg_jax.runs.statistics import summarize
 from ddpg_jax.xla.memory import available_cores
+from ddpg_jax.xla.modes import numeric_flags
 
 if TYPE_CHECKING:
     from ddpg_jax.config.schema import Config
@@ -129,6 +130,7 @@ def system_info() -> dict[str, Any]:
         "versions": package_versions(),
         "device": {"kind": devices[0].device_kind, "platform": devices[0].platform, "count": len(devices)},
         "machine": {"system": platform.system(), "processor": platform.machine(), "cores": available_cores()},
+        "settings": {"XLA_FLAGS": numeric_flags()},
     }
 
 
@@ -140,8 +142,8 @@ def system_differences(before: Mapping[str, Any], *, single_device: bool = False
       single_device: whether one device is used, however many there are.
     """
     now, lines = system_info(), list[str]()
-    for what in ("versions", "device", "machine"):
-        old, new = before[what], now[what]
+    for what in ("versions", "device", "machine", "settings"):
+        old, new = before.get(what, now[what]), now[what]  # versions before format 2 kept no settings
         if what == "machine" and now["device"]["platform"] != "cpu":
             continue
         if what == "device" and single_device:

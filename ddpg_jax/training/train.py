@@ -22,9 +22,11 @@ from ddpg_jax.training.factory import start
 from ddpg_jax.training.recorder import Run, RunRecorder
 from ddpg_jax.training.resume import fork, resume_directory, run_name, start_point
 from ddpg_jax.training.runner import drive
+from ddpg_jax.xla.modes import in_numeric_modes
 from ddpg_jax.xla.tuning import configure_process
 
 
+@in_numeric_modes
 def train(
     config: Config,
     run_dir: str | Path | None = None,
@@ -90,6 +92,7 @@ def train(
         return drive(loop.reports, recorder, checkpointer, context)
 
 
+@in_numeric_modes
 def resume_run(
     run_dir: str | Path,
     *,

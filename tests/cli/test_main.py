@@ -350,6 +350,7 @@ def test_the_doctor_finds_the_installation_well():
     done = program("doctor")
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"jax {jax.__version__}" in done.stdout
+    assert re.search(r"programs  \d+ kept in ", done.stdout), done.stdout
     assert "self-test passed" in done.stdout
     assert_plain(done.stdout)
 

@@ -370,8 +370,8 @@ def test_exploration_without_kind_is_gaussian():
 
 
 def test_a_module_may_be_named_by_overrides_only():
-    assert "command line only" in message({"env": {"id": "os:Evil-v0"}})
-    assert "command line only" in message({"env": {"id": "os:Evil-v0"}}, seeds=2, env={"num_envs": 2})
+    assert "by an argument only" in message({"env": {"id": "os:Evil-v0"}})
+    assert "by an argument only" in message({"env": {"id": "os:Evil-v0"}}, seeds=2, env={"num_envs": 2})
     assert load_config(env={"id": "my.envs:Mine-v0"}).env.id == "my.envs:Mine-v0"
     assert resolve({"env": {"id": "os:Evil-v0"}}, {"env": {"id": "Pendulum-v1"}}, source="").env.id == "Pendulum-v1"
 

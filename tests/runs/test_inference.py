@@ -187,6 +187,6 @@ def test_a_broken_configuration_is_refused(copied):
 def test_a_run_imports_no_module_because_its_file_says_so(copied):
     config = copied / "config.toml"
     config.write_text(config.read_text().replace("Pendulum-v1", "antigravity:Pendulum-v1"))
-    with pytest.raises(ConfigError, match="command line only"):
+    with pytest.raises(ConfigError, match="by an argument only"):
         load_run(copied)
     assert load_run(copied, env={"id": "Pendulum-v1"}).config.env.id == "Pendulum-v1"

@@ -7,6 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
+from power import Killed
 from tiny_run import config_of, contents, read_rows
 
 import ddpg_jax as dj
@@ -197,6 +198,35 @@ def test_weights_that_are_broken_are_named_and_written_anew(clean, copied, capsy
     assert "final.safetensors  BROKEN" in capsys.readouterr().out
     dj.resume_run(copied)
     assert final.read_bytes() == (clean / "checkpoints" / "final.safetensors").read_bytes()
+
+
+# The weights of the best evaluation.
+
+
+def best_of(folder):
+    return (folder / "checkpoints" / "best.safetensors").read_bytes()
+
+
+def test_the_best_weights_are_those_of_the_run_that_was_never_cut_off(clean, tmp_path, at_step):
+    """Cut off after an evaluation that the last checkpoint does not know, and forked from before it."""
+
+    def cut():
+        raise Killed
+
+    path = tmp_path / "run"
+    for step in (27, 53):
+        at_step(step, cut)
+        with pytest.raises(Killed):
+            dj.train(config_of(), path, resume="auto")
+    dj.resume_run(path)
+    assert best_of(path) == best_of(clean)
+    dj.resume_run(clean, step=30, into=tmp_path / "fork")
+    assert best_of(tmp_path / "fork") == best_of(clean)
+    result = json.loads((path / "result.json").read_text())
+    assert facts_at(path, 60)["best_step"] == result["best"]["step"]
+    returns = dj.evaluate(path, 3)  # at the end, which was the best here
+    np.testing.assert_allclose(returns, result["final"]["returns"], rtol=1e-5)
+    assert main(["verify", str(path)]) == 0
 
 
 # Directories that change while a run goes on.

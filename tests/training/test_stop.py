@@ -7,6 +7,7 @@ from typing import ClassVar
 import gymnasium
 import pytest
 from gymnasium.envs.classic_control import PendulumEnv
+from gymnasium.wrappers import NormalizeReward, TimeLimit
 from tiny_run import EPISODE, finished_run, read_rows, tiny_config
 
 import ddpg_jax as dj
@@ -18,6 +19,7 @@ from ddpg_jax.runs.checkpoints.checkpoint import digest
 from ddpg_jax.runs.checkpoints.store import CheckpointStore
 from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.training import factory
+from ddpg_jax.training.checkpointer import Checkpointer
 
 BANK = {evaluation_seeds(3)(lane, 0) for lane in range(3)}
 
@@ -138,6 +140,34 @@ def test_before_a_run_has_begun_it_ends_with_75_at_once(what, count, stop_at, tm
     assert Signalling.calls[what] == count
     stop_at()
     assert main(words) == 0
+
+
+@pytest.mark.parametrize("step", [2 * EPISODE, 2 * EPISODE + 4])
+def test_what_outlives_an_episode_is_not_resumed_as_if_it_were_exact(step, tmp_path, caplog, monkeypatch):
+    """Statistics of a wrapper are not kept; between two episodes the one before is compared."""
+    gymnasium.register("Normal-v0", lambda: NormalizeReward(TimeLimit(PendulumEnv(), EPISODE)))
+    should_save = Checkpointer.should_save
+
+    def stopping(self, now):
+        if now >= step:
+            signal.raise_signal(signal.SIGTERM)
+        return should_save(self, now)
+
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(Checkpointer, "should_save", stopping)
+            with pytest.raises(Interrupted, match=f"after {step} of"):
+                dj.train(tiny_config(env={"id": "Normal-v0"}), tmp_path)
+        assert "NormalizeReward" in caplog.text
+        caplog.clear()
+        run = dj.resume_run(tmp_path)
+    finally:
+        gymnasium.registry.pop("Normal-v0")
+    assert run.result["level"] == "episode"
+    assert f"resumes after {step} of 60 steps, level episode" in caplog.text
+    assert "the statistics of NormalizeReward begin anew here" in caplog.text
+    said = "last whole episode of 2 environments did not repeat itself" if step == 30 else "2 episodes in progress"
+    assert said in caplog.text
 
 
 @pytest.mark.parametrize(("what", "count"), [("made", 3), ("training step", 7)])

@@ -32,6 +32,8 @@ GymEnv: TypeAlias = "gymnasium.Env[Any, Any]"
 _NEEDS = {"mujoco": ("mujoco", "ddpg-jax[mujoco]"), "box2d": ("Box2D", "gymnasium[box2d]")}
 """By the package of the environments: the module they need, and what installs it."""
 
+_MAX_INT32 = 2**31 - 1
+
 
 def unknown_id(identifier: str) -> str | None:
     """Says what is wrong with an environment's id, or None if it is registered.
@@ -81,6 +83,23 @@ def make_env(
             env.close()
         raise
     return limit_evaluation(env) if bounded else env
+
+
+def reset_env(env: GymEnv, seed: int) -> tuple[Any, int]:
+    """Begins an episode with a seed of 32 bits, or, where the environment takes no such number, with its last 31.
+
+    Environments that keep their seed as int32 refuse every second one. Those that do not are given what they always
+    were, so no run begins other episodes than before.
+
+    Returns:
+      The first observation, and the seed that was taken.
+    """
+    try:
+        return env.reset(seed=seed)[0], seed
+    except (OverflowError, ValueError, AssertionError):
+        if seed <= _MAX_INT32:
+            raise
+    return env.reset(seed=seed & _MAX_INT32)[0], seed & _MAX_INT32
 
 
 def portable(make: Callable[[], GymEnv], identifier: str) -> Callable[[], GymEnv]:

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ddpg_jax.envs.host.make import GymEnv, describe
+from ddpg_jax.envs.host.make import GymEnv, describe, reset_env
 from ddpg_jax.envs.host.reports import PrecisionWatch, as_flag, as_number, as_observation
 from ddpg_jax.envs.host.timeout import Timeout
 from ddpg_jax.envs.host.traits import Traits, traits
@@ -104,6 +104,7 @@ class VectorEnv:
         self._terminated, self._truncated = np.zeros(count, bool), np.zeros(count, bool)
         self._episode = np.full(count, -1, np.int64)
         self._steps = np.zeros(count, np.int64)
+        self._seeds = [0] * count
 
     def reset(self, episode: HostArray | None = None, active: HostArray | None = None) -> HostArray:
         """Begins an episode in every lane, whatever was going on.
@@ -214,10 +215,10 @@ class VectorEnv:
         self._listen("reset")
         self._episode[lane] += 1
         self._steps[lane] = 0
-        seed = self._seed(lane)
+        self._seeds[lane] = self._episode_seed(self._first_lane + lane, int(self._episode[lane]))
         try:
             with self._alarm:
-                obs, _ = self._envs[lane].reset(seed=seed)
+                obs, self._seeds[lane] = reset_env(self._envs[lane], self._seeds[lane])
         except Exception as error:
             raise EnvironmentFault(self._where(lane, None, f"reset raised {type(error).__name__}: {error}")) from error
         with np.errstate(over="ignore"):
@@ -263,11 +264,8 @@ class VectorEnv:
         doing = "" if action is None else f", action {action.tolist()}"
         return (
             f"environment {env} of seed number {seed_index} {what} "
-            f"(episode {self._episode[lane]} with seed {self._seed(lane)}, step {self._steps[lane]}{doing})"
+            f"(episode {self._episode[lane]} with seed {self._seeds[lane]}, step {self._steps[lane]}{doing})"
         )
-
-    def _seed(self, lane: int) -> int:
-        return self._episode_seed(self._first_lane + lane, int(self._episode[lane]))
 
     def _shaped(self, values: HostArray) -> HostArray:
         return values.reshape(*self._shape, *values.shape[1:]).copy()

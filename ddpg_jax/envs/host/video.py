@@ -14,7 +14,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from ddpg_jax.envs.host.make import make_env
+from ddpg_jax.envs.host.make import make_env, reset_env
 from ddpg_jax.envs.host.vector import evaluation_seeds
 from ddpg_jax.errors import EnvironmentFault
 from ddpg_jax.types import HostArray
@@ -98,7 +98,7 @@ def record_episode(
             recorder = gymnasium.wrappers.RecordVideo(
                 plain, str(folder), episode_trigger=lambda episode: True, name_prefix=name, disable_logger=True
             )
-            obs, _ = recorder.reset(seed=evaluation_seeds(1)(0, 0))
+            obs, _ = reset_env(recorder, evaluation_seeds(1)(0, 0))
             done = False
             while not done:
                 action = policy(np.asarray(obs, np.float32)[None])[0].astype(plain.action_space.dtype)

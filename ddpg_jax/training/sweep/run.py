@@ -29,9 +29,11 @@ from ddpg_jax.training.sweep.batches import LaneBatch, SweepPosition, lane_batch
 from ddpg_jax.training.sweep.grid import Sweep, load_sweep
 from ddpg_jax.training.sweep.recorder import SweepRecorder, SweepReport, SweepRun, position, sweep_point
 from ddpg_jax.types import DeviceEnv, Snapshot
+from ddpg_jax.xla.modes import in_numeric_modes
 from ddpg_jax.xla.process import make_core_devices
 
 
+@in_numeric_modes
 def run_sweep(
     sweep: Sweep,
     run_dir: str | Path | None = None,
@@ -75,6 +77,7 @@ def run_sweep(
         return _continue_from(ResumePoint(), sweep, envs, context, display)
 
 
+@in_numeric_modes
 def resume_sweep(run_dir: str | Path, console: Console | None = None) -> SweepRun:
     """Takes a sweep up where its last whole checkpoint is, and brings it to its end.
 

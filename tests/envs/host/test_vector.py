@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from gymnasium.envs.classic_control import PendulumEnv
 from gymnasium.spaces import Box
+from gymnasium.wrappers import TimeLimit
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -238,6 +239,36 @@ def test_images_of_a_dtype_that_would_wrap_are_refused(dtype):
 
 
 # Seeds
+
+
+class Narrow(PendulumEnv):
+    """Keeps its seed as int32."""
+
+    def reset(self, *, seed=None, options=None):
+        self.kept = np.array(seed, np.int32) if seed < 2**31 else np.int32(int(seed))
+        return super().reset(seed=int(self.kept))
+
+
+def test_an_environment_that_keeps_its_seed_as_int32_begins_every_episode():
+    seeds = training_seeds([7], 1)
+    assert {seeds(0, episode) >= 2**31 for episode in range(6)} == {False, True}
+    narrow, plain = (VectorEnv(lambda make=make: TimeLimit(make(), 2), (1, 1), seeds) for make in (Narrow, PendulumEnv))
+    for episode in range(6):
+        given = seeds(0, episode)
+        expected, _ = PendulumEnv().reset(seed=given % 2**31)
+        found = [each.reset(np.array([[episode]]))[0, 0] for each in (narrow, plain)]
+        np.testing.assert_array_equal(found[0], expected)
+        assert (found[0] == found[1]).all() == (given < 2**31)  # others are given what they always were
+
+
+def test_an_episode_that_cannot_begin_is_told_with_the_seed_that_was_tried_last():
+    class Refusing(custom.Walk):
+        def reset(self, *, seed=None, options=None):
+            raise ValueError(f"no {seed}")
+
+    for seed, tried in ((5, 5), (2**31 + 5, 5)):
+        with pytest.raises(EnvironmentFault, match=f"reset raised ValueError: no {tried} "):
+            VectorEnv(Refusing, (1, 1), lambda lane, episode, seed=seed: seed).reset()
 
 
 def _starts(seeds, num_envs, episodes, actions_seed=0):

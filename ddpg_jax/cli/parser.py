@@ -1,0 +1,181 @@
+"""The commands and their options, as argparse knows them; the fields of a configuration are in `arguments`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from ddpg_jax.__about__ import __version__
+from ddpg_jax.cli.arguments import count, fields_help
+
+CommandFn: TypeAlias = Callable[[argparse.Namespace, list[str]], int]
+"""`(options, words that are fields) -> exit code`."""
+
+Commands: TypeAlias = Any
+"""What `add_subparsers` returns, for which argparse has no public type."""
+
+_CONFIG_HELP = "presets, a task first, and TOML files, each over those before it; without any, DDPG on Pendulum"
+
+
+def make_parser(commands: Mapping[str, CommandFn]) -> argparse.ArgumentParser:
+    """The parser of the program.
+
+    Args:
+      commands: what runs each command, by its name.
+    """
+    parser = argparse.ArgumentParser("ddpg-jax", description="Deterministic policy gradients in JAX.")
+    parser.add_argument("--version", action="version", version=f"ddpg-jax {__version__}")
+    known = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for name, add in _COMMANDS.items():
+        add(known).set_defaults(command=commands[name])
+    return parser
+
+
+def _add_train(commands: Commands) -> argparse.ArgumentParser:
+    parser = commands.add_parser("train", help="train the seeds of a configuration", add_help=False)
+    parser.add_argument("config", nargs="*", help=_CONFIG_HELP)
+    parser.add_argument("--run-dir", type=Path, help="directory of the run; default: a new one under runs/")
+    parser.add_argument("--overwrite", action="store_true", help="replace the run that is in the directory")
+    parser.add_argument(
+        "--checkpoint-every", metavar="N", help="short for --checkpoint.every: steps between checkpoints"
+    )
+    parser.add_argument(
+        "--resume", choices=["auto"], help="auto: go on with the run that is in the directory, if one is"
+    )
+    parser.add_argument(
+        "--init-from", type=Path, metavar="RUN_DIR", help="begin with the weights of that run, and those only"
+    )
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    _add_no_cache(parser)
+    job = parser.add_argument_group("several processes, each with its share of the seeds")
+    job.add_argument("--distributed", action="store_true", help="join the other processes of the job; needs --run-dir")
+    job.add_argument("--coordinator", metavar="HOST:PORT", help="of the first process, where no cluster tells")
+    job.add_argument("--num-processes", type=count, metavar="N", help="likewise")
+    job.add_argument("--process-id", type=int, metavar="I", help="likewise, from 0")
+    parser.add_argument("-h", "--help", action=_FieldsHelp, nargs=0, help="show this, and every field")
+    return parser
+
+
+def _add_config(commands: Commands) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        "config",
+        help="print a whole configuration, every field, to start from",
+        epilog="--section.field value sets a field, as in train.",
+    )
+    parser.add_argument("config", nargs="*", help=_CONFIG_HELP)
+    return parser
+
+
+def _add_presets(commands: Commands) -> argparse.ArgumentParser:
+    return commands.add_parser("presets", help="list the tasks and ways to learn that train knows by name")
+
+
+def _add_resume(commands: Commands) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        "resume",
+        help="go on with a run or a sweep that was interrupted, to the bit",
+        epilog="--section.field value changes a field, as in train; what changes how the run learns is reported.",
+    )
+    parser.add_argument("run_dir", type=Path, help="directory of the run")
+    parser.add_argument("--from", type=count, dest="step", metavar="STEP", help="from that checkpoint; needs --run-dir")
+    parser.add_argument("--run-dir", type=Path, dest="into", help="new directory for what comes of --from")
+    parser.add_argument(
+        "--level",
+        choices=["exact", "weights"],
+        default="exact",
+        help="weights: begin again with the networks alone, where rows of the replay are lost",
+    )
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    _add_no_cache(parser)
+    return parser
+
+
+def _add_verify(commands: Commands) -> argparse.ArgumentParser:
+    parser = commands.add_parser("verify", help="read every checkpoint of a run and compare its hashes")
+    parser.add_argument("run_dir", type=Path, help="directory of a run")
+    return parser
+
+
+def _add_reproduce(commands: Commands) -> argparse.ArgumentParser:
+    parser = commands.add_parser("reproduce", help="run an update again that was not finite, and say where it breaks")
+    parser.add_argument("bundle", type=Path, help="a file not-finite-seed-*.safetensors that a run has left")
+    return parser
+
+
+def _add_sweep(commands: Commands) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        "sweep",
+        help="train many combinations of numbers as lanes of one program",
+        epilog="--section.field value sets a field for all combinations, as in train.",
+    )
+    parser.add_argument("sweep", type=Path, help="a TOML file with [grid] or [random]; see docs/sweeps.md")
+    parser.add_argument("--run-dir", type=Path, help="directory of the sweep; default: a new one under runs/")
+    parser.add_argument("--overwrite", action="store_true", help="replace what is in the directory")
+    parser.add_argument(
+        "--resume", choices=["auto"], help="auto: go on with the sweep that is in the directory, if one is"
+    )
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    _add_no_cache(parser)
+    return parser
+
+
+def _add_evaluate(commands: Commands) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        "evaluate",
+        help="evaluate the final policies of a run",
+        epilog="The fields of the environment may be set, as in train.",
+        add_help=False,
+    )
+    parser.add_argument("run_dir", type=Path, help="directory of a run")
+    parser.add_argument("--episodes", type=count, default=100, help="episodes of each seed (default 100)")
+    parser.add_argument(
+        "--which", choices=["final", "best"], default="final", help="best: the policies of the best evaluation"
+    )
+    parser.add_argument("--seed", type=int, metavar="N", help="that seed of the run only")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--video", type=Path, metavar="DIR", help="record an MP4 file for each seed")
+    parser.add_argument("-h", "--help", action=_FieldsHelp, nargs=0, const="env", help="show this, and the fields")
+    _add_no_cache(parser)
+    return parser
+
+
+def _add_doctor(commands: Commands) -> argparse.ArgumentParser:
+    parser = commands.add_parser("doctor", help="show versions, devices and extras, and test the installation")
+    parser.add_argument("--determinism", action="store_true", help="train twice for a moment on each loop and compare")
+    return parser
+
+
+def _add_no_cache(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--no-cache", action="store_true", help="compile anew, and keep nothing for later starts")
+
+
+class _FieldsHelp(argparse.Action):
+    """Shows the help of a command with the fields of one section, `const`, or of all."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        from ddpg_jax.runs.loggers.progress import SafeConsole
+
+        text = parser.format_help() + fields_help(only=None if self.const is None else str(self.const))
+        SafeConsole().print(text, soft_wrap=True, highlight=False, markup=False)
+        parser.exit()
+
+
+_COMMANDS: dict[str, Callable[[Commands], argparse.ArgumentParser]] = {
+    "train": _add_train,
+    "config": _add_config,
+    "presets": _add_presets,
+    "resume": _add_resume,
+    "verify": _add_verify,
+    "reproduce": _add_reproduce,
+    "sweep": _add_sweep,
+    "evaluate": _add_evaluate,
+    "doctor": _add_doctor,
+}
