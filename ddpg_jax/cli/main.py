@@ -43,7 +43,8 @@ def program() -> NoReturn:
     """The program `ddpg-jax`: ends the process with the exit code of `main`.
 
     An abort skips the interpreter's own end: an interrupt may leave jaxlib's threads compiling, and these crash the
-    process (SIGSEGV, not 130) once what they use is freed.
+    process (SIGSEGV, not 130) once what they use is freed. A stop skips it too, as it would wait for an evaluation that
+    runs on a device; but for jobs of several processes, which take leave of each other there.
     """
     prepare_streams()
     if not sys.flags.safe_path:  # --env.id my_module:id: of the directory one is in, as with python -m
@@ -55,10 +56,10 @@ def program() -> NoReturn:
         code = INTERRUPTED
     except SystemExit as end:  # from argparse
         code = end.code
-    if code == INTERRUPTED:
+    if code == INTERRUPTED or (code == Interrupted.exit_code and "--distributed" not in sys.argv):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         flush_streams()
-        os._exit(INTERRUPTED)
+        os._exit(int(code))
     flush_streams()
     raise SystemExit(code)
 
