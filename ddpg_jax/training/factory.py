@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, closing
+from functools import partial
 from math import prod
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -112,7 +113,7 @@ def _device(
     return Loop(
         env.spec,
         reports(config, compiled, chunks, before, perf_counter() - began, again),
-        lambda state: Evaluation(*drop_padding(fetch(compiled.evaluate(state, {}), stop), len(seeds))),
+        lambda state: Evaluation(*drop_padding(fetch(partial(compiled.evaluate, state, {}), stop), len(seeds))),
     )
 
 

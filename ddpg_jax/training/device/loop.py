@@ -6,8 +6,8 @@ over the local devices; nothing leaves a device between two reports.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
@@ -35,8 +35,8 @@ CANDIDATES = 20
 PIECE_SECONDS = 1.0
 """How long the program runs at most, about, before the loop looks up."""
 
-MIN_WAIT, MAX_WAIT = 1e-4, 0.05
-"""Seconds between two looks at a program that is waited for."""
+LOOK_SECONDS = 0.05
+"""Between two looks at whether to stop while a program is waited for."""
 
 FIRST_PIECE = 64
 """Iterations of the first piece; the length of the others is found by doubling."""
@@ -160,19 +160,29 @@ def reports(
         yield report(chunk, [row for i, seed in lanes for row in lane_rows(chunk, i, seed)])
 
 
-def fetch(tree: Tree, stop: StopFn) -> Tree:
-    """The arrays of a program that is running, as NumPy arrays, once they are there.
+def fetch(compute: Callable[[], Tree], stop: StopFn) -> Tree:
+    """What a program comes to, as NumPy arrays; it runs in a thread, as a call may not return before it is done.
 
     Raises:
       Interrupted: `stop` said so before; the program runs on to its end, and nobody waits for it.
     """
-    wait = MIN_WAIT
-    while not all(leaf.is_ready() for leaf in jax.tree.leaves(tree)):
+    found, failed = list[Tree](), list[BaseException]()
+
+    def run() -> None:
+        try:
+            found.append(jax.device_get(compute()))
+        except BaseException as error:  # raised below
+            failed.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    while thread.is_alive():
         if stop():
             raise Interrupted("interrupted while the policies were evaluated")
-        time.sleep(wait)
-        wait = min(wait * 2, MAX_WAIT)
-    return jax.device_get(tree)
+        thread.join(LOOK_SECONDS)
+    if failed:
+        raise failed[0]
+    return found[0]
 
 
 def _batches(config: Config, replay: DeviceReplay, carry: DeviceCarry, seed: int) -> Iterator[Batch]:
