@@ -92,7 +92,7 @@ def evaluation_keys(episodes: int) -> tuple[Array, Array]:
     return reset, step
 
 
-def derived_seed(*words: int | str) -> int:
+def derive_seed(*words: int | str) -> int:
     """A 32-bit seed that depends on every word, for libraries that want an integer; some take no wider one.
 
     Adjacent words give unrelated seeds, unlike `seed + i`: two runs with adjacent seeds share no episode.

@@ -5,7 +5,7 @@ from itertools import pairwise, product
 import jax
 import numpy as np
 
-from ddpg_jax.rng import HostStream, derived_seed, run_keys, stream_id, stream_key
+from ddpg_jax.rng import HostStream, derive_seed, run_keys, stream_id, stream_key
 
 SEEDS = (0, 1, 2**32 - 1)
 NAMES = ("critic", "actor", "explore", "replay")
@@ -46,7 +46,7 @@ def test_device_streams_are_the_same_when_the_step_is_traced():
 def test_numbers_of_names_and_seeds_never_change():
     """A run is resumed by other processes and versions, so these values are for ever."""
     assert (stream_id("explore"), stream_id("critic")) == (1223399770, 3387095025)
-    assert derived_seed(3, "env", 1) == 2189028877
+    assert derive_seed(3, "env", 1) == 2189028877
     assert HostStream(3, "replay").at(5).integers(10**6, size=3).tolist() == [588783, 821886, 931697]
 
 
@@ -74,8 +74,8 @@ def test_neighbouring_steps_of_a_host_stream_share_no_number():
 
 def test_derived_seeds_of_adjacent_words_differ():
     words = [*product((0, 1, 2), ("episode", "evaluation"), (0, 1, 2), range(50)), *product(NAMES, (1, 2))]
-    seeds = [derived_seed(*each) for each in words]
+    seeds = [derive_seed(*each) for each in words]
     assert len(set(seeds)) == len(words)
     assert all(0 <= seed < 2**32 for seed in seeds)
-    assert derived_seed(1, 2) != derived_seed(2, 1)
+    assert derive_seed(1, 2) != derive_seed(2, 1)
     assert min(abs(a - b) for a, b in pairwise(seeds)) > 1000

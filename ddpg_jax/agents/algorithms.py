@@ -10,7 +10,7 @@ from ddpg_jax.agents import heads, modules, networks
 from ddpg_jax.agents.factory import make_exploration, make_networks, make_normalizer, make_optimizers
 from ddpg_jax.agents.policy_gradient import policy_gradient
 from ddpg_jax.agents.precision import in_float32
-from ddpg_jax.agents.targets import polyak, polyak_critic, smoothed, with_online
+from ddpg_jax.agents.targets import polyak, polyak_critic, smoothing, with_online
 from ddpg_jax.config.marks import traced_fields
 from ddpg_jax.errors import EnvironmentFault
 from ddpg_jax.types import Agent, EnvSpec, Params
@@ -61,7 +61,7 @@ def td3(config: Config, spec: EnvSpec) -> Agent:
         optimizers=make_optimizers(config),
         normalizer=make_normalizer(config, spec),
         update_targets=polyak(algorithm.tau),
-        next_action=smoothed(algorithm.target_noise, algorithm.target_noise_clip),
+        next_action=smoothing(algorithm.target_noise, algorithm.target_noise_clip),
         policy_delay=algorithm.policy_delay,
         max_rejected=algorithm.max_rejected,
         hyperparams=_traced_hyperparams(config),
@@ -98,7 +98,7 @@ def fasttd3(config: Config, spec: EnvSpec) -> Agent:
         normalizer=make_normalizer(config, spec),
         update_target_critic=polyak_critic(algorithm.tau),
         next_policy=with_online,
-        next_action=smoothed(algorithm.target_noise, algorithm.target_noise_clip),
+        next_action=smoothing(algorithm.target_noise, algorithm.target_noise_clip),
         policy_delay=algorithm.policy_delay,
         max_rejected=algorithm.max_rejected,
         hyperparams=_traced_hyperparams(config),

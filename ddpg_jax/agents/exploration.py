@@ -99,11 +99,11 @@ def parameter(
     def act(policy: PolicyFn, params: Tree, state: Tree, key: Array, first: Array) -> tuple[Array, Tree]:
         drawn = jax.random.randint(key, (), 0, PLACES)
         place = jnp.where(first | (state.place < 0), drawn, state.place)
-        action = policy(perturbed(params, state.sigma, place))
+        action = policy(perturb(params, state.sigma, place))
         squares = state.squares + jnp.mean(jnp.square(action - policy(params)))
-        return action, adapted(Perturbation(place, state.sigma, squares, state.steps + 1))
+        return action, adapt_sigma(Perturbation(place, state.sigma, squares, state.steps + 1))
 
-    def adapted(state: Perturbation) -> Perturbation:
+    def adapt_sigma(state: Perturbation) -> Perturbation:
         due = state.steps == adapt_every
         near = jnp.sqrt(state.squares / adapt_every) <= target_distance
         sigma = jnp.where(near, state.sigma * adapt_factor, state.sigma / adapt_factor)
@@ -117,7 +117,7 @@ def parameter(
     return Exploration(init, act)
 
 
-def perturbed(params: Tree, sigma: Array | float, place: Array) -> Tree:
+def perturb(params: Tree, sigma: Array | float, place: Array) -> Tree:
     """The parameters plus sigma times the normal numbers at a place of the table, but for the layers that normalise.
 
     Args:

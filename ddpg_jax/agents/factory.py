@@ -129,7 +129,7 @@ def _adam(config: LearnerConfig, rate: float, decay: float, steps: int, flat: bo
     join = optax.flatten if flat else lambda optimizer: optimizer
     clip = optax.identity() if config.max_grad_norm is None else optax.clip_by_global_norm(config.max_grad_norm)
     decayed = optax.add_decayed_weights(decay)
-    scaled = skippable(optax.scale_by_learning_rate(_scheduled(config, rate, max(1, steps))))
+    scaled = skippable(optax.scale_by_learning_rate(_make_schedule(config, rate, max(1, steps))))
     chain = {
         "none": (skippable_adam(), scaled),
         "l2": (decayed, skippable_adam(), scaled),
@@ -139,7 +139,7 @@ def _adam(config: LearnerConfig, rate: float, decay: float, steps: int, flat: bo
     return Skippable(whole.init, whole.update)  # as each of its parts that has a state is
 
 
-def _scheduled(config: LearnerConfig, rate: float, steps: int) -> Any:
+def _make_schedule(config: LearnerConfig, rate: float, steps: int) -> Any:
     """The rate, a number, or a function of the steps made so far."""
     if config.learning_rate_schedule == "constant":
         return rate

@@ -28,7 +28,7 @@ def first(values: Array) -> Array:
     return values[0]
 
 
-def _asked(ascend: ReduceFn) -> Callable[[Tree], Tree]:
+def _select_actor_critics(ascend: ReduceFn) -> Callable[[Tree], Tree]:
     """The critics that a joined value needs, so that the others are not computed in vain."""
     return (lambda critics: jax.tree.map(lambda x: x[:1], critics)) if ascend is first else lambda critics: critics
 
@@ -75,7 +75,7 @@ def scalar(bootstrap: ReduceFn = jnp.min, ascend: ReduceFn = first, choose: Choo
     def value(outputs: Array) -> Array:
         return ascend(outputs[:, 0])
 
-    return CriticHead(target, loss, value, _asked(ascend))
+    return CriticHead(target, loss, value, _select_actor_critics(ascend))
 
 
 def lowest(atoms: Array, logits: Array) -> Array:
@@ -120,4 +120,4 @@ def categorical(
     def value(outputs: Array) -> Array:
         return ascend(jax.vmap(mean, (None, 0))(atoms, outputs))
 
-    return CriticHead(target, loss, value, _asked(ascend))
+    return CriticHead(target, loss, value, _select_actor_critics(ascend))

@@ -204,15 +204,15 @@ def make_network(module: nn.Module, sizes: tuple[int, ...], last: Callable[[Arra
         fill = {"mean": jnp.zeros, "var": jnp.ones}
         return jax.tree_util.tree_map_with_path(lambda path, leaf: fill[path[-1].key](leaf.shape), shapes)
 
-    def joined(params: Tree, moments: Tree) -> Tree:
+    def join_moments(params: Tree, moments: Tree) -> Tree:
         return params | {"batch_stats": moments} if moments else params
 
     def apply(params: Tree, moments: Tree, *inputs: Array) -> Array:
-        output: Any = module.apply(joined(params, moments), *inputs)
+        output: Any = module.apply(join_moments(params, moments), *inputs)
         return last(output[0])
 
     def learn(params: Tree, moments: Tree, *inputs: Array) -> tuple[Array, LearnAux]:
-        outputs: Any = module.apply(joined(params, moments), *inputs, learning=True, mutable=["batch_stats"])
+        outputs: Any = module.apply(join_moments(params, moments), *inputs, learning=True, mutable=["batch_stats"])
         (output, active), changed = outputs
         return last(output), LearnAux(changed.get("batch_stats", ()), active)
 

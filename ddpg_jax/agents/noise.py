@@ -129,14 +129,14 @@ def scheduled(noise: Noise, scale: ScaleFn) -> Noise:
 
 def linear(begin: Array | float, end: Array | float, steps: float) -> ScaleFn:
     """The scale goes from `begin` to `end` by equal differences, in as many steps of one environment, and stays."""
-    return lambda t, episodes: begin + (end - begin) * _passed(t, steps)
+    return lambda t, episodes: begin + (end - begin) * _elapsed(t, steps)
 
 
 def exponential(begin: Array | float, end: Array | float, steps: float) -> ScaleFn:
     """The scale goes from `begin` to `end`, both above 0, by equal ratios, in as many steps, and stays."""
 
     def scale(t: Array, episodes: Array) -> Array:
-        passed = _passed(t, steps)
+        passed = _elapsed(t, steps)
         return begin ** (1 - passed) * end**passed
 
     return scale
@@ -147,6 +147,6 @@ def inverse_episode(begin: Array | float) -> ScaleFn:
     return lambda t, episodes: begin / (1.0 + episodes.astype(jnp.float32))
 
 
-def _passed(t: Array, steps: float) -> Array:
+def _elapsed(t: Array, steps: float) -> Array:
     """The part of the schedule that has passed, in [0, 1]."""
     return jnp.minimum(t.astype(jnp.float32) / steps, 1.0)

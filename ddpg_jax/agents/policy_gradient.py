@@ -47,7 +47,7 @@ from ddpg_jax.agents.slots import (
     SelectFn,
     TargetUpdateFn,
 )
-from ddpg_jax.agents.targets import greedy, keep_targets, unchanged, with_target
+from ddpg_jax.agents.targets import greedy, keep_targets, no_augmentation, with_target
 from ddpg_jax.rng import stream_key
 from ddpg_jax.types import BATCH, ActFn, Agent, Array, Batch, Metrics, Params, Stats, TrainState, Transition, Tree
 from ddpg_jax.xla.norm import global_norm
@@ -68,7 +68,7 @@ def policy_gradient(
     next_policy: SelectFn = with_target,
     next_action: ActionFn = greedy,
     actor_action: ActionFn = greedy,
-    augment: AugmentFn = unchanged,
+    augment: AugmentFn = no_augmentation,
     policy_delay: int = 1,
     max_rejected: int = 10,
     hyperparams: tuple[Any, ...] = (),
@@ -101,7 +101,7 @@ def policy_gradient(
     optimizers = Params(*map(skippable, optimizers))
 
     def init(run_key: Array) -> TrainState:
-        params = Params(*(net.init(stream_key(run_key, f"init/{name}")) for name, net in _named(networks)))
+        params = Params(*(net.init(stream_key(run_key, f"init/{name}")) for name, net in _items(networks)))
         opt_state = Params(*(opt.init(p) for opt, p in zip(optimizers, params, strict=True)))
         stats = Stats(normalizer.init(), Params(*(net.moments() for net in networks)))
         targets, none = jax.tree.map(jnp.copy, params), jnp.zeros(2, jnp.int32)
@@ -138,7 +138,7 @@ def policy_gradient(
 
     def with_actor_critics(params: Params, stats: Stats) -> tuple[Params, Stats]:
         """With those critics only that the actor ascends."""
-        return params._replace(critic=head.actor_critics(params.critic)), _moved(
+        return params._replace(critic=head.actor_critics(params.critic)), _replace_moments(
             stats, critic=head.actor_critics(stats.networks.critic)
         )
 
@@ -183,7 +183,7 @@ def policy_gradient(
         new = state._replace(
             params=params,
             target_params=update_target_critic(params, state.target_params, state.step + 1),
-            stats=_moved(state.stats, critic=aux.moments),
+            stats=_replace_moments(state.stats, critic=aux.moments),
         )
         metrics = {
             "critic_loss": value,
@@ -212,7 +212,7 @@ def policy_gradient(
         new = state._replace(
             params=params,
             target_params=update_targets(params, state.target_params, state.step),
-            stats=_moved(state.stats, actor=aux.moments),
+            stats=_replace_moments(state.stats, actor=aux.moments),
         )
         metrics = {
             "actor_loss": value,
@@ -223,16 +223,16 @@ def policy_gradient(
         state = select(applied, new, state)._replace(opt_state=opt_state, rejected=rejected)
         return state, metrics | {"rejected": ~applied}
 
-    def augmented(batch: Batch, run_key: Array, step: Array) -> Batch:
+    def augment_batch(batch: Batch, run_key: Array, step: Array) -> Batch:
         keys = jax.random.split(stream_key(run_key, "augment", step), batch.weight.shape)
         return batch._replace(data=jax.vmap(augment)(batch.data, keys))
 
     def update(state: TrainState, batches: Batch, run_key: Array) -> tuple[TrainState, Metrics, Array]:
         def one(state: TrainState, batch: Batch) -> tuple[TrainState, tuple[Metrics, Array]]:
-            return critic_step(state, augmented(batch, run_key, state.step), run_key)
+            return critic_step(state, augment_batch(batch, run_key, state.step), run_key)
 
         def one_round(state: TrainState, batches: Batch) -> tuple[TrainState, tuple[Metrics, Array]]:
-            last = augmented(jax.tree.map(lambda x: x[-1], batches), run_key, state.step + policy_delay - 1)
+            last = augment_batch(jax.tree.map(lambda x: x[-1], batches), run_key, state.step + policy_delay - 1)
             state, (critic_metrics, td_error) = jax.lax.scan(one, state, batches)
             state, actor_metrics = actor_step(state, last.data, run_key)
             repeated = {name: jnp.full(policy_delay, value) for name, value in actor_metrics.items()}
@@ -298,11 +298,11 @@ _CRITIC, _ACTOR = 0, 1  # of `TrainState.rejected`
 _AUX_AXES = LearnAux(moments=None, active=0)  # pyright: ignore[reportArgumentType]  # axes: a batch has one set of moments
 
 
-def _moved(stats: Stats, **moments: Tree) -> Stats:
+def _replace_moments(stats: Stats, **moments: Tree) -> Stats:
     return stats._replace(networks=stats.networks._replace(**moments))
 
 
-def _named(networks: Params) -> list[tuple[str, Network]]:
+def _items(networks: Params) -> list[tuple[str, Network]]:
     return list(networks._asdict().items())
 
 

@@ -15,7 +15,7 @@ def greedy(action: Array, key: Array, step: Array) -> Array:
     return action
 
 
-def smoothed(sigma: Array | float, clip: Array | float) -> ActionFn:
+def smoothing(sigma: Array | float, clip: Array | float) -> ActionFn:
     """Target policy smoothing, a ← clip(a + clip(sigma·N(0, 1), ±clip), ±1).
 
     Both are in units of half the action range, `[]`. All critics judge the same action: noise is drawn once for a
@@ -42,7 +42,7 @@ def with_online(params: Params, target_params: Params) -> Params:
     return params
 
 
-def unchanged(transition: Transition, key: Array) -> Transition:
+def no_augmentation(transition: Transition, key: Array) -> Transition:
     """No augmentation."""
     return transition
 

@@ -150,12 +150,12 @@ def _face(field: Any) -> tuple[Any, ...]:
 
 def _entry(prefix: str, name: str, field: Any, kinds: Sequence[str] = ()) -> list[str]:
     """The lines of a field: its option, its meaning, what it may be, and its default."""
-    from ddpg_jax.config.mistakes import allowed, either
+    from ddpg_jax.config.mistakes import describe_allowed, either
 
     default = field.get_default(call_default_factory=True)
     shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
     notes = [
-        either(kinds) if kinds else allowed(field),
+        either(kinds) if kinds else describe_allowed(field),
         "" if field.is_required() or default in (None, {}) else f"default {shown}",
     ]
     ending = "; ".join(note for note in notes if note)

@@ -13,7 +13,7 @@ from ddpg_jax.runs.arrays import read_sealed
 from ddpg_jax.runs.checkpoints.checkpoint import CheckpointInfo, digest
 from ddpg_jax.runs.checkpoints.store import CheckpointStore
 from ddpg_jax.runs.directory import RunDirectory
-from ddpg_jax.runs.documents import FAILED_UPDATE, WEIGHTS, RunFacts, SweepFacts, validated
+from ddpg_jax.runs.documents import FAILED_UPDATE, WEIGHTS, RunFacts, SweepFacts, validate
 from ddpg_jax.runs.loggers.jsonl import record_hashes
 from ddpg_jax.xla.memory import human_bytes
 
@@ -92,7 +92,7 @@ def _verify_record(directory: RunDirectory, whole: list[CheckpointInfo], say: _S
     facts: dict[str, Any] = {}
     for each in whole:
         try:
-            facts[each.path.name] = validated(model, each.facts, f"the description in {each.path.name}")
+            facts[each.path.name] = validate(model, each.facts, f"the description in {each.path.name}")
         except StorageError as error:
             say(each.path.name, f"BROKEN: {error}")
     hashes = record_hashes(directory.metrics, [each.metrics_bytes for each in facts.values()])

@@ -181,7 +181,7 @@ class CategoricalConfig(LearnerConfig):
     """returns that the critic gives probabilities to, equally spaced from v_min to v_max"""
 
     @model_validator(mode="after")
-    def _ordered(self) -> CategoricalConfig:
+    def _check_order(self) -> CategoricalConfig:
         if not self.v_min < self.v_max:
             raise ValueError(f"v_min={self.v_min} is not below v_max={self.v_max}")
         return self

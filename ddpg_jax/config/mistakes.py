@@ -83,7 +83,7 @@ def only_kind(model: type[BaseModel], tag: str) -> str:
     return model.model_fields[tag].annotation.__args__[0]  # type: ignore[union-attr]
 
 
-def allowed(field: FieldInfo) -> str:
+def describe_allowed(field: FieldInfo) -> str:
     """What a field may be: its choices, or the ends of its range; nothing where any value of its type is right."""
     parts = [field.annotation, *(part for part in get_args(field.annotation) if part is not type(None))]
     choices = next((get_args(part) for part in parts if get_origin(part) is Literal), ())

@@ -71,7 +71,7 @@ class EnvConfig(Section):
 
     @field_validator("value_range")
     @classmethod
-    def _ordered(cls, ends: tuple[float, float] | None) -> tuple[float, float] | None:
+    def _check_order(cls, ends: tuple[float, float] | None) -> tuple[float, float] | None:
         if ends is not None and not ends[0] < ends[1]:
             raise ValueError(f"{ends[0]} is not below {ends[1]}")
         return ends
@@ -165,7 +165,7 @@ class GaussianPerEnvConfig(AnyExplorationConfig):
     """largest deviation"""
 
     @model_validator(mode="after")
-    def _ordered(self) -> GaussianPerEnvConfig:
+    def _check_order(self) -> GaussianPerEnvConfig:
         if self.sigma_min > self.sigma_max:
             raise ValueError(f"sigma_min={self.sigma_min} is above sigma_max={self.sigma_max}")
         return self

@@ -91,7 +91,7 @@ def header_of(leaves: list[Leaf], metadata: Mapping[str, str] | None = None) -> 
     return len(text).to_bytes(8, "little") + text
 
 
-def serialized(
+def serialize(
     leaves: list[Leaf], arrays: Iterable[HostArray], metadata: Mapping[str, str] | None = None
 ) -> Iterator[Any]:
     """The parts of a safetensors file with these arrays; equal arrays are equal bytes.
@@ -107,7 +107,7 @@ def serialized(
             yield np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
 
-def parsed(content: bytearray, leaves: list[Leaf], path: Path) -> dict[str, HostArray]:
+def parse(content: bytearray, leaves: list[Leaf], path: Path) -> dict[str, HostArray]:
     """The arrays of a file whose hash was right; its header must be the one that these arrays have."""
     header = header_of(leaves)
     if bytes(content[: len(header)]) != header:
@@ -134,7 +134,7 @@ class Sealed(NamedTuple):
 def seal(arrays: Mapping[str, HostArray], metadata: Mapping[str, str]) -> list[Any]:
     """The parts of a safetensors file that says in its metadata what the SHA-256 of all the rest of it is."""
     leaves = [leaf_of(name, array) for name, array in arrays.items()]
-    header, *data = serialized(leaves, arrays.values(), metadata)
+    header, *data = serialize(leaves, arrays.values(), metadata)
     return [header_of(leaves, {**metadata, _DIGEST: _sha256(header, *data)}), *data]
 
 
@@ -151,7 +151,7 @@ def read_sealed(path: Path, format: str, *names: str) -> Sealed:
     """
     try:
         content = filesystem.read_whole(path, _MOST_BYTES)
-        return _unsealed(content, format, names)
+        return _unseal(content, format, names)
     except OSError as error:
         raise StorageError(f"{path} cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
@@ -168,7 +168,7 @@ class _Entry(Strict):
 _HEADER, _TEXTS = TypeAdapter(dict[str, _Entry]), TypeAdapter(dict[str, str])
 
 
-def _unsealed(content: bytearray, format: str, names: tuple[str, ...]) -> Sealed:
+def _unseal(content: bytearray, format: str, names: tuple[str, ...]) -> Sealed:
     length = int.from_bytes(content[:8], "little")
     if not 2 <= length <= min(len(content) - 8, _MOST_HEADER):
         raise ValueError("it is no file of arrays")

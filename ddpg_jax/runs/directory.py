@@ -14,7 +14,7 @@ from ddpg_jax.__about__ import __version__
 from ddpg_jax.config.wording import option
 from ddpg_jax.errors import StorageError, printable
 from ddpg_jax.runs import filesystem as filesystem
-from ddpg_jax.runs.documents import Format, RunResult, SweepResult, read_json, validated
+from ddpg_jax.runs.documents import Format, RunResult, SweepResult, read_json, validate
 from ddpg_jax.runs.lock import Lock, read_owner
 
 FORMAT = 2
@@ -134,7 +134,7 @@ class RunDirectory:
         """
         if filesystem.identity(self.format) is None:
             return None
-        found = validated(Format, read_json(self.format, 4096), self.format)
+        found = validate(Format, read_json(self.format, 4096), self.format)
         if found.format > FORMAT:
             raise StorageError(
                 f"{self.path} was written by ddpg-jax {printable(found.version)} in format {found.format}; this is "
@@ -223,7 +223,7 @@ class RunDirectory:
         if filesystem.identity(self.result) is None:
             return None
         values = read_json(self.result)
-        validated(SweepResult if self.sweep.is_file() else RunResult, values, self.result)
+        validate(SweepResult if self.sweep.is_file() else RunResult, values, self.result)
         return values
 
     def copy_start(self, path: Path, size: int) -> None:

@@ -185,7 +185,7 @@ class SweepResult(Open):
     combinations: Annotated[list[_Combination], Field(min_length=1)]
 
 
-def validated(model: type[Document], values: Any, source: object) -> Document:
+def validate(model: type[Document], values: Any, source: object) -> Document:
     """A document, of which every part is what it must be.
 
     Args:

@@ -74,11 +74,11 @@ def read_file(path: Path, size: int) -> bytearray:
     Raises:
       OSError: there is none, or it is of another size, or cannot be read.
     """
-    with _opened(path) as file:
+    with _open(path) as file:
         found = os.fstat(file.fileno()).st_size
         if found != size:
             raise OSError(f"holds {found} bytes instead of {size}")
-        return _filled(file, size)
+        return _read_exactly(file, size)
 
 
 def read_whole(path: Path, most: int) -> bytearray:
@@ -87,16 +87,16 @@ def read_whole(path: Path, most: int) -> bytearray:
     Raises:
       OSError: there is none, or it is larger, or cannot be read.
     """
-    with _opened(path) as file:
+    with _open(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > most:
             raise OSError(f"holds {size} bytes, which are too many: {most} may be")
-        return _filled(file, size)
+        return _read_exactly(file, size)
 
 
 def file_size(path: Path) -> int:
     """The size of a regular file, which is no link, in bytes."""
-    with _opened(path) as file:
+    with _open(path) as file:
         return os.fstat(file.fileno()).st_size
 
 
@@ -126,7 +126,7 @@ def hash_starts(path: Path, sizes: Iterable[int]) -> dict[int, str | None]:
 def read_pieces(path: Path, most: int | None = None) -> Iterator[memoryview]:
     """The bytes of a regular file, at most so many, piece by piece; each piece is overwritten by the next one."""
     buffer = memoryview(bytearray(_PIECE))
-    with _opened(path) as file:
+    with _open(path) as file:
         left = os.fstat(file.fileno()).st_size if most is None else most
         while left and (count := file.readinto(buffer[: min(left, _PIECE)])):
             yield buffer[:count]
@@ -202,12 +202,12 @@ def open_file(path: Path, flags: int) -> Any:
     return os.fdopen(descriptor, {0: "rb", os.O_WRONLY: "wb", os.O_RDWR: "r+b"}[writes], buffering=0)
 
 
-def _opened(path: Path) -> Any:
+def _open(path: Path) -> Any:
     fault_point("read", path)
     return open_file(path, os.O_RDONLY)
 
 
-def _filled(file: Any, size: int) -> bytearray:
+def _read_exactly(file: Any, size: int) -> bytearray:
     """So many bytes; one call of the system gives at most 2 GiB."""
     content = bytearray(size)
     rest = memoryview(content)

@@ -33,7 +33,7 @@ from ddpg_jax.equations.actions import to_units
 from ddpg_jax.errors import ConfigError, StorageError
 from ddpg_jax.rng import run_keys
 from ddpg_jax.runs.directory import RunDirectory
-from ddpg_jax.runs.weights import fitted, read_weights, stored_part
+from ddpg_jax.runs.weights import fit, read_weights, stored_part
 from ddpg_jax.types import EnvSpec, Evaluation, HostArray, TrainState
 from ddpg_jax.xla.modes import in_numeric_modes
 
@@ -81,7 +81,7 @@ def load_run(run_dir: str | Path, *, which: Literal["final", "best"] = "final", 
     weights = read_weights(directory, which)
     agent = make_agent(config, weights.spec)
     expected = jax.eval_shape(jax.vmap(agent.init), run_keys(config.seed_list))
-    stored = fitted(weights, stored_part(expected))
+    stored = fit(weights, stored_part(expected))
     state = expected._replace(step=(), target_params=(), opt_state=(), rejected=(), **jax.tree.map(jnp.asarray, stored))
     return LoadedRun(config, state, jit_policy(agent), jit_value(agent), weights.spec)
 

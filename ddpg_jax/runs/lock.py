@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ddpg_jax.errors import StorageError, printable
 from ddpg_jax.runs import filesystem as filesystem
-from ddpg_jax.runs.documents import Owner, validated
+from ddpg_jax.runs.documents import Owner, validate
 
 try:
     import fcntl
@@ -122,6 +122,6 @@ def _owner(path: Path) -> str:
 def read_owner(path: Path) -> Owner | None:
     """Who wrote a lock file last, if it is one."""
     try:
-        return validated(Owner, json.loads(filesystem.read_whole(path, 4096)), path)
+        return validate(Owner, json.loads(filesystem.read_whole(path, 4096)), path)
     except (OSError, ValueError, RecursionError, StorageError):
         return None

@@ -18,7 +18,7 @@ from ddpg_jax.types import HostArray, Tree
 _KEY = "#key-"
 
 
-def named(tree: Tree, prefix: str = "") -> dict[str, Any]:
+def name_leaves(tree: Tree, prefix: str = "") -> dict[str, Any]:
     """The leaves of a tree by their paths, as in `params/actor/0/kernel`.
 
     Args:
@@ -31,9 +31,9 @@ def named(tree: Tree, prefix: str = "") -> dict[str, Any]:
 
 
 def to_host(tree: Tree, prefix: str = "") -> dict[str, HostArray]:
-    """As `named`, with contiguous NumPy arrays that share no memory with the device."""
+    """As `name_leaves`, with contiguous NumPy arrays that share no memory with the device."""
     leaves = jax.device_get(
-        {name: jax.random.key_data(x) if _is_key(x) else x for name, x in named(tree, prefix).items()}
+        {name: jax.random.key_data(x) if _is_key(x) else x for name, x in name_leaves(tree, prefix).items()}
     )
     return {name: np.array(leaf, order="C") for name, leaf in leaves.items()}
 
@@ -50,7 +50,7 @@ def from_host(like: Tree, arrays: Mapping[str, HostArray], prefix: str, source: 
     Raises:
       StorageError: the arrays are not those expected; it names the first ten, and never casts.
     """
-    expected = named(like, prefix)
+    expected = name_leaves(like, prefix)
     given = {
         name: array
         for name, array in arrays.items()
@@ -65,7 +65,7 @@ def from_host(like: Tree, arrays: Mapping[str, HostArray], prefix: str, source: 
     if differences:
         shown = "\n  ".join(differences[:10])
         raise StorageError(f"{source} does not fit the configuration; {len(differences)} arrays differ:\n  {shown}")
-    leaves = [_typed(given[name], leaf) for name, leaf in expected.items()]
+    leaves = [_restore_type(given[name], leaf) for name, leaf in expected.items()]
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
@@ -89,5 +89,5 @@ def _name(path: str, leaf: Any) -> str:
     return f"{path}{_KEY}{_implementation(leaf)}" if _is_key(leaf) else path
 
 
-def _typed(array: HostArray, like: Any) -> Any:
+def _restore_type(array: HostArray, like: Any) -> Any:
     return jax.random.wrap_key_data(jnp.asarray(array), impl=_implementation(like)) if _is_key(like) else array

@@ -16,7 +16,7 @@ from ddpg_jax.runs.arrays import read_sealed, seal
 from ddpg_jax.runs.checkpoints.checkpoint import Checkpoint
 from ddpg_jax.runs.checkpoints.store import BEST, CheckpointStore
 from ddpg_jax.runs.directory import RunDirectory
-from ddpg_jax.runs.documents import WEIGHTS, StoredSpec, validated
+from ddpg_jax.runs.documents import WEIGHTS, StoredSpec, validate
 from ddpg_jax.runs.pytrees import from_host, to_host
 from ddpg_jax.types import EnvSpec, HostArray, TrainState, Tree
 
@@ -199,7 +199,7 @@ def open_weights(path: Path) -> Weights:
     return Weights(path, file.arrays, _parsed_spec(path, file.metadata["spec"]), file.sha256)
 
 
-def fitted(weights: Weights, like: Tree) -> Tree:
+def fit(weights: Weights, like: Tree) -> Tree:
     """The weights as a tree.
 
     Args:
@@ -230,7 +230,7 @@ def init_from_weights(weights: Weights) -> Callable[[TrainState], TrainState]:
         if not seeds:
             raise StorageError(f"{weights.path} holds the weights of no seed")
         like = jax.tree.map(lambda x: jax.ShapeDtypeStruct((seeds, *x.shape[1:]), x.dtype), stored_part(state))
-        chosen = jax.tree.map(lambda x: x[np.arange(lanes) % seeds], fitted(weights, like))
+        chosen = jax.tree.map(lambda x: x[np.arange(lanes) % seeds], fit(weights, like))
         params, stats = chosen["params"], chosen["stats"]
         return state._replace(params=params, target_params=jax.tree.map(np.copy, params), stats=stats)
 
@@ -243,7 +243,7 @@ def as_spec(values: Any) -> EnvSpec:
     Raises:
       StorageError: it is none.
     """
-    spec = validated(StoredSpec, values, "the description of the environment")
+    spec = validate(StoredSpec, values, "the description of the environment")
     return EnvSpec(tuple(spec.obs_shape), spec.obs_dtype, tuple(spec.action_low), tuple(spec.action_high))
 
 

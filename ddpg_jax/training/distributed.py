@@ -99,7 +99,7 @@ def train_distributed(
     figures = ("env_steps_per_second", "updates_per_second", "env_steps_per_seed", "updates_per_seed", "complete")
     rates, updates, *reached = _from_all(np.array([own.result[name] for name in figures], np.float64)).T
     lost = _from_all(np.isin(own_seeds(config).seed_list, own.result.get("diverged_seeds", [])).astype(np.int64))
-    kept, diverged = divided(config.seed_list, lost.reshape(-1) > 0)
+    kept, diverged = divide_seeds(config.seed_list, lost.reshape(-1) > 0)
     returns = returns[:, lost.reshape(-1) == 0]
     summaries: list[dict[str, Any]] = [
         {"step": step, **summarize(each)} for step, each in zip(steps, returns, strict=True)
@@ -125,7 +125,7 @@ def train_distributed(
     return Run(whole.path, config, result)
 
 
-def divided(seeds: Sequence[int], lost: HostArray) -> tuple[list[int], list[int]]:
+def divide_seeds(seeds: Sequence[int], lost: HostArray) -> tuple[list[int], list[int]]:
     """The seeds that are left, and those that have diverged, bool `[S]`."""
     pairs = list(zip(seeds, lost.tolist(), strict=True))
     return [seed for seed, gone in pairs if not gone], [seed for seed, gone in pairs if gone]

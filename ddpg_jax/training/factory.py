@@ -21,7 +21,7 @@ from ddpg_jax.training.device.compile import (
     lane_mesh,
     largest_fit,
     memory_bytes,
-    padded,
+    round_up_lanes,
 )
 from ddpg_jax.training.device.loop import device_loop, drop_padding, fetch, reports
 from ddpg_jax.training.device.snapshot import DeviceCarry, restore
@@ -103,7 +103,7 @@ def _device(
     check_forecast(config, prod(env.spec.obs_shape), env.spec.action_size)
     seeds = config.seed_list
     mesh = lane_mesh(len(seeds), config.data_parallel)
-    keys = run_keys([*seeds, *seeds[-1:] * (padded(len(seeds), mesh) - len(seeds))])
+    keys = run_keys([*seeds, *seeds[-1:] * (round_up_lanes(len(seeds), mesh) - len(seeds))])
     compiled = compile_program(config, env, keys, {}, mesh)
     _check_memory(config, compiled)
     carry = begin if snapshot is None else restore(compiled, snapshot, len(seeds))

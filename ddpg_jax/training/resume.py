@@ -19,13 +19,13 @@ from ddpg_jax.errors import ConfigError, StorageError, printable
 from ddpg_jax.rng import run_keys
 from ddpg_jax.runs.checkpoints.checkpoint import Checkpoint
 from ddpg_jax.runs.directory import RunDirectory
-from ddpg_jax.runs.documents import RunFacts, validated
+from ddpg_jax.runs.documents import RunFacts, validate
 from ddpg_jax.runs.result import make_result, system_differences
 from ddpg_jax.runs.weights import (
     Weights,
     as_spec,
     checkpoint_weights,
-    fitted,
+    fit,
     init_from_weights,
     open_weights,
     restart_from_networks,
@@ -116,7 +116,7 @@ def _write_what_lacks(checkpoint: Checkpoint, point: ResumePoint, config: Config
     weights = checkpoint_weights(context.directory.checkpoints, checkpoint)
     agent = make_agent(config, weights.spec)
     expected = jax.eval_shape(jax.vmap(agent.init), run_keys(config.seed_list))
-    tree = fitted(weights, stored_part(expected))
+    tree = fit(weights, stored_part(expected))
     evaluated, diverged = point.evaluated, point.diverged(len(config.seed_list))
     figures = point.step, int(point.metadata["updates"]), point.seconds
     result = make_result(config, *figures, evaluated, diverged) | history(point)
@@ -191,7 +191,7 @@ def _resume_point(checkpoint: Checkpoint, config: Config, notify: NotifyFn) -> R
       StorageError: the checkpoint does not say what it is of.
     """
     facts: Mapping[str, Any] = checkpoint.facts
-    known = validated(RunFacts, facts, "the checkpoint's description")
+    known = validate(RunFacts, facts, "the checkpoint's description")
     try:
         before = Config.model_validate(known.config)
     except ValidationError as error:

@@ -11,7 +11,7 @@ LINE = 16
 """Numbers of 32 bits in a cache line."""
 
 
-def prefetched(table: Array, rows: Array) -> Array:
+def prefetch(table: Array, rows: Array) -> Array:
     """Numbers of rows that are about to be gathered; on a CPU, all their cache lines are on the way by then.
 
     A gather copies row after row, number by number, and so waits for one row of main memory at a time. Reading one

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from ddpg_jax.agents.algorithms import make_agent
-from ddpg_jax.agents.exploration import PLACES, additive, epsilon_uniform, parameter, perturbed
+from ddpg_jax.agents.exploration import PLACES, additive, epsilon_uniform, parameter, perturb
 from ddpg_jax.agents.factory import make_exploration
 from ddpg_jax.agents.noise import Counted, gaussian, ornstein_uhlenbeck, zero
 from ddpg_jax.config.load import load_config
@@ -98,7 +98,7 @@ def test_the_perturbation_is_sigma_times_a_piece_of_normal_numbers():
     params = {"a": jnp.arange(6.0).reshape(2, 3), "b": jnp.ones(4)}
 
     def moved(sigma, place):
-        found = jax.jit(perturbed)(params, sigma, jnp.int32(place))
+        found = jax.jit(perturb)(params, sigma, jnp.int32(place))
         return np.concatenate([np.ravel(found[name] - params[name]) for name in ("a", "b")])
 
     small, large = moved(0.1, 7), moved(0.5, 7)
@@ -106,7 +106,7 @@ def test_the_perturbation_is_sigma_times_a_piece_of_normal_numbers():
     np.testing.assert_allclose(moved(0.1, 8)[:-1], small[1:], atol=1e-6)  # the next place is one number further
     assert np.isfinite(moved(0.1, PLACES - 1)).all()
     assert (moved(0.1, PLACES - 1) != moved(0.1, PLACES - 2)).all()  # the table goes on to the last place
-    hyperparams = np.asarray(perturbed(jnp.zeros(100_000), 1.0, jnp.int32(0)))
+    hyperparams = np.asarray(perturb(jnp.zeros(100_000), 1.0, jnp.int32(0)))
     assert stats.kstest(hyperparams, "norm").pvalue > 1e-3
     assert abs(np.corrcoef(hyperparams[1:], hyperparams[:-1])[0, 1]) < 0.015
 
@@ -120,7 +120,7 @@ def test_epsilon_stays_within_an_episode_and_follows_the_parameters():
     assert place[0] == place[1] == place[2] != place[3] == place[4] != place[5]
     np.testing.assert_array_equal(actions[0], actions[2])
     assert (actions[2] != actions[3]).all()
-    np.testing.assert_allclose(actions[3], doubled(perturbed(jnp.zeros(5), 0.1, states.place[3])), rtol=1e-6)
+    np.testing.assert_allclose(actions[3], doubled(perturb(jnp.zeros(5), 0.1, states.place[3])), rtol=1e-6)
     state = jax.tree.map(lambda x: x[4], states)
     later, _ = exploration.act(doubled, jnp.ones(5), state, jax.random.key(9), GOING_ON)
     np.testing.assert_allclose(later, 2 + actions[4], rtol=1e-6)  # theta learned, epsilon is the same
@@ -132,7 +132,7 @@ def test_layer_normalisation_is_not_perturbed():
             name: {"scale": jnp.ones(3), "bias": jnp.zeros(3)} for name in ("Dense_0", "LayerNorm_0", "BatchNorm_1")
         }
     }
-    found = perturbed(params, 0.1, jnp.int32(0))["params"]
+    found = perturb(params, 0.1, jnp.int32(0))["params"]
     for name in ("LayerNorm_0", "BatchNorm_1"):
         np.testing.assert_array_equal(found[name]["scale"], np.ones(3))
         np.testing.assert_array_equal(found[name]["bias"], np.zeros(3))
@@ -216,7 +216,7 @@ def test_parameter_noise_of_an_agent_is_a_policy_with_other_parameters(make_tiny
         obs = jnp.asarray(np.random.default_rng(t).normal(size=(3, 3)), jnp.float32)
         action, act_state = tiny.act(state, act_state, obs, jnp.full(3, t == 0), keys_at(0, t, 3))
         for e in range(3):
-            actor = perturbed(state.params.actor, 0.3, act_state.place[e])
+            actor = perturb(state.params.actor, 0.3, act_state.place[e])
             expected = tiny.policy(state._replace(params=state.params._replace(actor=actor)), obs[e])
             np.testing.assert_allclose(action[e], expected, atol=1e-5)
             assert np.abs(action[e] - tiny.policy(state, obs[e])).max() > 1e-3
@@ -224,7 +224,7 @@ def test_parameter_noise_of_an_agent_is_a_policy_with_other_parameters(make_tiny
     assert len(places) == 3
     found, plain = (
         jax.tree_util.tree_leaves_with_path(tree)
-        for tree in (perturbed(state.params.actor, 0.3, jnp.int32(0)), state.params.actor)
+        for tree in (perturb(state.params.actor, 0.3, jnp.int32(0)), state.params.actor)
     )
     kept = [("LayerNorm" in str(path), bool((a == b).all())) for (path, a), (_, b) in zip(found, plain, strict=True)]
     assert {norm for norm, _ in kept} == {True, False}

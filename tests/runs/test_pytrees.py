@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ddpg_jax.errors import StorageError
-from ddpg_jax.runs.pytrees import form, from_host, named, to_host
+from ddpg_jax.runs.pytrees import form, from_host, name_leaves, to_host
 
 
 class Pair(NamedTuple):
@@ -21,10 +21,10 @@ def tree():
 
 
 def test_leaves_are_named_by_their_paths():
-    assert list(named(tree(), "here")) == ["here/a/x", "here/b/0", "here/b/1#key-threefry2x32"]
-    assert list(named(tree())) == ["a/x", "b/0", "b/1#key-threefry2x32"]
-    assert list(named(jnp.zeros(2), "leaf")) == ["leaf"]
-    assert named((), "none") == {}
+    assert list(name_leaves(tree(), "here")) == ["here/a/x", "here/b/0", "here/b/1#key-threefry2x32"]
+    assert list(name_leaves(tree())) == ["a/x", "b/0", "b/1#key-threefry2x32"]
+    assert list(name_leaves(jnp.zeros(2), "leaf")) == ["leaf"]
+    assert name_leaves((), "none") == {}
 
 
 def test_a_tree_comes_back_with_its_keys():

@@ -15,7 +15,7 @@ from ddpg_jax.errors import StorageError
 from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.runs.inference import load_run
 from ddpg_jax.runs.weights import (
-    fitted,
+    fit,
     init_from_weights,
     open_weights,
     read_weights,
@@ -30,7 +30,7 @@ SPEC = EnvSpec((3,), "float32", (-2.0, 0.1), (2.0, 1 / 3))
 
 
 def load_weights(path, like):
-    return fitted(open_weights(path), like)
+    return fit(open_weights(path), like)
 
 
 def read_spec(path):

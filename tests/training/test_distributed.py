@@ -42,7 +42,7 @@ def test_another_job_in_the_directory_is_refused_and_left_alone(tmp_path):
 
 
 def test_seeds_that_diverged_are_told_from_those_that_are_left():
-    assert distributed.divided((5, 6, 7), np.array([False, True, False])) == ([5, 7], [6])
+    assert distributed.divide_seeds((5, 6, 7), np.array([False, True, False])) == ([5, 7], [6])
 
 
 def test_a_directory_must_be_named(capsys):

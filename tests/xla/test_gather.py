@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddpg_jax.xla.gather import LINE, prefetched
+from ddpg_jax.xla.gather import LINE, prefetch
 
 
 @pytest.mark.parametrize("width", [1, LINE, LINE + 1, 43])
@@ -15,7 +15,7 @@ from ddpg_jax.xla.gather import LINE, prefetched
 def test_the_rows_stay_what_they_are(width, bad):
     tables = jnp.full((2, 10, width), bad)
     rows = jnp.array([[[9, 0, 3], [3, 3, 1]], [[2, 4, 6], [8, 9, 0]]])
-    np.testing.assert_array_equal(jax.jit(jax.vmap(prefetched))(tables, rows), rows)
+    np.testing.assert_array_equal(jax.jit(jax.vmap(prefetch))(tables, rows), rows)
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="only a CPU is helped by it")
@@ -23,11 +23,11 @@ def test_the_rows_stay_what_they_are(width, bad):
 def test_a_number_of_each_line_is_read(width, lines):
     """43 numbers are in four lines of 16 at most, those of the numbers 0, 16, 32 and 42; 16 are one line."""
     table, rows = jnp.zeros((1000, width)), jnp.arange(64)
-    text = jax.jit(prefetched).lower(table, rows).compile().as_text()
+    text = jax.jit(prefetch).lower(table, rows).compile().as_text()
     assert f" f32[{lines * 64},1,1]" in re.search(r".* gather\(", text)[0]
 
 
 def test_elsewhere_nothing_is_read():
     table, rows = jax.ShapeDtypeStruct((1000, 43), jnp.float32), jax.ShapeDtypeStruct((64,), jnp.int32)
-    text = jax.jit(prefetched).trace(table, rows).lower(lowering_platforms=("cuda",)).as_text()
+    text = jax.jit(prefetch).trace(table, rows).lower(lowering_platforms=("cuda",)).as_text()
     assert "gather" not in text

@@ -23,7 +23,7 @@ def as_number(value: Any) -> float:
         return float(value)
     array = np.asarray(value)
     if array.size != 1 or array.dtype.kind not in "biufO":
-        raise TypeError(f"a reward must be one number, not {_described(value, array)}")
+        raise TypeError(f"a reward must be one number, not {_describe(value, array)}")
     return float(array.item())
 
 
@@ -37,7 +37,7 @@ def as_flag(value: Any) -> bool:
         return bool(value)
     array = np.asarray(value)
     if array.size != 1 or array.dtype.kind not in "biuf" or array.item() not in (0, 1):
-        raise TypeError(f"an end must be True or False, 1 or 0, not {_described(value, array)}")
+        raise TypeError(f"an end must be True or False, 1 or 0, not {_describe(value, array)}")
     return bool(array.item())
 
 
@@ -87,6 +87,6 @@ class PrecisionWatch:
         return np.flatnonzero((self._lost * 2 > self._changed) & (self._changed * 2 > _WATCHED)).tolist()
 
 
-def _described(value: Any, array: HostArray) -> str:
+def _describe(value: Any, array: HostArray) -> str:
     name = type(value).__name__
     return f"{name} of shape {array.shape}" if array.ndim else f"{name} {value!r}"

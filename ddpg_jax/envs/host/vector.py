@@ -20,7 +20,7 @@ from ddpg_jax.envs.host.timeout import Timeout
 from ddpg_jax.envs.host.traits import Traits, traits
 from ddpg_jax.equations.actions import to_units
 from ddpg_jax.errors import EnvironmentFault, Interrupted
-from ddpg_jax.rng import derived_seed
+from ddpg_jax.rng import derive_seed
 from ddpg_jax.types import EnvSpec, HostArray, Step, StopFn, never_stop
 
 _log = logging.getLogger("ddpg_jax")
@@ -46,11 +46,11 @@ def evaluation_seeds(episodes: int) -> EpisodeSeedFn:
 
 
 def _training_seed(seeds: tuple[int, ...], num_envs: int, lane: int, episode: int) -> int:
-    return derived_seed(seeds[lane // num_envs], "episode", lane % num_envs, episode)
+    return derive_seed(seeds[lane // num_envs], "episode", lane % num_envs, episode)
 
 
 def _evaluation_seed(episodes: int, lane: int, episode: int) -> int:
-    return derived_seed("evaluation bank", lane % episodes + episode * episodes)
+    return derive_seed("evaluation bank", lane % episodes + episode * episodes)
 
 
 class VectorEnv:
@@ -121,7 +121,7 @@ class VectorEnv:
         for lane in self._all if active is None else np.flatnonzero(active).tolist():
             self._episode[lane] = numbers[lane] - 1
             self._begin_episode(lane)
-        return self._shaped(self._obs)
+        return self._reshape(self._obs)
 
     def step(self, action: HostArray, active: HostArray | None = None) -> Step:
         """Takes one step in every lane; where an episode ends, the next one begins.
@@ -147,12 +147,12 @@ class VectorEnv:
         if not (np.isfinite(self._reward).all() and np.isfinite(self._next_obs).all()):
             raise EnvironmentFault(self._not_finite(actions))
         self._steps += 1 if active is None else active.reshape(-1)
-        report = Step(*map(self._shaped, (self._obs, self._next_obs, self._reward, self._terminated, self._truncated)))
+        report = Step(*map(self._reshape, (self._obs, self._next_obs, self._reward, self._terminated, self._truncated)))
         ended = self._terminated | self._truncated
         if ended.any():
             for lane in np.flatnonzero(ended):
                 self._begin_episode(int(lane))
-            report = report._replace(obs=self._shaped(self._obs))
+            report = report._replace(obs=self._reshape(self._obs))
         return report
 
     def to_env(self, action: HostArray) -> HostArray:
@@ -200,7 +200,7 @@ class VectorEnv:
                 obs, reward, terminated, truncated, _ = self._envs[lane].step(action)
         except Exception as error:
             raise EnvironmentFault(self._where(lane, action, f"raised {type(error).__name__}: {error}")) from error
-        self._next_obs[lane] = self._obs[lane] = seen = self._checked(lane, obs)
+        self._next_obs[lane] = self._obs[lane] = seen = self._check_obs(lane, obs)
         if lane == 0 and self._watch is not None and (lost := self._watch.step(seen)) is not None:
             self._watch = None
             self._warn_of_precision(lost)
@@ -222,13 +222,13 @@ class VectorEnv:
         except Exception as error:
             raise EnvironmentFault(self._where(lane, None, f"reset raised {type(error).__name__}: {error}")) from error
         with np.errstate(over="ignore"):
-            self._obs[lane] = seen = self._checked(lane, obs)
+            self._obs[lane] = seen = self._check_obs(lane, obs)
         if lane == 0 and self._watch is not None:
             self._watch.begin(seen)
         if not np.isfinite(self._obs[lane]).all():
             raise EnvironmentFault(self._where(lane, None, f"reset returned {obs!r}, which is not finite"))
 
-    def _checked(self, lane: int, obs: Any) -> HostArray:
+    def _check_obs(self, lane: int, obs: Any) -> HostArray:
         """The observation, if it has the shape and kind of dtype that the space promises."""
         taken = as_observation(obs, self.spec)
         if taken is None:
@@ -267,5 +267,5 @@ class VectorEnv:
             f"(episode {self._episode[lane]} with seed {self._seeds[lane]}, step {self._steps[lane]}{doing})"
         )
 
-    def _shaped(self, values: HostArray) -> HostArray:
+    def _reshape(self, values: HostArray) -> HostArray:
         return values.reshape(*self._shape, *values.shape[1:]).copy()

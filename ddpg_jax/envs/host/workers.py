@@ -106,7 +106,7 @@ class SubprocVectorEnv:
         self._arrays["episode"][:] = 0 if episode is None else episode.reshape(-1)
         self._arrays["active"][:] = True if active is None else active.reshape(-1)
         self._command(b"r")
-        return self._shaped("obs")
+        return self._reshape("obs")
 
     def step(self, action: HostArray, active: HostArray | None = None) -> Step:
         """As `VectorEnv.step`."""
@@ -114,7 +114,7 @@ class SubprocVectorEnv:
         self._arrays["action"][:] = action.reshape(self._arrays["action"].shape)
         self._arrays["active"][:] = True if active is None else active.reshape(-1)
         self._command(b"s")
-        return Step(*(self._shaped(name) for name in Step._fields))
+        return Step(*(self._reshape(name) for name in Step._fields))
 
     def close(self) -> None:
         """Ends the workers and frees the shared memory; no process remains. A second call does nothing."""
@@ -156,7 +156,7 @@ class SubprocVectorEnv:
             if self._stop():
                 raise Interrupted("interrupted while worker processes were waited for; start it again")
             ready = wait(list(waiting.values()), timeout=min(max(0.0, left), _LOOK_SECONDS))
-            heard = [i for i, pipe in waiting.items() if pipe in ready or (not ready and self._ended(i))]
+            heard = [i for i, pipe in waiting.items() if pipe in ready or (not ready and self._has_ended(i))]
             if not heard and left <= 0:
                 raise EnvironmentFault(f"{self._name(next(iter(waiting)))} did not answer within {seconds:g} s")
             for i in heard:
@@ -165,7 +165,7 @@ class SubprocVectorEnv:
                     raise EnvironmentFault(*answer.split("\0", 1))
                 del waiting[i]
 
-    def _ended(self, i: int) -> bool:
+    def _has_ended(self, i: int) -> bool:
         return self._processes[i].exitcode is not None
 
     def _answer(self, i: int) -> str:
@@ -177,7 +177,7 @@ class SubprocVectorEnv:
             return self._lost(i)
 
     def _lost(self, i: int) -> str:
-        if not self._ended(i):  # its pipe has, so it is about to
+        if not self._has_ended(i):  # its pipe has, so it is about to
             self._processes[i].join(1.0)
         code = self._processes[i].exitcode
         how = f"was ended by {signal.Signals(-code).name}" if code is not None and code < 0 else f"ended with {code}"
@@ -187,7 +187,7 @@ class SubprocVectorEnv:
         part = self._parts[i]
         return f"worker process {i} (lanes {part.first} to {part.stop - 1}, counted over seeds x environments)"
 
-    def _shaped(self, name: str) -> HostArray:
+    def _reshape(self, name: str) -> HostArray:
         values = self._arrays[name]
         return values.reshape(*self._shape, *values.shape[1:]).copy()
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from ddpg_jax.equations.returns import fold_steps
 from ddpg_jax.types import Array, Batch, EnvSpec, Step, Transition, Tree
-from ddpg_jax.xla.gather import prefetched
+from ddpg_jax.xla.gather import prefetch
 
 
 class Position(NamedTuple):
@@ -176,7 +176,7 @@ def gather(rows: Rows, position: Position, index: Array, spec: EnvSpec, *, n_ste
         """Rows `offset` steps after the first, as far as they are stored; what lies beyond is cut by the folding."""
         row = (age + offset + position.head - position.length) % steps * num_envs + env
         table = leaf.reshape(steps * num_envs, *leaf.shape[2:])
-        row = prefetched(table, row) if table.ndim == 2 else row  # an image is long enough to be on the way by itself
+        row = prefetch(table, row) if table.ndim == 2 else row  # an image is long enough to be on the way by itself
         return table.at[row].get(mode="promise_in_bounds")
 
     widths = [spec.action_size, 1, 1, 1, prod(spec.obs_shape)]

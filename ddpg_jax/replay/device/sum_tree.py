@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from ddpg_jax.types import Array
-from ddpg_jax.xla.gather import prefetched
+from ddpg_jax.xla.gather import prefetch
 
 FAN_OUT = 16
 """Children of a node, a cache line of them. On a CPU faster than 8 and 32 for a million slots."""
@@ -98,5 +98,5 @@ def _rounded_up(count: int) -> int:
 def _running_sums(level: Array, node: Array) -> list[Array]:
     """Of the children of nodes, one after the other: `FAN_OUT` arrays of the shape of `node`."""
     children = level.reshape(-1, FAN_OUT)
-    children = children.at[prefetched(children, node)].get(mode="promise_in_bounds")
+    children = children.at[prefetch(children, node)].get(mode="promise_in_bounds")
     return list(accumulate(children[..., i] for i in range(FAN_OUT)))

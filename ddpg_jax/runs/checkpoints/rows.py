@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ddpg_jax.runs import filesystem as filesystem
-from ddpg_jax.runs.arrays import Leaf, bytes_of, leaf_of, of_rows, parsed, serialized
+from ddpg_jax.runs.arrays import Leaf, bytes_of, leaf_of, of_rows, parse, serialize
 from ddpg_jax.runs.checkpoints.integrity import read
 from ddpg_jax.runs.checkpoints.manifest import MAX_SEGMENTS, Manifest, Segment
 from ddpg_jax.types import HostArray, Snapshot
@@ -72,7 +72,7 @@ def write_rows(folder: Path, rows: Rows, leaves: list[Leaf], start: int, sequenc
         name = f"{sequence:08d}-{a}-{b}.safetensors"
         new.append(Segment(name=name, first=a, stop=b, bytes=0, sha256="0" * 64))
         found = rows.read(a, b)
-        parts = serialized(of_rows(leaves, b - a), [found[leaf.name] for leaf in leaves])
+        parts = serialize(of_rows(leaves, b - a), [found[leaf.name] for leaf in leaves])
         size, sha256 = filesystem.write_file(folder / name, parts)
         new[-1] = new[-1].model_copy(update={"bytes": size, "sha256": sha256})
     if new:
@@ -88,7 +88,7 @@ def mend_rows(path: Path, rows: Rows, leaves: list[Leaf], segment: Segment) -> b
     if not rows.first <= segment.first <= segment.stop <= rows.stop:
         return False
     found = rows.read(segment.first, segment.stop)
-    parts = serialized(of_rows(leaves, segment.stop - segment.first), [found[leaf.name] for leaf in leaves])
+    parts = serialize(of_rows(leaves, segment.stop - segment.first), [found[leaf.name] for leaf in leaves])
     return filesystem.replace_file(path, parts) == (segment.bytes, segment.sha256)
 
 
@@ -104,7 +104,7 @@ def rows_of(manifest: Manifest, folder: Path) -> Rows:
         if not last or last[0][0] != each:
             content = read(folder / each.name, each.bytes, each.sha256)
             leaves = of_rows(manifest.row_leaves, each.stop - each.first)
-            last[:] = [(each, parsed(content, leaves, folder / each.name))]
+            last[:] = [(each, parse(content, leaves, folder / each.name))]
         return last[0][1]
 
     def between(a: int, b: int) -> dict[str, HostArray]:

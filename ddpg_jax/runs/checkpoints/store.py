@@ -21,7 +21,7 @@ from pathlib import Path
 
 from ddpg_jax.errors import StorageError
 from ddpg_jax.runs import filesystem as filesystem
-from ddpg_jax.runs.arrays import Leaf, leaf_of, parsed, serialized
+from ddpg_jax.runs.arrays import Leaf, leaf_of, parse, serialize
 from ddpg_jax.runs.checkpoints.checkpoint import Checkpoint, CheckpointInfo
 from ddpg_jax.runs.checkpoints.integrity import UnreadableError, check, read, read_manifest
 from ddpg_jax.runs.checkpoints.manifest import FORMAT, Manifest, Segment, canonical
@@ -74,7 +74,7 @@ class CheckpointStore:
             if not self._clean:
                 self._remove_leftovers()
             sequence = 1 + max((number for number, _ in self._every()), default=0)
-            manifest = self._written(checkpoint, sequence)
+            manifest = self._write_checkpoint(checkpoint, sequence)
         except OSError as error:
             raise StorageError(f"{self._folder}: the checkpoint after {checkpoint.step} steps: {error}") from error
         self._row_leaves, self._segments = manifest.row_leaves, manifest.segments
@@ -107,7 +107,7 @@ class CheckpointStore:
         for _, name in reversed(self._every()):
             try:
                 if whole is None:
-                    found = self._verified(name)
+                    found = self._verify(name)
                     accept(found)
                     whole = found
                 else:
@@ -138,7 +138,7 @@ class CheckpointStore:
             raise StorageError(
                 f"{self._folder} holds no checkpoint after {step} steps; there are {sorted(steps) or 'none'}"
             )
-        return self._verified(steps[step])
+        return self._verify(steps[step])
 
     def newest_arrays(self) -> tuple[Path, Checkpoint] | None:
         """The newest checkpoint whose arrays are whole, whatever became of its rows; nothing is changed.
@@ -153,7 +153,7 @@ class CheckpointStore:
             try:
                 manifest = read_manifest(self._folder / name)
                 path = self._folder / name / "arrays.safetensors"
-                arrays = parsed(read(path, manifest.bytes, manifest.sha256), manifest.leaves, path)
+                arrays = parse(read(path, manifest.bytes, manifest.sha256), manifest.leaves, path)
             except UnreadableError:
                 raise
             except StorageError:
@@ -167,7 +167,7 @@ class CheckpointStore:
 
         def look(name: str) -> CheckpointInfo | str:
             try:
-                return self._verified(name)
+                return self._verify(name)
             except StorageError as error:
                 return str(error)
 
@@ -182,7 +182,7 @@ class CheckpointStore:
         """
         manifest = read_manifest(found.path)
         content = read(found.path / "arrays.safetensors", manifest.bytes, manifest.sha256)
-        arrays = parsed(content, manifest.leaves, found.path)
+        arrays = parse(content, manifest.leaves, found.path)
         self._row_leaves, self._segments = manifest.row_leaves, manifest.segments
         rows = rows_of(manifest, self._rows)
         return Checkpoint(manifest.step, arrays, rows, manifest.facts, manifest.score)
@@ -196,7 +196,7 @@ class CheckpointStore:
         matches = [_FOLDER.fullmatch(name) for name in filesystem.names(self._folder)]
         return sorted((int(match[1]), match[0]) for match in matches if match)
 
-    def _written(self, checkpoint: Checkpoint, sequence: int) -> Manifest:
+    def _write_checkpoint(self, checkpoint: Checkpoint, sequence: int) -> Manifest:
         """Writes everything and gives it its name; what had been written is removed if that fails."""
         staging = self._folder / f"{_STAGING}{sequence:08d}"
         name = f"{sequence:08d}-step-{checkpoint.step}"
@@ -205,12 +205,12 @@ class CheckpointStore:
         try:
             row_leaves = row_form(checkpoint.rows)
             reused = reusable(checkpoint.rows, row_leaves, self._segments, self._row_leaves)
-            reused = self._mended(reused, checkpoint.rows, row_leaves)
+            reused = self._mend(reused, checkpoint.rows, row_leaves)
             start = reused[-1].stop if reused else checkpoint.rows.first
             write_rows(self._rows, checkpoint.rows, row_leaves, start, sequence, new)
             filesystem.make_folder(staging)
             leaves = [leaf_of(*item) for item in sorted(checkpoint.arrays.items())]
-            parts = serialized(leaves, [checkpoint.arrays[leaf.name] for leaf in leaves])
+            parts = serialize(leaves, [checkpoint.arrays[leaf.name] for leaf in leaves])
             size, sha256 = filesystem.write_file(staging / "arrays.safetensors", parts)
             manifest = Manifest(
                 format=FORMAT,
@@ -241,7 +241,7 @@ class CheckpointStore:
         self._read_back(name, new)
         return manifest
 
-    def _mended(self, reused: list[Segment], rows: Rows, leaves: list[Leaf]) -> list[Segment]:
+    def _mend(self, reused: list[Segment], rows: Rows, leaves: list[Leaf]) -> list[Segment]:
         """Segments that are on the disk still: all that are missing, and one in turn that is read, are looked at."""
         self._turn = self._turn + 1 if self._turn + 1 < len(reused) else 0
         for i, each in enumerate(reused):
@@ -272,7 +272,7 @@ class CheckpointStore:
                 filesystem.rename(self._folder / name, self._folder / f"corrupt-{name}")
             raise
 
-    def _verified(self, name: str) -> CheckpointInfo:
+    def _verify(self, name: str) -> CheckpointInfo:
         """A checkpoint of which every byte was read and is right."""
         manifest = read_manifest(self._folder / name)
         check(self._folder / name / "arrays.safetensors", manifest.bytes, manifest.sha256)

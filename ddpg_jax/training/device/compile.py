@@ -71,7 +71,7 @@ def lane_mesh(lanes: int, data_parallel: int = 1, devices: Sequence[Any] | None 
     """Local devices, divided over the lanes and, within a lane, over the rows of a batch: axes "seed" and "data".
 
     Args:
-      lanes: L; those of a run are padded to `padded(L, mesh)`, so that all devices bear alike.
+      lanes: L; those of a run are padded to `round_up_lanes(L, mesh)`, so that all devices bear alike.
       data_parallel: devices that share each batch.
       devices: to choose from; None: all local ones.
 
@@ -87,7 +87,7 @@ def lane_mesh(lanes: int, data_parallel: int = 1, devices: Sequence[Any] | None 
     return Mesh(chosen, ("seed", "data"), axis_types=(AxisType.Auto, AxisType.Auto))
 
 
-def padded(lanes: int, mesh: Mesh) -> int:
+def round_up_lanes(lanes: int, mesh: Mesh) -> int:
     """The number of lanes, rounded up to a multiple of the devices that bear them."""
     return -(-lanes // mesh.shape["seed"]) * mesh.shape["seed"]
 

@@ -76,7 +76,7 @@ def restore(compiled: Compiled, snapshot: Snapshot, num_seeds: int) -> DeviceCar
     bare = _of_seeds({"lane": lane._replace(store=replay.with_rows(lane.store, ())), "totals": totals}, seeds)
     counters = {name: np.int64(0) for name in ("iteration", "updates")}
     whole = from_host(counters | {"clock": clock} | bare, snapshot.arrays, "", source)
-    rows = _filled(_of_seeds(rows_like, seeds), snapshot, source)
+    rows = _fill_rows(_of_seeds(rows_like, seeds), snapshot, source)
     padding = np.minimum(np.arange(compiled.lanes), seeds - 1)
     of_lanes = jax.tree.map(lambda x: x[padding], {"lane": whole["lane"], "totals": whole["totals"], "rows": rows})
     placed = compiled.shard(of_lanes)
@@ -99,7 +99,7 @@ def _block(rows: Tree, count: int) -> Tree:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct((count, x.shape[0], *x.shape[2:]), x.dtype), rows)
 
 
-def _filled(like: Tree, snapshot: Snapshot, source: str) -> Tree:
+def _fill_rows(like: Tree, snapshot: Snapshot, source: str) -> Tree:
     """The rows of all seeds, each where it was in its ring."""
     leaves: list[HostArray] = [np.zeros(x.shape, x.dtype) for x in jax.tree.leaves(like)]
     steps, (first, stop) = leaves[0].shape[1], (snapshot.first_row, snapshot.stop_row)

@@ -101,8 +101,8 @@ def snapshot(carry: HostCarry, buffers: HostBuffers, seconds: Mapping[str, float
             "obs": carry.obs,
             "first": carry.first,
             "chosen": pending_action,
-            "late": _stacked(carry.delayed_errors, ring),
-            "returned": _stacked(carry.new_errors, ring),
+            "late": _stack(carry.delayed_errors, ring),
+            "returned": _stack(carry.new_errors, ring),
             "ring": ring.extra_state(),
             "meter": buffers.metrics.state(),
             "journal": buffers.episodes.state(action_size),
@@ -121,11 +121,11 @@ def replay_snapshot(snapshot: Snapshot, lanes: HostEnv) -> ReplayedEpisodes:
     """
     arrays, fresh = snapshot.arrays, lanes.reset()
     shape = fresh.shape[0], fresh.shape[1]
-    obs = _checked(arrays, {"obs": fresh})["obs"]
+    obs = _check_forms(arrays, {"obs": fresh})["obs"]
     episodes = _part(arrays, "journal", EpisodeLog(shape).state(lanes.spec.action_size), free=("actions",))
     if not (episodes["length"].min() >= 0 and episodes["length"].max() == len(episodes["actions"])):
         raise StorageError("the checkpoint does not hold the actions of its episodes")
-    returns = _checked(arrays, {"meter/return": np.zeros(shape)})["meter/return"]
+    returns = _check_forms(arrays, {"meter/return": np.zeros(shape)})["meter/return"]
     between = (episodes["length"] == 0) & (episodes["episode"] > 0)
     past = _past_episodes(snapshot, lanes.spec, between)
     replay = replay_episodes(lanes, episodes, obs, returns, past)
@@ -155,7 +155,7 @@ def _past_episodes(snapshot: Snapshot, spec: EnvSpec, between: HostArray) -> Pas
     while sought.any() and start > first:
         stop, start = start, max(first, start - _BLOCK)
         like = {"rows": np.empty((stop - start, *between.shape, dtype.itemsize), np.uint8)}
-        read = _checked(snapshot.read_rows(start, stop), like)["rows"]
+        read = _check_forms(snapshot.read_rows(start, stop), like)["rows"]
         blocks.insert(0, block := np.ascontiguousarray(read).view(dtype)[..., 0])
         done = block["terminated"] | block["truncated"]
         for lane in np.argwhere(sought):
@@ -189,14 +189,14 @@ def restore(begun: ReplayedEpisodes, learner: TrainState, act_state: Tree, buffe
         for name, like in (("learner", learner), ("act_state", act_state))
     )
     loose = {"iteration": np.array(0, np.int64), "first": again, "chosen": np.zeros(lanes, np.float32)}
-    plain = _checked(arrays, loose, free=("chosen",))
+    plain = _check_forms(arrays, loose, free=("chosen",))
     _restore_ring(begun.snapshot, buffers.ring)
     buffers.metrics.restore(_part(arrays, "meter", buffers.metrics.state(), free=("pending", "ends", "end_returns")))
     buffers.episodes.restore(_part(arrays, "journal", buffers.episodes.state(lanes[-1]), free=("actions",)), again)
     buffers.metrics.abandon(again)
     if again.any():
         buffers.ring.cut(again)
-    delayed_errors, new_errors = (_unstacked(arrays, name, buffers.ring) for name in ("late", "returned"))
+    delayed_errors, new_errors = (_unstack(arrays, name, buffers.ring) for name in ("late", "returned"))
     pending_action = plain["chosen"][0] if len(plain["chosen"]) else None
     return HostCarry(
         int(plain["iteration"]),
@@ -213,7 +213,7 @@ def restore(begun: ReplayedEpisodes, learner: TrainState, act_state: Tree, buffe
 def _restore_ring(snapshot: Snapshot, ring: Ring) -> None:
     def read(first: int, stop: int) -> HostArray:
         like = {"rows": np.empty((stop - first, *row), np.uint8)}
-        return _checked(snapshot.read_rows(first, stop), like)["rows"]
+        return _check_forms(snapshot.read_rows(first, stop), like)["rows"]
 
     row = ring.rows(0, 0).shape[1:]
     extra_state = _part(snapshot.arrays, "ring", ring.extra_state())
@@ -228,11 +228,11 @@ def _part(
 ) -> dict[str, HostArray]:
     """The arrays whose names begin with a prefix, without it."""
     expected = {f"{prefix}/{name}": array for name, array in like.items()}
-    found = _checked(arrays, expected, tuple(f"{prefix}/{name}" for name in free))
+    found = _check_forms(arrays, expected, tuple(f"{prefix}/{name}" for name in free))
     return {name.removeprefix(f"{prefix}/"): array for name, array in found.items()}
 
 
-def _checked(
+def _check_forms(
     arrays: Mapping[str, HostArray], like: Mapping[str, HostArray], free: tuple[str, ...] = ()
 ) -> dict[str, HostArray]:
     """Arrays by name, of the forms expected, but for the first axis where it is free, and the second of "pending".
@@ -251,14 +251,14 @@ def _checked(
     return {name: arrays[name] for name in like}
 
 
-def _stacked(errors: Errors, ring: Ring) -> dict[str, Any]:
+def _stack(errors: Errors, ring: Ring) -> dict[str, Any]:
     """Errors of several calls, one array for each part; nothing where nobody asks for them."""
     if not ring.weighted or not errors:
         return {}
     return {"index": np.stack([index for index, _ in errors]), "td_error": jnp.stack([error for _, error in errors])}
 
 
-def _unstacked(arrays: Mapping[str, HostArray], name: str, ring: Ring) -> Errors:
+def _unstack(arrays: Mapping[str, HostArray], name: str, ring: Ring) -> Errors:
     index, td_error = (arrays.get(f"{name}/{part}") for part in ("index", "td_error"))
     if not ring.weighted or index is None or td_error is None:
         return []

@@ -17,7 +17,7 @@ from ddpg_jax.training.device.compile import (
     lane_mesh,
     largest_fit,
     memory_bytes,
-    padded,
+    round_up_lanes,
 )
 from ddpg_jax.training.sweep.grid import Group
 from ddpg_jax.types import Array, DeviceEnv, HostArray
@@ -97,7 +97,7 @@ def _of_group(
     def compiled_for(count: int) -> tuple[Compiled, int]:
         """The programs of so many lanes, and how many lanes they are with the padding."""
         mesh = lane_mesh(count, config.data_parallel)
-        size = padded(count, mesh)
+        size = round_up_lanes(count, mesh)
         return compile_program(config, env, *arguments(padding(lanes[:count], size)), mesh), size
 
     def padding(chosen: list[Lane], size: int) -> list[Lane]:

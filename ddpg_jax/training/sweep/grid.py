@@ -44,7 +44,7 @@ class Draw(_Strict):
     log: bool = False
 
     @model_validator(mode="after")
-    def _ordered(self) -> Draw:
+    def _check_order(self) -> Draw:
         if not self.low < self.high or (self.log and self.low <= 0):
             raise ValueError(f"low={self.low}, high={self.high}: low must be below high, and positive for log = true")
         return self
@@ -119,7 +119,7 @@ def load_sweep(path: str | Path, overrides: Mapping[str, Any] | None = None) -> 
     combinations = _combinations(file, path, _flat(fixed))
     swept = {"grid": _flat(file.grid), "random": _flat(file.random, leaf={"low", "high"})}
     source = {"draws": file.draws, "draw_seed": file.draw_seed, "base": base, "config": fixed, **swept}
-    return _checked(source, combinations, str(path))
+    return _check_sweep(source, combinations, str(path))
 
 
 def _read_base(base: str | tuple[str, ...], folder: Path) -> dict[str, Any]:
@@ -195,14 +195,14 @@ def _random_draws(ranges: Mapping[str, Draw], count: int, seed: int) -> list[Val
     return [{name: float(values[i]) for name, values in columns.items()} for i in range(count)]
 
 
-def _checked(file: dict[str, Any], combinations: tuple[Values, ...], source: str) -> Sweep:
+def _check_sweep(file: dict[str, Any], combinations: tuple[Values, ...], source: str) -> Sweep:
     base, problems = compose((file["base"], file["config"])), list[str]()
     configs: list[Config] = []
     for values in combinations:
         if "seeds" in values:
             problems.append("  seeds: every combination runs the same seeds; set them in [config]")
         try:
-            configs.append(resolve_sources([Source(source, base), Source("a combination", _nested(values))]))
+            configs.append(resolve_sources([Source(source, base), Source("a combination", _nest(values))]))
         except ConfigError as error:
             problems += str(error).splitlines()[1:]
         if len(problems) > _ENOUGH:
@@ -239,7 +239,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "", leaf: frozenset[str] | se
     return flat
 
 
-def _nested(values: Values) -> dict[str, Any]:
+def _nest(values: Values) -> dict[str, Any]:
     nested: dict[str, Any] = {}
     for path, value in values.items():
         *parents, last = path.split(".")

@@ -52,7 +52,7 @@ class Ranking:
             limit = self._sweep.configs[lane[0]].algorithm.max_rejected
             self._diverged[lane] |= bool(rejected[i].max() >= limit) and not self._faulty[lane]
 
-    def evaluated(self, batch: LaneBatch, step: int, returns: HostArray) -> list[dict[str, Any]]:
+    def record_evaluation(self, batch: LaneBatch, step: int, returns: HostArray) -> list[dict[str, Any]]:
         """Notes an evaluation `[L, episodes]` and returns its rows, of the lanes that have not diverged."""
         rows: list[dict[str, Any]] = []
         for lane, each in zip(batch.lanes, returns, strict=False):

@@ -16,7 +16,7 @@ from ddpg_jax.config.load import dump_toml
 from ddpg_jax.errors import EnvironmentFault, StorageError, printable
 from ddpg_jax.runs.checkpoints.checkpoint import Checkpoint
 from ddpg_jax.runs.checkpoints.rows import snapshot_rows
-from ddpg_jax.runs.documents import SweepFacts, validated
+from ddpg_jax.runs.documents import SweepFacts, validate
 from ddpg_jax.runs.loggers.jsonl import JsonLines
 from ddpg_jax.runs.loggers.logger import RateMeter, Start, Status, tell
 from ddpg_jax.runs.plots import ranking
@@ -181,7 +181,7 @@ class SweepRecorder:
     def _evaluate(self, report: SweepReport) -> list[Row]:
         batch = report.batch
         returns = batch.compiled.evaluate(report.chunk.learner, batch.compiled.shard(batch.hyper)).returns
-        return self._ranking.evaluated(batch, report.chunk.step, np.asarray(returns))
+        return self._ranking.record_evaluation(batch, report.chunk.step, np.asarray(returns))
 
     def _write(self) -> SweepRun:
         """Writes the result, its picture, and, where all is complete, the configuration of the best combination."""
@@ -211,7 +211,7 @@ def sweep_point(checkpoint: Checkpoint, sweep: Sweep, notify: NotifyFn) -> Resum
       StorageError: it is of another sweep, or does not say where it was.
     """
     facts, point = checkpoint.facts, ResumePoint(checkpoint)
-    validated(SweepFacts, facts, "the checkpoint's description")
+    validate(SweepFacts, facts, "the checkpoint's description")
     if facts["position"][0] >= len(sweep.groups):
         raise StorageError(f"the checkpoint's description cannot be read: there is no turn {facts['position']}")
     lines = system_differences(facts)

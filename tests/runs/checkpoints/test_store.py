@@ -874,7 +874,7 @@ def test_removing_what_is_not_there_is_no_error(tmp_path):
 def test_a_file_that_is_cut_while_it_is_read(tmp_path, monkeypatch):
     path = tmp_path / "file"
     path.write_bytes(b"abc")
-    opened = filesystem._opened
+    opened = filesystem._open
 
     class Short:
         def __init__(self, file):
@@ -892,7 +892,7 @@ def test_a_file_that_is_cut_while_it_is_read(tmp_path, monkeypatch):
         def readinto(self, buffer):
             return self._file.readinto(memoryview(buffer)[:2]) if self._file.tell() < 2 else 0
 
-    monkeypatch.setattr(filesystem, "_opened", lambda path: Short(opened(path)))
+    monkeypatch.setattr(filesystem, "_open", lambda path: Short(opened(path)))
     with pytest.raises(OSError, match="ends too early"):
         filesystem.read_file(path, 3)
 

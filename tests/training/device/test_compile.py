@@ -32,7 +32,7 @@ from tiny_device import (
 
 from ddpg_jax.errors import ConfigError
 from ddpg_jax.training.device import compile as compiled_module
-from ddpg_jax.training.device.compile import lane_mesh, largest_fit, memory_bytes, padded
+from ddpg_jax.training.device.compile import lane_mesh, largest_fit, memory_bytes, round_up_lanes
 from ddpg_jax.training.factory import start
 from ddpg_jax.xla.memory import human_bytes
 
@@ -80,7 +80,7 @@ def test_all_devices_bear_alike_and_no_more_of_them_than_that_takes(two_devices)
     for lanes, shared, shape in ((4, 1, (2, 1)), (2, 1, (2, 1)), (3, 1, (2, 1)), (1, 1, (1, 1)), (3, 2, (1, 2))):
         mesh = lane_mesh(lanes, shared, two_devices)
         assert tuple(mesh.shape[axis] for axis in ("seed", "data")) == shape
-    assert [padded(lanes, lane_mesh(lanes, devices=two_devices)) for lanes in (1, 2, 3, 4)] == [1, 2, 4, 4]
+    assert [round_up_lanes(lanes, lane_mesh(lanes, devices=two_devices)) for lanes in (1, 2, 3, 4)] == [1, 2, 4, 4]
     eight = [*two_devices] * 4  # only their number counts
     assert [len(lane_mesh(lanes, devices=eight).devices) for lanes in (5, 8, 9, 12, 13, 100)] == [5, 8, 5, 6, 7, 8]
     assert lane_mesh(4, devices=two_devices[1:]).devices.ravel().tolist() == two_devices[1:]
