@@ -102,7 +102,10 @@ def parse_overrides(words: Sequence[str]) -> tuple[dict[str, Any], dict[str, str
             if not isinstance(node, dict):
                 problems[word] = f"{part} is a section, and --{part} sets it to a value"
                 node = dict[str, Any]()
-        node[last] = _value(text if equals else rest.popleft())
+        try:
+            node[last] = _value(text if equals else rest.popleft())
+        except (ValueError, RecursionError):  # thousands of digits; lists thousands deep
+            problems[word[:80]] = "its value is longer or deeper than any that is allowed"
     return values, problems
 
 
@@ -120,7 +123,7 @@ def _value(text: str) -> Any:
     for form in (text, f"[{text}]") if "," in text else (text,):
         try:
             return tomllib.loads(f"value = {form}")["value"]
-        except (ValueError, RecursionError):  # no TOML; a number of thousands of digits; lists thousands deep
+        except tomllib.TOMLDecodeError:
             continue
     return text
 

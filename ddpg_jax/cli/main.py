@@ -59,7 +59,7 @@ def program() -> NoReturn:
     if code == INTERRUPTED or (code == Interrupted.exit_code and "--distributed" not in sys.argv):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         flush_streams()
-        os._exit(int(code))
+        os._exit(int(code or 0))
     flush_streams()
     raise SystemExit(code)
 

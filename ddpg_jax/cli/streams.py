@@ -22,6 +22,8 @@ def prepare_streams() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free, which is this one
             os.set_inheritable(number, True)
+    if sys.stderr is None:  # then argparse would print a mistake to standard output
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - as long as the program runs
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, ValueError):  # none, or another object in its place
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]

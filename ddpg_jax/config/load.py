@@ -30,6 +30,9 @@ MAX_BYTES = 2**21
 MAX_DEPTH = 32
 """Most tables and lists inside each other."""
 
+MAX_BITS = 1000
+"""Longest whole number, which is still less than the largest floating-point one."""
+
 _NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}
 """Errors of a path that is wrong; after any other the same path may be read at the next start."""
 
@@ -101,8 +104,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, a number of thousands of digits, nested
         what = "it is nested too deeply" if isinstance(error, RecursionError) else printable(error)
         raise ConfigError(f"{name}: not a TOML file: {what}") from error
-    if _depth(values) > MAX_DEPTH:
-        raise ConfigError(f"{name}: tables and lists are nested deeper than {MAX_DEPTH}")
+    _refuse_excess(values, name)
     return values
 
 
@@ -137,8 +139,7 @@ def resolve_sources(sources: Sequence[Source], extra_errors: Mapping[str, str] |
       ConfigError: listing every mistake.
     """
     for source in sources:
-        if _depth(source.values) > MAX_DEPTH:
-            raise ConfigError(f"{printable(source.name)}: sections and lists are nested deeper than {MAX_DEPTH}")
+        _refuse_excess(source.values, printable(source.name))
     merged = compose(source.values for source in sources)
     config, problems = _validate(merged, dict(extra_errors or {}) | find_non_numbers(merged))
     named_by = _origin(sources, ("env", "id"))
@@ -231,7 +232,12 @@ def _yield_to(values: Mapping[str, Any], over: Mapping[str, Any]) -> Mapping[str
     for section, tag in TAGS.items():
         models = {only_kind(model, tag): model for model in sections()[section]}
         table, kind = values.get(section), lookup(over, (section, tag))
-        if not isinstance(table, Mapping) or kind not in models or kind == table.get(tag, next(iter(models))):
+        if (
+            not isinstance(table, Mapping)
+            or not isinstance(kind, str)
+            or kind not in models
+            or kind == table.get(tag, next(iter(models)))
+        ):
             continue
         shared = set[str]() if section == "exploration" else models[kind].model_fields.keys()
         known = {field for model in models.values() for field in model.model_fields}
@@ -253,15 +259,17 @@ def _read(path: Path) -> bytes:
         return file.read(MAX_BYTES + 1)
 
 
-def _depth(values: Mapping[str, Any]) -> int:
-    """How many tables and lists lie inside each other, counted no further than is allowed."""
+def _refuse_excess(values: Mapping[str, Any], name: str) -> None:
+    """Refuses numbers and nesting beyond measure, which no configuration needs and Python cannot write or follow."""
     level: list[Any] = [values]
-    for depth in range(1, MAX_DEPTH + 2):
+    for _ in range(MAX_DEPTH):
         inner = [each for node in level for each in (node.values() if isinstance(node, Mapping) else node)]
+        if any(isinstance(each, int) and each.bit_length() > MAX_BITS for each in inner):
+            raise ConfigError(f"{name}: holds a whole number of more than {MAX_BITS // 4} digits")
         level = [each for each in inner if isinstance(each, (Mapping, list, tuple))]
         if not level:
-            return depth
-    return MAX_DEPTH + 1
+            return
+    raise ConfigError(f"{name}: tables and lists are nested deeper than {MAX_DEPTH}")
 
 
 def _origin(sources: Sequence[Source], path: Sequence[str]) -> Source | None:

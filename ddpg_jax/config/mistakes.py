@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any, Literal, cast, get_args, get_origin
 
 from pydantic import BaseModel
@@ -99,20 +100,23 @@ _ENDS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
 
 
 def find_non_numbers(merged: Mapping[str, Any]) -> dict[str, str]:
-    """Booleans, texts, and numbers beyond all measure where a number belongs; pydantic would take or choke on them."""
-    places = [((name,), field) for name, field in Config.model_fields.items()]
+    """Booleans and texts where a number belongs; pydantic would turn them into numbers."""
+    tables = {name: cast("Mapping[str, Any]", table) for name, table in merged.items() if isinstance(table, Mapping)}
+    given = {f"{section}.{name}": value for section, table in tables.items() for name, value in table.items()}
+    return {
+        path: f"must be a number, not {type(value).__name__}"
+        for path, value in (dict(merged) | given).items()
+        if isinstance(value, (bool, str)) and path in _number_paths()
+    }
+
+
+@cache
+def _number_paths() -> frozenset[str]:
+    """The fields that are numbers."""
+    places = dict(Config.model_fields)
     for section, models in sections().items():
-        places += [((section, name), field) for model in models for name, field in model.model_fields.items()]
-    found: dict[str, str] = {}
-    for path, field in places:
-        value = lookup(merged, path)
-        if value is None or not _is_number(field.annotation):
-            continue
-        if isinstance(value, (bool, str)):
-            found[".".join(path)] = f"must be a number, not {type(value).__name__}"
-        elif isinstance(value, int) and value.bit_length() > 1000:
-            found[".".join(path)] = "is larger than any number that is allowed here"
-    return found
+        places |= {f"{section}.{name}": field for model in models for name, field in model.model_fields.items()}
+    return frozenset(path for path, field in places.items() if _is_number(field.annotation))
 
 
 def _is_number(annotation: Any) -> bool:

@@ -91,7 +91,7 @@ class Config(Section):
         given = cast("dict[str, Any]", values)
         env, algorithm = given.get("env"), given.get("algorithm")
         ends = env.get("value_range") if isinstance(env, dict) else getattr(env, "value_range", None)
-        if ends is None or not isinstance(algorithm, dict) or algorithm.get("name") not in _CATEGORICAL:
+        if ends is None or not isinstance(algorithm, dict) or str(algorithm.get("name")) not in _CATEGORICAL:
             return given
         low, high = ends if _is_range(ends) else (-1.0, 1.0)  # a wrong range is a mistake of its own
         return given | {"algorithm": {"v_min": low, "v_max": high} | algorithm}

@@ -19,9 +19,10 @@ from safetensors.numpy import load_file
 from tiny_run import read_rows
 
 from ddpg_jax.cli import main as cli
-from ddpg_jax.cli.arguments import parse_config
+from ddpg_jax.cli.arguments import fields_help, parse_config
 from ddpg_jax.cli.main import main
 from ddpg_jax.config.load import load_config
+from ddpg_jax.config.presets import preset_names
 from ddpg_jax.errors import ConfigError
 
 PROGRAM = (sys.executable, "-m", "ddpg_jax")
@@ -33,7 +34,7 @@ TINY = (
 )
 RUN_FILES = {
     *("config.toml", "metrics.jsonl", "timing.jsonl", "result.json", "learning_curve.png", "tensorboard"),
-    *("checkpoints", "run.lock"),
+    *("checkpoints", "run.lock", "format.json"),
 }
 
 
@@ -233,6 +234,94 @@ def test_a_file_may_not_name_a_module(tmp_path):
     done = program("train", "my.toml", cwd=tmp_path)
     assert done.returncode == 2
     assert "command line only" in done.stderr
+
+
+# --- Presets, and a whole configuration.
+
+
+def test_a_whole_configuration_is_printed_and_reads_back_equal(tmp_path, capsys):
+    assert main(["config", "hopper", "td3_paper", "--algorithm.tau", "0.01"]) == 0
+    (tmp_path / "mine.toml").write_text(capsys.readouterr().out)
+    assert load_config(tmp_path / "mine.toml") == load_config("hopper", "td3_paper", algorithm={"tau": 0.01})
+
+
+def test_presets_are_listed_a_line_each(capsys):
+    assert main(["presets"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for names in preset_names().values():
+        assert all(sum(line.split()[:1] == [name] for line in lines) == 1 for name in names)
+    assert len(lines) == 1 + 2 + 14
+    assert main(["presets", "--seeds", "1"]) == 2
+
+
+def test_a_task_and_a_way_to_learn_are_joined_in_order(capsys):
+    assert main(["config", "hopper", "cleanrl_ddpg"]) == 0
+    assert "warmup_steps = 25000" in capsys.readouterr().out
+    assert main(["train", "hoper", "td3_paper"]) == 2
+    assert "no preset hoper; did you mean hopper?" in capsys.readouterr().err
+
+
+# --- Output that fails, foreign text, and Python without docstrings.
+
+
+@pytest.mark.parametrize("stream", ["2>/dev/full", "2>&-", "2>&- >&-", "2>/dev/full >/dev/full", "<&- 2>&-"])
+@pytest.mark.parametrize(("words", "code"), [("train --seeds 0", 2), ("evaluate /none", 5), ("nonsense", 2)])
+def test_the_exit_code_is_that_of_the_table_though_nobody_hears_why(stream, words, code):
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {stream}', "sh", *PROGRAM, *words.split()],
+        env=environment(),
+        capture_output=True,
+        timeout=SECONDS,
+    )
+    assert done.returncode == code
+    assert done.stdout == b""
+
+
+@pytest.mark.parametrize("words", [("train", "--help"), ("presets",), ("train", "--σ", "漢"), ("train", b"\xff.toml")])
+def test_what_cannot_be_encoded_is_written_escaped(words):
+    done = subprocess.run(
+        [*PROGRAM, *words], env=environment(LC_ALL="C", PYTHONIOENCODING="ascii"), capture_output=True, timeout=SECONDS
+    )
+    assert done.returncode == (0 if words in (("train", "--help"), ("presets",)) else 2)
+    assert b"Traceback" not in done.stderr
+    assert (done.stdout + done.stderr).isascii()
+
+
+def test_help_needs_no_docstrings():
+    done = subprocess.run([sys.executable, "-OO", "-m", "ddpg_jax", "train", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert '[exploration] with kind = "ou"' in done.stdout
+    assert "discount of one step" in done.stdout
+
+
+def test_help_says_what_a_field_may_be():
+    text = " ".join(fields_help().split())
+    assert "discount of one step (at least 0, at most 1; default 0.99)" in text
+    assert "of Adam (above 0, at most 1; default 0.0005)" in text
+    assert "of the hidden layers (relu, elu, tanh or silu; default relu)" in text
+    assert "the algorithm (ddpg, td3, d4pg or fasttd3; default ddpg)" in text
+
+
+def test_foreign_text_is_shown_escaped(tmp_path, capsys):
+    (tmp_path / "my.toml").write_text('"\\u001b[2J" = "[bold]"\n')
+    assert main(["train", str(tmp_path / "my.toml"), "--\x1b[1m", "\u202e"]) == 2
+    said = capsys.readouterr().err
+    assert said.replace("\n", "").isprintable()
+    assert r"\x1b[2J = '[bold]'" in said
+
+
+def test_modules_of_the_working_directory_are_found_by_the_script(tmp_path):
+    """Which Python starts with the directory of the script on its path, not with the one that the user is in."""
+    script = tmp_path / "bin" / "ddpg-jax"
+    script.parent.mkdir()
+    script.write_text("from ddpg_jax.cli.main import program\nprogram()\n")
+    (tmp_path / "mine.py").write_text('raise RuntimeError("found mine")\n')
+    words = ("train", "--env.id", "mine:Mine-v0", "--run-dir", str(tmp_path / "run"))
+    done = subprocess.run(
+        [sys.executable, str(script), *words], cwd=tmp_path, env=environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 3
+    assert "found mine" in done.stderr
 
 
 # --- Training.
@@ -481,7 +570,7 @@ def test_an_environment_that_raises_is_named(tmp_path):
     line = 1 + BROKEN.splitlines().index('            raise RuntimeError("the arm fell off")')
     frames = re.findall(r'^  File "(.*)", line (\d+), in (\w+)$', done.stderr, re.MULTILINE)
     assert frames == [(str(tmp_path / "broken_arm.py"), str(line), "step")]
-    assert "the whole traceback is in run/fault.txt" in done.stderr
+    assert re.search(r"the whole traceback is in \S*run/fault.txt", done.stderr)
     whole = (tmp_path / "run" / "fault.txt").read_text()
     assert whole.startswith("Traceback (most recent call last):\n")
     assert "vector.py" in whole

@@ -1,6 +1,8 @@
 """Configurations: the defaults, the files, and that no mistake passes or stays unsaid."""
 
+import errno
 import math
+import os
 import re
 import tomllib
 from datetime import date
@@ -13,10 +15,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from ddpg_jax.cli.arguments import parse_config
 from ddpg_jax.config.algorithms import FastTD3Config
-from ddpg_jax.config.load import dump_toml, load_config, resolve
-from ddpg_jax.config.schema import TAGS, Config, is_device_env
-from ddpg_jax.errors import ConfigError
+from ddpg_jax.config.load import MAX_BYTES, dump_toml, load_config, read_toml, resolve
+from ddpg_jax.config.schema import TAGS, Config, is_device_env, warn_of_idle_learner
+from ddpg_jax.errors import ConfigError, StorageError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 FILES = sorted(path for path in CONFIGS.rglob("*.toml") if path.parent.name != "sweeps")
@@ -315,6 +318,121 @@ def test_arguments_of_a_constructor_are_numbers_texts_lists_tables_and_none():
     assert config.env.kwargs == wanted
     assert round_trip(config) == config
     assert lines_for(message({"env": {"kwargs": {"day": date(2026, 1, 1)}}}), "env.kwargs.day")
+
+
+def test_what_belongs_elsewhere_is_told_where():
+    for values, said in (
+        ({"exploration": {"theta": 0.3}}, 'theta belongs to exploration.kind = "ou"'),
+        ({"algorithm": {"num_critics": 3}}, 'num_critics belongs to algorithm.name = "td3"'),
+        ({"algorithm": {"v_min": 0}}, 'v_min belongs to algorithm.name = "d4pg" or "fasttd3"'),
+        ({"algorithm": {"lr": 1}}, "did you mean algorithm.actor_learning_rate or algorithm.critic_learning_rate?"),
+        ({"replay": {"buffer_size": 1}}, "did you mean replay.capacity?"),
+        ({"tau": 1}, "did you mean algorithm.tau?"),
+        ({"every": 1}, "did you mean evaluation.every, logging.every or checkpoint.every?"),
+        ({"env": {"seeds": 1}}, "did you mean seeds?"),
+    ):
+        assert said in message(values)
+
+
+def test_noise_that_grows_without_bound_is_refused():
+    assert "theta·dt must be below 2" in message({"exploration": {"kind": "ou", "theta": 4, "dt": 0.5}})
+    assert resolve({"exploration": {"kind": "ou", "theta": 3.99, "dt": 0.5}}, {}, source="").exploration.kind == "ou"
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"total_steps": 500}, "algorithm.warmup_steps=500 come before the first update"),
+        ({"total_steps": 9, "algorithm": {"learning_starts": 9}}, "algorithm.learning_starts=9 come before"),
+        ({"algorithm": {"updates_per_step": 1e-5}}, "algorithm.updates_per_step=1e-05 makes 0 due, of 1 in a call"),
+        ({"algorithm": {"updates_per_call": 20_000}}, "makes 11500 due, of 20000 in a call"),
+        ({}, None),
+        ({"total_steps": 501}, None),
+    ],
+)
+def test_a_run_that_learns_nothing_is_told(settings, said):
+    lines = warn_of_idle_learner(load_config(**settings))
+    assert len(lines) == (said is not None)
+    assert all(said in line for line in lines)
+
+
+# --- Numbers, texts and nesting beyond measure: one line, at once.
+
+
+BEYOND = {
+    "digits": "9" * 5000,
+    "hexadecimal": "0x" + "f" * 5000,
+    "wide": "1" + "0" * 400,
+    "negative": "-1" + "0" * 400,
+    "nested": "[" * 3000 + "]" * 3000,
+    "deep": "{a=" * 40 + "1" + "}" * 40,
+    "long": '"' + "x" * 100_000 + '"',
+    "infinite": "1e400",
+}
+
+
+@pytest.mark.parametrize("value", BEYOND.values(), ids=BEYOND.keys())
+@pytest.mark.parametrize("path", ["seeds", "algorithm.tau", "exploration.kind", "env.kwargs.x", "nothing"])
+def test_what_is_beyond_measure_is_refused_in_short_lines(tmp_path, path, value):
+    if path == "env.kwargs.x" and value.startswith('"'):
+        return  # a long text is nothing wrong there
+    file = tmp_path / "my.toml"
+    file.write_text(f"{path} = {value}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(file)
+    assert "my.toml" in str(caught.value)
+    assert max(map(len, str(caught.value).splitlines())) < 600
+    with pytest.raises(ConfigError) as caught:
+        parse_config([], [f"--{path}", value])
+    assert max(map(len, str(caught.value).splitlines())) < 600
+
+
+def test_a_file_is_of_bounded_size_and_a_regular_one(tmp_path):
+    large = tmp_path / "large.toml"
+    large.write_text("#" * (MAX_BYTES + 1))
+    os.mkfifo(tmp_path / "pipe.toml")
+    for path, said in (
+        (large, "more than"),
+        ("/dev/zero", "Not a regular file"),
+        (tmp_path / "pipe.toml", "Not a"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            read_toml(path)
+
+
+def test_many_mistakes_are_counted_and_not_all_told():
+    report = message({f"wrong{i}": 1 for i in range(200)})
+    assert report.startswith("200 mistakes")
+    assert report.endswith("... and 150 more")
+    assert len(report.splitlines()) == 52
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES, errno.ENOMEM, errno.EMFILE])
+def test_a_file_that_cannot_be_read_for_a_moment_is_an_error_of_storage(tmp_path, monkeypatch, number):
+    def refuse(*of, **options):
+        raise OSError(number, os.strerror(number))
+
+    file = tmp_path / "config.toml"
+    file.write_text("seeds = 1\n")
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(StorageError, match=f"config.toml: cannot be read: {os.strerror(number)}"):
+        load_config(file)
+
+
+@pytest.mark.parametrize("path", ["none.toml", "a/b.toml", ".", "nul\0.toml", "x" * 300 + ".toml"])
+def test_a_path_that_is_wrong_is_a_mistake(path):
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_config(path)
+
+
+def test_foreign_keys_are_shown_escaped(tmp_path):
+    file = tmp_path / "my.toml"
+    file.write_text('"\\u001b[31mred\\u202e" = 1\n[env]\n"[bold]" = "\\u0007"\n')
+    with pytest.raises(ConfigError) as caught:
+        load_config(file)
+    assert str(caught.value).replace("\n", "").isprintable()
+    assert r"\x1b[31mred\u202e = 1" in str(caught.value)
+    assert r"env.[bold] = '\x07'" in str(caught.value)
 
 
 # --- Defaults, files, order.

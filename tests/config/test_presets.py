@@ -105,6 +105,8 @@ def test_categorical_critics_take_the_range_of_the_task(algorithm):
         load_config(algorithm={"name": algorithm})
     for field in ("v_min", "v_max"):
         assert f"algorithm.{field}: must be given, or env.value_range" in str(caught.value)
+    with pytest.raises(ConfigError, match=r"algorithm\.name"):
+        load_config(algorithm={"name": [algorithm]}, env={"value_range": [2, 3]})
     with pytest.raises(ConfigError) as caught:
         load_config(algorithm={"name": algorithm}, env={"value_range": [3, 2]})
     assert str(caught.value).splitlines()[1:] == ["  env.value_range = [3, 2] (arguments): 3.0 is not below 2.0"]

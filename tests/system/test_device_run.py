@@ -22,7 +22,7 @@ from ddpg_jax.training.report import METRICS
 
 FILES = {
     *("config.toml", "metrics.jsonl", "timing.jsonl", "result.json", "learning_curve.png", "run.lock"),
-    "checkpoints/final.safetensors",
+    *("format.json", "checkpoints/final.safetensors", "checkpoints/best.safetensors"),
 }
 REPORTS = [20, 25, 40, 50, 60]
 
@@ -42,7 +42,7 @@ def again(run, tmp_path_factory):
 def files(folder):
     """Every file but those of checkpoints in which a run goes on."""
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    return {name for name in found if not name.startswith(("checkpoints/0", "checkpoints/rows"))}
+    return {name for name in found if not name.startswith(("checkpoints/0", "checkpoints/rows", "checkpoints/best/"))}
 
 
 def rows_of(run, event):
@@ -214,7 +214,7 @@ def test_videos_are_of_gymnasium_environments_only(run, tmp_path):
     ("loop", "identifier", "right"), [("host", "jax:pendulum", "device"), ("device", "Pendulum-v1", "host")]
 )
 def test_a_loop_that_cannot_run_the_environment_is_refused_and_nothing_is_left(loop, identifier, right, tmp_path):
-    with pytest.raises(ConfigError, match=rf'loop = "{loop}" cannot run .*{identifier}.*: set loop to "{right}"'):
+    with pytest.raises(ConfigError, match=rf"loop = '{loop}' .*cannot run .*{identifier}.*: set loop to \"{right}\""):
         dj.train(tiny_config(loop=loop, env={"id": identifier}), tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
 

@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 from tiny_run import config_of, tiny_config
@@ -9,7 +10,10 @@ from tiny_run import config_of, tiny_config
 import ddpg_jax as dj
 from ddpg_jax.cli.main import main
 from ddpg_jax.errors import Interrupted, StorageError
+from ddpg_jax.runs.inference import load_run
 from ddpg_jax.runs.weights import open_weights
+
+WHICH = ("final", "best")
 
 
 def arrays(path):
@@ -22,8 +26,8 @@ def best_of(run):
 
 @pytest.fixture(scope="module")
 def first_is_best(tmp_path_factory):
-    """A run whose first evaluation is its best: the actor is driven to ruin afterwards."""
-    config = config_of(evaluation={"every": 25, "episodes": 3}, algorithm={"actor_learning_rate": 0.5})
+    """A run whose first evaluation is its best: the actor stays as it is, so that all are equal; its critics learn."""
+    config = config_of(evaluation={"every": 25, "episodes": 3}, algorithm={"actor_learning_rate": 1e-30})
     run = dj.train(config, tmp_path_factory.mktemp("best") / "run")
     means = {}
     for row in (json.loads(line) for line in (run.directory / "metrics.jsonl").read_text().splitlines()):
@@ -62,8 +66,10 @@ def test_the_best_policies_are_evaluated_and_loaded(first_is_best, capsys):
     returns = dj.evaluate(run.directory, 3, which="best")
     np.testing.assert_allclose(returns, run.result["best"]["returns"], rtol=1e-5)
     np.testing.assert_allclose(dj.evaluate(run.directory, 3), run.result["final"]["returns"], rtol=1e-5)
+    critics = [jax.tree.leaves(load_run(run.directory, which=which).state.params.critic)[0] for which in WHICH]
+    assert (critics[0] != critics[1]).any()
     obs = np.zeros((1, 3), np.float32)
-    assert (dj.load_policy(run.directory, which="best")(obs) != dj.load_policy(run.directory)(obs)).any()
+    np.testing.assert_array_equal(*(dj.load_policy(run.directory, which=which)(obs) for which in WHICH))
     assert main(["evaluate", str(run.directory), "--episodes", "3", "--which", "best", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert shown["which"] == "best"

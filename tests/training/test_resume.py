@@ -280,6 +280,21 @@ def test_a_finished_run_without_checkpoints_is_complete(tmp_path, caplog):
     assert listing(run.directory) == before
 
 
+def test_fewer_steps_than_a_finished_run_has_made_are_refused_and_nothing_else_is_said(copied, capsys):
+    before = listing(copied)
+    assert main(["resume", str(copied), "--total-steps", "40", "--logging.every", "7"]) == 2
+    said = capsys.readouterr()
+    assert "the run is at step 60 already: give more --total-steps" in said.err
+    assert "changed" not in said.out
+    assert listing(copied) == before
+
+
+def test_more_steps_under_constant_schedules_are_no_change_of_learning(copied, caplog):
+    dj.resume_run(copied, total_steps=80)
+    assert "changed: total_steps: 60 -> 80" in caplog.text
+    assert "learns otherwise" not in caplog.text
+
+
 @pytest.mark.parametrize("code", [errno.EACCES, errno.ENOMEM, errno.ESTALE], ids=errno.errorcode.get)
 def test_a_checkpoint_that_cannot_be_read_now_is_not_taken_for_a_broken_one(code, clean, copied, monkeypatch):
     before, system = listing(copied), filesystem.fault_point
@@ -373,6 +388,7 @@ def test_a_run_may_begin_with_the_weights_of_another(clean, identifier, tmp_path
     config = config_of(identifier, seeds=[1, 2, 3], total_steps=20)  # which learns nothing yet
     run = dj.train(config, tmp_path / "run", init_from=source.directory)
     assert "begins with the weights of" in caplog.text
+    assert "warning: nothing is learned in total_steps=20" in caplog.text
     assert run.result["level"] == "weights"
     arrays, theirs = (load_file(r.directory / "checkpoints" / "final.safetensors") for r in (run, source))
     assert arrays.keys() == theirs.keys()

@@ -39,10 +39,10 @@ def read_preset(name: str) -> str:
     for kind, names in known.items():
         if name in names:
             return _FOLDER.joinpath(kind, f"{name}.toml").read_text(encoding="utf-8")
+    shown = printable(name[:80])
     words = [each for names in known.values() for each in names]
     raise ConfigError(
-        f"there is no preset {printable(name)}{nearest(name, words)} "
-        f"(a file has a dot or a slash in its name, as ./{printable(name)})"
+        f"there is no preset {shown}{nearest(name, words)} (a file has a dot or a slash in its name, as ./{shown})"
     )
 
 

@@ -44,7 +44,7 @@ def unknown_id(identifier: str) -> str | None:
         return None
     close = difflib.get_close_matches(identifier, list(registry), n=3, cutoff=0.3)
     hint = f"; did you mean {' or '.join(close)}?" if close else ""
-    own = "" if "/" in identifier else f"; one of your own is named with its module, as in my_module:{identifier}"
+    own = "" if "/" in identifier else f"; one of your own is named with its module, as in my_module:{identifier[:80]}"
     return f"no environment of this name is registered with gymnasium{hint}{own}"
 
 

@@ -1,4 +1,9 @@
-"""What every logger can do: the record, the timing, TensorBoard, the terminal, and those of users."""
+"""What every logger can do: the record, the timing, TensorBoard, the terminal, and those of users.
+
+A row's "event" says what it tells. The host loop writes an "episode" for each one that ends, the device loop "episodes"
+with the means of those that ended since the last report, and their number: these names stand in the records of old
+runs and stay. Both have `episode_return` and `episode_length`, so who asks for these fields reads either.
+"""
 
 from __future__ import annotations
 

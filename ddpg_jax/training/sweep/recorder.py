@@ -228,8 +228,12 @@ def position(point: ResumePoint) -> SweepPosition | None:
 
 
 def _identity(sweep: Sweep) -> str:
-    """SHA-256 of all that a sweep computes; how often it is saved does not count."""
-    configs = [config.model_dump(mode="json", exclude={"checkpoint"}) for config in sweep.configs]
+    """SHA-256 of all that a sweep computes; how often it is saved does not count.
+
+    Neither does `env.value_range`, which earlier versions had not: what comes of it are `v_min` and `v_max`.
+    """
+    apart: Any = {"checkpoint": True, "env": {"value_range"}}
+    configs = [config.model_dump(mode="json", exclude=apart) for config in sweep.configs]
     return hashlib.sha256(json.dumps([configs, sweep.combinations], sort_keys=True).encode()).hexdigest()
 
 

@@ -137,6 +137,17 @@ def test_known_ids_and_ids_with_a_module_pass(identifier):
     assert unknown_id(identifier) is None
 
 
+def test_an_id_that_is_unknown_is_told_how_to_name_its_module():
+    assert unknown_id("Mine-v0").endswith("one of your own is named with its module, as in my_module:Mine-v0")
+
+
+def test_a_class_may_be_named_without_being_registered():
+    env = make_env("custom_envs:Walk", 7, {})
+    assert isinstance(env.unwrapped, custom.Walk)
+    assert env.spec.max_episode_steps == 7
+    env.close()
+
+
 def test_ids_are_looked_up_and_environments_made_without_jax():
     code = """
 import json, sys

@@ -139,3 +139,25 @@ def test_kinds_of_noise_can_be_compared_though_the_base_sets_one(sweep_of, tmp_p
 def test_all_mistakes_of_the_combinations_are_reported_once(sweep_of):
     report = refusal(sweep_of, "[grid]\nalgorithm.tau = [2, 3]\nalgorithm.gamma = [-1, 0.9]")
     assert [report.count(f"{name}:") + report.count(f"{name} =") for name in ("tau", "gamma")] == [2, 1]
+
+
+def test_a_base_may_be_a_preset_or_several_files_in_order(sweep_of, tmp_path):
+    (tmp_path / "mine.toml").write_text("seeds = 4\n[env]\nid = 'jax:pendulum'\nworkers = 0\n")
+    sweep = sweep_of('base = ["hopper", "d4pg", "mine.toml"]\n[grid]\nalgorithm.tau = [0.1, 0.2]')
+    config = sweep.configs[0]
+    assert (config.env.id, config.seeds, config.algorithm.name) == ("jax:pendulum", 4, "d4pg")
+    assert (config.algorithm.v_min, config.algorithm.warmup_steps) == (-50.0, 1000)
+    assert sweep_of('base = "ddpg"\n[grid]\nalgorithm.tau = [0.1, 0.2]').configs[0].algorithm.hidden == (256, 256)
+
+
+@pytest.mark.parametrize("fields", [2, 7])
+def test_a_grid_of_more_combinations_than_can_be_run_is_refused_at_once(sweep_of, fields):
+    names = ("tau", "gamma", "actor_learning_rate", "critic_learning_rate", "target_noise", "n_step", "batch_size")
+    lines = [f"algorithm.{name} = {list(range(1, 1001))}" for name in names[:fields]]
+    with pytest.raises(ConfigError, match=f"{1000**fields} combinations are more than 65536"):
+        sweep_of("[grid]\n" + "\n".join(lines))
+
+
+def test_a_sweep_may_name_no_module_to_import(sweep_of):
+    with pytest.raises(ConfigError, match="a module to import may be named by an argument only"):
+        sweep_of('[grid]\nenv.id = ["os:Evil-v0"]')

@@ -1,0 +1,42 @@
+"""Messages speak as the user does: of options at the command line, of arguments in Python."""
+
+import shlex
+
+import pytest
+
+from ddpg_jax.cli.main import main
+from ddpg_jax.config.load import load_config
+from ddpg_jax.config.wording import command_line, option, resume_command
+from ddpg_jax.errors import ConfigError
+
+
+def test_options_are_written_where_the_user_stands():
+    assert option("algorithm.tau") == 'algorithm={"tau": ...}'
+    assert (option("total_steps"), option("env.id", "a:b-v0")) == ("total_steps=", "env={\"id\": 'a:b-v0'}")
+    with command_line():
+        assert option("algorithm.tau") == "--algorithm.tau"
+        assert (option("total_steps"), option("env.id", "a b:c")) == ("--total-steps", "--env.id 'a b:c'")
+    assert option("init_from") == "init_from="
+
+
+def test_errors_of_python_do_not_speak_of_the_command_line(capsys):
+    with pytest.raises(ConfigError) as caught:
+        load_config(algorithm={"gama": 1, "tau": 3}, env=5)
+    said = str(caught.value)
+    assert said.count("(arguments)") == 3
+    assert "--" not in said
+    assert "command line" not in said
+    assert main(["train", "--algorithm.gama", "1"]) == 2
+    assert "algorithm.gama = 1 (command line)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("run_dir", "identifier", "words"),
+    [
+        ("runs/a", "Pendulum-v1", ["runs/a"]),
+        ("my runs/it's", "jax:pendulum", ["my runs/it's"]),
+        ("a;b", "my_envs:Mine-v0", ["a;b", "--env.id", "my_envs:Mine-v0"]),
+    ],
+)
+def test_the_command_that_goes_on_can_be_pasted(run_dir, identifier, words):
+    assert shlex.split(resume_command(run_dir, identifier)) == ["ddpg-jax", "resume", *words]
