@@ -1,10 +1,12 @@
 """A stop is heard wherever environments are at work: made, reset, played again, stepped or evaluated."""
 
 import signal
+import threading
 from collections import Counter
 from typing import ClassVar
 
 import gymnasium
+import numpy as np
 import pytest
 from gymnasium.envs.classic_control import PendulumEnv
 from gymnasium.wrappers import NormalizeReward, TimeLimit
@@ -110,8 +112,8 @@ def test_a_run_that_was_stopped_there_ends_with_the_same_bits(what, count, after
 
 
 def test_a_run_that_was_stopped_in_an_evaluation_on_the_device_ends_with_the_same_bits(tmp_path, monkeypatch):
-    """The evaluation takes a tenth of a second at least, and is not waited for."""
-    config = tiny_config(env={"id": "jax:pendulum", "max_episode_steps": 20_000})
+    """The evaluation is begun anew each time."""
+    config = tiny_config(env={"id": "jax:pendulum", "max_episode_steps": 30})
     whole = dj.train(config, tmp_path / "whole")
     fetch = factory.fetch
 
@@ -126,6 +128,16 @@ def test_a_run_that_was_stopped_in_an_evaluation_on_the_device_ends_with_the_sam
                 dj.train(config, tmp_path / "run", resume="auto")
     dj.resume_run(tmp_path / "run")
     assert contents(tmp_path / "run") == contents(whole.directory)
+
+
+def test_a_program_that_does_not_return_is_not_waited_for_after_a_stop():
+    release, looks = threading.Event(), iter([False, False, True])
+    with pytest.raises(Interrupted, match="while the policies were evaluated"):
+        factory.fetch(release.wait, lambda: next(looks))
+    release.set()
+    assert factory.fetch(lambda: np.arange(3), lambda: False).tolist() == [0, 1, 2]
+    with pytest.raises(ZeroDivisionError):
+        factory.fetch(lambda: 1 // 0, lambda: False)
 
 
 @pytest.mark.parametrize(("what", "count"), [("made", 1), ("made", 5), ("training reset", 1)])

@@ -174,12 +174,14 @@ def fetch(compute: Callable[[], Tree], stop: StopFn) -> Tree:
         except BaseException as error:  # raised below
             failed.append(error)
 
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    while thread.is_alive():
+    thread, waited = threading.Thread(target=run, daemon=True), False
+    while not waited or thread.is_alive():
         if stop():
             raise Interrupted("interrupted while the policies were evaluated")
+        if not waited:
+            thread.start()
         thread.join(LOOK_SECONDS)
+        waited = True
     if failed:
         raise failed[0]
     return found[0]
