@@ -175,10 +175,12 @@ def policy_gradient(
             (state.params.encoder, state.params.critic)
         )
         norm = global_norm(d_critic)
-        applied, rejected = accept_step(state, _CRITIC, (value, norm, global_norm(d_encoder), global_norm(aux.moments)))
+        accepted, rejected = accept_step(
+            state, _CRITIC, (value, norm, global_norm(d_encoder), global_norm(aux.moments))
+        )
         old, old_opt = state.params, state.opt_state
-        encoder, encoder_opt = _descend(optimizers.encoder, d_encoder, old_opt.encoder, old.encoder, applied)
-        critic, critic_opt = _descend(optimizers.critic, d_critic, old_opt.critic, old.critic, applied)
+        encoder, encoder_opt = _descend(optimizers.encoder, d_encoder, old_opt.encoder, old.encoder, accepted)
+        critic, critic_opt = _descend(optimizers.critic, d_critic, old_opt.critic, old.critic, accepted)
         params = old._replace(encoder=encoder, critic=critic)
         new = state._replace(
             params=params,
@@ -192,8 +194,8 @@ def policy_gradient(
             "max_q": jnp.max(values),
         }
         opt_state = old_opt._replace(encoder=encoder_opt, critic=critic_opt)
-        state = select(applied, new, state)._replace(step=state.step + 1, opt_state=opt_state, rejected=rejected)
-        return state, (metrics | {"rejected": ~applied}, td_error)
+        state = select(accepted, new, state)._replace(step=state.step + 1, opt_state=opt_state, rejected=rejected)
+        return state, (metrics | {"rejected": ~accepted}, td_error)
 
     def actor_step(state: TrainState, data: Transition, run_key: Array) -> tuple[TrainState, Metrics]:
         keys = jax.random.split(stream_key(run_key, "actor", state.step), data.reward.shape)
@@ -206,8 +208,8 @@ def policy_gradient(
         (value, (actions, aux)), d_actor = jax.value_and_grad(loss, has_aux=True)(state.params.actor)
         norm = global_norm(d_actor)
         of_this, attempted = (value, norm, global_norm(aux.moments)), state.rejected[_CRITIC] == 0
-        applied, rejected = accept_step(state, _ACTOR, of_this, attempted)
-        actor, actor_opt = _descend(optimizers.actor, d_actor, state.opt_state.actor, state.params.actor, applied)
+        accepted, rejected = accept_step(state, _ACTOR, of_this, attempted)
+        actor, actor_opt = _descend(optimizers.actor, d_actor, state.opt_state.actor, state.params.actor, accepted)
         params = state.params._replace(actor=actor)
         new = state._replace(
             params=params,
@@ -220,8 +222,8 @@ def policy_gradient(
             "saturated": jnp.mean(jnp.abs(actions) > SATURATED, dtype=jnp.float32),
         }
         opt_state = state.opt_state._replace(actor=actor_opt)
-        state = select(applied, new, state)._replace(opt_state=opt_state, rejected=rejected)
-        return state, metrics | {"rejected": ~applied}
+        state = select(accepted, new, state)._replace(opt_state=opt_state, rejected=rejected)
+        return state, metrics | {"rejected": ~accepted}
 
     def augment_batch(batch: Batch, run_key: Array, step: Array) -> Batch:
         keys = jax.random.split(stream_key(run_key, "augment", step), batch.weight.shape)
@@ -306,7 +308,7 @@ def _items(networks: Params) -> list[tuple[str, Network]]:
     return list(networks._asdict().items())
 
 
-def _descend(optimizer: Skippable, gradient: Tree, opt_state: Tree, params: Tree, applied: Array) -> tuple[Tree, Tree]:
+def _descend(optimizer: Skippable, gradient: Tree, opt_state: Tree, params: Tree, accepted: Array) -> tuple[Tree, Tree]:
     with jax.numpy_dtype_promotion("standard"):  # optax raises a float to the power of its int32 counter
-        updates, opt_state = optimizer.update(gradient, opt_state, params, applied=applied)
+        updates, opt_state = optimizer.update(gradient, opt_state, params, accept=accepted)
     return optax.apply_updates(params, updates), opt_state

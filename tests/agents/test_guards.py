@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from gymnasium.envs.classic_control import PendulumEnv
 from gymnasium.wrappers import TimeLimit
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from tiny_run import EPISODE, read_rows, tiny_config
 
@@ -17,7 +18,6 @@ from ddpg_jax.config.load import dump_toml
 from ddpg_jax.config.schema import with_values
 from ddpg_jax.envs.device.pendulum import pendulum
 from ddpg_jax.errors import NotFiniteError, StorageError
-from ddpg_jax.runs import failed_update as bundles
 from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.runs.failed_update import read_bundle, write_bundle
 
@@ -356,9 +356,9 @@ def test_what_is_no_bundle_is_refused(written, tmp_path, capsys):
     with pytest.raises(StorageError, match=r"is a directory; its bundles: .*/not-finite-seed-3\.safetensors"):
         read_bundle(tmp_path)
     save_file({"x": np.zeros(2)}, other, {"format": "pt"})
-    with pytest.raises(StorageError, match="not a bundle of this format"):
+    with pytest.raises(StorageError, match="not a file of this format"):
         read_bundle(other)
-    with bundles.safe_open(path, "np") as file:
+    with safe_open(path, "np") as file:
         text, arrays = dict(file.metadata()), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     save_file({name: x for name, x in arrays.items() if name != "batch/weight"}, other, text)
     with pytest.raises(StorageError, match="holds no batch"):
