@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial, wraps
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from ddpg_jax.types import Agent, Array
-
-if TYPE_CHECKING:
-    pass
-
 
 _product = partial(jnp.matmul, precision=jax.lax.Precision.DEFAULT)  # of factors that are rounded already
 

@@ -1,15 +1,14 @@
-"""What fills the slots of the assembly beside networks, heads and exploration: small functions of one sample."""
+"""The plug points of the assembly: what a network, a head, a noise or a small function of one sample must look like.
+
+What fills them is in `networks`, `heads`, `noise`, `exploration`, `normalizers`, `optimizers` and `targets`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from ddpg_jax.types import Array, Params, Transition, Tree
-
-if TYPE_CHECKING:
-    pass
-
 
 ActionFn: TypeAlias = Callable[[Array, Array, Array], Array]
 """`(action [A], key, step []) -> action [A]`: what becomes of mu(s) inside a loss. The key is consumed."""
@@ -74,7 +73,7 @@ class CriticHead(NamedTuple):
       target: `(reward [], discount [], next_outputs [M, Z], key) -> y`, what the critics are regressed on. The key is
         the same for all samples of an update.
       loss: `(outputs [M, Z], y) -> (loss [], td_error [])`; the error is a size, which priorities are made of.
-      value: `outputs [M', Z] -> []`, what the actor ascends.
+      value: `outputs [M', Z] -> []`, what the actor ascends; also given all `[M, Z]`, for the metrics.
       actor_critics: takes parameters or moments with a leading `[M]` and returns those of the critics that `value`
         needs, with a leading `[M']`.
     """

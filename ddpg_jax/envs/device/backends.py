@@ -8,14 +8,10 @@ from __future__ import annotations
 import difflib
 import importlib.util
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from ddpg_jax.errors import ConfigError, EnvironmentFault
 from ddpg_jax.types import DeviceEnv
-
-if TYPE_CHECKING:
-    pass
-
 
 MakeFn: TypeAlias = Callable[[str, int | None, Mapping[str, Any]], DeviceEnv]
 """`(name, max_episode_steps, kwargs) -> DeviceEnv`; without a time limit, the back-end's own."""

@@ -5,7 +5,7 @@ That is a call for each step with gymnasium's environments, and one call in all 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +13,6 @@ import jax.numpy as jnp
 from ddpg_jax.envs.device.autoreset import select
 from ddpg_jax.rng import evaluation_keys
 from ddpg_jax.types import Agent, Array, DeviceEnv, Evaluation, TrainState, Tree
-
-if TYPE_CHECKING:
-    pass
 
 
 class _Trial(NamedTuple):
