@@ -149,12 +149,12 @@ TRICKS = {
     "squeeze-host": Trick("host-256", {"ddpg_jax.training.host.compile.squeezed_vmap": _vmap}),
     "norm": Trick("host-256", {"ddpg_jax.agents.policy_gradient.global_norm": _flat_norm}),
     "dot": Trick("host-256", {"ddpg_jax.agents.modules.FEW_OUTPUTS": 0}),
-    "gather": Trick("drawing", {"ddpg_jax.replay.device.ring.prefetched": _same_rows}),
+    "gather": Trick("drawing", {"ddpg_jax.replay.device.ring.prefetch": _same_rows}),
     "gather-prioritized": Trick(
         "drawing-prioritized",
         {
-            "ddpg_jax.replay.device.ring.prefetched": _same_rows,
-            "ddpg_jax.replay.device.sum_tree.prefetched": _same_rows,
+            "ddpg_jax.replay.device.ring.prefetch": _same_rows,
+            "ddpg_jax.replay.device.sum_tree.prefetch": _same_rows,
         },
     ),
     "level": Trick(
