@@ -201,12 +201,12 @@ class RunRecorder:
         Raises:
           StorageError: lines of the record, or one of these, cannot be written.
         """
-        config = self._config
+        config, tree = self._config, self._stored(report)
         if config.checkpoint.every:
             save(lambda: self.checkpoint(report, complete=True))
         else:
+            save_weights(self._context.directory.weights, tree, self._loop.spec)  # before what may fail
             self._metrics.sync()
-        tree = self._stored(report)
         figures = report.step, report.updates, report.seconds
         result = make_result(config, *figures, self._evaluated, self._diverged) | history(self._point)
         return write_end(self._context.directory, config, tree, self._loop.spec, result, self._evaluated)

@@ -43,7 +43,7 @@ TOO_LARGE = {
     "algorithm.hidden": {"algorithm": {"hidden": [60000, 60000]}},
     "critic_hidden": {"algorithm": {"critic_hidden": [60000, 60000]}},
     "num_critics": {"algorithm": {"name": "td3", "num_critics": 1024, "hidden": [2048, 2048]}},
-    "algorithm.batch_size": {"algorithm": {"batch_size": 2**24, "hidden": [512, 512]}},
+    "algorithm.batch_size": {"algorithm": {"batch_size": 2**24, "hidden": [512, 512]}, "replay": {"capacity": 2**24}},
     "env.num_envs": {"env": {"num_envs": 65536}, "seeds": 2000, "algorithm": {"hidden": [2]}},
     "or seeds": {"seeds": 65536, "algorithm": {"hidden": [128, 128]}},
 }

@@ -15,7 +15,7 @@ import ddpg_jax as dj
 from ddpg_jax.cli.main import main
 from ddpg_jax.cli.tables import ranking_table
 from ddpg_jax.envs.device.pendulum import pendulum
-from ddpg_jax.errors import ConfigError, EnvironmentFault, StorageError
+from ddpg_jax.errors import ConfigError, EnvironmentFault, Interrupted, StorageError
 from ddpg_jax.runs.checkpoints.store import CheckpointStore
 from ddpg_jax.training.device import compile as compiled
 from ddpg_jax.training.device import loop as device
@@ -293,12 +293,17 @@ def test_of_an_interrupted_sweep_what_was_finished_keeps_its_interval_and_what_w
     assert left(again) == left(run_sweep(load(tmp_path, text, **SAVING), tmp_path / "clean"))
 
 
-@pytest.mark.parametrize("interrupted", [(0,), (1, 1, 2)], ids=str)
-def test_an_interrupted_sweep_goes_on_to_the_bit(clean, tmp_path, interrupted):
+def test_a_sweep_that_is_stopped_before_it_begins_leaves_nothing(tmp_path):
+    with stopped_after(0), pytest.raises(Interrupted, match="before it began"):
+        run_sweep(load(tmp_path, **SAVING), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_interrupted_sweep_goes_on_to_the_bit(clean, tmp_path):
     """Chunks end after 10, 20, 30, 40, 50 and 60 steps; after 10 and 50 nothing is recorded."""
-    with stopped_after(interrupted[0]):
+    with stopped_after(1):
         run = run_sweep(load(tmp_path, **SAVING), tmp_path / "run")
-    for chunks in interrupted[1:]:
+    for chunks in (1, 2):
         assert not run.result["complete"]
         with stopped_after(chunks):
             run = resume_sweep(tmp_path / "run")
