@@ -160,7 +160,7 @@ def test_a_finished_run_goes_on(clean, copied, caplog):
     run = dj.resume_run(copied, total_steps=80)
     assert "changed: total_steps: 60 -> 80" in caplog.text
     assert contents(copied)[1] != contents(clean["Pendulum-v1"].directory)[1]
-    assert run.result["changes"] == ["at step 60: total_steps: 60 -> 80"]
+    assert "changes" not in run.result  # under constant schedules it learns what a run of so many steps does
     rows = [row for row in read_rows(copied / "metrics.jsonl") if (row["event"], row["step"]) != ("evaluation", 60)]
     expected = read_rows(longer.directory / "metrics.jsonl")
     assert [row for row in rows if row["event"] == "episode"] == [r for r in expected if r["event"] == "episode"]

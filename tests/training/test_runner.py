@@ -126,9 +126,14 @@ def test_a_checkpoint_is_written_before_an_environment_ends_the_run_in_an_evalua
 
 
 def _played_again(path):
-    """Steps of the episodes in progress at the last checkpoint, of all environments."""
-    found = CheckpointStore(path / "checkpoints").newest()[0]
-    return 0 if found is None else int(CheckpointStore(path / "checkpoints").load(found).arrays["journal/length"].sum())
+    """Steps that a resume replays, of all environments: of the episode in progress, or else of the one before."""
+    store = CheckpointStore(path / "checkpoints")
+    found = store.newest()[0]
+    if found is None:
+        return 0
+    arrays = store.load(found).arrays
+    between = (arrays["journal/length"] == 0) & (arrays["journal/episode"] > 0)
+    return int(arrays["journal/length"].sum() + EPISODE * between.sum())
 
 
 def test_where_an_evaluation_failed_a_run_may_go_on_without_it(tmp_path, monkeypatch):
