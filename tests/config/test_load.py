@@ -189,7 +189,7 @@ def test_the_ends_of_a_range_are_inside(section, name, tags, node):
         "capacity": 64,
         "data_parallel": 1,
     }  # other rules are narrower
-    inside |= {"v_min": -1e6, "v_max": 1e6}
+    inside |= {"v_min": -1e6, "v_max": 1e6, "theta": 1.9}
     ends = [form[end] for form in _numbers(node) for end in ("minimum", "maximum") if end in form]
     for value in [inside[name]] if name in inside else ends or [1e-300, 1e300]:
         config = resolve(at(section, tags, **{name: value}), {}, source="")
