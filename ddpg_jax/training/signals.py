@@ -42,10 +42,11 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
-            if StopRequest._active is not None:
-                return StopRequest._active
+            if (active := StopRequest._active) is not None:
+                active._listen()  # again: jax's service for several processes takes SIGTERM for itself
+                return active
             StopRequest._active = self
-            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+            self._before = self._listen()
             self._hook_before, sys.unraisablehook = sys.unraisablehook, self._lost
         return self
 
@@ -55,6 +56,10 @@ class StopRequest:
         if self._before:
             sys.unraisablehook, StopRequest._active = self._hook_before, None
         self._before = {}
+
+    def _listen(self) -> dict[int, Any]:
+        """Handles `SIGNALS`, and returns what did so before."""
+        return {number: signal.signal(number, self._note) for number in SIGNALS}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self._interrupted:

@@ -374,7 +374,9 @@ def test_a_resumed_run_is_on_as_many_devices_as_before(tmp_path):
             print("devices", jax.device_count())
         """
         words = [sys.executable, "-c", code]
-        said = subprocess.run(words, env=environment, cwd="tests", capture_output=True, text=True, check=True).stdout
+        said = subprocess.run(
+            words, env=environment, cwd="tests/helpers", capture_output=True, text=True, check=True
+        ).stdout
         assert f"devices {available_cores()}" in said
     assert "other device" not in said
 
