@@ -13,7 +13,7 @@ _ABORTED = 130
 
 def program() -> NoReturn:
     """The program; it hears signals before it imports what takes longer, and none once all is done."""
-    StopRequest().__enter__()
+    request = StopRequest().__enter__()
     try:
         from ddpg_jax.cli import main
 
@@ -21,6 +21,7 @@ def program() -> NoReturn:
     except KeyboardInterrupt:  # a second Ctrl-C while it was loaded
         os._exit(_ABORTED)
     finally:
+        request.__exit__()
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
 

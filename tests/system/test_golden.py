@@ -7,6 +7,7 @@ import os
 import re
 import runpy
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 import ddpg_jax as dj
+from ddpg_jax.training.signals import SIGNALS
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 EXPECTED = json.loads((GOLDEN / "expected.json").read_text())
@@ -26,10 +28,15 @@ TOLERANCE = 1e-4
 
 def command(*words):
     """The exit code of `python -m ddpg_jax`, run in this process, where what is compiled is shared."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["ddpg_jax", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            runpy.run_module("ddpg_jax", run_name="__main__")
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", ["ddpg_jax", *map(str, words)])
+            with pytest.raises(SystemExit) as ended:
+                runpy.run_module("ddpg_jax", run_name="__main__")
+    finally:  # the program hears none once all is done
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
     return ended.value.code
 
 
