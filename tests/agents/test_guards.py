@@ -360,6 +360,7 @@ def test_what_is_no_bundle_is_refused(written, tmp_path, capsys):
         read_bundle(other)
     with safe_open(path, "np") as file:
         text, arrays = dict(file.metadata()), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    del text["sha256"]  # a forger leaves it out, as earlier versions did
     save_file({name: x for name, x in arrays.items() if name != "batch/weight"}, other, text)
     with pytest.raises(StorageError, match="holds no batch"):
         read_bundle(other)
