@@ -10,6 +10,7 @@ from ddpg_jax.agents import heads, modules, networks
 from ddpg_jax.agents.factory import make_exploration, make_networks, make_normalizer, make_optimizers
 from ddpg_jax.agents.policy_gradient import policy_gradient
 from ddpg_jax.agents.precision import in_float32
+from ddpg_jax.agents.rewards import with_scaled_rewards
 from ddpg_jax.agents.targets import polyak, polyak_critic, smoothing, with_online
 from ddpg_jax.config.marks import traced_fields
 from ddpg_jax.errors import EnvironmentFault
@@ -31,7 +32,8 @@ def make_agent(config: Config, spec: EnvSpec) -> Agent:
             f"observations of shape {spec.obs_shape} are not vectors: algorithm.name={config.algorithm.name!r} learns "
             f"from vectors only; flatten them with gymnasium.wrappers.FlattenObservation"
         )
-    return in_float32(_ALGORITHMS[config.algorithm.name](config, spec))
+    agent = _ALGORITHMS[config.algorithm.name](config, spec)
+    return in_float32(with_scaled_rewards(agent) if config.algorithm.scale_rewards else agent)
 
 
 def ddpg(config: Config, spec: EnvSpec) -> Agent:

@@ -20,6 +20,7 @@ from pydantic_core import ErrorDetails
 from ddpg_jax.config.mistakes import MAX_LINES, describe, find_non_numbers, lookup, only_kind, shown
 from ddpg_jax.config.presets import is_preset, read_preset
 from ddpg_jax.config.schema import TAGS, Config, Conflict, names_module, sections
+from ddpg_jax.config.values import named_modules
 from ddpg_jax.config.wording import at_command_line, option
 from ddpg_jax.config.wording import overrides_name as name_overrides
 from ddpg_jax.errors import ConfigError, StorageError, printable
@@ -142,11 +143,12 @@ def resolve_sources(sources: Sequence[Source], extra_errors: Mapping[str, str] |
         _refuse_excess(source.values, printable(source.name))
     merged = compose(source.values for source in sources)
     config, problems = _validate(merged, dict(extra_errors or {}) | find_non_numbers(merged))
-    named_by = _origin(sources, ("env", "id"))
-    identifier = lookup(merged, ("env", "id"))
-    if named_by is not None and not named_by.trusted and isinstance(identifier, str) and names_module(identifier):
-        where = "on the command line" if at_command_line() else "by an argument"
-        problems["env.id"] = f"a module to import may be named {where} only: {option('env.id', identifier)}"
+    for place, name in named_modules(merged):
+        named_by, field = _origin(sources, place[:2]), ".".join(place[:2])
+        imports = names_module(name) if place == ("env", "id") else ":" in name
+        if imports and named_by is not None and not named_by.trusted:
+            where = "on the command line" if at_command_line() else "by an argument"
+            problems[".".join(place)] = f"a module to import may be named {where} only: {option(field, name)}"
     if problems or config is None:
         raise ConfigError(_report(problems, merged, sources))
     return config
@@ -193,6 +195,7 @@ def dump_toml(config: Config) -> str:
     """The configuration as TOML, every field; reads back equal."""
     values = config.model_dump(mode="json", exclude_none=True)
     values["env"]["kwargs"] = _name_none(config.env.kwargs)
+    values["env"]["wrappers"] = [_name_none(each.model_dump()) for each in config.env.wrappers]
     return tomli_w.dumps(values)
 
 

@@ -188,6 +188,16 @@ def find_conflicts(config: Config) -> list[Conflict]:
     if config.on_device and env.workers:
         message = f"has no effect on env.id={env.id!r}, which is written in JAX: set it to 0"
         found.append(Conflict("env.workers", message, ("env.id",)))
+    host_only = {
+        "wrappers": env.wrappers,
+        "action_range": env.action_range,
+        "max_instances": env.max_instances,
+        "info_keys": env.info_keys,
+    }
+    for name, value in host_only.items() if config.on_device else ():
+        if value:
+            message = f"has no effect on env.id={env.id!r}, which is written in JAX: leave it out"
+            found.append(Conflict(f"env.{name}", message, ("env.id",)))
     if capacity < batch:
         message = f"holds fewer transitions than algorithm.batch_size={batch} draws from it: give it many times more"
         found.append(Conflict("replay.capacity", message, ("algorithm.batch_size", "algorithm.name")))

@@ -17,8 +17,7 @@ from ddpg_jax.agents.algorithms import make_agent
 from ddpg_jax.config.load import read_toml, resolve
 from ddpg_jax.config.schema import Config
 from ddpg_jax.envs.device.rollout import evaluate_greedy
-from ddpg_jax.envs.factory import device_env, make_evaluation_envs
-from ddpg_jax.envs.host.make import make_env
+from ddpg_jax.envs.factory import device_env, host_maker, make_evaluation_envs
 from ddpg_jax.envs.host.rollout import (
     PolicyFn,
     ProgressFn,
@@ -119,7 +118,8 @@ def evaluate_run(run: LoadedRun, episodes: int, progress: ProgressFn = no_progre
         return _evaluate_on_device(run, episodes)
     with closing(make_evaluation_envs(run.config, episodes, alone=True)) as lanes:
         _check_spec(run, lanes.spec)
-        return evaluate_episodes(run.policy, run.value, run.state, lanes, run.config.algorithm.gamma, progress)
+        gamma, keys = run.config.algorithm.gamma, run.config.env.info_keys
+        return evaluate_episodes(run.policy, run.value, run.state, lanes, gamma, progress, keys)
 
 
 def select_seed(run: LoadedRun, seed: int) -> LoadedRun:
@@ -238,7 +238,7 @@ def record_videos(run: LoadedRun, folder: str | Path, notify: NotifyFn | None = 
       EnvironmentFault: the environment cannot draw itself.
     """
     folder, env, seeds = check_videos(run, folder), run.config.env, run.config.seed_list
-    make = partial(make_env, env.id, env.max_episode_steps, env.kwargs, render_mode="rgb_array", bounded=True)
+    make = host_maker(run.config, bounded=True, render_mode="rgb_array")
     paths: list[Path] = []
     with offscreen():
         for i, seed in enumerate(seeds):

@@ -31,7 +31,7 @@ from ddpg_jax.training.device.loop import drop_padding
 from ddpg_jax.training.report import Report
 from ddpg_jax.training.resume_point import DIVERGED, ResumePoint, evaluation_arrays
 from ddpg_jax.training.schedule import is_due
-from ddpg_jax.types import EnvSpec, HostArray, Row, Tree
+from ddpg_jax.types import EnvSpec, Evaluation, HostArray, Row, Tree
 
 if TYPE_CHECKING:
     from ddpg_jax.runs.directory import RunDirectory
@@ -330,6 +330,13 @@ def _evaluation_rows(seeds: tuple[int, ...], evaluated: Evaluated) -> list[Row]:
             "mean_length": float(lengths[i].mean()),
             "q_bias": float(q_bias[i]),
             "returns": returns[i].tolist(),
+            **_mean_info(evaluated.evaluation, i),
         }
         for i, seed in enumerate(seeds)
     ]
+
+
+def _mean_info(evaluation: Evaluation, i: int) -> Row:
+    """What the ends of the episodes of seed number i said, on average over those that said something."""
+    said = {key: values[i][np.isfinite(values[i])] for key, values in dict(evaluation.info).items()}
+    return {f"info/{key}": float(values.mean()) for key, values in said.items() if len(values)}

@@ -8,7 +8,7 @@ import importlib.util
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, TypeAlias
@@ -22,6 +22,7 @@ from gymnasium.vector.utils import CloudpickleWrapper
 from ddpg_jax.envs.bounds import action_bounds
 from ddpg_jax.envs.host.spaces import observed
 from ddpg_jax.envs.host.traits import limit_evaluation
+from ddpg_jax.envs.host.wrappers import ActionRange, Wrapping, bound_actions, wrap
 from ddpg_jax.errors import EnvironmentFault
 from ddpg_jax.types import EnvSpec
 
@@ -55,6 +56,8 @@ def make_env(
     render_mode: str | None = None,
     *,
     bounded: bool = False,
+    wrappings: Sequence[Wrapping] = (),
+    action_range: ActionRange | None = None,
 ) -> GymEnv:
     """One gymnasium environment, with its time limit, checked to be one that can be trained.
 
@@ -64,6 +67,8 @@ def make_env(
       kwargs: arguments of its constructor.
       render_mode: how it draws itself.
       bounded: whether it gets the limit of evaluations where it has none.
+      wrappings: what is put around it, the innermost first.
+      action_range: of actions, where its space has no bounds; see `bound_actions`.
 
     Raises:
       EnvironmentFault: it cannot be made, or its spaces are not boxes with finite actions.
@@ -76,7 +81,9 @@ def make_env(
             )
     except Exception as error:  # whatever its constructor raises
         raise EnvironmentFault(f"env.id={identifier!r} cannot be made: {error}{_extra_hint(identifier)}") from error
+    env = wrap(env, wrappings)
     try:
+        env = bound_actions(env, action_range)
         describe(env)
     except EnvironmentFault:
         with suppress(Exception):  # what it is refused for matters more

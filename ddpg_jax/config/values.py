@@ -1,0 +1,50 @@
+"""What may be written in several ways, brought into one: ranges of actions, wrappers; and which values name modules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+
+def as_pairs(value: object) -> object:
+    """Ranges as pairs, where one was given for all."""
+    if not isinstance(value, (list, tuple)):
+        return value
+    ends = cast("list[object]", value)
+    return [ends] if len(ends) == 2 and not any(isinstance(each, (list, tuple)) for each in ends) else ends
+
+
+def check_pairs(pairs: tuple[tuple[float, float], ...]) -> tuple[tuple[float, float], ...]:
+    """The pairs, if the first of each is below the second.
+
+    Raises:
+      ValueError: it is not.
+    """
+    for low, high in pairs:
+        if not low < high:
+            raise ValueError(f"{low} is not below {high}")
+    return pairs
+
+
+def as_tables(value: object) -> object:
+    """Wrappers as tables, those that were given by name alone too."""
+    if not isinstance(value, (list, tuple)):
+        return value
+    return [{"name": one} if isinstance(one, str) else one for one in cast("list[object]", value)]
+
+
+def named_modules(values: Mapping[str, Any]) -> list[tuple[tuple[str, ...], str]]:
+    """What in the nested values of a configuration may name a module to import: places and names.
+
+    Whether an id of `env.id` does, `schema.names_module` tells; a wrapper does where it has a colon.
+    """
+    env = values.get("env")
+    if not isinstance(env, Mapping):
+        return []
+    table = cast("Mapping[str, Any]", env)
+    found: list[tuple[tuple[str, ...], Any]] = [(("env", "id"), table.get("id"))]
+    wrappers: Any = as_tables(table.get("wrappers"))
+    for i, one in enumerate(cast("list[Any]", wrappers) if isinstance(wrappers, list) else []):
+        name = cast("Mapping[str, Any]", one).get("name") if isinstance(one, Mapping) else None
+        found.append((("env", "wrappers", str(i)), name))
+    return [(path, name) for path, name in found if isinstance(name, str)]
