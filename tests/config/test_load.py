@@ -159,9 +159,8 @@ def test_a_wrong_value_is_refused_by_path_and_value(section, name, tags, value):
         assert re.search(rf"^  {section}(\.{name})? = .*{value!r}.* \(my.toml\): ", report, re.MULTILINE)
         return
     (line,) = [each for each in report.splitlines() if each.startswith(f"  {path}")]
-    assert line.startswith(
-        (f"  {path} = {shown(value)} (my.toml): ", f"  {path}.")
-    )  # an element of a list may be named
+    element = f"  {path}."  # of a list
+    assert line.startswith((f"  {path} = {shown(value)} (my.toml): ", element))
 
 
 @pytest.mark.parametrize(("section", "name", "tags", "node"), FIELDS, ids=FIELD_IDS)

@@ -12,7 +12,7 @@ from ddpg_jax.config.load import merge
 from ddpg_jax.errors import Interrupted
 
 STACKED = [
-    {"name": "FrameStackObservation", "kwargs": {"stack_size": 2}},
+    {"name": "gymnasium.wrappers.FrameStackObservation", "kwargs": {"stack_size": 2}},
     {"name": "ClipReward", "kwargs": {"max_reward": -0.2}},
 ]
 CASES: dict[str, dict[str, Any]] = {

@@ -33,6 +33,9 @@ GymEnv: TypeAlias = "gymnasium.Env[Any, Any]"
 _NEEDS = {"mujoco": ("mujoco", "ddpg-jax[mujoco]"), "box2d": ("Box2D", "gymnasium[box2d]")}
 """By the package of the environments: the module they need, and what installs it."""
 
+_REGISTERS = {"dm_control": "shimmy"}
+"""By what stands before the slash of an id, which is the name of its extra: the module that registers such."""
+
 _MAX_INT32 = 2**31 - 1
 
 
@@ -41,12 +44,28 @@ def unknown_id(identifier: str) -> str | None:
 
     An id with a module ("module:id") is not looked up: the module is imported when the environment is made.
     """
+    if (missing := _register(identifier)) is not None:
+        return missing
     if ":" in identifier or identifier in registry:
         return None
     close = difflib.get_close_matches(identifier, list(registry), n=3, cutoff=0.3)
     hint = f"; did you mean {' or '.join(close)}?" if close else ""
     own = "" if "/" in identifier else f"; one of your own is named with its module, as in my_module:{identifier[:80]}"
     return f"no environment of this name is registered with gymnasium{hint}{own}"
+
+
+def _register(identifier: str) -> str | None:
+    """Has an extra's package register its environments; says which is missing, or None."""
+    prefix, slash, _ = identifier.partition("/")
+    if not slash or prefix not in _REGISTERS or identifier in registry:
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a display that is not there
+        try:
+            importlib.import_module(_REGISTERS[prefix])
+        except ImportError as error:
+            return f'{error}; environments of {prefix} need more: pip install "ddpg-jax[{prefix}]"'
+    return None
 
 
 def make_env(
@@ -123,6 +142,8 @@ def _make_registered(entry: Registration | None, make: Callable[[], GymEnv]) -> 
 def _find(identifier: str) -> str | registration.EnvSpec:
     """What is to be made: an id that is registered, or becomes so by an import, or the class that is named instead."""
     module, colon, name = identifier.partition(":")
+    if missing := _register(identifier):
+        raise ImportError(missing)
     if not colon:
         return identifier
     found: Any = getattr(importlib.import_module(module), name, None)
