@@ -148,10 +148,16 @@ def resolve_sources(sources: Sequence[Source], extra_errors: Mapping[str, str] |
         imports = names_module(name) if place == ("env", "id") else ":" in name
         if imports and named_by is not None and not named_by.trusted:
             where = "on the command line" if at_command_line() else "by an argument"
-            problems[".".join(place)] = f"a module to import may be named {where} only: {option(field, name)}"
+            said = option(field, name) if place[1] == "id" else _wrapper_option(name)
+            problems[".".join(place)] = f"a module to import may be named {where} only: {said}"
     if problems or config is None:
         raise ConfigError(_report(problems, merged, sources))
     return config
+
+
+def _wrapper_option(name: str) -> str:
+    """How a wrapper is named where the user stands."""
+    return option("env.wrappers", f'["{name}"]') if at_command_line() else f'env={{"wrappers": [{printable(name)!r}]}}'
 
 
 def _validate(merged: Mapping[str, Any], problems: dict[str, str]) -> tuple[Config | None, dict[str, str]]:

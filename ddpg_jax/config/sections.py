@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeAlias, cast
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from ddpg_jax.config.marks import HARMLESS, LEARNING, STRUCTURAL, TRACED
-from ddpg_jax.config.values import as_pairs, as_tables, check_pairs
+from ddpg_jax.config.values import as_names, as_pairs, as_tables, check_pairs
 
 
 def _check_argument(value: object) -> object:
@@ -84,7 +84,7 @@ class EnvConfig(Section):
     max_instances: Annotated[Count | None, HARMLESS] = None
     """how many of it may exist at once; evaluation uses those that train where there are no others; left out: any
     number to train in, and 16 in each process to evaluate in"""
-    info_keys: Annotated[tuple[InfoKey, ...], Field(max_length=32), HARMLESS] = ()
+    info_keys: Annotated[tuple[InfoKey, ...], Field(max_length=32), BeforeValidator(as_names), HARMLESS] = ()
     """numbers of the info at an episode's end to record, as is_success, on the host loop"""
 
     @field_validator("value_range", mode="before")

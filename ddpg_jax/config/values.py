@@ -7,11 +7,19 @@ from typing import Any, cast
 
 
 def as_pairs(value: object) -> object:
-    """Ranges as pairs, where one was given for all."""
+    """Ranges as pairs, where one was given for all.
+
+    Raises:
+      ValueError: it is a list of numbers that are not two.
+    """
     if not isinstance(value, (list, tuple)):
         return value
     ends = cast("list[object]", value)
-    return [ends] if len(ends) == 2 and not any(isinstance(each, (list, tuple)) for each in ends) else ends
+    if any(isinstance(each, (list, tuple)) for each in ends):
+        return ends
+    if len(ends) != 2:
+        raise ValueError("must be the lowest and the highest action, as in [-2, 2], or a list of such pairs")
+    return [ends]
 
 
 def check_pairs(pairs: tuple[tuple[float, float], ...]) -> tuple[tuple[float, float], ...]:
@@ -24,6 +32,11 @@ def check_pairs(pairs: tuple[tuple[float, float], ...]) -> tuple[tuple[float, fl
         if not low < high:
             raise ValueError(f"{low} is not below {high}")
     return pairs
+
+
+def as_names(value: object) -> object:
+    """Names as a list, where they were given as one text, divided by commas."""
+    return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
 
 
 def as_tables(value: object) -> object:

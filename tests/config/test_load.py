@@ -107,7 +107,8 @@ def _wrong_values(node: dict[str, Any]) -> dict[str, Any]:
         return {"type": "many", "number": 8, "empty": [], "too long": [1, 2, 3], "order": [2, 1], "range": [0, 1e300]}
     if node["type"] == "array":
         short = {"empty": []} if node.get("minItems") else {}
-        return {"type": "many", "number": 8, "too long": [_item(node)] * (node["maxItems"] + 1)} | short
+        many = {} if _deref(node["items"]).get("type") == "string" else {"type": "many"}  # a name
+        return {"number": 8, "too long": [_item(node)] * (node["maxItems"] + 1)} | short | many
     return {"string": {"type": 5}, "boolean": {"type": "maybe"}, "object": {"type": 5}}[node["type"]]
 
 
