@@ -68,9 +68,8 @@ def check_device_env(env: DeviceEnv, steps: int = 300) -> None:
         lane that depends on another.
       DdpgJaxError: it cannot be trained at all, and why.
     """
-    keys = jax.random.split(jax.random.key(0), 4)
-    roll = jax.jit(lambda keys: jax.vmap(lambda key: _roll(env, key, steps))(keys))
-    played: Step = roll(keys)
+    roll = jax.jit(lambda order: jax.vmap(lambda i: _roll(env, jax.random.fold_in(jax.random.key(0), i), steps))(order))
+    played: Step = roll(jnp.arange(4))
     obs_shape = (4, steps, *env.spec.obs_shape)
     for name, shape in (("obs", obs_shape), ("next_obs", obs_shape), ("reward", (4, steps))):
         found: Any = getattr(played, name)
@@ -81,8 +80,8 @@ def check_device_env(env: DeviceEnv, steps: int = 300) -> None:
     ended = np.asarray(played.terminated | played.truncated)
     longest = max(int(np.diff(np.flatnonzero(np.concatenate([[True], lane, [True]]))).max()) for lane in ended)
     assert longest <= env.max_episode_steps, f"an episode of {longest} steps, beyond {env.max_episode_steps}"
-    alone: Step = roll(keys[::-1])
-    for name, a, b in zip(Step._fields, played, alone, strict=True):
+    turned: Step = roll(jnp.arange(4)[::-1])
+    for name, a, b in zip(Step._fields, played, turned, strict=True):
         assert np.array_equal(np.asarray(a), np.asarray(b)[::-1]), f"{name} of a lane depends on where it stands"
     changes = {"env": {"max_episode_steps": None}}
     _check_resume(load_config(**merge(_SHORT, changes)), env=env)
@@ -148,12 +147,12 @@ def _roll(env: DeviceEnv, key: Any, steps: int) -> Step:
     reset_key, key = jax.random.split(key)
     state, _ = env.reset(reset_key)
 
-    def step(state: Any, key: Any) -> tuple[Any, Step]:
-        act_key, step_key = jax.random.split(key)
+    def step(state: Any, i: Any) -> tuple[Any, Step]:
+        act_key, step_key = jax.random.split(jax.random.fold_in(key, i))
         action = jax.random.uniform(act_key, (env.spec.action_size,), minval=-1.0)
         return env.step(state, action, step_key)
 
-    return jax.lax.scan(step, state, jax.random.split(key, steps))[1]
+    return jax.lax.scan(step, state, jnp.arange(steps))[1]
 
 
 def _check_policy(make_agent: Callable[..., Agent], report: CallbackReport) -> None:

@@ -50,7 +50,7 @@ def device_point(goal=0.3, max_episode_steps=20):
 
 def quantiles(config, spec, *, atoms=5):
     """DDPG with a critic that predicts quantiles of the return."""
-    levels = (jnp.arange(atoms) + 0.5) / atoms
+    levels = (jnp.arange(atoms, dtype=float) + 0.5) / atoms
 
     def target(reward, discount, next_outputs, key):
         return reward + discount * next_outputs[0]
