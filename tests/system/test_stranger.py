@@ -51,8 +51,13 @@ def killed(env, directory, *words):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("env_id", ["stranger_point", "jax:stranger_device_point"])
-@pytest.mark.parametrize("networks", [[], ["--algorithm.make-networks", "stranger_linear"]], ids=["ours", "own"])
+@pytest.mark.parametrize(
+    ("env_id", "networks"),
+    [
+        ("stranger_point", ["--algorithm.make-networks", "stranger_linear"]),
+        ("jax:stranger_device_point", []),
+    ],
+)
 def test_installed_parts_are_trained_killed_resumed_and_evaluated(env_id, networks, installed, tmp_path):
     words = ["--env.id", env_id, *PARTS, *networks, *SMALL]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
