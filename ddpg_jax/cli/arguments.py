@@ -34,11 +34,12 @@ def parse_config(paths: Sequence[str], arguments: Sequence[str]) -> Config:
     env = compose(source.values for source in sources).get("env")
     identifier = env.get("id", Config().env.id) if isinstance(env, dict) else Config().env.id
     if isinstance(identifier, str):
+        from ddpg_jax.config.plugins import find
         from ddpg_jax.envs.device.backends import unknown_device_env
         from ddpg_jax.envs.host.make import unknown_id
 
         problem = unknown_device_env(identifier) if is_device_env(identifier) else unknown_id(identifier)
-        if problem is not None:
+        if problem is not None and find("env", identifier) is None:
             problems["env.id"] = problem
     problems |= _unknown_wrappers(env if isinstance(env, dict) else {})
     return resolve_sources(sources, problems)
@@ -46,14 +47,14 @@ def parse_config(paths: Sequence[str], arguments: Sequence[str]) -> Config:
 
 def _unknown_wrappers(env: dict[str, Any]) -> dict[str, str]:
     """What is wrong with the names of wrappers, message by path."""
-    from ddpg_jax.config.values import named_modules
+    from ddpg_jax.config.values import named_wrappers
 
     found: dict[str, str] = {}
-    for place, name in named_modules({"env": env})[int(isinstance(env.get("id"), str)) :]:
+    for path, name in named_wrappers({"env": env}):
         from ddpg_jax.envs.host.wrappers import unknown_wrapper
 
         if (problem := unknown_wrapper(name)) is not None:
-            found[".".join(place)] = problem
+            found[path] = problem
     return found
 
 

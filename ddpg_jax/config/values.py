@@ -46,18 +46,10 @@ def as_tables(value: object) -> object:
     return [{"name": one} if isinstance(one, str) else one for one in cast("list[object]", value)]
 
 
-def named_modules(values: Mapping[str, Any]) -> list[tuple[tuple[str, ...], str]]:
-    """What in the nested values of a configuration may name a module to import: places and names.
-
-    Whether an id of `env.id` does, `schema.names_module` tells; a wrapper does where it has a colon.
-    """
+def named_wrappers(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The wrappers in the nested values of a configuration: where each stands, and its name."""
     env = values.get("env")
-    if not isinstance(env, Mapping):
-        return []
-    table = cast("Mapping[str, Any]", env)
-    found: list[tuple[tuple[str, ...], Any]] = [(("env", "id"), table.get("id"))]
-    wrappers: Any = as_tables(table.get("wrappers"))
-    for i, one in enumerate(cast("list[Any]", wrappers) if isinstance(wrappers, list) else []):
-        name = cast("Mapping[str, Any]", one).get("name") if isinstance(one, Mapping) else None
-        found.append((("env", "wrappers", str(i)), name))
-    return [(path, name) for path, name in found if isinstance(name, str)]
+    wrappers: Any = as_tables(cast("Mapping[str, Any]", env).get("wrappers")) if isinstance(env, Mapping) else None
+    each = cast("list[Any]", wrappers) if isinstance(wrappers, list) else []
+    names = [cast("Mapping[str, Any]", one).get("name") if isinstance(one, Mapping) else None for one in each]
+    return [(f"env.wrappers.{i}", name) for i, name in enumerate(names) if isinstance(name, str)]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ddpg_jax.config.plugins import find, load
 from ddpg_jax.envs.device.backends import make_device_env
 from ddpg_jax.envs.host.make import GymEnv, make_env, portable
 from ddpg_jax.envs.host.pool import INSTANCES, Pool, borrow
@@ -14,12 +15,11 @@ from ddpg_jax.envs.host.vector import EpisodeSeedFn, LaneNameFn, VectorEnv, pool
 from ddpg_jax.envs.host.workers import HostEnv, SubprocVectorEnv
 from ddpg_jax.envs.host.wrappers import Wrapping
 from ddpg_jax.errors import ConfigError
-from ddpg_jax.types import StopFn, never_stop
+from ddpg_jax.types import DeviceEnv, StopFn, never_stop
 
 if TYPE_CHECKING:
     from ddpg_jax.config.schema import Config
     from ddpg_jax.config.sections import EnvConfig
-    from ddpg_jax.types import DeviceEnv
 
 
 def make_training_envs(config: Config, stop: StopFn = never_stop) -> HostEnv:
@@ -43,7 +43,7 @@ def make_training_envs(config: Config, stop: StopFn = never_stop) -> HostEnv:
             f"those in worker processes cannot be shared: set env.workers to 0, not {env.workers}"
         )
     seed_fn = training_seeds(config.seed_list, env.num_envs)
-    lanes = _lanes(env, host_maker(config), (seeds, env.num_envs), seed_fn, stop)
+    lanes = _lanes(env, env_maker(env), (seeds, env.num_envs), seed_fn, stop)
     warn_of(lanes.traits, env.id)
     return lanes
 
@@ -80,7 +80,7 @@ def make_evaluation_envs(
     env, shape = config.env, (len(config.seed_list), episodes)
     most, training = env.max_instances, 0 if alone else len(config.seed_list) * env.num_envs
     limit = INSTANCES * max(1, env.workers) if most is None else most - training
-    make = host_maker(config, bounded=True)
+    make = env_maker(env, bounded=True)
     if limit <= 0:
         if not isinstance(beside, VectorEnv):
             raise ConfigError(f"env.max_instances={most} leaves no environment to evaluate in")
@@ -102,9 +102,20 @@ def device_env(config: Config) -> DeviceEnv:
     return make_device_env(config.env.id, config.env.max_episode_steps, config.env.kwargs)
 
 
-def host_maker(config: Config, *, bounded: bool = False, render_mode: str | None = None) -> Callable[[], GymEnv]:
-    """What makes one gymnasium environment of a configuration, in its wrappers; arguments as in `make_env`."""
-    env = config.env
+def env_maker(env: EnvConfig, render_mode: str | None = None, *, bounded: bool = False) -> Callable[[], GymEnv]:
+    """What makes one gymnasium environment of a configuration, in its wrappers.
+
+    Args:
+      env: its section.
+      render_mode: how it draws itself.
+      bounded: as in `make_env`.
+
+    Raises:
+      ConfigError: it was handed over in Python, or registered, and is not there.
+    """
+    entry = load("env", env.id, "env.id") if "<" in env.id else find("env", env.id)
+    if isinstance(entry, DeviceEnv):
+        raise ConfigError(f"env.id={env.id!r} is written in JAX: name it jax:{env.id}")
     return partial(
         make_env,
         env.id,
@@ -112,6 +123,7 @@ def host_maker(config: Config, *, bounded: bool = False, render_mode: str | None
         dict(env.kwargs),
         render_mode,
         bounded=bounded,
+        entry=entry,
         wrappings=tuple(Wrapping(each.name, dict(each.kwargs)) for each in env.wrappers),
         action_range=env.action_range,
     )

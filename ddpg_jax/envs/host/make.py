@@ -6,6 +6,7 @@ import difflib
 import importlib
 import importlib.util
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -77,6 +78,7 @@ def make_env(
     bounded: bool = False,
     wrappings: Sequence[Wrapping] = (),
     action_range: ActionRange | None = None,
+    entry: Callable[..., GymEnv] | None = None,
 ) -> GymEnv:
     """One gymnasium environment, with its time limit, checked to be one that can be trained.
 
@@ -88,6 +90,7 @@ def make_env(
       bounded: whether it gets the limit of evaluations where it has none.
       wrappings: what is put around it, the innermost first.
       action_range: of actions, where its space has no bounds; see `bound_actions`.
+      entry: what makes it, called with `kwargs`; None: what is registered, or can be imported, by its id.
 
     Raises:
       EnvironmentFault: it cannot be made, or its spaces are not boxes with finite actions.
@@ -96,7 +99,7 @@ def make_env(
     try:
         with _quietly(identifier):
             env = gymnasium.make(
-                _find(identifier), max_episode_steps=max_episode_steps, disable_env_checker=True, **options
+                _find(identifier, entry), max_episode_steps=max_episode_steps, disable_env_checker=True, **options
             )
     except Exception as error:  # whatever its constructor raises
         raise EnvironmentFault(f"env.id={identifier!r} cannot be made: {error}{_extra_hint(identifier)}") from error
@@ -139,9 +142,11 @@ def _make_registered(entry: Registration | None, make: Callable[[], GymEnv]) -> 
     return make()
 
 
-def _find(identifier: str) -> str | registration.EnvSpec:
+def _find(identifier: str, entry: Callable[..., GymEnv] | None) -> str | registration.EnvSpec:
     """What is to be made: an id that is registered, or becomes so by an import, or the class that is named instead."""
     module, colon, name = identifier.partition(":")
+    if entry is not None:
+        return registration.EnvSpec(re.sub(r"[^\w.-]+", "-", name or identifier), entry_point=entry)
     if missing := _register(identifier):
         raise ImportError(missing)
     if not colon:
@@ -150,8 +155,8 @@ def _find(identifier: str) -> str | registration.EnvSpec:
     registered = any(name in (each.id, each.name) for each in registry.values())
     if registered or not callable(found):
         return identifier
-    entry: Any = found
-    return registration.EnvSpec(name, entry_point=entry)
+    entry_point: Any = found
+    return registration.EnvSpec(name, entry_point=entry_point)
 
 
 @contextmanager
