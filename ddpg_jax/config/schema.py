@@ -21,6 +21,7 @@ from ddpg_jax.config.sections import (
     EvaluationConfig,
     ExplorationConfig,
     GaussianConfig,
+    HindsightReplayConfig,
     LoggingConfig,
     ReplayConfig,
     ScheduledConfig,
@@ -188,6 +189,9 @@ def find_conflicts(config: Config) -> list[Conflict]:
     if config.on_device and env.workers:
         message = f"has no effect on env.id={env.id!r}, which is written in JAX: set it to 0"
         found.append(Conflict("env.workers", message, ("env.id",)))
+    if config.on_device and isinstance(config.replay, HindsightReplayConfig):
+        message = f'"hindsight" is for the host loop, but env.id={env.id!r} is written in JAX: set it to "uniform"'
+        found.append(Conflict("replay.kind", message, ("env.id",)))
     if capacity < batch:
         message = f"holds fewer transitions than algorithm.batch_size={batch} draws from it: give it many times more"
         found.append(Conflict("replay.capacity", message, ("algorithm.batch_size", "algorithm.name")))

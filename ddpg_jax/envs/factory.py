@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import closing, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
 from ddpg_jax.envs.device.backends import make_device_env
-from ddpg_jax.envs.host.make import make_env, portable
+from ddpg_jax.envs.host.goals import GoalTask, goal_task
+from ddpg_jax.envs.host.make import describe, make_env, portable
+from ddpg_jax.envs.host.timeout import Timeout
 from ddpg_jax.envs.host.traits import warn_of
 from ddpg_jax.envs.host.vector import EpisodeSeedFn, VectorEnv, evaluation_seeds, training_seeds
 from ddpg_jax.envs.host.workers import HostEnv, SubprocVectorEnv
@@ -51,6 +55,21 @@ def make_evaluation_envs(config: Config, episodes: int, stop: StopFn = never_sto
     if alone:
         warn_of(lanes.traits, config.env.id)
     return lanes
+
+
+@contextmanager
+def open_goal_task(config: Config) -> Generator[GoalTask]:
+    """What hindsight must know of the environment, by one that is made for it.
+
+    Raises:
+      ConfigError: it has no goals, or no rule of what is rewarded.
+      EnvironmentFault: it cannot be made, or failed.
+    """
+    env = config.env
+    with closing(make_env(env.id, env.max_episode_steps, dict(env.kwargs))) as made:
+        with Timeout(env.timeout):
+            task = goal_task(made, describe(made), env.id)
+        yield task
 
 
 def device_env(config: Config) -> DeviceEnv:

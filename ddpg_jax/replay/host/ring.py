@@ -186,8 +186,7 @@ class Ring:
         Returns:
           float32 `[S, ..., K]` in memory of its own: the K words of a row of `row_dtype`, whatever they mean.
         """
-        age, lane = self._place(index)
-        return self._take(age, lane).view(np.float32).reshape(*index.shape, -1)
+        return self._read(index, self._place(index), 0).view(np.float32).reshape(*index.shape, -1)
 
     def gather(self, index: HostArray) -> Batch:
         """The transitions that begin at given rows.
@@ -198,12 +197,12 @@ class Ring:
         Returns:
           A batch with leaves `[S, ..., *]`, in memory of its own, and the same index.
         """
-        age, lane = self._place(index)
-        first = self._take(age, lane)
-        window = [first, *(self._take(age + i, lane) for i in range(1, self.n_step))]
+        place = self._place(index)
+        window = [self._read(index, place, i) for i in range(self.n_step)]
         columns = {name: _side_by_side([rows[name] for rows in window]) for name in _FOLDED}
-        reward, discount, last = fold_steps(**columns, available=self._length - age, gamma=self.gamma)
-        end = first if self.n_step == 1 else self._take(age + last, lane)
+        reward, discount, last = fold_steps(**columns, available=self._length - place[0], gamma=self.gamma)
+        first = window[0]
+        end = first if self.n_step == 1 else self._read(index, place, last)
         data = Transition(first["obs"], first["action"], reward, discount, end["next_obs"])
         return Batch(data, self.weights(index), index)
 
@@ -219,6 +218,11 @@ class Ring:
         for stream, out in zip(self._streams, draws, strict=True):
             stream.at(call).random(out=out)
         return draws
+
+    def _read(self, index: HostArray, place: tuple[HostArray, HostArray], offset: HostArray | int) -> HostArray:
+        """Rows that come `offset` steps after those at given indices, in memory of their own."""
+        age, lane = place
+        return self._take(age + offset, lane)
 
     def _place(self, index: HostArray) -> tuple[HostArray, HostArray]:
         """Age of the row, 0 the oldest, and number of the lane, of indices `[S, ...]`."""
