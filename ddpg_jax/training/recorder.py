@@ -169,7 +169,7 @@ class RunRecorder:
             "updates": report.updates,
             "config": self._config.model_dump(mode="json"),
             "changes": list(self._point.changes),
-            "spec": self._loop.spec._asdict(),
+            "spec": self._loop.spec.stored(),
             "seconds": snapshot.seconds,
             "best_step": self._best_step,
             "metrics_bytes": self._metrics.sync(),

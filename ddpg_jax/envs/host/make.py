@@ -14,13 +14,13 @@ from functools import partial
 from typing import Any, TypeAlias
 
 import gymnasium
-import numpy as np
 from gymnasium.envs import registration
 from gymnasium.envs.registration import EnvSpec as Registration
 from gymnasium.envs.registration import registry
 from gymnasium.vector.utils import CloudpickleWrapper
 
 from ddpg_jax.envs.bounds import action_bounds
+from ddpg_jax.envs.host.spaces import observed
 from ddpg_jax.envs.host.traits import limit_evaluation
 from ddpg_jax.errors import EnvironmentFault
 from ddpg_jax.types import EnvSpec
@@ -158,16 +158,13 @@ def describe(env: GymEnv) -> EnvSpec:
     """What an agent must know of an environment.
 
     Raises:
-      EnvironmentFault: the spaces are not boxes, or the action bounds are not finite, floating and in order.
+      EnvironmentFault: the observations are not made of boxes, or the actions are no box whose bounds are finite,
+        floating and in order.
     """
-    low, high = action_bounds(env.action_space)
-    space = env.observation_space
-    if not isinstance(space, gymnasium.spaces.Box):
-        raise EnvironmentFault(
-            f"observation space {space} is not a Box: flatten it with gymnasium.wrappers.FlattenObservation"
-        )
-    dtype = "uint8" if space.dtype == np.uint8 and len(space.shape) > 1 else "float32"
-    return EnvSpec(space.shape, dtype, low, high)
+    low, high = action_bounds(env.action_space, any_shape=True)
+    shape = tuple(env.action_space.shape or ())
+    obs_shape, obs_dtype, layout = observed(env.observation_space)
+    return EnvSpec(obs_shape, obs_dtype, low, high, None if shape == (len(low),) else shape, layout)
 
 
 def _needs(identifier: str) -> str | None:

@@ -16,6 +16,7 @@ import numpy as np
 
 from ddpg_jax.envs.host.make import GymEnv, describe, reset_env
 from ddpg_jax.envs.host.reports import PrecisionWatch, as_flag, as_number, as_observation
+from ddpg_jax.envs.host.spaces import in_words, shown
 from ddpg_jax.envs.host.timeout import Timeout
 from ddpg_jax.envs.host.traits import Traits, traits
 from ddpg_jax.equations.actions import to_units
@@ -137,13 +138,13 @@ class VectorEnv:
           EnvironmentFault: an environment raised, took too long, or reported a wrong shape, a wrong dtype or a number
             that is not finite; or an action is not finite.
         """
-        actions = self.to_env(action.reshape(len(self._envs), -1))
+        actions = self.to_env(action.reshape(len(self._envs), -1)).reshape(-1, *self.spec.own_action_shape)
         lanes = self._all if active is None else np.flatnonzero(active).tolist()
         if active is not None:
             self._reward[:], self._terminated[:], self._truncated[:] = 0, False, False
         with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, and is reported below
             for lane in lanes:
-                self._step_lane(lane, actions[lane])
+                self._step_lane(lane, actions[lane, ...])
         if not (np.isfinite(self._reward).all() and np.isfinite(self._next_obs).all()):
             raise EnvironmentFault(self._not_finite(actions))
         self._steps += 1 if active is None else active.reshape(-1)
@@ -232,10 +233,10 @@ class VectorEnv:
         """The observation, if it has the shape and kind of dtype that the space promises."""
         taken = as_observation(obs, self.spec)
         if taken is None:
-            given = getattr(obs, "dtype", None)
-            came = f"{type(obs).__name__}" if given is None else f"shape {obs.shape} and dtype {given}"
-            wanted = f"an array of shape {self.spec.obs_shape} that casts to {self.spec.obs_dtype}"
-            raise EnvironmentFault(self._where(lane, None, f"returned {came} as observation; expected {wanted}"))
+            layout = self.spec.layout
+            wanted = in_words(layout) if layout else f"an array of shape {self.spec.obs_shape}"
+            report = f"returned {shown(obs)} as observation; expected {wanted} that casts to {self.spec.obs_dtype}"
+            raise EnvironmentFault(self._where(lane, None, report))
         return taken
 
     def _warn_of_precision(self, components: list[int]) -> None:
