@@ -170,7 +170,7 @@ class _Rule(NamedTuple):
 
 
 def _a_dict_for_each(count: int) -> Any:
-    return [{} for _ in range(count)]
+    return [{}] * count
 
 
 def _a_dict(count: int) -> Any:

@@ -26,7 +26,7 @@ _GOES_ON = np.iinfo(np.int64).max
 class HindsightRing(Ring):
     """A ring that replaces goals as it draws.
 
-    A transition at time t gets, with probability `relabel`, the goal that was achieved by the step of a time t', uniform
+    A transition of time t gets, with probability `relabel`, the goal that the step of a time t′ achieved; t′ is uniform
     from t to the last step that is stored of its episode. Which one is part of the index: index = row + N·ahead, where
     N is the number of slots of a seed, and ahead is 0 for the transition's own goal, and else t' − t + 1. So what
     `gather` and `words` give is a function of the index and of the rows.
@@ -64,6 +64,7 @@ class HindsightRing(Ring):
     ) -> None:
         super().__init__(spec, seeds, num_envs=num_envs, capacity=capacity, n_step=n_step, gamma=gamma)
         self._goals, self._relabel = goals, relabel
+        self._achieved = self._flat["next_obs"][:, goals.achieved]  # a view
         self._goal_streams = [HostStream(seed, "hindsight") for seed in seeds]
         lanes = len(seeds) * num_envs
         self._last = np.full((lanes, self._shape[0]), _GOES_ON)  # last row of the episode, numbered since the run began
@@ -128,13 +129,15 @@ class HindsightRing(Ring):
 
     def _read(self, index: HostArray, place: tuple[HostArray, HostArray], offset: HostArray | int) -> HostArray:
         """As `Ring._read`, with other goals; rows beyond an episode's end stay as they are."""
-        rows = super()._read(index, place, offset)
-        age, lane, behind = (np.broadcast_to(x, index.shape).reshape(-1) for x in (*place, offset))
-        ahead = index.reshape(-1) // self._slots
-        chosen = np.flatnonzero((ahead > 0) & (age + behind <= self._last_age(age, lane)))
+        rows, (age, lane) = super()._read(index, place, offset), place
+        ahead = index // self._slots
+        other = ahead > 0
+        if self.n_step > 1:
+            other &= age + offset <= self._last_age(age, lane)
+        chosen = np.flatnonzero(other)
         if len(chosen):
-            achieving = self._take(age[chosen] + ahead[chosen] - 1, lane[chosen])
-            _replace_goals(rows.reshape(-1), chosen, achieving["next_obs"][:, self._goals.achieved], self._goals)
+            achieving = self._slot_of(age + ahead - 1, lane).reshape(-1)[chosen]
+            _replace_goals(rows.reshape(-1), chosen, self._achieved[achieving], self._goals)
         return rows
 
 

@@ -232,8 +232,11 @@ class Ring:
 
     def _take(self, age: HostArray, lane: HostArray) -> HostArray:
         """Rows, in memory of their own."""
-        lanes = self._shape[1] * self._shape[2]
-        return self._flat.take((age + (self._added - self._length)) % self._shape[0] * lanes + lane)
+        return self._flat.take(self._slot_of(age, lane))
+
+    def _slot_of(self, age: HostArray, lane: HostArray) -> HostArray:
+        """Where rows lie in the flattened ring."""
+        return (age + (self._added - self._length)) % self._shape[0] * (self._shape[1] * self._shape[2]) + lane
 
 
 def _side_by_side(columns: list[HostArray]) -> HostArray:

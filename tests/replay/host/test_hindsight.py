@@ -36,7 +36,7 @@ def _ring(seeds=(0,), *, num_envs=1, capacity=100, n_step=1, task=PLAIN, relabel
 
 
 def _steps(rng, ends):
-    """`(obs, action, step)` for each `ends`, bool `[2, S, E]`; small whole numbers, so that goals meet and sums are exact."""
+    """`(obs, action, step)` for each `ends`, bool `[2, S, E]`; of small whole numbers: goals meet, and sums are exact."""
     for terminated, truncated in ends:
         obs, next_obs = rng.integers(0, 3, (2, *terminated.shape, 6)).astype(np.float32)
         action = rng.uniform(-1, 1, (*terminated.shape, 1)).astype(np.float32)
@@ -109,12 +109,13 @@ def test_two_episodes_and_the_begin_of_a_third_are_what_the_definition_says(task
     assert _check_all(ring, lanes, n_step, task) == (5 + 4 + 3 + 2) + (4 + 3 + 2) + (3 + 2)
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(st.data())
 def test_no_goal_is_of_another_episode_wherever_the_ring_is_and_after_a_restore(data):
     num_seeds, num_envs = data.draw(st.integers(1, 2)), data.draw(st.integers(1, 2))
     n_step, capacity = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 9))
-    ends = data.draw(arrays(bool, (data.draw(st.integers(1, 14)), 2, num_seeds, num_envs), elements=st.sampled_from([False, False, True])))
+    shape = data.draw(st.integers(1, 14)), 2, num_seeds, num_envs
+    ends = data.draw(arrays(bool, shape, elements=st.sampled_from([False, False, True])))
     task = data.draw(st.sampled_from([PLAIN, ENDING]))
     ring = _ring(range(num_seeds), num_envs=num_envs, capacity=capacity, n_step=n_step, task=task)
     lanes = _fill(ring, _steps(np.random.default_rng(0), ends))
@@ -133,13 +134,11 @@ def test_no_goal_is_of_another_episode_wherever_the_ring_is_and_after_a_restore(
 
     again = _ring(range(num_seeds), num_envs=num_envs, capacity=capacity, n_step=n_step, task=task)
     again.restore(*ring.row_range, ring.rows, ring.extra_state())
-    more = list(_steps(np.random.default_rng(1), ends[::-1]))
-    for obs, action, step in [None, *more]if False else more:
+    for obs, action, step in _steps(np.random.default_rng(1), ends[::-1]):
         for each in (ring, again):
             each.add(obs, action, step)
-        np.testing.assert_array_equal(ring.draw(2, 40, 5), again.draw(2, 40, 5))
-        batches = [each.sample(2, 40, 5).data[:5] for each in (ring, again)]
-        for a, b in zip(*batches, strict=True):
+        batches = [each.sample(2, 40, 5) for each in (ring, again)]
+        for a, b in zip(*([*batch.data[:5], batch.index] for batch in batches), strict=True):
             np.testing.assert_array_equal(a, b)
 
 
