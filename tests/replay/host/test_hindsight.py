@@ -36,7 +36,7 @@ def _ring(seeds=(0,), *, num_envs=1, capacity=100, n_step=1, task=PLAIN, relabel
 
 
 def _steps(rng, ends):
-    """`(obs, action, step)` for each `ends`, bool `[2, S, E]`; of small whole numbers: goals meet, and sums are exact."""
+    """`(obs, action, step)` for each `ends`, bool `[2, S, E]`; of small whole numbers: goals meet, sums are exact."""
     for terminated, truncated in ends:
         obs, next_obs = rng.integers(0, 3, (2, *terminated.shape, 6)).astype(np.float32)
         action = rng.uniform(-1, 1, (*terminated.shape, 1)).astype(np.float32)
