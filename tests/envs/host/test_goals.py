@@ -118,3 +118,11 @@ def test_rewards_that_are_no_numbers_of_pairs_are_refused(given, monkeypatch):
     answers.append(np.full(3, given) if np.isscalar(given) else np.array(given))
     with pytest.raises(EnvironmentFault, match="for 3 pairs"):
         task.compute_reward(np.zeros((3, 2), np.float32), np.zeros((3, 2), np.float32))
+
+
+def test_a_batch_is_not_asked_where_it_would_give_other_rewards(monkeypatch):
+    env = make_env("goal_envs:Reach-v0", None, {})
+    plain = env.unwrapped.compute_reward
+    monkeypatch.setattr(env.unwrapped, "compute_reward", lambda a, d, info: plain(a, d, info) + 5 * (info != {}))
+    goals = np.random.default_rng(0).uniform(-1, 1, (2, 9, 2)).astype(np.float32)
+    np.testing.assert_array_equal(task_of(env).compute_reward(*goals), plain(*goals, {}))
