@@ -68,7 +68,7 @@ def measured(config: Config) -> dict[str, Any]:
 def success_rate(config: Config, directory: Path, seed: int) -> float:
     """Share of the episodes whose last step is a success, under the greedy policy of one seed."""
     envs = [make_env(config.env.id, None, {}) for _ in range(EPISODES)]
-    policy, layout = load_policy(directory, seed), describe(envs[0]).layout
+    policy, layout = load_policy(directory, seed, env={"id": config.env.id}), describe(envs[0]).layout
     seen = [env.reset(seed=FIRST_SEED + i)[0] for i, env in enumerate(envs)]
     going_on, success = True, np.zeros(EPISODES)
     while going_on:
