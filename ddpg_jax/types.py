@@ -108,10 +108,12 @@ class Stats(NamedTuple):
     Attributes:
       obs: of the observations acted on; `()` where they are not normalised.
       networks: of the activations that batch normalisation needs; `()` for each network without.
+      reward: what rewards are divided by, `[]`; `()` where they are not scaled.
     """
 
     obs: Tree
     networks: Params
+    reward: Tree = ()
 
 
 class TrainState(NamedTuple):
@@ -298,12 +300,15 @@ class Evaluation(NamedTuple):
       discounted: sum of gamma^t r_t; where a time limit cut the episode after T steps, with gamma^T times what the
         critics predict of its last observation, as the return of a policy goes on there. `[S, episodes]`.
       predicted: what the critics predicted of the first observation, `[S, episodes]`.
+      info: numbers of the info at the episodes' ends, `[S, episodes]` by key, NaN where there is none; `()` where none
+        are wanted.
     """
 
     returns: Any
     lengths: Any
     discounted: Any
     predicted: Any
+    info: Tree = ()
 
     @property
     def q_bias(self) -> Any:

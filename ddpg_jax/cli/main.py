@@ -233,17 +233,18 @@ def _sweep(options: argparse.Namespace, words: list[str]) -> int:
     _use_cache(options)
     console = SafeConsole()
     shown: dict[str, Any] = {"overwrite": options.overwrite, "console": None if options.quiet else console}
-    return _show_sweep(console, run_sweep(sweep, options.run_dir, resume=options.resume or "never", **shown))
+    run = run_sweep(sweep, options.run_dir, resume=options.resume or "never", **shown)
+    return _show_sweep(console, run, sweep.configs[0])
 
 
-def _show_sweep(console: Console, run: SweepRun) -> int:
+def _show_sweep(console: Console, run: SweepRun, config: Config | None = None) -> int:
     """The ranking of a sweep and its files; returns the exit code, and says how it goes on if it was interrupted."""
     from ddpg_jax.cli.tables import ranking_table
 
     console.print(ranking_table(run.result))
     _show_files(console, run.directory, ("ranking.png", "best.toml", "result.json", "metrics.jsonl"))
     if not run.result["complete"]:
-        tell(f"ddpg-jax: interrupted; to go on: {resume_command(run.directory)}")
+        tell(f"ddpg-jax: interrupted; to go on: {resume_command(run.directory, config)}")
         return Interrupted.exit_code
     return 0
 

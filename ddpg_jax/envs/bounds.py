@@ -38,8 +38,8 @@ def action_bounds(space: Any, *, any_shape: bool = False) -> Bounds:
     for i, (a, b) in enumerate(zip(low, high, strict=True)):
         if not np.isfinite([a, b]).all():
             raise EnvironmentFault(
-                f"action component {i} has bounds [{a}, {b}]: they must be finite; give the environment a bounded "
-                "action space, for one of gymnasium with gymnasium.wrappers.RescaleAction or TransformAction"
+                f"action component {i} has bounds [{a}, {b}]: they must be finite; for an environment of gymnasium "
+                "set env.action_range, as in [-1, 1], to the actions that it shall be given"
             )
         if not a < b:
             raise EnvironmentFault(f"action component {i} has bounds [{a}, {b}]: the lower must be below the upper")

@@ -138,7 +138,8 @@ def evaluate_run(run: LoadedRun, episodes: int, progress: ProgressFn = no_progre
             return _evaluate_on_device(run, episodes)
         with closing(make_evaluation_envs(run.config, episodes, alone=True)) as lanes:
             _check_spec(run, lanes.spec)
-            return evaluate_episodes(run.policy, run.value, run.state, lanes, run.config.algorithm.gamma, progress)
+            gamma, keys = run.config.algorithm.gamma, run.config.env.info_keys
+            return evaluate_episodes(run.policy, run.value, run.state, lanes, gamma, progress, keys)
 
 
 def select_seed(run: LoadedRun, seed: int) -> LoadedRun:

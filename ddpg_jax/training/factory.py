@@ -74,7 +74,8 @@ def _host(
 ) -> Loop:
     """The host loop; its environments are closed with the stack."""
     lanes = stack.enter_context(closing(make_training_envs(config, stop)))
-    trials = stack.enter_context(closing(make_evaluation_envs(config, config.evaluation.episodes, stop)))
+    trials = make_evaluation_envs(config, config.evaluation.episodes, stop, beside=lanes)
+    stack.enter_context(closing(trials))
     check_forecast(config, prod(lanes.spec.obs_shape), lanes.spec.action_size)
     agent = make_agent(config, lanes.spec)
     goals = stack.enter_context(open_goal_task(config)) if wants_goals(config) else None
@@ -84,7 +85,7 @@ def _host(
     return Loop(
         lanes.spec,
         host_loop(config, agent, lanes, ring, begun, should_snapshot),
-        lambda state: evaluate_episodes(policy, value, state, trials, gamma),
+        lambda state: evaluate_episodes(policy, value, state, trials, gamma, info_keys=config.env.info_keys),
         int(begun.again.sum()) if isinstance(begun, ReplayedEpisodes) else 0,
         begun.doubts if isinstance(begun, ReplayedEpisodes) else (),
     )

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from ddpg_jax.cli.arguments import parse_config
 from ddpg_jax.config.algorithms import FastTD3Config
 from ddpg_jax.config.load import MAX_BYTES, dump_toml, load_config, read_toml, resolve
+from ddpg_jax.config.mistakes import shown
 from ddpg_jax.config.schema import TAGS, Config, is_device_env, warn_of_idle_learner
 from ddpg_jax.errors import ConfigError, StorageError
 
@@ -107,8 +108,17 @@ def _wrong_values(node: dict[str, Any]) -> dict[str, Any]:
     if node["type"] == "array" and node["items"]["type"] == "string":
         return {"type": "many", "number": 8, "items": [8]}
     if node["type"] == "array":
-        return {"type": "many", "number": 8, "empty": [], "too long": [8] * (node["maxItems"] + 1)}
+        short = {"empty": []} if node.get("minItems") else {}
+        many = {} if _deref(node["items"]).get("type") == "string" else {"type": "many"}  # a name
+        return {"number": 8, "too long": [_item(node)] * (node["maxItems"] + 1)} | short | many
     return {"string": {"type": 5}, "boolean": {"type": "maybe"}, "object": {"type": 5}}[node["type"]]
+
+
+def _item(node: dict[str, Any]) -> Any:
+    """An item of a list that it may hold."""
+    item = _deref(node["items"])
+    pair = "prefixItems" in item
+    return [0, 1] if pair else {"string": "a", "object": {"name": "a"}}.get(item["type"], 8)
 
 
 FIELDS = _fields()
@@ -152,7 +162,8 @@ def test_a_wrong_value_is_refused_by_path_and_value(section, name, tags, value):
         assert re.search(rf"^  {section}(\.{name})? = .*{value!r}.* \(my.toml\): ", report, re.MULTILINE)
         return
     (line,) = [each for each in report.splitlines() if each.startswith(f"  {path}")]
-    assert line.startswith((f"  {path} = {value!r} (my.toml): ", f"  {path}."))  # an element of a list may be named
+    element = f"  {path}."  # of a list
+    assert line.startswith((f"  {path} = {shown(value)} (my.toml): ", element))
 
 
 @pytest.mark.parametrize(("section", "name", "tags", "node"), FIELDS, ids=FIELD_IDS)
@@ -525,7 +536,7 @@ _ARGUMENTS = st.recursive(
 
 
 def _lists(node: dict[str, Any]) -> st.SearchStrategy[Any]:
-    return st.lists(_strategy(node["items"]), min_size=1, max_size=node.get("maxItems", 40), unique=True)
+    return st.lists(_strategy(node["items"]), min_size=1, max_size=min(node.get("maxItems", 40), 40), unique_by=repr)
 
 
 def _strategy(node: dict[str, Any]) -> st.SearchStrategy[Any]:
@@ -538,7 +549,11 @@ def _strategy(node: dict[str, Any]) -> st.SearchStrategy[Any]:
     return {
         "null": lambda: st.none(),
         "boolean": lambda: st.booleans(),
-        "string": lambda: st.text().filter(lambda text: ":" not in text),
+        "string": lambda: (
+            st.from_regex(node["pattern"], fullmatch=True)
+            if "pattern" in node
+            else st.text(min_size=node.get("minLength", 0)).filter(lambda text: ":" not in text)
+        ),
         "integer": lambda: st.integers(low, high - 1 if "exclusiveMaximum" in node else high),
         "number": lambda: st.floats(
             low, high, exclude_min="exclusiveMinimum" in node, allow_nan=False, allow_infinity=False

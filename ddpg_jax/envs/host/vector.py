@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from ddpg_jax.envs.host.infos import EndedInfo
 from ddpg_jax.envs.host.make import GymEnv, describe, reset_env
 from ddpg_jax.envs.host.reports import PrecisionWatch, as_flag, as_number, as_observation
 from ddpg_jax.envs.host.spaces import in_words, shown
@@ -28,6 +29,9 @@ _log = logging.getLogger("ddpg_jax")
 
 EpisodeSeedFn: TypeAlias = Callable[[int, int], int]
 """`(lane, episode) -> seed` of that episode."""
+
+LaneNameFn: TypeAlias = Callable[[int, int], str]
+"""`(lane, episode) -> name` for messages."""
 
 MakeFn: TypeAlias = Callable[[], GymEnv]
 
@@ -44,6 +48,23 @@ def evaluation_seeds(episodes: int) -> EpisodeSeedFn:
     solved policy returns -165 on them, -156 on the first 100.
     """
     return partial(_evaluation_seed, episodes)
+
+
+def _bank_seed(episodes: int, lane: int, episode: int) -> int:
+    return _evaluation_seed(episodes, episode % episodes, 0)
+
+
+def _bank_name(episodes: int, lane: int, episode: int) -> str:
+    return f"evaluation episode {episode % episodes} of seed number {episode // episodes}"
+
+
+def pooled_seeds(episodes: int) -> tuple[EpisodeSeedFn, LaneNameFn]:
+    """As `evaluation_seeds`, for lanes that take episodes in turn: number s · episodes + j is episode j of seed s.
+
+    Returns:
+      Their seeds, and what they are called in messages.
+    """
+    return partial(_bank_seed, episodes), partial(_bank_name, episodes)
 
 
 def _training_seed(seeds: tuple[int, ...], num_envs: int, lane: int, episode: int) -> int:
@@ -63,6 +84,8 @@ class VectorEnv:
       episode_seed: `(lane, episode) -> seed`; lanes are counted along the flattened shape.
       first_lane: number of the first lane here, where the lanes are a part of more.
       num_envs: environments per seed of the whole, for messages; E if None.
+      lane_name: `(lane, episode) -> what it is called` in messages; None: by its environment and seed.
+      info_keys: numbers of the info at an episode's end that are wanted; see `ended_info`.
       timeout: seconds one environment may take for a step or a reset, as far as `Timeout` can tell; None: any time.
       stop: asked before every environment that is made, reset or stepped.
 
@@ -79,12 +102,15 @@ class VectorEnv:
         *,
         first_lane: int = 0,
         num_envs: int | None = None,
+        lane_name: LaneNameFn | None = None,
+        info_keys: Sequence[str] = (),
         timeout: float | None = None,
         stop: StopFn = never_stop,
     ) -> None:
         count = shape[0] * shape[1]
         self._shape, self._first_lane, self._num_envs = shape, first_lane, num_envs or shape[1]
-        self._episode_seed, self._stop = episode_seed, stop
+        self._episode_seed, self._stop, self._lane_name = episode_seed, stop, lane_name
+        self._info = EndedInfo(info_keys, count)
         self._alarm = Timeout(timeout)
         self._all = list(range(count))
         self._envs: list[GymEnv] = []
@@ -156,6 +182,16 @@ class VectorEnv:
             report = report._replace(obs=self._reshape(self._obs))
         return report
 
+    @property
+    def instances(self) -> tuple[GymEnv, ...]:
+        """The environments, S x E of them."""
+        return tuple(self._envs)
+
+    @property
+    def ended_info(self) -> HostArray:
+        """`info_keys` of each lane at the end of its last episode, `[S, E, K]`; NaN where there is no such number."""
+        return self._reshape(self._info.values)
+
     def to_env(self, action: HostArray) -> HostArray:
         """Maps actions in [-1, 1] to the environment's units, `[..., A] -> [..., A]`, exact at both bounds.
 
@@ -198,7 +234,7 @@ class VectorEnv:
         self._listen("stepped")
         try:
             with self._alarm:
-                obs, reward, terminated, truncated, _ = self._envs[lane].step(action)
+                obs, reward, terminated, truncated, info = self._envs[lane].step(action)
         except Exception as error:
             raise EnvironmentFault(self._where(lane, action, f"raised {type(error).__name__}: {error}")) from error
         self._next_obs[lane] = self._obs[lane] = seen = self._check_obs(lane, obs)
@@ -211,6 +247,8 @@ class VectorEnv:
         except (TypeError, ValueError, OverflowError) as error:
             report = f"reported reward={reward!r}, terminated={terminated!r}, truncated={truncated!r}: {error}"
             raise EnvironmentFault(self._where(lane, action, report)) from error
+        if self._terminated[lane] or self._truncated[lane]:
+            self._info.note(lane, info)
 
     def _begin_episode(self, lane: int) -> None:
         self._listen("reset")
@@ -261,10 +299,14 @@ class VectorEnv:
         raise AssertionError("called without a number that is not finite")
 
     def _where(self, lane: int, action: HostArray | None, what: str) -> str:
-        seed_index, env = divmod(self._first_lane + lane, self._num_envs)
+        number = self._first_lane + lane
+        seed_index, env = divmod(number, self._num_envs)
         doing = "" if action is None else f", action {action.tolist()}"
+        name = f"environment {env} of seed number {seed_index}"
+        if self._lane_name is not None:
+            name = self._lane_name(number, int(self._episode[lane]))
         return (
-            f"environment {env} of seed number {seed_index} {what} "
+            f"{name} {what} "
             f"(episode {self._episode[lane]} with seed {self._seeds[lane]}, step {self._steps[lane]}{doing})"
         )
 
