@@ -247,7 +247,22 @@ class PrioritizedReplayConfig(Section):
     """added to the error, so that nothing is lost for ever"""
 
 
-ReplayConfig: TypeAlias = UniformReplayConfig | PrioritizedReplayConfig
+class HindsightReplayConfig(Section):
+    """`[replay]` with `kind = "hindsight"`.
+
+    For environments of gymnasium that are told which goal to reach: a transition may be given a goal that was achieved
+    later in its episode (Andrychowicz et al., arXiv:1707.01495, strategy `future`).
+    """
+
+    kind: Annotated[Literal["hindsight"], STRUCTURAL]
+    """transitions are drawn alike, and most of them given another goal"""
+    capacity: Annotated[Count, STRUCTURAL] = 100_000
+    """transitions of each seed"""
+    relabel: Annotated[Fraction, LEARNING] = 0.8
+    """share of the transitions drawn that are given another goal; 0.8: four for each with its own, as published"""
+
+
+ReplayConfig: TypeAlias = UniformReplayConfig | PrioritizedReplayConfig | HindsightReplayConfig
 """The union of the replays' configurations, told apart by `kind`."""
 
 
