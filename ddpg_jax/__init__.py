@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ddpg_jax.config.load import load_config
     from ddpg_jax.config.schema import Config
     from ddpg_jax.runs.inference import evaluate, load_policy
+    from ddpg_jax.runs.record import load_record
     from ddpg_jax.training.device.make_train import make_train
     from ddpg_jax.training.recorder import Run
     from ddpg_jax.training.train import resume_run, train
@@ -27,6 +28,7 @@ __all__ = [
     "evaluate",
     "load_config",
     "load_policy",
+    "load_record",
     "make_agent",
     "make_train",
     "resume_run",
@@ -43,6 +45,7 @@ _HOMES = {
     "resume_run": "training.train",
     "evaluate": "runs.inference",
     "load_policy": "runs.inference",
+    "load_record": "runs.record",
     "enable_compilation_cache": "xla.compilation_cache",
 }
 
