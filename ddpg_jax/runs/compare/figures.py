@@ -93,11 +93,12 @@ def _write(figure: Figure, stem: Path) -> None:
             raise StorageError(f"{printable(path)} cannot be written: {error}") from error
 
 
-def _panels(titles: Sequence[str], height: float = 3.2) -> tuple[Figure, list[Axes]]:
-    """A figure with one panel for each title, at most three in a row."""
+def _panels(titles: Sequence[str], height: float = 3.2, rows_named: Sequence[str] = ()) -> tuple[Figure, list[Axes]]:
+    """A figure with one panel for each title, at most three in a row, wide enough for the names of its rows."""
     columns = min(len(titles), _COLUMNS)
+    names = max((0.07 * len(printable(name)) for name in rows_named), default=0.0)
     rows = math.ceil(len(titles) / columns)
-    figure = Figure(figsize=(max(4.2 * columns, 5.6), height * rows + 0.5))
+    figure = Figure(figsize=(max((4.2 + names) * columns, 5.6), height * rows + 0.5))
     axes = np.ravel(figure.subplots(rows, columns, squeeze=False))
     for panel, title in zip(axes, titles, strict=False):
         panel.set_title(printable(title), fontsize=10)
@@ -154,7 +155,7 @@ def _learning_curves(comparison: Comparison, styles: Styles) -> Figure:
 
 def _final_and_best(comparison: Comparison, styles: Styles) -> Figure:
     most = max(len(task.groups) for task in comparison.tasks.values())
-    figure, panels = _panels(list(comparison.tasks), 0.9 + 0.5 * most)
+    figure, panels = _panels(list(comparison.tasks), 0.9 + 0.5 * most, comparison.groups)
     for axes, task in zip(panels, comparison.tasks.values(), strict=True):
         for row, (name, found) in enumerate(task.groups.items()):
             colour = styles[name]["color"]
@@ -214,13 +215,14 @@ def _probability_of_improvement(comparison: Comparison, styles: Styles) -> Figur
     pairs = comparison.improvements
     if not pairs:
         return None
-    figure, (axes,) = _panels(["probability of improvement, at the end"], 0.9 + 0.26 * len(pairs))
+    rows = [f"{pair.better} over {pair.worse}" for pair in pairs]
+    figure, (axes,) = _panels(["probability of improvement, at the end"], 0.9 + 0.26 * len(pairs), rows)
     for row, pair in enumerate(pairs):
         colour = styles[pair.better]["color"]
         _point(axes, row, pair.probability, colour, colour)
-    _rows(axes, [f"{pair.better} over {pair.worse}" for pair in pairs])
+    _rows(axes, rows)
     axes.axvline(0.5, color="0.4", linewidth=1, linestyle=":")
-    axes.set(xlim=(-0.03, 1.03), xlabel="P(a seed of the first ends above one of the second), 95% interval")
+    axes.set(xlim=(-0.03, 1.03), xlabel="P(a seed of the first ends above), 95% interval")
     return figure
 
 
