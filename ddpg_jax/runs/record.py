@@ -88,8 +88,10 @@ def load_record(run: str | Path | HasDirectory, events: Collection[str] | None =
         series = logged.setdefault(event, {})
         for name, value in row.items():
             if name not in _WHERE and isinstance(value, int | float):
-                for column, entry in zip(series.setdefault(name, ([], [], [])), (step, seed, value), strict=True):
-                    column.append(entry)
+                steps, of_seeds, values = series.setdefault(name, ([], [], []))
+                steps.append(step)
+                of_seeds.append(seed)
+                values.append(value)
     seeds = list(seen)
     whole = {step: found for step, found in returns.items() if len(found) == len(seeds)}
     return Record(

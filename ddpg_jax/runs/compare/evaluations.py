@@ -11,6 +11,7 @@ import numpy as np
 from ddpg_jax.config.diff import compare
 from ddpg_jax.config.load import read_toml, resolve
 from ddpg_jax.config.marks import HARMLESS
+from ddpg_jax.config.plugins import allow_imports
 from ddpg_jax.config.schema import Config
 from ddpg_jax.errors import ConfigError, StorageError
 from ddpg_jax.runs.directory import RunDirectory
@@ -62,8 +63,9 @@ class _Described(NamedTuple):
 
     @property
     def kind(self) -> tuple[str, str]:
-        """Task and algorithm."""
-        return str(_of(self.values, "env", "id")), str(_of(self.values, "algorithm", "name"))
+        """Task and algorithm, which may be an agent of one's own."""
+        own = _of(self.values, "algorithm", "make_agent")
+        return str(_of(self.values, "env", "id")), str(own or _of(self.values, "algorithm", "name"))
 
 
 def group_runs(paths: Sequence[Path]) -> Groups:
@@ -119,9 +121,9 @@ def read_run(path: Path) -> Evaluations:
 def _describe(path: Path) -> _Described:
     directory = RunDirectory.open(path)
     values = read_toml(directory.config)
-    trusted = {"env": {"id": _of(values, "env", "id")}}  # a module that is named is not imported for this
     try:
-        return _Described(path, values, resolve(values, trusted, source=str(directory.config)))
+        with allow_imports():  # of the modules that it names, which are not imported for this
+            return _Described(path, values, resolve(values, {}, source=str(directory.config)))
     except ConfigError:
         return _Described(path, values, None)
 

@@ -109,7 +109,8 @@ def _panels(titles: Sequence[str], height: float = 3.2, rows_named: Sequence[str
 
 def _legend(figure: Figure, styles: Styles, groups: Iterable[str], extra: Mapping[str, dict[str, Any]]) -> None:
     """One legend below all panels."""
-    named = {name: {"linewidth": 2, **styles[name]} for name in groups} | dict(extra)
+    named: dict[str, dict[str, Any]] = {name: {"linewidth": 2, **styles[name]} for name in groups}
+    named |= extra
     handles = [Line2D([], [], **look) for look in named.values()]
     labels = [f" {printable(name)}" if name.startswith("_") else printable(name) for name in named]
     widths, room = [0.6 + 0.07 * len(label) for label in labels], float(figure.get_figwidth())  # in inches, about

@@ -51,12 +51,14 @@ def test_what_differs_is_in_the_name(make):
         make("c", algorithm={"tau": 0.02}, exploration={"kind": "ou"}),
         make("d", algorithm={"name": "td3"}),
         make("e", env={"id": "module:Own-v0"}, algorithm={"tau": 0.01}),
+        make("f", algorithm={"name": "no_such_module:make_agent"}),
     ]
     assert list(sizes(group_runs(runs))) == [
         "ddpg, tau 0.01, kind gaussian",
         "ddpg, tau 0.02, kind gaussian",
         "ddpg, tau 0.02, kind ou",
         "td3",
+        "no_such_module:make_agent",
     ]
 
 
