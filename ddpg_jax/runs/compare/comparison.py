@@ -265,9 +265,9 @@ def _improvements(names: tuple[str, ...], tasks: Mapping[str, Task]) -> list[Imp
         shared = [name for name, task in tasks.items() if all(group in task.groups for group in pair)]
         if not shared:
             continue
-        scores: list[Scores] = [[tasks[task].groups[group].final.seeds for task in shared] for group in pair]
+        first, second = ([tasks[task].groups[group].final.seeds for task in shared] for group in pair)
         streams = [(_stream(task, pair[0]), _stream(task, pair[1])) for task in shared]
-        probability = probability_of_improvement(*scores, streams)
+        probability = probability_of_improvement(first, second, streams)
         if probability.value < 0.5:
             ends = probability.interval
             turned = None if ends is None else (1 - ends[1], 1 - ends[0])
