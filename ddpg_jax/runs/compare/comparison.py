@@ -194,7 +194,10 @@ def _compare_task(task: str, curves: dict[str, Curve], target: float | None, not
     every = np.concatenate([curve.returns.ravel() for curve in curves.values()])
     levels = np.linspace(every.min(), every.max(), _LEVELS)
     thresholds = _thresholds(np.concatenate([score.seeds for score in final.values()]))
-    target = min(score.centre.value for score in final.values()) if target is None else target
+    if target is None:  # read off the curves, whose last bits may differ from those of the scores
+        target = min(
+            bands[name].centre[np.searchsorted(curves[name].steps, final[name].step)] for name in curves
+        ).item()
     compared: dict[str, Compared] = {}
     for name, curve in curves.items():
         band, at = bands[name], steps if len(steps) else curve.steps

@@ -68,6 +68,14 @@ def test_steps_are_counted_to_the_highest_return_that_every_group_ends_with(comp
     assert (reach["pair"].steps, reach["pair"].reached, reach["pair"].interval) == (30, 1, None)
 
 
+def test_every_group_is_at_its_own_last_return_at_the_latest():
+    """To the last bit, whatever the order of its sums."""
+    for seed in range(20):
+        group = [evaluations(np.random.default_rng(seed).normal(size=(3, 7)) * 1e3)]
+        (found,) = compare_groups({"a": group}).tasks["T"].groups.values()
+        assert found.reach.steps <= 30
+
+
 def test_a_target_of_ones_own_may_never_be_reached(groups):
     task = compare_groups(groups, targets={"T": 50.0}).tasks["T"]
     assert task.groups["good"].reach[:3] == (np.inf, (np.inf, np.inf), 0)
