@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ddpg_jax.envs.device.adapters.gymnax_style import from_gymnax
     from ddpg_jax.envs.device.own import make_device_env
     from ddpg_jax.runs.inference import evaluate, load_policy
+    from ddpg_jax.runs.record import load_record
     from ddpg_jax.training.device.make_train import make_train
     from ddpg_jax.training.recorder import Run
     from ddpg_jax.training.train import resume_run, train
@@ -31,6 +32,7 @@ __all__ = [
     "from_gymnax",
     "load_config",
     "load_policy",
+    "load_record",
     "make_agent",
     "make_device_env",
     "make_train",
@@ -52,6 +54,7 @@ _HOMES = {
     "resume_run": "training.train",
     "evaluate": "runs.inference",
     "load_policy": "runs.inference",
+    "load_record": "runs.record",
     "enable_compilation_cache": "xla.compilation_cache",
 }
 
