@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ddpg_jax.agents.algorithms import make_agent
     from ddpg_jax.config.load import load_config
     from ddpg_jax.config.schema import Config
+    from ddpg_jax.runs.export.export import export_policy
     from ddpg_jax.runs.inference import evaluate, load_policy
     from ddpg_jax.training.device.make_train import make_train
     from ddpg_jax.training.recorder import Run
@@ -25,6 +26,7 @@ __all__ = [
     "Run",
     "enable_compilation_cache",
     "evaluate",
+    "export_policy",
     "load_config",
     "load_policy",
     "make_agent",
@@ -43,6 +45,7 @@ _HOMES = {
     "resume_run": "training.train",
     "evaluate": "runs.inference",
     "load_policy": "runs.inference",
+    "export_policy": "runs.export.export",
     "enable_compilation_cache": "xla.compilation_cache",
 }
 

@@ -1,4 +1,4 @@
-"""The command line: train, config, presets, resume, verify, reproduce, sweep, evaluate, doctor.
+"""The command line: train, config, presets, resume, verify, reproduce, sweep, evaluate, export, doctor.
 
 Nothing heavy is imported before a command needs it, and jax only after the configuration has been found right.
 """
@@ -255,6 +255,15 @@ def _evaluate(options: argparse.Namespace, words: list[str]) -> int:
     return evaluate(options.run_dir, options.episodes, overrides=overrides, **chosen)
 
 
+def _export(options: argparse.Namespace, words: list[str]) -> int:
+    overrides = parse_overrides_strict(words)
+    from ddpg_jax.cli.export import export
+
+    _use_cache(options)
+    chosen = {"which": options.which, "seed": options.seed, "to": options.to}
+    return export(options.run_dir, **chosen, out=options.out, overwrite=options.overwrite, overrides=overrides)
+
+
 def _doctor(options: argparse.Namespace, words: list[str]) -> int:
     if words:
         raise ConfigError(f"doctor takes no arguments, but got {' '.join(words)}")
@@ -272,5 +281,6 @@ _COMMANDS: dict[str, CommandFn] = {
     "reproduce": _reproduce,
     "sweep": _sweep,
     "evaluate": _evaluate,
+    "export": _export,
     "doctor": _doctor,
 }
