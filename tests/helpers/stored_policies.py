@@ -20,13 +20,14 @@ KINDS: dict[str, dict[str, Any]] = {
     "plain": {},
     "layer": {"normalization": "layer"},
     "batch": {"normalization": "batch"},
-    "simba": {"architecture": "simba", "hidden": (16, 16)},
+    "simba": {"architecture": "simba", "hidden": (16, 16), "critic_hidden": (16, 16)},
 }
 
 
 def store_run(path: Path, spec: EnvSpec = UNEQUAL, precision: str = "float32", **algorithm: Any) -> Path:
     """A run directory with a configuration and final weights; all moments, scales and biases are drawn too."""
-    config = load_config(seeds=2, precision=precision, algorithm={"hidden": (16, 12)} | algorithm)
+    settings = {"hidden": (16, 12)} | algorithm
+    config = load_config(seeds=2, precision=precision, algorithm=settings, env={"value_range": (-10.0, 0.0)})
     state = jax.device_get(jax.vmap(make_agent(config, spec).init)(run_keys(config.seed_list)))
     rng = np.random.default_rng(3)
 

@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ddpg_jax.runs.statistics import centre_name, interval_name
+
 _USES = {
     "numpy": """## NumPy
 
@@ -33,7 +35,8 @@ session = onnxruntime.InferenceSession("policy.onnx")
 """,
     "stablehlo": """## StableHLO
 
-For CPUs, CUDA GPUs and TPUs, by jax alone. A newer jax reads it for about half a year; after that, export again.
+For CPUs, CUDA GPUs and TPUs; it needs `jax` and `flatbuffers`. A newer jax reads it for about half a year;
+after that, export again.
 
 ```python
 import jax.export
@@ -89,9 +92,15 @@ def _front_matter(document: Mapping[str, Any]) -> str:
         lines += ["    dataset:", f"      name: {env}", f"      type: {env}", "    metrics:"]
         scores = run["mean_return_of_each_seed"]
         named = {f"mean return of seed {seed}": score for seed, score in scores.items()}
-        for name, value in {**named, f"interquartile mean of {len(scores)} seeds": run["interquartile_mean"]}.items():
+        for name, value in {**named, **_centre(run)}.items():
             lines += ["    - type: mean_reward", f"      name: {name}", f"      value: {value}"]
     return "\n".join([*lines, "---\n"])
+
+
+def _centre(run: Mapping[str, Any]) -> dict[str, float]:
+    """The centre of the seeds by its name; nothing of one seed."""
+    seeds = len(run["mean_return_of_each_seed"])
+    return {f"{centre_name(seeds)} of {seeds} seeds": run["interquartile_mean"]} if seeds > 1 else {}
 
 
 def _introduction(document: Mapping[str, Any], algorithm: str) -> str:
@@ -129,10 +138,10 @@ def _scores(document: Mapping[str, Any]) -> str:
     lines += [f"| {seed}{' (this policy)' if seed == own else ''} | {score:.1f} |" for seed, score in scores.items()]
     interval = run["interval"]
     within = f" [{interval[0]:.1f}, {interval[1]:.1f}]" if interval else ""
-    lines.append(f"| interquartile mean{within} | {run['interquartile_mean']:.1f} |")
+    lines += [f"| {name}{within} | {score:.1f} |" for name, score in _centre(run).items()]
     notes = [f"{episodes} episodes a seed." if episodes else f"Seed {own} diverged, so it has no score."]
     if interval:
-        notes.append(f"In brackets the {run['confidence']:.0%} bootstrap interval over seeds.")
+        notes.append(f"In brackets their {interval_name(len(scores))}.")
     if which == "best":
         notes.append("The best evaluation was chosen by these same episodes, so it flatters.")
     if not run["complete"]:
@@ -142,8 +151,8 @@ def _scores(document: Mapping[str, Any]) -> str:
 
 def _agreement(document: Mapping[str, Any], agreement: Mapping[str, float]) -> str:
     text = (
-        "## What was checked\n\n`golden.npz` holds 1000 observations, ordinary and extreme (0, up to 1e6 and more), and "
-        "the actions that `ddpg_jax.load_policy` gives. "
+        "## What was checked\n\n`golden.npz` holds 1000 observations, ordinary and extreme (0, up to 1e6 and more), "
+        "and the actions that `ddpg_jax.load_policy` gives. "
     )
     if agreement:
         largest = ", ".join(f"{form} {value:.1e}" for form, value in agreement.items())

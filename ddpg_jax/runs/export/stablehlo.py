@@ -41,7 +41,7 @@ def to_stablehlo(
         action = policy(obs)
         with jax.enable_x64(True):  # float32 would round bounds, and leave them
             low, high = (jnp.asarray(bound, jnp.float64) for bound in (spec.action_low, spec.action_high))
-            scaled = to_units(action.astype(jnp.float64), low, high).astype(example.dtype)
+            scaled = jax.vmap(to_units, (0, None, None))(action.astype(jnp.float64), low, high).astype(example.dtype)
         return scaled.reshape(-1, *example.shape[1:]) if example.ndim != 2 else scaled
 
     with numeric_modes():
