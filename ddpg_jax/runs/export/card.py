@@ -55,15 +55,17 @@ that make an action of an observation. The file of weights holds a copy of `spec
 }
 
 
-def make_card(document: Mapping[str, Any], forms: Sequence[str], agreement: Mapping[str, float]) -> str:
+def make_card(document: Mapping[str, Any], forms: Sequence[str], agreement: Mapping[str, tuple[float, float]]) -> str:
     """The model card.
 
     Args:
       document: what `spec.json` says.
       forms: that were exported.
-      agreement: by form, the largest difference from `load_policy`, in units of half the action range.
+      agreement: by form, the largest difference from `load_policy` on the ordinary observations and on all, in units
+        of half the action range.
     """
-    env, algorithm = document["env"], _NAMES.get(document["algorithm"], document["algorithm"])
+    env, name = document["env"], str(document["algorithm"])
+    algorithm = _NAMES.get(name, name)
     parts = [
         _front_matter(document),
         f"# {algorithm} on {env['id']}\n",
@@ -149,14 +151,14 @@ def _scores(document: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "", " ".join(notes), ""])
 
 
-def _agreement(document: Mapping[str, Any], agreement: Mapping[str, float]) -> str:
+def _agreement(document: Mapping[str, Any], agreement: Mapping[str, tuple[float, float]]) -> str:
     text = (
-        "## What was checked\n\n`golden.npz` holds 1000 observations, ordinary and extreme (0, up to 1e6 and more), "
-        "and the actions that `ddpg_jax.load_policy` gives. "
+        "## What was checked\n\n`golden.npz` holds 600 ordinary observations and 400 extreme ones (0, up to 1e6 and more), "
+        "and the actions that `ddpg_jax.load_policy` gives.\n\n"
     )
     if agreement:
-        largest = ", ".join(f"{form} {value:.1e}" for form, value in agreement.items())
-        text += f"Largest difference from them, in units of half the action range: {largest}. "
+        text += "| largest difference, in units of half the action range | ordinary | all |\n|---|---|---|\n"
+        text += "".join(f"| {form} | {usual:.0e} | {most:.0e} |\n" for form, (usual, most) in agreement.items()) + "\n"
     if document["precision"] == "bfloat16":
         text += (
             "The run multiplied factors rounded to bfloat16, and so do all forms; where a factor lies between two "

@@ -22,7 +22,7 @@ from ddpg_jax.runs.arrays import seal
 from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.runs.export.card import make_card
 from ddpg_jax.runs.export.describe import FORMAT, describe, metadata
-from ddpg_jax.runs.export.golden import Golden, differences, golden_observations
+from ddpg_jax.runs.export.golden import ORDINARY, Golden, differences, golden_observations
 from ddpg_jax.runs.export.steps import Step, actor_steps
 from ddpg_jax.runs.inference import LoadedRun, load_run, seed_policy
 from ddpg_jax.runs.pytrees import to_host
@@ -188,14 +188,14 @@ def make_files(source: Source, forms: Sequence[str]) -> dict[str, bytes]:
       ConfigError: a form gives other actions.
     """
     files = dict[str, bytes]()
-    agreement = dict[str, float]()
+    agreement = dict[str, tuple[float, float]]()
     for form in forms:
         files[_FILES[form]], run = _MAKERS[form](source)
         if run is not None:
             off = differences(source.run.spec, source.golden, run(source.golden.obs))
             if not off.mean() < _OTHER_FUNCTION:
                 raise ConfigError(f"{form} gives other actions than load_policy, {off.mean():.1e} of half the range")
-            agreement[form] = float(off.max())
+            agreement[form] = float(off[:ORDINARY].max()), float(off.max())
     said = json.dumps(metadata(source.document))
     golden = io.BytesIO()
     np.savez_compressed(golden, metadata=np.array(said), **source.golden._asdict())

@@ -13,7 +13,9 @@ from ddpg_jax.types import EnvSpec, HostArray
 COUNT = 1000
 """Observations in `golden.npz`."""
 
-_ORDINARY = 600
+ORDINARY = 600
+"""Of them, the first ones, which are not extreme."""
+
 _SCALES = (1e-6, 10.0, 1e3, 1e6)
 """Of the extreme ones, in deviations; beside them are zeros, and single components of 1e6 and −1e6."""
 
@@ -41,9 +43,9 @@ def golden_observations(spec: EnvSpec, arrays: Mapping[str, HostArray], count: i
         return rng.integers(0, np.iinfo(dtype).max, (count, *spec.obs_shape), dtype, endpoint=True)
     mean = np.ravel(arrays.get("stats/obs/mean", np.zeros(size)))
     deviation = np.sqrt(np.ravel(arrays.get("stats/obs/variance", np.ones(size))))
-    ordinary = mean + deviation * rng.normal(size=(_ORDINARY, size))
+    ordinary = mean + deviation * rng.normal(size=(ORDINARY, size))
     corners = np.concatenate([np.zeros((1, size)), *(1e6 * sign * np.eye(size)[:40] for sign in (1, -1))])
-    each = -(-(count - _ORDINARY - len(corners)) // len(_SCALES))
+    each = -(-(count - ORDINARY - len(corners)) // len(_SCALES))
     scaled = [mean + scale * deviation * rng.normal(size=(each, size)) for scale in _SCALES]
     return np.concatenate([ordinary, corners, *scaled])[:count].reshape(-1, *spec.obs_shape).astype(dtype)
 
