@@ -23,6 +23,7 @@ from ddpg_jax.cli.arguments import (
 from ddpg_jax.cli.failures import describe, no_device
 from ddpg_jax.cli.parser import CommandFn, make_parser
 from ddpg_jax.cli.streams import flush_streams, prepare_streams, tell
+from ddpg_jax.config.plugins import allow_imports, import_plugins
 from ddpg_jax.config.wording import command_line, resume_command
 from ddpg_jax.errors import ConfigError, DdpgJaxError, Interrupted, StorageError
 from ddpg_jax.training.signals import StopRequest
@@ -77,7 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command not in (_train, _resume, _sweep):
         StopRequest.leave_to_system()
     try:
-        with command_line():
+        with command_line(), allow_imports(getattr(options, "allow_imports", False)):
+            import_plugins(getattr(options, "plugin", ()))
             return command(options, overrides)
     except DdpgJaxError as error:
         tell("\n".join(describe(error)))
@@ -231,17 +233,18 @@ def _sweep(options: argparse.Namespace, words: list[str]) -> int:
     _use_cache(options)
     console = SafeConsole()
     shown: dict[str, Any] = {"overwrite": options.overwrite, "console": None if options.quiet else console}
-    return _show_sweep(console, run_sweep(sweep, options.run_dir, resume=options.resume or "never", **shown))
+    run = run_sweep(sweep, options.run_dir, resume=options.resume or "never", **shown)
+    return _show_sweep(console, run, sweep.configs[0])
 
 
-def _show_sweep(console: Console, run: SweepRun) -> int:
+def _show_sweep(console: Console, run: SweepRun, config: Config | None = None) -> int:
     """The ranking of a sweep and its files; returns the exit code, and says how it goes on if it was interrupted."""
     from ddpg_jax.cli.tables import ranking_table
 
     console.print(ranking_table(run.result))
     _show_files(console, run.directory, ("ranking.png", "best.toml", "result.json", "metrics.jsonl"))
     if not run.result["complete"]:
-        tell(f"ddpg-jax: interrupted; to go on: {resume_command(run.directory)}")
+        tell(f"ddpg-jax: interrupted; to go on: {resume_command(run.directory, config)}")
         return Interrupted.exit_code
     return 0
 

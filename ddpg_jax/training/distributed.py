@@ -7,7 +7,6 @@ at the end.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +19,7 @@ from rich.console import Console
 from ddpg_jax.config.load import dump_toml
 from ddpg_jax.config.schema import Config
 from ddpg_jax.errors import ConfigError, DdpgJaxError, StorageError
+from ddpg_jax.runs import filesystem
 from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.runs.plots import learning_curve
 from ddpg_jax.runs.statistics import summarize
@@ -119,7 +119,7 @@ def train_distributed(
     if jax.process_index() == 0:
         whole.write_text(whole.config, dump_toml(config))
         whole.write_result(result)
-        title = f"{config.env.id}, {config.algorithm.name}"
+        title = f"{config.env.id}, {config.algorithm_name}"
         learning_curve(whole.learning_curve, np.array(steps), returns.mean(2), title)
     multihost_utils.sync_global_devices("the result is written")
     return Run(whole.path, config, result)
@@ -143,8 +143,9 @@ def _make_room(whole: RunDirectory, overwrite: bool) -> None:
         for path in (whole.config, whole.result, whole.learning_curve):
             path.unlink(missing_ok=True)
         for path in whole.path.glob("process-*"):
-            if path.name not in {f"process-{i}" for i in range(jax.process_count())}:
-                shutil.rmtree(path)
+            own = path.name in {f"process-{i}" for i in range(jax.process_count())}
+            if not own and RunDirectory(path).config.is_file():  # that of a run, and of a link the link alone
+                filesystem.remove(path)
 
 
 def _evaluations_of_all(metrics: Path) -> tuple[list[int], HostArray]:

@@ -39,9 +39,11 @@ For CPUs, CUDA GPUs and TPUs; it needs `jax` and `flatbuffers`. A newer jax read
 after that, export again.
 
 ```python
+from pathlib import Path
+
 import jax.export
 
-policy = jax.export.deserialize(bytearray(open("policy.stablehlo", "rb").read()))
+policy = jax.export.deserialize(bytearray(Path("policy.stablehlo").read_bytes()))
 actions = policy.call(observations)  # float32 [N, ...]
 ```
 
@@ -153,7 +155,7 @@ def _scores(document: Mapping[str, Any]) -> str:
 
 def _agreement(document: Mapping[str, Any], agreement: Mapping[str, tuple[float, float]]) -> str:
     text = (
-        "## What was checked\n\n`golden.npz` holds 600 ordinary observations and 400 extreme ones (0, up to 1e6 and more), "
+        "## What was checked\n\n`golden.npz` holds 600 ordinary observations, 400 extreme ones (0, up to 1e6 and more), "
         "and the actions that `ddpg_jax.load_policy` gives.\n\n"
     )
     if agreement:

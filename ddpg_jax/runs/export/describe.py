@@ -51,7 +51,7 @@ def describe(
     found = {
         "format": FORMAT,
         "env": env,
-        "algorithm": config.algorithm.name,
+        "algorithm": config.algorithm_name,
         "seed": seed,
         "which": which,
         **_reached(seed, which, result),

@@ -18,8 +18,10 @@ from pydantic_core import ErrorDetails
 
 from ddpg_jax.config.load import Source, compose, dump_toml, merge, read_source, read_toml, resolve_sources
 from ddpg_jax.config.mistakes import nearest, shown
+from ddpg_jax.config.parts import Parts
 from ddpg_jax.config.presets import is_preset
 from ddpg_jax.config.schema import Config, hyper_paths, sections, with_values
+from ddpg_jax.config.wording import overrides_name
 from ddpg_jax.errors import ConfigError, printable
 
 _SHOWN, _ENOUGH = 20, 1000
@@ -119,7 +121,29 @@ def load_sweep(path: str | Path, overrides: Mapping[str, Any] | None = None) -> 
     combinations = _combinations(file, path, _flat(fixed))
     swept = {"grid": _flat(file.grid), "random": _flat(file.random, leaf={"low", "high"})}
     source = {"draws": file.draws, "draw_seed": file.draw_seed, "base": base, "config": fixed, **swept}
-    return _check_sweep(source, combinations, str(path))
+    return _check_sweep(source, combinations, str(path), overrides or {})
+
+
+def name_parts(sweep: Sweep, parts: Parts) -> Sweep:
+    """The sweep with what was handed over, which its source names.
+
+    Raises:
+      ConfigError: a part is of another type, or a combination does not go with it.
+    """
+    if parts == Parts():
+        return sweep
+    named = parts.name_in(sweep.configs[0])
+    names: dict[str, Any] = {"env": {"id": named.env.id}, "algorithm": {"make_agent": named.algorithm.make_agent}}
+    given = {"env": parts.env, "algorithm": parts.make_agent}
+    names = {section: table for section, table in names.items() if given[section] is not None}
+    source = sweep.source | {"config": merge(sweep.source["config"], names)}
+    return _check_sweep(source, sweep.combinations, "the sweep", names)
+
+
+def swept_values(path: Path) -> dict[str, Any]:
+    """What all combinations of a stored sweep share, nested."""
+    values = read_toml(path)
+    return compose((values.get("base", {}), values.get("config", {})))
 
 
 def _read_base(base: str | tuple[str, ...], folder: Path) -> dict[str, Any]:
@@ -195,14 +219,18 @@ def _random_draws(ranges: Mapping[str, Draw], count: int, seed: int) -> list[Val
     return [{name: float(values[i]) for name, values in columns.items()} for i in range(count)]
 
 
-def _check_sweep(file: dict[str, Any], combinations: tuple[Values, ...], source: str) -> Sweep:
+def _check_sweep(
+    file: dict[str, Any], combinations: tuple[Values, ...], source: str, overrides: Mapping[str, Any]
+) -> Sweep:
+    """The sweep of a file; the overrides are in it already, and may name modules to import, as nothing else may."""
+    own = Source(overrides_name(), overrides, trusted=True)
     base, problems = compose((file["base"], file["config"])), list[str]()
     configs: list[Config] = []
     for values in combinations:
         if "seeds" in values:
             problems.append("  seeds: every combination runs the same seeds; set them in [config]")
         try:
-            configs.append(resolve_sources([Source(source, base), Source("a combination", _nest(values))]))
+            configs.append(resolve_sources([Source(source, base), own, Source("a combination", _nest(values))]))
         except ConfigError as error:
             problems += str(error).splitlines()[1:]
         if len(problems) > _ENOUGH:
