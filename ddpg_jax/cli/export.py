@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from ddpg_jax.runs.export.export import check_forms, export_run
+from ddpg_jax.runs.export.export import export_run
 from ddpg_jax.runs.inference import load_run, select_seed
 from ddpg_jax.runs.loggers.progress import SafeConsole
 
@@ -15,7 +16,7 @@ def export(
     *,
     which: Literal["final", "best"],
     seed: int | None,
-    to: str,
+    forms: Sequence[str],
     out: Path | None,
     overwrite: bool,
     overrides: dict[str, Any],
@@ -26,7 +27,7 @@ def export(
       run_dir: directory of the run.
       which: parameters, as in `load_run`.
       seed: whose policy; None: of the run's first seed.
-      to: forms, with commas between them.
+      forms: that were checked.
       out: folder of the files; None: a new one under `exported/`.
       overwrite: whether an export that is there is replaced.
       overrides: fields that replace the run's.
@@ -34,7 +35,6 @@ def export(
     Returns:
       The exit code.
     """
-    forms = check_forms([word.strip() for word in to.split(",") if word.strip()])
     run = load_run(run_dir, which=which, **overrides)
     run = select_seed(run, run.config.seed_list[0] if seed is None else seed)
     console = SafeConsole()

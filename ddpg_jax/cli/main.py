@@ -260,10 +260,13 @@ def _evaluate(options: argparse.Namespace, words: list[str]) -> int:
 
 def _export(options: argparse.Namespace, words: list[str]) -> int:
     overrides = parse_overrides_strict(words)
+    from ddpg_jax.runs.export.forms import check_forms
+
+    forms = check_forms([word.strip() for word in options.to.split(",") if word.strip()])
     from ddpg_jax.cli.export import export
 
     _use_cache(options)
-    chosen = {"which": options.which, "seed": options.seed, "to": options.to}
+    chosen = {"which": options.which, "seed": options.seed, "forms": forms}
     return export(options.run_dir, **chosen, out=options.out, overwrite=options.overwrite, overrides=overrides)
 
 

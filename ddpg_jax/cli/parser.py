@@ -167,6 +167,7 @@ def _add_export(commands: Commands) -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the files; default: one under exported/")
     parser.add_argument("--overwrite", action="store_true", help="replace the export that is in the folder")
     _add_no_cache(parser)
+    _add_parts(parser)
     return parser
 
 

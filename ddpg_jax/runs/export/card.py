@@ -155,8 +155,8 @@ def _scores(document: Mapping[str, Any]) -> str:
 
 def _agreement(document: Mapping[str, Any], agreement: Mapping[str, tuple[float, float]]) -> str:
     text = (
-        "## What was checked\n\n`golden.npz` holds 600 ordinary observations, 400 extreme ones (0, up to 1e6 and more), "
-        "and the actions that `ddpg_jax.load_policy` gives.\n\n"
+        "## What was checked\n\n`golden.npz` holds 600 ordinary observations, 400 extreme ones (0, up to 1e6 and more),"
+        " and the actions that `ddpg_jax.load_policy` gives.\n\n"
     )
     if agreement:
         text += "| largest difference, in units of half the action range | ordinary | all |\n|---|---|---|\n"

@@ -15,12 +15,11 @@ from safetensors import safe_open
 from stored_policies import KINDS, store_run
 
 import ddpg_jax as dj
-from ddpg_jax.cli.main import main
 from ddpg_jax.errors import ConfigError, NotFiniteError, StorageError
 from ddpg_jax.runs.export import numpy_policy
 from ddpg_jax.runs.export.card import make_card
 from ddpg_jax.runs.export.steps import actor_steps
-from ddpg_jax.runs.inference import load_run, seed_policy
+from ddpg_jax.runs.inference import load_run
 
 ARCHIVE = {"policy.safetensors", "numpy_policy.py", "golden.npz", "spec.json", "README.md"}
 
@@ -220,44 +219,15 @@ def test_a_form_that_gives_other_actions_is_refused(tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_network_of_ones_own_is_named(tmp_path):
-    config = load_run(store_run(tmp_path / "run", **KINDS["layer"])).config
-    arrays = {"params/actor/params/Conv_0/kernel": np.zeros(3)}
-    with pytest.raises(ConfigError, match=r"not a network of ddpg_jax.*safetensors and stablehlo only"):
-        actor_steps(config, arrays)
-
-
-# --- The command.
-
-
-def test_the_command_exports_and_prints_the_files(run, tmp_path, capsys):
-    words = ["--seed", "9", "--which", "best", "--to", "safetensors, numpy", "--out", str(tmp_path / "out")]
-    assert main(["export", str(run.directory), *words]) == 0
-    printed = capsys.readouterr().out.splitlines()
-    assert {*printed} == {str(tmp_path / "out" / name) for name in ARCHIVE}
-    spec = spec_of(tmp_path / "out")
-    assert (spec["seed"], spec["which"]) == (9, "best")
-    policy = seed_policy(load_run(run.directory, which="best"), 1)
+def test_a_network_of_ones_own_goes_where_its_code_is_not_needed(tmp_path):
+    """Another network of the same layers is told by what it does, one of other layers by its names."""
+    run = store_run(tmp_path / "run", make_networks="stranger:linear")
+    dj.export_policy(run, to=("safetensors", "stablehlo"), out=tmp_path / "out", allow_imports=True)
     golden = np.load(tmp_path / "out" / "golden.npz")
-    np.testing.assert_array_equal(golden["action"], policy(golden["obs"]))
-
-
-def test_the_command_names_a_folder_after_the_run_and_its_first_seed(run, tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert main(["export", str(run.directory), "--to", "safetensors"]) == 0
-    (folder,) = (tmp_path / "exported").iterdir()
-    assert folder.name == "run-seed-4-final"
-    assert capsys.readouterr().out.splitlines()[0] == "exported/run-seed-4-final/policy.safetensors"
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["--seed", "1"], "the run has no seed 1; it has 4, 9"),
-        (["--to", "torch"], "--to: expected safetensors, numpy, stablehlo, onnx, or several of them, came 'torch'"),
-    ],
-)
-def test_mistakes_at_the_command_are_told_in_one_line(words, said, run, tmp_path, capsys):
-    assert main(["export", str(run.directory), *words, "--out", str(tmp_path / "out")]) == 2
-    assert capsys.readouterr().err == f"ddpg-jax: {said}\n"
-    assert not (tmp_path / "out").exists()
+    program = jax.export.deserialize(bytearray((tmp_path / "out" / "policy.stablehlo").read_bytes()))
+    np.testing.assert_allclose(program.call(golden["obs"]), golden["action"], rtol=1e-6, atol=1e-6)
+    np.testing.assert_array_equal(golden["action"], dj.load_policy(run, allow_imports=True)(golden["obs"]))
+    assert spec_of(tmp_path / "out")["policy"] is None
+    with pytest.raises(ConfigError, match=r"not a network of ddpg_jax.*safetensors and stablehlo only"):
+        dj.export_policy(run, to="numpy", out=tmp_path / "other", allow_imports=True)
+    assert not (tmp_path / "other").exists()
