@@ -266,7 +266,7 @@ def _export(options: argparse.Namespace, words: list[str]) -> int:
     from ddpg_jax.cli.export import export
 
     _use_cache(options)
-    chosen = {"which": options.which, "seed": options.seed, "forms": forms}
+    chosen: dict[str, Any] = {"which": options.which, "seed": options.seed, "forms": forms}
     return export(options.run_dir, **chosen, out=options.out, overwrite=options.overwrite, overrides=overrides)
 
 

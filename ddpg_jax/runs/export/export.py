@@ -168,7 +168,7 @@ def make_files(source: Source, forms: Sequence[str]) -> dict[str, bytes]:
             agreement[form] = float(off[:ORDINARY].max()), float(off.max())
     said = json.dumps(metadata(source.document))
     golden = io.BytesIO()
-    np.savez_compressed(golden, metadata=np.array(said), **source.golden._asdict())
+    np.savez_compressed(golden, metadata=np.array(said), ordinary=np.array(ORDINARY), **source.golden._asdict())
     files["golden.npz"] = golden.getvalue()
     files["spec.json"] = json.dumps(source.document, indent=2).encode() + b"\n"
     files["README.md"] = make_card(source.document, forms, agreement).encode()
