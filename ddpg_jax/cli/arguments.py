@@ -40,7 +40,21 @@ def parse_config(paths: Sequence[str], arguments: Sequence[str]) -> Config:
         problem = unknown_device_env(identifier) if is_device_env(identifier) else unknown_id(identifier)
         if problem is not None:
             problems["env.id"] = problem
+    _check_sinks(compose(source.values for source in sources).get("logging"), problems)
     return resolve_sources(sources, problems)
+
+
+def _check_sinks(logging: Any, problems: dict[str, str]) -> None:
+    """Notes what keeps the sinks of a configuration from being made; names that nobody knows are refused elsewhere."""
+    names = logging.get("sinks", ()) if isinstance(logging, dict) else ()
+    if names:
+        from ddpg_jax.config.sections import SINKS
+        from ddpg_jax.runs.sinks.factory import find_problem
+
+        known = [name for name in SINKS if name == names or (isinstance(names, (list, tuple)) and name in names)]
+        found = [f"{name} {problem}" for name in known if (problem := find_problem(name)) is not None]
+        if found:
+            problems["logging.sinks"] = "; ".join(found)
 
 
 def find_options(parser: argparse.ArgumentParser) -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""The command line: train, config, presets, resume, verify, reproduce, sweep, evaluate, doctor.
+"""The command line: train, config, presets, resume, verify, reproduce, sweep, sync, evaluate, doctor.
 
 Nothing heavy is imported before a command needs it, and jax only after the configuration has been found right.
 """
@@ -246,6 +246,15 @@ def _show_sweep(console: Console, run: SweepRun) -> int:
     return 0
 
 
+def _sync(options: argparse.Namespace, words: list[str]) -> int:
+    if words:
+        raise ConfigError(f"sync takes no fields, but got {' '.join(words)}")
+    from ddpg_jax.cli.sync import sync
+    from ddpg_jax.runs.loggers.progress import SafeConsole
+
+    return sync(options.run_dir, options.to, SafeConsole())
+
+
 def _evaluate(options: argparse.Namespace, words: list[str]) -> int:
     overrides = parse_overrides_strict(words)
     from ddpg_jax.cli.evaluate import evaluate
@@ -271,6 +280,7 @@ _COMMANDS: dict[str, CommandFn] = {
     "verify": _verify,
     "reproduce": _reproduce,
     "sweep": _sweep,
+    "sync": _sync,
     "evaluate": _evaluate,
     "doctor": _doctor,
 }

@@ -19,6 +19,7 @@ from ddpg_jax.runs.checkpoints.checkpoint import Checkpoint
 from ddpg_jax.runs.checkpoints.rows import snapshot_rows
 from ddpg_jax.runs.failed_update import write_bundle
 from ddpg_jax.runs.lock import TakenError
+from ddpg_jax.runs.loggers.followers import Followers
 from ddpg_jax.runs.loggers.jsonl import JsonLines
 from ddpg_jax.runs.loggers.logger import Logger, RateMeter, Start, Status, tell
 from ddpg_jax.runs.loggers.tensorboard import TensorBoard
@@ -105,6 +106,10 @@ class RunRecorder:
         if config.logging.tensorboard:
             purge = None if point.checkpoint is None else point.step + (point.unrecorded is None)
             self._loggers.append(stack.enter_context(closing(TensorBoard(directory.tensorboard, purge, warn=notify))))
+        if config.logging.sinks:
+            stopped = lambda: context.stop.requested  # noqa: E731
+            followers = Followers(directory, config.logging.sinks, stopped, warn=notify)
+            self._loggers.append(stack.enter_context(closing(followers)))
         self._loggers += context.loggers
         tell(
             self._loggers,

@@ -15,6 +15,7 @@ from ddpg_jax.errors import ConfigError
 from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.runs.loggers.logger import Logger
 from ddpg_jax.runs.loggers.progress import make_display, message_printer
+from ddpg_jax.runs.sinks.factory import check_sinks
 from ddpg_jax.runs.weights import read_weights
 from ddpg_jax.training.checkpointer import Checkpointer
 from ddpg_jax.training.context import Session
@@ -72,6 +73,7 @@ def train(
         session = Session.begin(stack, message_printer(console), (make_display(console, quiet=quiet), *loggers))
         configure_process(config, tune_process=tune_process)
         session.heed()
+        check_sinks(config.logging.sinks)
         if resume == "auto" and run_dir is not None and RunDirectory(run_dir).config.is_file():
             return resume_directory(session.within(RunDirectory.open(run_dir), config.checkpoint.keep), config)
         for line in warn_of_idle_learner(config):
@@ -143,6 +145,7 @@ def resume_run(
         session = Session.begin(stack, message_printer(console), (make_display(console, quiet=quiet), *loggers))
         configure_process(config, tune_process=tune_process)
         session.heed()
+        check_sinks(config.logging.sinks)
         context = session.within(directory, config.checkpoint.keep)
         if step is None or into is None:
             return resume_directory(context, config, from_networks=level == "weights")
