@@ -51,6 +51,7 @@ class WandbSink:
             dir=str(run.files),
             config=run.config,
             resume=None if offline else "allow",
+            reinit="finish_previous",
             settings=wandb.Settings(console="off", silent=True, disable_git=True, disable_code=True),
         )
         self._run.define_metric("env_step")
