@@ -10,13 +10,15 @@ NAME = "plain_sink:PlainSink"
 
 
 class PlainSink:
-    """Appends rows to `followers/plain.jsonl`; what a killed process may have appended is looked up."""
+    """Appends rows to a file in `followers`; what a killed process may have appended is looked up."""
+
+    file = "plain.jsonl"
 
     def destination(self, run):
         return "plain"
 
     def open(self, run, *, resumes):
-        self._path = run.files / "plain.jsonl"
+        self._path = run.files / self.file
         there = self._path.exists()
         content = self._path.read_bytes() if there else b""
         self._path.write_bytes(content[: content.rfind(b"\n") + 1])
@@ -50,8 +52,20 @@ class SlowSink(PlainSink):
 class FailingSink(PlainSink):
     """Raises, as where a server refuses."""
 
+    file = "failing.jsonl"
+
     def send(self, rows, when, *, again):
         raise ConnectionError("no route to the server\nand a second line")
+
+
+class FullSink(PlainSink):
+    """Its disk is full."""
+
+    file = "full.jsonl"
+
+    def send(self, rows, when, *, again):
+        with open("/dev/full", "w") as file:
+            file.write("a row")
 
 
 class CrashingSink(PlainSink):

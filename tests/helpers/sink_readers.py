@@ -13,7 +13,9 @@ BACKENDS = ("plain_sink:PlainSink", "wandb", "mlflow", "trackio")
 
 def need(name):
     """Skips a test whose back-end is not installed."""
-    for package in {"wandb": ["wandb"], "mlflow": ["mlflow", "sqlalchemy", "alembic"], "trackio": ["trackio"]}.get(name, []):
+    for package in {"wandb": ["wandb"], "mlflow": ["mlflow", "sqlalchemy", "alembic"], "trackio": ["trackio"]}.get(
+        name, []
+    ):
         pytest.importorskip(package)
 
 

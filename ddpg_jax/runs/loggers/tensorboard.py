@@ -65,8 +65,7 @@ class TensorBoard:
 
         for row in rows:
             values = [
-                Summary.Value(tag=f"{row['event']}/{name}", simple_value=value)
-                for name, value in scalars(row).items()
+                Summary.Value(tag=f"{row['event']}/{name}", simple_value=value) for name, value in scalars(row).items()
             ]
             self._add(self._writer(row["seed"]), step=row["step"], summary=Summary(value=values))
         for writer in self._writers.values():

@@ -22,7 +22,7 @@ from ddpg_jax.runs.lock import Lock
 from ddpg_jax.runs.sinks.position import (
     Pending,
     Position,
-    followers_folder,
+    follower_file,
     read_positions,
     write_positions,
 )
@@ -50,11 +50,10 @@ class Follower:
 
     def __init__(self, directory: RunDirectory, name: str, make: Callable[[], Sink]) -> None:
         self._directory, self._make = directory, make
-        folder = followers_folder(directory)
-        self._path = folder / f"{name}.json"
-        self._lock = Lock(folder / f"{name}.lock")
+        self._path = follower_file(directory, name, ".json")
+        self._lock = Lock(follower_file(directory, name, ".lock"))
         self._positions = read_positions(self._path)
-        self._run = _identify(directory, self._positions.id, folder)
+        self._run = _identify(directory, self._positions.id, self._path.parent)
         self._sink: Sink | None = None
         self._opened, self._destination = False, ""
         self._begin()
@@ -215,7 +214,9 @@ class Follower:
 def _identify(directory: RunDirectory, identifier: str, files: Path) -> Identity:
     """What a sink is told of a run, from its configuration as it stands there: no name in it is imported."""
     config = read_toml(directory.config)
-    title = ", ".join(str(config.get(section, {}).get(name)) for section, name in (("env", "id"), ("algorithm", "name")))
+    title = ", ".join(
+        str(config.get(section, {}).get(name)) for section, name in (("env", "id"), ("algorithm", "name"))
+    )
     return Identity(identifier, directory.path.name, title, config, directory.path, files)
 
 

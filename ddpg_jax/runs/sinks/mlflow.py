@@ -48,7 +48,9 @@ class MlflowSink:
         artifacts = None if "MLFLOW_TRACKING_URI" in os.environ else (run.directory.parent / "mlartifacts").as_uri()
         where = client.create_experiment(_experiment(), artifacts) if found is None else found.experiment_id
         known = client.search_runs([where], f"tags.`{_TAG}` = '{run.id}'")
-        there = known[0] if known else client.create_run(where, run_name=run.name, tags={_TAG: run.id, "task": run.title})
+        there = (
+            known[0] if known else client.create_run(where, run_name=run.name, tags={_TAG: run.id, "task": run.title})
+        )
         self._id = there.info.run_id
         client.update_run(self._id, status="RUNNING")
         lacking = [Param(name, text) for name, text in _flat(run.config) if name not in there.data.params]
@@ -61,7 +63,9 @@ class MlflowSink:
         from mlflow.entities import Metric
 
         time = round(when * 1000)
-        metrics = [Metric(name, value, time, point.step) for point in points(rows) for name, value in point.values.items()]
+        metrics = [
+            Metric(name, value, time, point.step) for point in points(rows) for name, value in point.values.items()
+        ]
         for some in _pieces(metrics, _MOST_METRICS):
             self._client.log_batch(self._id, metrics=some)
 

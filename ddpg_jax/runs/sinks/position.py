@@ -85,6 +85,15 @@ def followers_folder(directory: RunDirectory) -> Path:
     return directory.followers
 
 
+def follower_file(directory: RunDirectory, name: str, suffix: str) -> Path:
+    """A file of the follower of a sink, as `followers/wandb.json`; its folder is made.
+
+    Raises:
+      StorageError: as `followers_folder`.
+    """
+    return followers_folder(directory) / f"{name.replace(':', '.')}{suffix}"
+
+
 def read_positions(path: Path) -> Positions:
     """What the file says; where there is none, a run with a new id of which nothing was sent.
 

@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING
 
 from ddpg_jax.errors import StorageError, printable
 from ddpg_jax.runs.directory import RunDirectory
-from ddpg_jax.runs.sinks.position import followers_folder
+from ddpg_jax.runs.sinks.position import follower_file
 
 if TYPE_CHECKING:
     from ddpg_jax.runs.sinks.follower import Follower
@@ -34,7 +34,9 @@ PATIENCE = 30.0
 
 _SHORTEST, _LONGEST_WAIT = 2.0, 60.0
 _WORK, _BUSY = 0.3, 10.0
-_PROGRAM = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from ddpg_jax.runs.sinks import process; process.main()"
+_PROGRAM = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from ddpg_jax.runs.sinks import process; process.main()"
+)
 
 
 class Child:
@@ -50,7 +52,7 @@ class Child:
     """
 
     def __init__(self, directory: RunDirectory, name: str) -> None:
-        log = followers_folder(directory) / f"{name}.log"
+        log = follower_file(directory, name, ".log")
         command = [sys.executable, "-c", _PROGRAM, json.dumps(sys.path), str(directory.path), name]
         with log.open("wb") as errors:
             self._process = subprocess.Popen(  # noqa: S603 - no shell, and words of our own

@@ -76,7 +76,16 @@ def test_runs_that_are_killed_send_each_step_once(tmp_path):
     """Twenty kills of a process that trains, half of them of its followers too."""
     words = [
         *("--seeds", "2", "--total-steps", "3000", "--checkpoint-every", "100", "--checkpoint.min-seconds", "0"),
-        *("--evaluation.every", "500", "--evaluation.episodes", "2", "--logging.every", "50", "--replay.capacity", "2000"),
+        *(
+            "--evaluation.every",
+            "500",
+            "--evaluation.episodes",
+            "2",
+            "--logging.every",
+            "50",
+            "--replay.capacity",
+            "2000",
+        ),
         *("--algorithm.warmup-steps", "200", "--algorithm.hidden", "[16,16]", "--algorithm.batch-size", "16"),
         *("--logging.sinks", json.dumps(INSTALLED), "--logging.tensorboard", "false", "--quiet", "--resume", "auto"),
     ]

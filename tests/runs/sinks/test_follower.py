@@ -1,5 +1,6 @@
 """Each row is sent once: wherever a follower is killed, however far the record is cut back, whatever comes after."""
 
+import errno
 import json
 import random
 
@@ -186,6 +187,28 @@ def test_a_sink_that_failed_is_tried_again(directory):
     while follower.advance(at_end=True):
         pass
     follower.close()
+    assert sent(directory) == b"".join(RECORD)
+
+
+def test_a_disk_that_is_full_for_a_while_costs_no_row(directory, monkeypatch):
+    directory.metrics.write_bytes(b"".join(RECORD))
+    follower, left = Follower(directory, "plain", PlainSink), 9
+
+    def full(operation, path):
+        nonlocal left
+        if operation == "write" and path.parent == directory.followers and (left := left - 1) > 0:
+            raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr(filesystem, "fault_point", full)
+    failures = 0
+    for _ in range(20):
+        try:
+            while follower.advance(at_end=True):
+                pass
+        except OSError:
+            failures += 1
+    follower.close()
+    assert failures == 8
     assert sent(directory) == b"".join(RECORD)
 
 
