@@ -1,4 +1,4 @@
-"""What back-ends hold of a run, read back from their own files: `(step, key, value)` for each number, as often as it is there."""
+"""What back-ends hold of a run, from their own files: `(step, key, value)` for each number, as often as it is there."""
 
 import json
 import os
@@ -8,15 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from ddpg_jax.runs.sinks.factory import find_problem
+
 BACKENDS = ("plain_sink:PlainSink", "wandb", "mlflow", "trackio")
 
 
 def need(name):
     """Skips a test whose back-end is not installed."""
-    for package in {"wandb": ["wandb"], "mlflow": ["mlflow", "sqlalchemy", "alembic"], "trackio": ["trackio"]}.get(
-        name, []
-    ):
-        pytest.importorskip(package)
+    problem = find_problem(name)
+    if problem is not None:
+        pytest.skip(problem)
 
 
 def settings(folder: Path) -> dict[str, str]:
@@ -91,7 +92,10 @@ def _records(content):
 def _mlflow(run, folder):
     identifier = json.loads((run / "followers" / "mlflow.json").read_text())["id"]
     with sqlite3.connect(folder / "mlflow.db") as base:
-        query = "select step, metrics.key, metrics.value from metrics join tags using (run_uuid) where tags.key = ? and tags.value = ?"
+        query = (
+            "select step, metrics.key, metrics.value from metrics join tags using (run_uuid) "
+            "where tags.key = ? and tags.value = ?"
+        )
         found = base.execute(query, ("ddpg_jax.run", identifier)).fetchall()
     base.close()
     return found

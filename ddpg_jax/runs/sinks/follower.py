@@ -1,8 +1,9 @@
 """Sends the record of a run to a sink: each row once, wherever a process is killed and the run resumed.
 
-A run that goes on cuts its record back to a checkpoint and writes the same bytes again. So what counts is how many bytes
-were sent: a follower reads the record from its beginning, waits until it is as long as what was sent, and compares the
-hashes. Where the record goes on otherwise (another `logging.every`, other numbers), rows of later steps alone are sent.
+A run that goes on cuts its record back to a checkpoint and writes the same bytes again. So what counts is how many
+bytes were sent: a follower reads the record from its beginning, waits until it is as long as what was sent, and
+compares the hashes. Where the record goes on otherwise (another `logging.every`, other numbers), rows of later steps
+alone are sent.
 """
 
 from __future__ import annotations
@@ -214,9 +215,8 @@ class Follower:
 def _identify(directory: RunDirectory, identifier: str, files: Path) -> Identity:
     """What a sink is told of a run, from its configuration as it stands there: no name in it is imported."""
     config = read_toml(directory.config)
-    title = ", ".join(
-        str(config.get(section, {}).get(name)) for section, name in (("env", "id"), ("algorithm", "name"))
-    )
+    parts = (("env", "id"), ("algorithm", "name"))
+    title = ", ".join(str(config.get(section, {}).get(name)) for section, name in parts)
     return Identity(identifier, directory.path.name, title, config, directory.path, files)
 
 

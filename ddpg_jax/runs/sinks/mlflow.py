@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -40,31 +41,28 @@ class MlflowSink:
 
     def open(self, run: Identity, *, resumes: bool) -> bool:
         """Makes the run, or finds it."""
-        from mlflow.entities import Param
-        from mlflow.tracking import MlflowClient
-
-        self._client = client = MlflowClient(tracking_uri=_uri(run))
+        mlflow: Any = import_module("mlflow")
+        self._client = client = mlflow.MlflowClient(tracking_uri=_uri(run))
         found = client.get_experiment_by_name(_experiment())
         artifacts = None if "MLFLOW_TRACKING_URI" in os.environ else (run.directory.parent / "mlartifacts").as_uri()
         where = client.create_experiment(_experiment(), artifacts) if found is None else found.experiment_id
         known = client.search_runs([where], f"tags.`{_TAG}` = '{run.id}'")
-        there = (
-            known[0] if known else client.create_run(where, run_name=run.name, tags={_TAG: run.id, "task": run.title})
-        )
+        tags = {_TAG: run.id, "task": run.title}
+        there = known[0] if known else client.create_run(where, run_name=run.name, tags=tags)
         self._id = there.info.run_id
         client.update_run(self._id, status="RUNNING")
-        lacking = [Param(name, text) for name, text in _flat(run.config) if name not in there.data.params]
+        lacking = [
+            mlflow.entities.Param(name, text) for name, text in _flat(run.config) if name not in there.data.params
+        ]
         for params in _pieces(lacking, _MOST_PARAMS):
             client.log_batch(self._id, params=params)
         return bool(known)
 
     def send(self, rows: list[Row], when: float, *, again: bool) -> None:
         """Stores the metrics, at the time of the batch."""
-        from mlflow.entities import Metric
-
-        time = round(when * 1000)
+        metric, time = import_module("mlflow").entities.Metric, round(when * 1000)
         metrics = [
-            Metric(name, value, time, point.step) for point in points(rows) for name, value in point.values.items()
+            metric(name, value, time, point.step) for point in points(rows) for name, value in point.values.items()
         ]
         for some in _pieces(metrics, _MOST_METRICS):
             self._client.log_batch(self._id, metrics=some)

@@ -1,4 +1,4 @@
-"""trackio, with `pip install "ddpg-jax[trackio]"`: its local database, which `trackio show` reads and `trackio sync` uploads.
+"""trackio, with `pip install "ddpg-jax[trackio]"`: its local database, for `trackio show` and `trackio sync`.
 
 `TRACKIO_DIR` says where it is and `TRACKIO_PROJECT` in which project, without it `ddpg_jax`. Rows are put into the
 database at once, under ids that are made of the run and the step, which it takes once: `trackio.log` would put them
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from datetime import UTC, datetime
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ddpg_jax.runs.sinks.sink import points
@@ -27,25 +28,19 @@ class TrackioSink:
 
     def destination(self, run: Identity) -> str:
         """The folder of its databases, and the project."""
-        from trackio.utils import TRACKIO_DIR
-
-        return f"{TRACKIO_DIR} {_project()}"
+        return f"{import_module('trackio.utils').TRACKIO_DIR} {_project()}"
 
     def open(self, run: Identity, *, resumes: bool) -> bool:
         """Looks for the run."""
-        from trackio.sqlite_storage import SQLiteStorage
-
         self._run = run
         self._config = run.config | {"_Created": datetime.now(UTC).isoformat(), "_Group": run.title, "_Username": None}
-        return SQLiteStorage.get_max_step_for_run(_project(), _name(run), run_id=run.id) is not None
+        return _storage().get_max_step_for_run(_project(), _name(run), run_id=run.id) is not None
 
     def send(self, rows: list[Row], when: float, *, again: bool) -> None:
         """Stores a row for each step."""
-        from trackio.sqlite_storage import SQLiteStorage
-
         assert self._run is not None  # noqa: S101 - it was opened
         found = points(rows)
-        SQLiteStorage.bulk_log(
+        _storage().bulk_log(
             project=_project(),
             run=_name(self._run),
             metrics_list=[point.values for point in found],
@@ -59,6 +54,10 @@ class TrackioSink:
 
     def close(self) -> None:
         """Does nothing: all of it is in the database."""
+
+
+def _storage() -> Any:
+    return import_module("trackio.sqlite_storage").SQLiteStorage
 
 
 def _project() -> str:

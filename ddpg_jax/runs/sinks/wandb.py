@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ddpg_jax.runs.sinks.sink import points
@@ -38,8 +39,7 @@ class WandbSink:
 
     def open(self, run: Identity, *, resumes: bool) -> bool:
         """Begins the run, or goes on after the last step that the server holds."""
-        import wandb
-
+        wandb: Any = import_module("wandb")
         offline = _settings().mode == "offline"
         if offline:
             _remove_segments(run)
@@ -71,9 +71,7 @@ class WandbSink:
 
 
 def _settings() -> Any:
-    import wandb
-
-    return wandb.setup().settings
+    return import_module("wandb").setup().settings
 
 
 def _remove_segments(run: Identity) -> None:

@@ -47,7 +47,9 @@ def test_whatever_a_sink_does_the_run_is_the_same_and_one_line_is_said(tmp_path,
         assert (run.directory / name).read_bytes() == (whole.directory / name).read_bytes()
     warned = [record.message for record in caplog.records if "lacks rows" in record.message]
     assert len(warned) == 3
-    said = f"FailingSink lacks rows: ConnectionError: no route to the server; to send them: ddpg-jax sync {run.directory} --to"
+    said = (
+        f"FailingSink lacks rows: ConnectionError: no route to the server; to send them: ddpg-jax sync {run.directory}"
+    )
     assert said in caplog.text
     assert "FullSink lacks rows: OSError: [Errno 28] No space left on device" in caplog.text
     assert "CrashingSink lacks rows: its process ended with code 7" in caplog.text

@@ -95,7 +95,7 @@ def test_a_record_that_is_cut_back_and_written_again_is_sent_once(cut, directory
     assert sent(directory) == b"".join(RECORD)
 
 
-@pytest.mark.parametrize("fault", (0, 1, 2, 4))
+@pytest.mark.parametrize("fault", [0, 1, 2, 4])
 def test_kills_at_every_call_of_the_system(fault, directory, monkeypatch):
     """The record grows, is cut back and written again, and the follower dies at the n-th call of each of its lives."""
     chance = random.Random(fault)  # noqa: S311
