@@ -13,7 +13,10 @@ from ddpg_jax.__about__ import __version__ as __version__
 if TYPE_CHECKING:
     from ddpg_jax.agents.algorithms import make_agent
     from ddpg_jax.config.load import load_config
+    from ddpg_jax.config.plugins import register
     from ddpg_jax.config.schema import Config
+    from ddpg_jax.envs.device.adapters.gymnax_style import from_gymnax
+    from ddpg_jax.envs.device.own import make_device_env
     from ddpg_jax.runs.inference import evaluate, load_policy
     from ddpg_jax.training.device.make_train import make_train
     from ddpg_jax.training.recorder import Run
@@ -25,10 +28,13 @@ __all__ = [
     "Run",
     "enable_compilation_cache",
     "evaluate",
+    "from_gymnax",
     "load_config",
     "load_policy",
     "make_agent",
+    "make_device_env",
     "make_train",
+    "register",
     "resume_run",
     "train",
 ]
@@ -36,6 +42,9 @@ __all__ = [
 _HOMES = {
     "Config": "config.schema",
     "load_config": "config.load",
+    "register": "config.plugins",
+    "make_device_env": "envs.device.own",
+    "from_gymnax": "envs.device.adapters.gymnax_style",
     "make_agent": "agents.algorithms",
     "make_train": "training.device.make_train",
     "Run": "training.recorder",

@@ -38,6 +38,10 @@ class EnvironmentFault(DdpgJaxError):
         return self._trace or ("".join(traceback.format_exception(self.__cause__)) if self.__cause__ else "")
 
 
+class CallbackError(EnvironmentFault):
+    """A callback of the user's failed; as where an environment does, all before that is saved."""
+
+
 class NotFiniteError(DdpgJaxError):
     """All seeds have diverged, or a number that is used or reported is NaN or infinite."""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import jax.numpy as jnp
 
@@ -12,7 +14,8 @@ from ddpg_jax.agents.policy_gradient import policy_gradient
 from ddpg_jax.agents.precision import in_float32
 from ddpg_jax.agents.targets import polyak, polyak_critic, smoothing, with_online
 from ddpg_jax.config.marks import traced_fields
-from ddpg_jax.errors import EnvironmentFault
+from ddpg_jax.config.plugins import load
+from ddpg_jax.errors import ConfigError, EnvironmentFault
 from ddpg_jax.types import Agent, EnvSpec, Params
 
 if TYPE_CHECKING:
@@ -24,14 +27,42 @@ def make_agent(config: Config, spec: EnvSpec) -> Agent:
     """The agent of a configuration, for environments of the given kind.
 
     Raises:
+      ConfigError: it is one of one's own, and is not there.
       EnvironmentFault: the observations are not vectors.
     """
-    if len(spec.obs_shape) != 1:
+    return find_make_agent(config)(config, spec)
+
+
+def find_make_agent(config: Config) -> MakeAgentFn:
+    """What makes the agent of a configuration, found now, so that it may be called in another thread.
+
+    Raises:
+      ConfigError: it is one of one's own, and is not there, or no function.
+    """
+    own = config.algorithm.make_agent
+    if own is None:
+        return partial(_make, _ALGORITHMS[config.algorithm.name])
+    make: Any = load("agent", own, "algorithm.make_agent")
+    if not callable(make):
+        raise ConfigError(f"algorithm.make_agent={own!r} is {make!r}: expected a function (config, spec) -> Agent")
+    return partial(_make, cast("MakeAgentFn", partial(make, **config.algorithm.kwargs)))
+
+
+def _make(make: MakeAgentFn, config: Config, spec: EnvSpec) -> Agent:
+    if len(spec.obs_shape) != 1 and config.algorithm.make_agent is None:
         raise EnvironmentFault(
             f"observations of shape {spec.obs_shape} are not vectors: algorithm.name={config.algorithm.name!r} learns "
             f"from vectors only; flatten them with gymnasium.wrappers.FlattenObservation"
         )
-    return in_float32(_ALGORITHMS[config.algorithm.name](config, spec))
+    agent: Any = make(config, spec)
+    if not isinstance(agent, Agent):
+        name = config.algorithm.make_agent
+        raise ConfigError(f"algorithm.make_agent={name!r} made {type(agent).__name__}: expected an Agent")
+    return in_float32(agent)
+
+
+MakeAgentFn: TypeAlias = "Callable[[Config, EnvSpec], Agent]"
+"""Makes the learner of one seed, for environments of the given kind."""
 
 
 def ddpg(config: Config, spec: EnvSpec) -> Agent:

@@ -15,6 +15,7 @@ from ddpg_jax.agents import modules, networks, noise
 from ddpg_jax.agents import normalizers as normalize
 from ddpg_jax.agents.optimizers import Skippable, skippable, skippable_adam
 from ddpg_jax.agents.slots import Exploration, Network, Noise, Normalizer
+from ddpg_jax.config.plugins import load
 from ddpg_jax.types import Array, EnvSpec, Params
 from ddpg_jax.xla.tuning import tuning
 
@@ -83,8 +84,14 @@ _SCALES: dict[str, Callable[[ScheduledConfig, float], noise.ScaleFn]] = {
 def make_networks(
     config: Config, spec: EnvSpec, outputs: int = 1, actor_final: modules.LayerInit | None = None
 ) -> tuple[Network, Network]:
-    """Actor and critic; `actor_final` overrides how the actor's last layer is drawn."""
+    """Actor and critic; `actor_final` overrides how the actor's last layer is drawn, of our own networks.
+
+    Raises:
+      ConfigError: `algorithm.make_networks` names a function that is not there.
+    """
     algorithm = config.algorithm
+    if algorithm.make_networks is not None:
+        return load("networks", algorithm.make_networks, "algorithm.make_networks")(config, spec, outputs)
     shape = modules.Architecture(
         algorithm.hidden,
         algorithm.activation,

@@ -34,11 +34,12 @@ def parse_config(paths: Sequence[str], arguments: Sequence[str]) -> Config:
     env = compose(source.values for source in sources).get("env")
     identifier = env.get("id", Config().env.id) if isinstance(env, dict) else Config().env.id
     if isinstance(identifier, str):
+        from ddpg_jax.config.plugins import find
         from ddpg_jax.envs.device.backends import unknown_device_env
         from ddpg_jax.envs.host.make import unknown_id
 
         problem = unknown_device_env(identifier) if is_device_env(identifier) else unknown_id(identifier)
-        if problem is not None:
+        if problem is not None and find("env", identifier) is None:
             problems["env.id"] = problem
     _check_sinks(compose(source.values for source in sources).get("logging"), problems)
     return resolve_sources(sources, problems)

@@ -88,7 +88,7 @@ def as_dict(run: LoadedRun, evaluation: Evaluation) -> dict[str, Any]:
     interval = summary["interval"]
     return {
         "env": run.config.env.id,
-        "algorithm": run.config.algorithm.name,
+        "algorithm": run.config.algorithm_name,
         "episodes": returns.shape[1],
         "interquartile_mean": _number(summary["interquartile_mean"]),
         "interval": None if interval is None else [_number(x) for x in interval],

@@ -23,6 +23,7 @@ from ddpg_jax.cli.arguments import (
 from ddpg_jax.cli.failures import describe, no_device
 from ddpg_jax.cli.parser import CommandFn, make_parser
 from ddpg_jax.cli.streams import flush_streams, prepare_streams, tell
+from ddpg_jax.config.plugins import allow_imports, import_plugins
 from ddpg_jax.config.wording import command_line, resume_command
 from ddpg_jax.errors import ConfigError, DdpgJaxError, Interrupted, StorageError
 from ddpg_jax.training.signals import StopRequest
@@ -77,7 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command not in (_train, _resume, _sweep):
         StopRequest.leave_to_system()
     try:
-        with command_line():
+        with command_line(), allow_imports(getattr(options, "allow_imports", False)):
+            import_plugins(getattr(options, "plugin", ()))
             return command(options, overrides)
     except DdpgJaxError as error:
         tell("\n".join(describe(error)))

@@ -55,6 +55,7 @@ def _add_train(commands: Commands) -> argparse.ArgumentParser:
     job.add_argument("--num-processes", type=count, metavar="N", help="likewise")
     job.add_argument("--process-id", type=int, metavar="I", help="likewise, from 0")
     parser.add_argument("-h", "--help", action=_FieldsHelp, nargs=0, help="show this, and every field")
+    _add_parts(parser)
     return parser
 
 
@@ -65,6 +66,7 @@ def _add_config(commands: Commands) -> argparse.ArgumentParser:
         epilog="--section.field value sets a field, as in train.",
     )
     parser.add_argument("config", nargs="*", help=_CONFIG_HELP)
+    _add_parts(parser)
     return parser
 
 
@@ -89,6 +91,7 @@ def _add_resume(commands: Commands) -> argparse.ArgumentParser:
     )
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     _add_no_cache(parser)
+    _add_parts(parser)
     return parser
 
 
@@ -101,6 +104,7 @@ def _add_verify(commands: Commands) -> argparse.ArgumentParser:
 def _add_reproduce(commands: Commands) -> argparse.ArgumentParser:
     parser = commands.add_parser("reproduce", help="run an update again that was not finite, and say where it breaks")
     parser.add_argument("bundle", type=Path, help="a file not-finite-seed-*.safetensors that a run has left")
+    _add_parts(parser)
     return parser
 
 
@@ -118,6 +122,7 @@ def _add_sweep(commands: Commands) -> argparse.ArgumentParser:
     )
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     _add_no_cache(parser)
+    _add_parts(parser)
     return parser
 
 
@@ -149,6 +154,7 @@ def _add_evaluate(commands: Commands) -> argparse.ArgumentParser:
     parser.add_argument("--video", type=Path, metavar="DIR", help="record an MP4 file for each seed")
     parser.add_argument("-h", "--help", action=_FieldsHelp, nargs=0, const="env", help="show this, and the fields")
     _add_no_cache(parser)
+    _add_parts(parser)
     return parser
 
 
@@ -156,6 +162,18 @@ def _add_doctor(commands: Commands) -> argparse.ArgumentParser:
     parser = commands.add_parser("doctor", help="show versions, devices and extras, and test the installation")
     parser.add_argument("--determinism", action="store_true", help="train twice for a moment on each loop and compare")
     return parser
+
+
+def _add_parts(command: argparse.ArgumentParser) -> None:
+    """Options that let a command use parts of the user's own."""
+    command.add_argument(
+        "--plugin",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="import a module, which registers environments or other parts; may be given again",
+    )
+    command.add_argument("--allow-imports", action="store_true", help="let files name modules to import, module:name")
 
 
 def _add_no_cache(command: argparse.ArgumentParser) -> None:

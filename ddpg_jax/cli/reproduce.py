@@ -38,7 +38,7 @@ def reproduce(path: str | Path, console: Console) -> int:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     notify(
-        f"{bundle.config.algorithm.name} on {bundle.config.env.id}, seed {bundle.seed}, "
+        f"{bundle.config.algorithm_name} on {bundle.config.env.id}, seed {bundle.seed}, "
         f"after update {bundle.state.step}"
     )
     updates, size = bundle.batch.weight.shape

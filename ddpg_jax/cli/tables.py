@@ -41,7 +41,7 @@ def evaluation_table(config: Config, evaluation: Evaluation) -> Table:
     """The returns of each seed."""
     summary = summarize(evaluation.returns)
     episodes = evaluation.returns.shape[1]
-    title = printable(f"{config.algorithm.name} on {config.env.id}, {episodes} episodes each")
+    title = printable(f"{config.algorithm_name} on {config.env.id}, {episodes} episodes each")
     table = Table(title=title, title_justify="left")
     for name in ("seed", "mean return", "deviation", "lowest", "highest", "mean length"):
         table.add_column(name, justify="right")

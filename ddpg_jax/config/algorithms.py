@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
 from ddpg_jax.config.marks import LEARNING, STRUCTURAL, TRACED
-from ddpg_jax.config.sections import CountOrZero, Fraction, Return, Scale, Section
+from ddpg_jax.config.sections import Argument, CountOrZero, Fraction, Return, Scale, Section
 
 Rate: TypeAlias = Annotated[float, Field(gt=0, le=1)]
 Widths: TypeAlias = Annotated[tuple[Annotated[int, Field(ge=1, le=65536)], ...], Field(min_length=1, max_length=32)]
@@ -70,6 +70,13 @@ class LearnerConfig(Section):
     """environment steps of each seed before the first update; left out: warmup_steps"""
     reset_every: Annotated[CountOrZero, LEARNING] = 0
     """environment steps of each seed between two resets of networks, targets and optimisers; 0: never"""
+    make_agent: Annotated[str | None, STRUCTURAL] = None
+    """a function of your own that makes the agent of these fields, as `module:name`, or one that a plugin registers;
+    `name` may say it too; left out: the one of `name`"""
+    make_networks: Annotated[str | None, STRUCTURAL] = None
+    """likewise, one that makes the networks of actor and critic; left out: those of `architecture`"""
+    kwargs: Annotated[dict[str, Argument], LEARNING] = Field(default_factory=dict[str, Any])
+    """arguments for `make_agent` beside the configuration"""
 
     @property
     def learning_begins(self) -> int:
@@ -85,6 +92,14 @@ class LearnerConfig(Section):
     def critic_widths(self) -> tuple[int, ...]:
         """Widths of the critic's hidden layers."""
         return self.hidden if self.critic_hidden is None else self.critic_hidden
+
+    @model_validator(mode="after")
+    def _arguments(self) -> LearnerConfig:
+        if self.kwargs and self.make_agent is None:
+            raise ValueError(
+                f"kwargs={self.kwargs} has no effect: only an agent of your own takes arguments; name it in make_agent"
+            )
+        return self
 
     @model_validator(mode="after")
     def _residual(self) -> LearnerConfig:

@@ -18,8 +18,10 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from ddpg_jax.config.mistakes import MAX_LINES, describe, find_non_numbers, lookup, only_kind, shown
+from ddpg_jax.config.plugins import allow_imports as allow
+from ddpg_jax.config.plugins import imports_allowed, was_handed_over
 from ddpg_jax.config.presets import is_preset, read_preset
-from ddpg_jax.config.schema import TAGS, Config, Conflict, names_module, sections
+from ddpg_jax.config.schema import TAGS, Config, Conflict, imported_names, name_agent, sections
 from ddpg_jax.config.wording import at_command_line, option
 from ddpg_jax.config.wording import overrides_name as name_overrides
 from ddpg_jax.errors import ConfigError, StorageError, printable
@@ -53,11 +55,12 @@ class Source(NamedTuple):
     trusted: bool = False
 
 
-def load_config(*paths: str | Path, **overrides: Any) -> Config:
+def load_config(*paths: str | Path, allow_imports: bool = False, **overrides: Any) -> Config:
     """Reads a configuration: defaults, then the files in order, then the overrides.
 
     Args:
       *paths: TOML files, or presets: text without a dot or a slash, as in `load_config("half_cheetah", "td3_paper")`.
+      allow_imports: whether the files may name modules to import, as `module:name`.
       **overrides: top-level fields; a mapping for a section, as in `load_config(seeds=5, algorithm={"tau": 0.01})`.
 
     Returns:
@@ -67,7 +70,8 @@ def load_config(*paths: str | Path, **overrides: Any) -> Config:
       ConfigError: listing every mistake.
       StorageError: a file is there and cannot be read.
     """
-    return resolve_sources([*map(read_source, paths), Source(name_overrides(), overrides, trusted=True)])
+    with allow(allow_imports):
+        return resolve_sources([*map(read_source, paths), Source(name_overrides(), overrides, trusted=True)])
 
 
 def read_source(path: str | Path) -> Source:
@@ -140,16 +144,34 @@ def resolve_sources(sources: Sequence[Source], extra_errors: Mapping[str, str] |
     """
     for source in sources:
         _refuse_excess(source.values, printable(source.name))
+    sources = [source._replace(values=_name_agent(source.values)) for source in sources]
     merged = compose(source.values for source in sources)
     config, problems = _validate(merged, dict(extra_errors or {}) | find_non_numbers(merged))
-    named_by = _origin(sources, ("env", "id"))
-    identifier = lookup(merged, ("env", "id"))
-    if named_by is not None and not named_by.trusted and isinstance(identifier, str) and names_module(identifier):
-        where = "on the command line" if at_command_line() else "by an argument"
-        problems["env.id"] = f"a module to import may be named {where} only: {option('env.id', identifier)}"
+    problems |= _untrusted(merged, sources)
     if problems or config is None:
         raise ConfigError(_report(problems, merged, sources))
     return config
+
+
+def _name_agent(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    table = values.get("algorithm")
+    return {**values, "algorithm": name_agent(table)} if isinstance(table, Mapping) else values
+
+
+def _untrusted(merged: Mapping[str, Any], sources: Sequence[Source]) -> dict[str, str]:
+    """Modules that a file names to import: a file from a stranger runs no code, unless that is allowed."""
+    problems: dict[str, str] = {}
+    where = "on the command line" if at_command_line() else "by an argument"
+    for path, name in imported_names(merged):
+        origin = _origin(sources, path.split("."))
+        if origin is None or origin.trusted or imports_allowed() or was_handed_over(name):
+            continue
+        again = f": {option(path, name)}" if not path.startswith("logging.") else ""
+        problems[path] = (
+            f"a module to import may be named {where} only{again}; "
+            f"{'--allow-imports' if at_command_line() else 'allow_imports=True'} lets files name them"
+        )
+    return problems
 
 
 def _validate(merged: Mapping[str, Any], problems: dict[str, str]) -> tuple[Config | None, dict[str, str]]:
@@ -193,6 +215,7 @@ def dump_toml(config: Config) -> str:
     """The configuration as TOML, every field; reads back equal."""
     values = config.model_dump(mode="json", exclude_none=True)
     values["env"]["kwargs"] = _name_none(config.env.kwargs)
+    values["algorithm"]["kwargs"] = _name_none(config.algorithm.kwargs)
     return tomli_w.dumps(values)
 
 
@@ -242,6 +265,10 @@ def _yield_to(values: Mapping[str, Any], over: Mapping[str, Any]) -> Mapping[str
         shared = set[str]() if section == "exploration" else models[kind].model_fields.keys()
         known = {field for model in models.values() for field in model.model_fields}
         kept[section] = {field: value for field, value in table.items() if field in shared or field not in known}
+    named, own = lookup(over, ("algorithm", "name")), lookup(over, ("algorithm", "make_agent"))
+    table = kept.get("algorithm")
+    if isinstance(named, str) and own is None and isinstance(table, Mapping):  # that of the package, not one's own
+        kept["algorithm"] = {field: value for field, value in table.items() if field not in ("make_agent", "kwargs")}
     table = kept.get("algorithm")
     if lookup(over, ("env", "value_range")) is not None and isinstance(table, Mapping):
         kept["algorithm"] = {field: value for field, value in table.items() if field not in _OTHER_SUPPORT}

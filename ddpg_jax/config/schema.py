@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from ddpg_jax.config.algorithms import AlgorithmConfig, DDPGConfig
 from ddpg_jax.config.marks import HARMLESS, LEARNING, STRUCTURAL, traced_fields
+from ddpg_jax.config.plugins import find
 from ddpg_jax.config.sections import (
     CheckpointConfig,
     Count,
@@ -66,6 +67,11 @@ class Config(Section):
     def on_device(self) -> bool:
         """Whether the device loop trains it: its environment is written in JAX."""
         return is_device_env(self.env.id)
+
+    @property
+    def algorithm_name(self) -> str:
+        """Who learns: the agent of one's own, or the algorithm."""
+        return self.algorithm.make_agent or self.algorithm.name
 
     @property
     def seed_list(self) -> tuple[int, ...]:
@@ -121,7 +127,7 @@ class Config(Section):
     def _default_tag(cls, value: object, info: ValidationInfo) -> object:
         defaults = {"algorithm": "ddpg", "exploration": "gaussian", "replay": "uniform"}
         tag = {TAGS[str(info.field_name)]: defaults[str(info.field_name)]}
-        return tag | cast("dict[str, object]", value) if isinstance(value, dict) else value
+        return tag | name_agent(cast("dict[str, object]", value)) if isinstance(value, dict) else value
 
 
 TAGS = {"algorithm": "name", "exploration": "kind", "replay": "kind"}
@@ -208,8 +214,42 @@ def warn_of_idle_learner(config: Config) -> list[str]:
 
 
 def names_module(identifier: str) -> bool:
-    """Whether an id names a module to import, as in `module:id`."""
-    return ":" in identifier and not is_device_env(identifier)
+    """Whether a name says which module to import, as in `module:id` and `jax:module:function`."""
+    prefix, colon, name = identifier.partition(":")
+    return bool(colon) and (not is_device_env(identifier) or (prefix == "jax" and ":" in name))
+
+
+PARTS = (
+    ("env", "id"),
+    ("algorithm", "make_agent"),
+    ("algorithm", "make_networks"),
+    ("logging", "loggers"),
+    ("logging", "callbacks"),
+)
+"""The fields that may name parts of one's own, whose modules are imported."""
+
+
+def imported_names(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What nested values say shall be imported: the fields, as `section.field`, each with a name."""
+    found: list[tuple[str, str]] = []
+    for section, field in PARTS:
+        table = values.get(section)
+        named = cast("Mapping[str, Any]", table).get(field) if isinstance(table, Mapping) else None
+        each = named if isinstance(named, (list, tuple)) else [named]
+        found += [(f"{section}.{field}", name) for name in each if isinstance(name, str) and names_module(name)]
+    return found
+
+
+def name_agent(table: Mapping[str, Any]) -> dict[str, Any]:
+    """`[algorithm]` whose name is that of an agent of one's own: it is `make_agent`, with the fields of the default."""
+    name = table.get("name")
+    own = isinstance(name, str) and (":" in name or (name not in _algorithms() and find("agent", name) is not None))
+    kept = {field: value for field, value in table.items() if not (own and field == "name")}
+    return kept | {"make_agent": name} if own else kept
+
+
+def _algorithms() -> set[str]:
+    return {m.model_fields["name"].annotation.__args__[0] for m in get_args(AlgorithmConfig)}  # pyright: ignore[reportOptionalMemberAccess]
 
 
 def hyper_paths(config: Config) -> tuple[str, ...]:

@@ -51,7 +51,8 @@ class EnvConfig(Section):
     """`[env]`: where the agent lives."""
 
     id: Annotated[str, STRUCTURAL] = "Pendulum-v1"
-    """a gymnasium id, or jax:, phys2d:, gymnax:, brax:, playground: and a name; "module:id" on the command line only"""
+    """a gymnasium id, or jax:, phys2d:, gymnax:, brax:, playground: and a name; module:id, module:Class or
+    jax:module:function for one of your own, on the command line, or with --allow-imports"""
     num_envs: Annotated[int, Field(ge=1, le=65536), STRUCTURAL] = 1
     """environments of each seed, E"""
     workers: Annotated[int, Field(ge=0, le=1024), HARMLESS] = 0
@@ -248,6 +249,10 @@ class LoggingConfig(Section):
     """write event files"""
     sinks: Annotated[tuple[str, ...], HARMLESS] = ()
     """where the record is sent while it is written: wandb, mlflow, trackio; each needs the extra of its name"""
+    loggers: Annotated[tuple[str, ...], HARMLESS] = ()
+    """loggers of your own: functions or classes that make one, as `module:name`, or registered by a plugin"""
+    callbacks: Annotated[tuple[str, ...], HARMLESS] = ()
+    """callbacks of your own, likewise: functions that are called at every report"""
 
     @field_validator("sinks", mode="before")
     @classmethod

@@ -7,9 +7,13 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ddpg_jax.config.schema import names_module
+from ddpg_jax.config.schema import imported_names
 from ddpg_jax.errors import printable
+
+if TYPE_CHECKING:
+    from ddpg_jax.config.schema import Config
 
 _AT_COMMAND_LINE: ContextVar[bool] = ContextVar("_AT_COMMAND_LINE", default=False)
 
@@ -52,12 +56,15 @@ def option(path: str, value: str | None = None) -> str:
     return f'{section}={{"{field}": {shown}}}' if dot else f"{section}={'' if value is None else shown}"
 
 
-def resume_command(run_dir: str | Path, identifier: str = "") -> str:
+def resume_command(run_dir: str | Path, config: Config | None = None) -> str:
     """The command that goes on with a run, as it can be pasted.
 
     Args:
       run_dir: its directory.
-      identifier: of its environment; where it names a module to import, it must be named again.
+      config: the run; where its file names modules to import, that must be allowed again. None: it names none.
     """
-    again = ("--env.id", identifier) if names_module(identifier) else ()
-    return shlex.join(["ddpg-jax", "resume", str(run_dir), *again])
+    names = [] if config is None else [name for _, name in imported_names(config.model_dump(include=_SECTIONS))]
+    return shlex.join(["ddpg-jax", "resume", str(run_dir), *(["--allow-imports"] if names else [])])
+
+
+_SECTIONS = {"env", "algorithm", "logging"}

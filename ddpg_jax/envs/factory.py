@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ddpg_jax.config.plugins import find, load
 from ddpg_jax.envs.device.backends import make_device_env
-from ddpg_jax.envs.host.make import make_env, portable
+from ddpg_jax.envs.host.make import GymEnv, make_env, portable
 from ddpg_jax.envs.host.traits import warn_of
 from ddpg_jax.envs.host.vector import EpisodeSeedFn, VectorEnv, evaluation_seeds, training_seeds
 from ddpg_jax.envs.host.workers import HostEnv, SubprocVectorEnv
-from ddpg_jax.types import StopFn, never_stop
+from ddpg_jax.errors import ConfigError
+from ddpg_jax.types import DeviceEnv, StopFn, never_stop
 
 if TYPE_CHECKING:
     from ddpg_jax.config.schema import Config
     from ddpg_jax.config.sections import EnvConfig
-    from ddpg_jax.types import DeviceEnv
 
 
 def make_training_envs(config: Config, stop: StopFn = never_stop) -> HostEnv:
@@ -63,10 +65,27 @@ def device_env(config: Config) -> DeviceEnv:
     return make_device_env(config.env.id, config.env.max_episode_steps, config.env.kwargs)
 
 
+def env_maker(env: EnvConfig, render_mode: str | None = None, *, bounded: bool = False) -> Callable[[], GymEnv]:
+    """What makes one gymnasium environment of a configuration.
+
+    Args:
+      env: its section.
+      render_mode: how it draws itself.
+      bounded: as in `make_env`.
+
+    Raises:
+      ConfigError: it was handed over in Python, or registered, and is not there.
+    """
+    entry = load("env", env.id, "env.id") if "<" in env.id else find("env", env.id)
+    if isinstance(entry, DeviceEnv):
+        raise ConfigError(f"env.id={env.id!r} is written in JAX: name it jax:{env.id}")
+    return partial(make_env, env.id, env.max_episode_steps, dict(env.kwargs), render_mode, bounded=bounded, entry=entry)
+
+
 def _lanes(
     env: EnvConfig, shape: tuple[int, int], episode_seed: EpisodeSeedFn, stop: StopFn, *, bounded: bool = False
 ) -> HostEnv:
-    make = partial(make_env, env.id, env.max_episode_steps, dict(env.kwargs), bounded=bounded)
+    make = env_maker(env, bounded=bounded)
     if not env.workers:
         return VectorEnv(make, shape, episode_seed, timeout=env.timeout, stop=stop)
     one = VectorEnv(make, (1, 1), episode_seed, timeout=env.timeout, stop=stop)

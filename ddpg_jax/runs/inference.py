@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -13,12 +13,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpg_jax.agents.algorithms import make_agent
+from ddpg_jax.agents import algorithms as agents
 from ddpg_jax.config.load import read_toml, resolve
+from ddpg_jax.config.parts import OwnEnv, Parts, split_env
+from ddpg_jax.config.plugins import Kind, hand_over
+from ddpg_jax.config.plugins import allow_imports as allow
 from ddpg_jax.config.schema import Config
 from ddpg_jax.envs.device.rollout import evaluate_greedy
-from ddpg_jax.envs.factory import device_env, make_evaluation_envs
-from ddpg_jax.envs.host.make import make_env
+from ddpg_jax.envs.factory import device_env, env_maker, make_evaluation_envs
 from ddpg_jax.envs.host.rollout import (
     PolicyFn,
     ProgressFn,
@@ -53,6 +55,7 @@ class LoadedRun(NamedTuple):
       policy: greedy actions of all seeds, in [-1, 1].
       value: what the critics predict of the policy, discounted.
       spec: the environment it was trained in.
+      parts: what was handed over to read it, by name.
     """
 
     config: Config
@@ -60,30 +63,45 @@ class LoadedRun(NamedTuple):
     policy: PolicyFn
     value: ValueFn
     spec: EnvSpec
+    parts: Mapping[tuple[Kind, str], Any] = {}
 
 
 @in_numeric_modes
-def load_run(run_dir: str | Path, *, which: Literal["final", "best"] = "final", **overrides: Any) -> LoadedRun:
+def load_run(
+    run_dir: str | Path,
+    *,
+    which: Literal["final", "best"] = "final",
+    env: OwnEnv | Mapping[str, Any] | None = None,
+    make_agent: Callable[..., Any] | None = None,
+    allow_imports: bool = False,
+    **overrides: Any,
+) -> LoadedRun:
     """Reads a run's configuration and final parameters, or those of its last checkpoint where it was interrupted.
 
     Args:
       run_dir: directory of a run.
       which: "best": the parameters of its best evaluation so far.
-      **overrides: fields that replace the run's, as in `load_config`; an environment named "module:id" must be named
-        again, as no module is imported because a file says so.
+      env: the environment, where it was handed over to `train`; or fields of `[env]`, as an override.
+      make_agent: likewise.
+      allow_imports: whether the run's file may name modules to import, as no module is imported because a file says so.
+      **overrides: fields that replace the run's, as in `load_config`.
 
     Raises:
       ConfigError: the configuration is wrong.
       StorageError: there is no run, or its files do not belong together.
     """
     directory = RunDirectory.open(run_dir)
-    config = resolve(read_toml(directory.config), overrides, source=str(directory.config))
-    weights = read_weights(directory, which)
-    agent = make_agent(config, weights.spec)
+    values = read_toml(directory.config)
+    own_env, overrides = split_env(env, overrides)
+    parts = Parts(own_env, make_agent).by_name(values)
+    with hand_over(parts), allow(allow_imports):
+        config = resolve(values, overrides, source=str(directory.config))
+        weights = read_weights(directory, which)
+        agent = agents.make_agent(config, weights.spec)
     expected = jax.eval_shape(jax.vmap(agent.init), run_keys(config.seed_list))
     stored = fit(weights, stored_part(expected))
     state = expected._replace(step=(), target_params=(), opt_state=(), rejected=(), **jax.tree.map(jnp.asarray, stored))
-    return LoadedRun(config, state, jit_policy(agent), jit_value(agent), weights.spec)
+    return LoadedRun(config, state, jit_policy(agent), jit_value(agent), weights.spec, parts)
 
 
 def evaluate(
@@ -95,7 +113,7 @@ def evaluate(
       run_dir: directory of a run.
       episodes: episodes of each seed.
       which: "final", or those of the evaluation that was best.
-      **overrides: as in `load_run`.
+      **overrides: as in `load_run`, with its `env`, `make_agent` and `allow_imports`.
 
     Returns:
       Returns `[S, episodes]`.
@@ -110,11 +128,12 @@ def evaluate(
 @in_numeric_modes
 def evaluate_run(run: LoadedRun, episodes: int, progress: ProgressFn = no_progress) -> Evaluation:
     """As `evaluate`, for a run that was read already; with the lengths. The host's environments tell their progress."""
-    if run.config.on_device:
-        return _evaluate_on_device(run, episodes)
-    with closing(make_evaluation_envs(run.config, episodes, alone=True)) as lanes:
-        _check_spec(run, lanes.spec)
-        return evaluate_episodes(run.policy, run.value, run.state, lanes, run.config.algorithm.gamma, progress)
+    with hand_over(run.parts):
+        if run.config.on_device:
+            return _evaluate_on_device(run, episodes)
+        with closing(make_evaluation_envs(run.config, episodes, alone=True)) as lanes:
+            _check_spec(run, lanes.spec)
+            return evaluate_episodes(run.policy, run.value, run.state, lanes, run.config.algorithm.gamma, progress)
 
 
 def select_seed(run: LoadedRun, seed: int) -> LoadedRun:
@@ -135,7 +154,7 @@ def _evaluate_on_device(run: LoadedRun, episodes: int) -> Evaluation:
     """As `evaluate_run`, for an environment written in JAX."""
     env = device_env(run.config)
     _check_spec(run, env.spec)
-    agent, gamma = make_agent(run.config, env.spec), run.config.algorithm.gamma
+    agent, gamma = agents.make_agent(run.config, env.spec), run.config.algorithm.gamma
     evaluate = jax.jit(jax.vmap(partial(evaluate_greedy, env, agent, episodes=episodes, gamma=gamma)))
     return Evaluation(*jax.device_get(evaluate(run.state)))
 
@@ -155,7 +174,7 @@ def load_policy(
       run_dir: directory of a run.
       seed: position in the run's list of seeds; 0 is the first.
       which: as in `evaluate`.
-      **overrides: as in `load_run`.
+      **overrides: as in `evaluate`.
 
     Returns:
       A function `obs [E, *O] -> action [E, A]`, in the environment's units and as its action space has them; one
@@ -229,9 +248,9 @@ def record_videos(run: LoadedRun, folder: str | Path, notify: NotifyFn | None = 
       EnvironmentFault: the environment cannot draw itself.
     """
     folder, env, seeds = check_videos(run, folder), run.config.env, run.config.seed_list
-    make = partial(make_env, env.id, env.max_episode_steps, env.kwargs, render_mode="rgb_array", bounded=True)
     paths: list[Path] = []
-    with offscreen():
+    with hand_over(run.parts), offscreen():
+        make = env_maker(env, "rgb_array", bounded=True)
         for i, seed in enumerate(seeds):
             if notify is not None:
                 notify(f"recording an episode of seed {seed} ({i + 1} of {len(seeds)})")

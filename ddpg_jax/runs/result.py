@@ -64,7 +64,7 @@ def make_result(
     num_seeds = len(config.seed_list)
     return {
         "env": config.env.id,
-        "algorithm": config.algorithm.name,
+        "algorithm": config.algorithm_name,
         "seeds": [seed for seed, keep in zip(config.seed_list, kept, strict=True) if keep],
         **(
             {}

@@ -12,6 +12,7 @@ from ddpg_jax.runs.checkpoints.choose import newest_checkpoint
 from ddpg_jax.runs.checkpoints.store import CheckpointStore
 from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.runs.loggers.logger import Logger
+from ddpg_jax.training.callbacks import CallbackFn
 from ddpg_jax.training.signals import StopRequest
 
 NotifyFn: TypeAlias = Callable[[str], None]
@@ -24,14 +25,17 @@ class Session(NamedTuple):
     stop: StopRequest
     notify: NotifyFn
     loggers: tuple[Logger, ...]
+    callbacks: tuple[CallbackFn, ...]
     stack: ExitStack
 
     @classmethod
-    def begin(cls, stack: ExitStack, notify: NotifyFn, loggers: Iterable[Logger] = ()) -> Session:
+    def begin(
+        cls, stack: ExitStack, notify: NotifyFn, loggers: Iterable[Logger], callbacks: tuple[CallbackFn, ...]
+    ) -> Session:
         """Hears signals, and holds the loggers open, until the stack is closed."""
         for logger in (loggers := tuple(loggers)):
             stack.enter_context(closing(logger))
-        return cls(stack.enter_context(StopRequest()), notify, loggers, stack)
+        return cls(stack.enter_context(StopRequest()), notify, loggers, callbacks, stack)
 
     def heed(self) -> None:
         """Ends here what has not begun, where a stop was requested while the program was loaded.
@@ -56,6 +60,7 @@ class RunContext(NamedTuple):
       stop: whether it shall stop.
       notify: prints a line of warning.
       loggers: who is told of its rows and figures, beside its own files.
+      callbacks: who is asked at its reports.
       stack: closes what it holds open.
     """
 
@@ -64,6 +69,7 @@ class RunContext(NamedTuple):
     stop: StopRequest
     notify: NotifyFn
     loggers: tuple[Logger, ...]
+    callbacks: tuple[CallbackFn, ...]
     stack: ExitStack
 
     def move_to(self, directory: RunDirectory, keep: int) -> RunContext:

@@ -119,7 +119,7 @@ def train_distributed(
     if jax.process_index() == 0:
         whole.write_text(whole.config, dump_toml(config))
         whole.write_result(result)
-        title = f"{config.env.id}, {config.algorithm.name}"
+        title = f"{config.env.id}, {config.algorithm_name}"
         learning_curve(whole.learning_curve, np.array(steps), returns.mean(2), title)
     multihost_utils.sync_global_devices("the result is written")
     return Run(whole.path, config, result)

@@ -28,6 +28,7 @@ from ddpg_jax.runs.plots import learning_curve
 from ddpg_jax.runs.result import Evaluated, make_result, system_info
 from ddpg_jax.runs.statistics import interquartile_mean, score_line
 from ddpg_jax.runs.weights import restore_best, save_best, save_weights, stored_part
+from ddpg_jax.training.callbacks import CallbackReport, call
 from ddpg_jax.training.device.loop import drop_padding
 from ddpg_jax.training.report import Report
 from ddpg_jax.training.resume_point import DIVERGED, ResumePoint, evaluation_arrays
@@ -73,7 +74,7 @@ class Run(NamedTuple):
 
 def run_title(config: Config) -> str:
     """What a run is, in a few words: task and algorithm."""
-    return f"{config.env.id}, {config.algorithm.name}"
+    return f"{config.env.id}, {config.algorithm_name}"
 
 
 class RunRecorder:
@@ -135,12 +136,15 @@ class RunRecorder:
 
         Raises:
           NotFiniteError: the critics' value is not finite.
-          EnvironmentFault: an environment failed in the evaluation.
+          EnvironmentFault: an environment failed in the evaluation; or a callback did.
         """
-        config, rows = self._config, report.rows
+        config, rows, judged = self._config, report.rows, None
         if self.is_last(report) or is_due(report.step, config.evaluation.every, config.env.num_envs):
-            self._evaluated.append(Evaluated(report.step, self._loop.evaluate(report.state)))
-            rows = rows + _evaluation_rows(config.seed_list, self._evaluated[-1])
+            judged = Evaluated(report.step, self._loop.evaluate(report.state))
+            rows = rows + _evaluation_rows(config.seed_list, judged)
+        rows = rows + self._call_callbacks(report, rows, judged)
+        if judged is not None:
+            self._evaluated.append(judged)
             self._keep_if_best(report)
             self._draw_now_and_then()
         diverged = self._note_diverged(report)
@@ -195,7 +199,7 @@ class RunRecorder:
         """
         raise Interrupted(
             f"interrupted after {self._point.step if report is None else report.step} of {self._config.total_steps} "
-            f"steps; to go on: {resume_command(self._context.directory.path, self._config.env.id)}"
+            f"steps; to go on: {resume_command(self._context.directory.path, self._config)}"
         )
 
     def finish(self, report: Report, save: Callable[[Callable[[], Checkpoint]], None]) -> Run:
@@ -215,6 +219,13 @@ class RunRecorder:
         figures = report.step, report.updates, report.seconds
         result = make_result(config, *figures, self._evaluated, self._diverged) | history(self._point)
         return write_end(self._context.directory, config, tree, self._loop.spec, result, self._evaluated)
+
+    def _call_callbacks(self, report: Report, rows: list[Row], judged: Evaluated | None) -> list[Row]:
+        """What the callbacks add to the record."""
+        context, evaluation = self._context, None if judged is None else judged.evaluation
+        figures = report.step, report.updates, tuple(rows), evaluation, report.state
+        told = CallbackReport(self._config, context.directory.path, *figures, context.stop.request)
+        return call(context.callbacks, told, self._config.seed_list)
 
     @property
     def _score(self) -> float | None:

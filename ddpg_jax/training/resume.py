@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,8 @@ from ddpg_jax.types import EnvSpec
 
 def run_name(config: Config) -> str:
     """What a run is called if nobody names it: task and algorithm."""
-    return f"{config.env.id.rpartition(':')[-1].replace('/', '-')}_{config.algorithm.name}"
+    env, algorithm = (each.rpartition(":")[-1] for each in (config.env.id, config.algorithm_name))
+    return re.sub(r"[^\w.+-]+", "-", f"{env}_{algorithm}")
 
 
 def start_point(weights: Weights | None) -> tuple[ResumePoint, InitFn]:

@@ -40,6 +40,10 @@ class StopRequest:
             for number in active._heard:
                 signal.raise_signal(number)
 
+    def request(self) -> None:
+        """Asks for a stop as a signal does."""
+        self.requested = True
+
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
             if (active := StopRequest._active) is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +10,9 @@ from typing import Any, Literal
 from rich.console import Console
 
 from ddpg_jax.config.load import dump_toml, read_toml, resolve
+from ddpg_jax.config.parts import OwnEnv, Parts, split_env
+from ddpg_jax.config.plugins import allow_imports as allow
+from ddpg_jax.config.plugins import hand_over
 from ddpg_jax.config.schema import Config, warn_of_idle_learner
 from ddpg_jax.errors import ConfigError
 from ddpg_jax.runs.directory import RunDirectory
@@ -17,12 +20,14 @@ from ddpg_jax.runs.loggers.logger import Logger
 from ddpg_jax.runs.loggers.progress import make_display, message_printer
 from ddpg_jax.runs.sinks.factory import check_sinks
 from ddpg_jax.runs.weights import read_weights
+from ddpg_jax.training.callbacks import CallbackFn, own_callbacks, own_loggers
 from ddpg_jax.training.checkpointer import Checkpointer
 from ddpg_jax.training.context import Session
 from ddpg_jax.training.factory import start
 from ddpg_jax.training.recorder import Run, RunRecorder
 from ddpg_jax.training.resume import fork, resume_directory, run_name, start_point
 from ddpg_jax.training.runner import drive
+from ddpg_jax.types import Agent
 from ddpg_jax.xla.modes import in_numeric_modes
 from ddpg_jax.xla.tuning import configure_process
 
@@ -38,7 +43,10 @@ def train(
     tune_process: bool = False,
     console: Console | None = None,
     quiet: bool = False,
+    env: OwnEnv | None = None,
+    make_agent: Callable[..., Agent] | None = None,
     loggers: Sequence[Logger] = (),
+    callbacks: Sequence[CallbackFn] = (),
 ) -> Run:
     """Trains all seeds of a configuration and leaves a run directory.
 
@@ -56,7 +64,12 @@ def train(
         nothing can change afterwards.
       console: where progress is shown; None: a few lines are printed, of the start and of every evaluation.
       quiet: whether these lines are left out; warnings go to the logger `ddpg_jax` all the same.
-      loggers: who is told of the run beside its own files; they are closed with it.
+      env: an environment of one's own: a function that makes one of gymnasium, called with `env.kwargs`, or a
+        `DeviceEnv`; None: the one of `env.id`.
+      make_agent: an algorithm of one's own, `(config, spec) -> Agent`, called with `algorithm.kwargs` too
+        (docs/adding_a_variant.md); None: that of the configuration.
+      loggers: who is told of the run beside its own files; they are closed with it. What they raise is warned of.
+      callbacks: functions that see every report, may add to the record and may ask for a stop; see `CallbackReport`.
 
     Returns:
       The run.
@@ -69,8 +82,11 @@ def train(
       NotFiniteError: all seeds have diverged, or an action, a metric or a value of the critics is not finite.
       StorageError: the run directory cannot be used, or too many checkpoints failed.
     """
+    parts = Parts(env, make_agent)
+    config = parts.name_in(config)
     with ExitStack() as stack:
-        session = Session.begin(stack, message_printer(console), (make_display(console, quiet=quiet), *loggers))
+        stack.enter_context(hand_over(parts.by_name(config.model_dump())))
+        session = _begin(stack, config, console, quiet, loggers, callbacks)
         configure_process(config, tune_process=tune_process)
         session.heed()
         check_sinks(config.logging.sinks)
@@ -104,7 +120,11 @@ def resume_run(
     tune_process: bool = False,
     console: Console | None = None,
     quiet: bool = False,
+    env: OwnEnv | Mapping[str, Any] | None = None,
+    make_agent: Callable[..., Agent] | None = None,
     loggers: Sequence[Logger] = (),
+    callbacks: Sequence[CallbackFn] = (),
+    allow_imports: bool = False,
     **overrides: Any,
 ) -> Run:
     """Takes a run up where its last whole checkpoint is, and brings it to its end.
@@ -122,10 +142,13 @@ def resume_run(
       tune_process: as in `train`.
       console: as in `train`, and so is `quiet`.
       quiet: whether nothing is printed.
+      env: the environment, where it was handed over to `train`; or fields of `[env]`, as an override.
+      make_agent: what makes the agent, where it was handed over to `train`.
       loggers: as in `train`.
+      callbacks: as in `train`.
+      allow_imports: whether the run's file may name modules to import, as no module is imported because a file says so.
       **overrides: fields that replace the run's, as in `load_config`. Those that do not concern the learner are free,
-        those that change how it learns are reported, and structural ones are refused. An environment named "module:id"
-        must be named again, as no module is imported because a file says so.
+        those that change how it learns are reported, and structural ones are refused.
 
     Returns:
       The run.
@@ -136,13 +159,18 @@ def resume_run(
       EnvironmentFault: as in `train`, and so are the others.
     """
     directory = RunDirectory.open(run_dir)
-    config = resolve(read_toml(directory.config), overrides, source=str(directory.config))
+    values = read_toml(directory.config)
+    own_env, overrides = split_env(env, overrides)
+    parts = Parts(own_env, make_agent).by_name(values)
+    with hand_over(parts), allow(allow_imports):
+        config = resolve(values, overrides, source=str(directory.config))
     if (step is None) != (into is None):
         raise ConfigError("a checkpoint of a certain step is taken up in a new directory: give both of them")
     if level == "weights" and step is not None:
         raise ConfigError("level weights begins in the directory of the run, not from a checkpoint of a certain step")
     with ExitStack() as stack:
-        session = Session.begin(stack, message_printer(console), (make_display(console, quiet=quiet), *loggers))
+        stack.enter_context(hand_over(parts))
+        session = _begin(stack, config, console, quiet, loggers, callbacks)
         configure_process(config, tune_process=tune_process)
         session.heed()
         check_sinks(config.logging.sinks)
@@ -150,3 +178,16 @@ def resume_run(
         if step is None or into is None:
             return resume_directory(context, config, from_networks=level == "weights")
         return fork(context, config, step, into)
+
+
+def _begin(
+    stack: ExitStack,
+    config: Config,
+    console: Console | None,
+    quiet: bool,
+    loggers: Sequence[Logger],
+    callbacks: Sequence[CallbackFn],
+) -> Session:
+    notify = message_printer(console)
+    told = make_display(console, quiet=quiet), *own_loggers(config, notify, loggers)
+    return Session.begin(stack, notify, told, own_callbacks(config, callbacks))

@@ -104,6 +104,8 @@ def _wrong_values(node: dict[str, Any]) -> dict[str, Any]:
     (node,) = (form for form in node.get("anyOf", [node]) if form.get("type") != "null")
     if "prefixItems" in node:
         return {"type": "many", "number": 8, "empty": [], "too long": [1, 2, 3], "order": [2, 1], "range": [0, 1e300]}
+    if node["type"] == "array" and node["items"]["type"] == "string":
+        return {"type": "many", "number": 8, "items": [8]}
     if node["type"] == "array":
         return {"type": "many", "number": 8, "empty": [], "too long": [8] * (node["maxItems"] + 1)}
     return {"string": {"type": 5}, "boolean": {"type": "maybe"}, "object": {"type": 5}}[node["type"]]
@@ -566,6 +568,8 @@ def configs(draw: st.DrawFn) -> Config:
     if (critic := algorithm.get("critic_hidden", default)) is not None:
         algorithm["action_layer"] %= len(critic)
     algorithm.pop("architecture", None)
+    if algorithm.get("kwargs"):
+        algorithm["make_agent"] = "mine"
     if algorithm.get("learning_rate_schedule") == "exponential":
         algorithm["learning_rate_end"] = 0.1
     if algorithm.get("weight_decay", "none") == "none":

@@ -31,12 +31,15 @@ def test_errors_of_python_do_not_speak_of_the_command_line(capsys):
 
 
 @pytest.mark.parametrize(
-    ("run_dir", "identifier", "words"),
+    ("run_dir", "changes", "words"),
     [
-        ("runs/a", "Pendulum-v1", ["runs/a"]),
-        ("my runs/it's", "jax:pendulum", ["my runs/it's"]),
-        ("a;b", "my_envs:Mine-v0", ["a;b", "--env.id", "my_envs:Mine-v0"]),
+        ("runs/a", {}, ["runs/a"]),
+        ("my runs/it's", {"env": {"id": "jax:pendulum"}}, ["my runs/it's"]),
+        ("a;b", {"env": {"id": "my_envs:Mine-v0"}}, ["a;b", "--allow-imports"]),
+        ("a", {"env": {"id": "jax:my_envs:mine"}}, ["a", "--allow-imports"]),
+        ("a", {"algorithm": {"name": "mine:agent"}}, ["a", "--allow-imports"]),
+        ("a", {"logging": {"callbacks": ["mine", "mine:report"]}}, ["a", "--allow-imports"]),
     ],
 )
-def test_the_command_that_goes_on_can_be_pasted(run_dir, identifier, words):
-    assert shlex.split(resume_command(run_dir, identifier)) == ["ddpg-jax", "resume", *words]
+def test_the_command_that_goes_on_can_be_pasted(run_dir, changes, words):
+    assert shlex.split(resume_command(run_dir, load_config(**changes))) == ["ddpg-jax", "resume", *words]

@@ -117,7 +117,7 @@ def test_a_run_ends_equal_with_the_cache_and_without(identifier, folder, tmp_pat
         assert main(["train", *RUN, "--env.id", identifier, "--run-dir", str(directory)]) == 0
         left[name] = [(directory / each).read_bytes() for each in ("checkpoints/final.safetensors", "metrics.jsonl")]
     assert left["first"] == left["second"]
-    assert len(kept) > 5
+    assert len(kept) > 2  # the programs of the run; small ones of jax come and go with its version
     assert entries(folder) == kept  # the second start has compiled nothing
     reset_cache()
     assert main(["evaluate", str(directory), "--episodes", "1", "--no-cache"]) == 0

@@ -10,6 +10,8 @@ import importlib.util
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
+from ddpg_jax.config.parts import DEVICE_ENV
+from ddpg_jax.config.plugins import find, load, names
 from ddpg_jax.errors import ConfigError, EnvironmentFault
 from ddpg_jax.types import DeviceEnv
 
@@ -46,8 +48,30 @@ def _native(name: str, max_episode_steps: int | None, kwargs: Mapping[str, Any])
         "probe-acted": probes.acted,
         "probe-answered": probes.answered,
     }
+    if name not in makers:
+        return _own(load("env", _key(name), "env.id"), name, max_episode_steps, kwargs)
     limit = {} if max_episode_steps is None else {"max_episode_steps": max_episode_steps}
     return makers[name](**kwargs, **limit)
+
+
+def _own(part: Any, name: str, max_episode_steps: int | None, kwargs: Mapping[str, Any]) -> DeviceEnv:
+    """The environment that a user's part is, or makes.
+
+    Raises:
+      ConfigError: it is none, or does not take what is set.
+    """
+    given = dict(kwargs) | ({} if max_episode_steps is None else {"max_episode_steps": max_episode_steps})
+    if isinstance(part, DeviceEnv) and given:
+        raise ConfigError(f"env.id='jax:{name}' is there already, so {', '.join(given)} cannot be set")
+    made = part if isinstance(part, DeviceEnv) or not callable(part) else part(**given)
+    if not isinstance(made, DeviceEnv):
+        raise ConfigError(f"env.id='jax:{name}' is {made!r}: expected a DeviceEnv, or a function that makes one")
+    return made
+
+
+def _key(name: str) -> str:
+    """What an environment behind `jax:` was handed over or registered as."""
+    return f"jax:{name}" if find("env", f"jax:{name}") is not None else name
 
 
 def _functional(name: str, max_episode_steps: int | None, kwargs: Mapping[str, Any]) -> DeviceEnv:
@@ -89,10 +113,13 @@ def unknown_device_env(identifier: str) -> str | None:
     backend = BACKENDS[prefix]
     if backend.module is not None and importlib.util.find_spec(backend.module) is None:
         return f'needs {backend.module}, which is not installed: pip install "ddpg-jax[{backend.extra}]"'
-    if prefix != "jax" or name in NATIVE:
+    if prefix != "jax" or name in NATIVE or ":" in name or find("env", _key(name)) is not None:
         return None
-    close = difflib.get_close_matches(name, NATIVE, n=1)
-    return f"there is no such environment; did you mean jax:{close[0]}?" if close else f"there are {', '.join(NATIVE)}"
+    known = [*NATIVE, *names("env")]
+    close = difflib.get_close_matches(name, known, n=1)
+    if identifier == DEVICE_ENV:
+        return "was handed over in Python as a DeviceEnv: hand it over again, as env=..."
+    return f"there is no such environment; did you mean jax:{close[0]}?" if close else f"there are {', '.join(known)}"
 
 
 def make_device_env(identifier: str, max_episode_steps: int | None, kwargs: Mapping[str, Any]) -> DeviceEnv:

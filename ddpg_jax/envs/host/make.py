@@ -6,6 +6,7 @@ import difflib
 import importlib
 import importlib.util
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Callable, Generator, Mapping
@@ -55,6 +56,7 @@ def make_env(
     render_mode: str | None = None,
     *,
     bounded: bool = False,
+    entry: Callable[..., GymEnv] | None = None,
 ) -> GymEnv:
     """One gymnasium environment, with its time limit, checked to be one that can be trained.
 
@@ -64,6 +66,7 @@ def make_env(
       kwargs: arguments of its constructor.
       render_mode: how it draws itself.
       bounded: whether it gets the limit of evaluations where it has none.
+      entry: what makes it, called with `kwargs`; None: what is registered, or can be imported, by its id.
 
     Raises:
       EnvironmentFault: it cannot be made, or its spaces are not boxes with finite actions.
@@ -72,7 +75,7 @@ def make_env(
     try:
         with _quietly(identifier):
             env = gymnasium.make(
-                _find(identifier), max_episode_steps=max_episode_steps, disable_env_checker=True, **options
+                _find(identifier, entry), max_episode_steps=max_episode_steps, disable_env_checker=True, **options
             )
     except Exception as error:  # whatever its constructor raises
         raise EnvironmentFault(f"env.id={identifier!r} cannot be made: {error}{_extra_hint(identifier)}") from error
@@ -113,17 +116,19 @@ def _make_registered(entry: Registration | None, make: Callable[[], GymEnv]) -> 
     return make()
 
 
-def _find(identifier: str) -> str | registration.EnvSpec:
+def _find(identifier: str, entry: Callable[..., GymEnv] | None) -> str | registration.EnvSpec:
     """What is to be made: an id that is registered, or becomes so by an import, or the class that is named instead."""
     module, colon, name = identifier.partition(":")
+    if entry is not None:
+        return registration.EnvSpec(re.sub(r"[^\w.-]+", "-", name or identifier), entry_point=entry)
     if not colon:
         return identifier
     found: Any = getattr(importlib.import_module(module), name, None)
     registered = any(name in (each.id, each.name) for each in registry.values())
     if registered or not callable(found):
         return identifier
-    entry: Any = found
-    return registration.EnvSpec(name, entry_point=entry)
+    entry_point: Any = found
+    return registration.EnvSpec(name, entry_point=entry_point)
 
 
 @contextmanager

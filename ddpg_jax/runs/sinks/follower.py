@@ -215,8 +215,8 @@ class Follower:
 def _identify(directory: RunDirectory, identifier: str, files: Path) -> Identity:
     """What a sink is told of a run, from its configuration as it stands there: no name in it is imported."""
     config = read_toml(directory.config)
-    parts = (("env", "id"), ("algorithm", "name"))
-    title = ", ".join(str(config.get(section, {}).get(name)) for section, name in parts)
+    algorithm = config.get("algorithm", {})
+    title = f"{config.get('env', {}).get('id')}, {algorithm.get('make_agent') or algorithm.get('name')}"
     return Identity(identifier, directory.path.name, title, config, directory.path, files)
 
 

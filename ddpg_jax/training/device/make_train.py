@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ddpg_jax.agents.algorithms import MakeAgentFn
 from ddpg_jax.envs.factory import device_env
 from ddpg_jax.errors import ConfigError
 from ddpg_jax.training.device.carry import Clock, Lane, Totals, start_clock, zero_totals
-from ddpg_jax.training.device.program import Hyper, MakeAgentFn, program
+from ddpg_jax.training.device.program import Hyper, program
 from ddpg_jax.training.report import DIAGNOSTICS, METRICS
 from ddpg_jax.training.schedule import chunks
 from ddpg_jax.types import Array, DeviceEnv, Evaluation, TrainState
@@ -48,7 +49,7 @@ class History(NamedTuple):
 
 
 def make_train(
-    config: Config, env: DeviceEnv | None = None, make: MakeAgentFn | None = None
+    config: Config, env: DeviceEnv | None = None, make_agent: MakeAgentFn | None = None
 ) -> Callable[..., tuple[TrainState, History]]:
     """The whole training of one seed as one pure function, to be used inside anybody's `jit` and `vmap`.
 
@@ -58,8 +59,8 @@ def make_train(
     Args:
       config: the run; its seeds are not used, as a key is given.
       env: the environment; None: the one that `env.id` names.
-      make: what builds the agent, for variants of one's own (docs/adding_a_variant.md); None: what the configuration
-        names.
+      make_agent: what builds the agent, for variants of one's own (docs/adding_a_variant.md); None: what the
+        configuration names.
 
     Returns:
       `(key, hyper={}) -> (state, history)`: numbers in `hyper`, by path, replace those of the configuration and may be
@@ -72,7 +73,7 @@ def make_train(
     """
     if config.total_steps >= 2**31:
         raise ConfigError(f"total_steps={config.total_steps}: make_train counts at most 2147483647; train has no limit")
-    one = program(config, env or device_env(config), make=make)
+    one = program(config, env or device_env(config), make_agent=make_agent)
     bounds = list(chunks(config, config.evaluation.every))
     counts = np.stack([one.counts(*bound) for bound in bounds])
     steps = np.array([stop * config.env.num_envs for _, stop in bounds])

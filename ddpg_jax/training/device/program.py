@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpg_jax.agents.algorithms import make_agent
+from ddpg_jax.agents.algorithms import MakeAgentFn, find_make_agent
 from ddpg_jax.config.schema import with_values
 from ddpg_jax.envs.device.rollout import evaluate_greedy
 from ddpg_jax.errors import ConfigError
@@ -38,14 +38,11 @@ from ddpg_jax.rng import stream_key
 from ddpg_jax.training.device.carry import Clock, Lane, Totals, accumulate
 from ddpg_jax.training.report import DIAGNOSTICS, METRICS
 from ddpg_jax.training.schedule import calls_per_iteration, reset_period, segments, updates_per_call
-from ddpg_jax.types import ActFn, Agent, Array, Batch, DeviceEnv, EnvSpec, Evaluation, HostArray, TrainState, Tree
+from ddpg_jax.types import ActFn, Agent, Array, Batch, DeviceEnv, Evaluation, HostArray, TrainState, Tree
 
 if TYPE_CHECKING:
     from ddpg_jax.config.schema import Config
 
-
-MakeAgentFn: TypeAlias = Callable[["Config", EnvSpec], Agent]
-"""`(config, spec) -> agent`; numbers of the configuration may be traced."""
 
 Hyper: TypeAlias = Mapping[str, Any]
 """Numbers that replace those of the configuration, `[]` by path, as in `{"algorithm.tau": 0.01}`; see `hyper_paths`."""
@@ -74,7 +71,7 @@ def program(
     config: Config,
     env: DeviceEnv,
     shard_batch: Callable[[Batch], Batch] = lambda batch: batch,
-    make: MakeAgentFn | None = None,
+    make_agent: MakeAgentFn | None = None,
     stored: Callable[[replays.DeviceReplay], replays.DeviceReplay] = lambda replay: replay,
 ) -> Program:
     """The training of one seed of a configuration.
@@ -83,7 +80,7 @@ def program(
       config: the run.
       env: the environment.
       shard_batch: divides the batches `[U, B, ...]` of an update over the devices that share them.
-      make: what builds the agent; None: `make_agent`.
+      make_agent: what builds the agent; numbers of its configuration may be traced. None: what the configuration names.
       stored: what becomes of the replay: `replay.device.with_lane_axis` for `lanes.squeezed_vmap`.
 
     Raises:
@@ -98,10 +95,11 @@ def program(
         )
     due = calls_per_iteration(config)
     parts = segments(config)
+    make = make_agent or find_make_agent(config)  # here, as what follows may be traced in another thread
 
     def built(hyper: Hyper) -> tuple[Agent, replays.DeviceReplay]:
         changed = with_values(config, hyper)
-        return (make or make_agent)(changed, env.spec), stored(make_replay(changed, env.spec))
+        return make(changed, env.spec), stored(make_replay(changed, env.spec))
 
     def init(key: Array, hyper: Hyper) -> Lane:
         agent, replay = built(hyper)

@@ -18,6 +18,8 @@ from pydantic_core import ErrorDetails
 
 from ddpg_jax.config.load import Source, compose, dump_toml, merge, read_source, read_toml, resolve_sources
 from ddpg_jax.config.mistakes import nearest, shown
+from ddpg_jax.config.parts import Parts
+from ddpg_jax.config.plugins import hand_over
 from ddpg_jax.config.presets import is_preset
 from ddpg_jax.config.schema import Config, hyper_paths, sections, with_values
 from ddpg_jax.errors import ConfigError, printable
@@ -120,6 +122,29 @@ def load_sweep(path: str | Path, overrides: Mapping[str, Any] | None = None) -> 
     swept = {"grid": _flat(file.grid), "random": _flat(file.random, leaf={"low", "high"})}
     source = {"draws": file.draws, "draw_seed": file.draw_seed, "base": base, "config": fixed, **swept}
     return _check_sweep(source, combinations, str(path))
+
+
+def name_parts(sweep: Sweep, parts: Parts) -> Sweep:
+    """The sweep with what was handed over, which its source names.
+
+    Raises:
+      ConfigError: a part is of another type, or a combination does not go with it.
+    """
+    if parts == Parts():
+        return sweep
+    named = parts.name_in(sweep.configs[0])
+    names: dict[str, Any] = {"env": {"id": named.env.id}, "algorithm": {"make_agent": named.algorithm.make_agent}}
+    given = {"env": parts.env, "algorithm": parts.make_agent}
+    names = {section: table for section, table in names.items() if given[section] is not None}
+    source = sweep.source | {"config": merge(sweep.source["config"], names)}
+    with hand_over(parts.by_name(names)):
+        return _check_sweep(source, sweep.combinations, "the sweep")
+
+
+def swept_values(path: Path) -> dict[str, Any]:
+    """What all combinations of a stored sweep share, nested."""
+    values = read_toml(path)
+    return compose((values.get("base", {}), values.get("config", {})))
 
 
 def _read_base(base: str | tuple[str, ...], folder: Path) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from ddpg_jax.runs.loggers.jsonl import JsonLines
 from ddpg_jax.runs.loggers.logger import RateMeter, Start, Status, tell
 from ddpg_jax.runs.plots import ranking
 from ddpg_jax.runs.result import provenance, system_differences, system_info
+from ddpg_jax.training.callbacks import CallbackReport, call
 from ddpg_jax.training.context import NotifyFn, RunContext
 from ddpg_jax.training.device.loop import Chunk, lane_rows
 from ddpg_jax.training.device.snapshot import snapshot
@@ -126,10 +127,19 @@ class SweepRecorder:
             for row in lane_rows(chunk, i, batch.config.seed_list[seed])
         ]
         rows += self._evaluate(report) if self._is_judged(report) else []
+        rows += self._call_callbacks(report, rows)
         self._record.write([row for row in rows if _is_finite(row)])
         speed = self._rates.since(chunk.step, chunk.updates, chunk.seconds)
         figures = self._seconds, {"device": chunk.seconds}, speed, self._ranking.median(batch), chunk.learner
         tell(self._context.loggers, "on_report", Status(chunk.step, chunk.updates, *figures))
+
+    def _call_callbacks(self, report: SweepReport, rows: list[Row]) -> list[Row]:
+        """What the callbacks add to the record, a row for each lane."""
+        batch, chunk, context = report.batch, report.chunk, self._context
+        figures = chunk.step, chunk.updates, tuple(rows), None, chunk.learner
+        told = CallbackReport(batch.config, context.directory.path, *figures, context.stop.request)
+        found = call(context.callbacks, told, [batch.config.seed_list[seed] for _, seed in batch.lanes])
+        return [{"combination": number, **row} for (number, _), row in zip(batch.lanes, found, strict=False)]
 
     def checkpoint(self, report: SweepReport, *, unrecorded: bool = False) -> Checkpoint:
         """All that the sweep needs to go on.
@@ -230,11 +240,28 @@ def position(point: ResumePoint) -> SweepPosition | None:
 def _identity(sweep: Sweep) -> str:
     """SHA-256 of all that a sweep computes; how often it is saved does not count.
 
-    Neither does `env.value_range`, which earlier versions had not: what comes of it are `v_min` and `v_max`.
+    Neither does `env.value_range`, which earlier versions had not: what comes of it are `v_min` and `v_max`. Nor do
+    other fields that they had not, where they say nothing.
     """
-    apart: Any = {"checkpoint": True, "env": {"value_range"}}
-    configs = [config.model_dump(mode="json", exclude=apart) for config in sweep.configs]
+    apart: Any = {"checkpoint": True, "env": {"value_range"}, "logging": _LATER["logging"]}
+    configs = [_without_later(config.model_dump(mode="json", exclude=apart)) for config in sweep.configs]
     return hashlib.sha256(json.dumps([configs, sweep.combinations], sort_keys=True).encode()).hexdigest()
+
+
+_LATER: dict[str, set[str]] = {
+    "algorithm": {"make_agent", "make_networks", "kwargs"},
+    "logging": {"loggers", "callbacks"},
+}
+"""Fields that came after sweeps were first kept, by section; when they say nothing they are empty."""
+
+
+def _without_later(values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        section: {field: x for field, x in table.items() if x or field not in _LATER.get(section, ())}
+        if isinstance(table, dict)
+        else table
+        for section, table in values.items()
+    }
 
 
 def _is_finite(row: Row) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -12,11 +12,16 @@ import tomli_w
 from rich.console import Console
 
 from ddpg_jax.config.diff import compare
+from ddpg_jax.config.parts import Parts
+from ddpg_jax.config.plugins import allow_imports as allow
+from ddpg_jax.config.plugins import hand_over
 from ddpg_jax.config.wording import option
 from ddpg_jax.envs.factory import device_env
 from ddpg_jax.errors import ConfigError
 from ddpg_jax.runs.directory import RunDirectory
+from ddpg_jax.runs.loggers.logger import Logger
 from ddpg_jax.runs.loggers.progress import Display, make_display, message_printer
+from ddpg_jax.training.callbacks import CallbackFn, own_callbacks, own_loggers
 from ddpg_jax.training.checkpointer import Checkpointer
 from ddpg_jax.training.context import RunContext, Session
 from ddpg_jax.training.device.loop import device_loop
@@ -26,9 +31,9 @@ from ddpg_jax.training.report import keep_init
 from ddpg_jax.training.resume_point import ResumePoint
 from ddpg_jax.training.runner import drive
 from ddpg_jax.training.sweep.batches import LaneBatch, SweepPosition, lane_batches
-from ddpg_jax.training.sweep.grid import Sweep, load_sweep
+from ddpg_jax.training.sweep.grid import Sweep, load_sweep, name_parts, swept_values
 from ddpg_jax.training.sweep.recorder import SweepRecorder, SweepReport, SweepRun, position, sweep_point
-from ddpg_jax.types import DeviceEnv, Snapshot
+from ddpg_jax.types import Agent, DeviceEnv, Snapshot
 from ddpg_jax.xla.modes import in_numeric_modes
 from ddpg_jax.xla.process import make_core_devices
 
@@ -41,6 +46,10 @@ def run_sweep(
     overwrite: bool = False,
     resume: Literal["never", "auto"] = "never",
     console: Console | None = None,
+    env: DeviceEnv | None = None,
+    make_agent: Callable[..., Agent] | None = None,
+    loggers: Sequence[Logger] = (),
+    callbacks: Sequence[CallbackFn] = (),
 ) -> SweepRun:
     """Trains every combination with every seed and ranks the combinations by their final evaluations.
 
@@ -54,6 +63,10 @@ def run_sweep(
       overwrite: whether the files of an earlier run there may be removed.
       resume: "auto": where the directory holds this sweep, it goes on, as a cluster starts the same command again.
       console: where progress is shown; None: nowhere.
+      env: as in `train`, and so are the others; the state in a callback's report has a lane for each of the rows.
+      make_agent: as in `train`.
+      loggers: as in `train`.
+      callbacks: as in `train`.
 
     Raises:
       ConfigError: the environment is not one written in JAX, not even one lane fits into memory, or another sweep is in
@@ -61,11 +74,12 @@ def run_sweep(
       EnvironmentFault: an environment cannot be made, or reported numbers that are not finite in every combination.
       StorageError: the directory cannot be used, or too many checkpoints failed.
     """
-    envs = _environments(sweep)
+    parts = Parts(env, make_agent)
+    sweep = name_parts(sweep, parts)
     with ExitStack() as stack:
-        display = make_display(console)
-        session = Session.begin(stack, message_printer(console), (display,))
-        session.heed()
+        stack.enter_context(hand_over(parts.by_name(sweep.configs[0].model_dump())))
+        envs = _environments(sweep)
+        session, display = _begin(stack, sweep, console, loggers, callbacks)
         if resume == "auto" and run_dir is not None and RunDirectory(run_dir).sweep.is_file():
             directory = RunDirectory.open(run_dir, of="sweep")
             _refuse_another(sweep, load_sweep(directory.sweep), directory)
@@ -78,7 +92,16 @@ def run_sweep(
 
 
 @in_numeric_modes
-def resume_sweep(run_dir: str | Path, console: Console | None = None) -> SweepRun:
+def resume_sweep(
+    run_dir: str | Path,
+    console: Console | None = None,
+    *,
+    env: DeviceEnv | None = None,
+    make_agent: Callable[..., Agent] | None = None,
+    loggers: Sequence[Logger] = (),
+    callbacks: Sequence[CallbackFn] = (),
+    allow_imports: bool = False,
+) -> SweepRun:
     """Takes a sweep up where its last whole checkpoint is, and brings it to its end.
 
     Its record and its ranking end as if nothing had happened; a sweep without a checkpoint begins at its beginning.
@@ -86,19 +109,40 @@ def resume_sweep(run_dir: str | Path, console: Console | None = None) -> SweepRu
     Args:
       run_dir: directory of the sweep.
       console: where progress is shown; None: nowhere.
+      env: as in `resume_run`, and so are the others.
+      make_agent: as in `resume_run`.
+      loggers: as in `resume_run`.
+      callbacks: as in `resume_run`.
+      allow_imports: as in `resume_run`.
 
     Raises:
       StorageError: there is no sweep, or another process is running it.
       ConfigError: as in `run_sweep`, and so are the others.
     """
     directory = RunDirectory.open(run_dir, of="sweep")
-    sweep = load_sweep(directory.sweep)
-    envs = _environments(sweep)
+    parts = Parts(env, make_agent).by_name(swept_values(directory.sweep)) if env or make_agent else {}
     with ExitStack() as stack:
-        display = make_display(console)
-        session = Session.begin(stack, message_printer(console), (display,))
-        session.heed()
+        stack.enter_context(hand_over(parts))
+        stack.enter_context(allow(allow_imports))
+        sweep = load_sweep(directory.sweep)
+        envs = _environments(sweep)
+        session, display = _begin(stack, sweep, console, loggers, callbacks)
         return _resume(sweep, envs, session.within(directory, _keep(sweep)), display)
+
+
+def _begin(
+    stack: ExitStack,
+    sweep: Sweep,
+    console: Console | None,
+    loggers: Sequence[Logger],
+    callbacks: Sequence[CallbackFn],
+) -> tuple[Session, Display]:
+    """The session of a sweep, whose combinations share the loggers and callbacks that are named."""
+    config, notify, display = sweep.configs[0], message_printer(console), make_display(console)
+    told = display, *own_loggers(config, notify, loggers)
+    session = Session.begin(stack, notify, told, own_callbacks(config, callbacks))
+    session.heed()
+    return session, display
 
 
 def _environments(sweep: Sweep) -> list[DeviceEnv]:

@@ -1,0 +1,66 @@
+"""An environment of one's own in JAX, out of two plain functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ddpg_jax.envs.bounds import Bounds
+from ddpg_jax.envs.device.adapters.adapt import adapt
+from ddpg_jax.errors import EnvironmentFault
+from ddpg_jax.types import Array, DeviceEnv, Tree
+
+
+def make_device_env(
+    reset: Callable[[Array], tuple[Tree, Array]],
+    step: Callable[[Tree, Array, Array], tuple[Any, ...]],
+    *,
+    action_low: float | Sequence[float],
+    action_high: float | Sequence[float],
+    max_episode_steps: int,
+) -> DeviceEnv:
+    """A `DeviceEnv` of two pure functions of one environment, to be handed to `train(config, env=...)`.
+
+        def reset(key):
+            x = jax.random.uniform(key, minval=-1.0)
+            return x, jnp.array([x])  # the state, any pytree of arrays, and the first observation [*O]
+
+        def step(x, action, key):
+            x = jnp.clip(x + 0.1 * action[0], -1, 1)
+            return x, jnp.array([x]), -((x - 0.3) ** 2), False  # state, observation, reward, terminated
+
+        env = make_device_env(reset, step, action_low=-1.0, action_high=1.0, max_episode_steps=50)
+
+    Args:
+      reset: `key -> (state, obs [*O])`, begins an episode.
+      step: `(state, action [A] in the environment's units, key) -> (state, obs [*O], reward, terminated)`, one step
+        without an automatic reset; a fifth value, `truncated`, may follow.
+      action_low: lower bounds, a number for one component or `[A]`.
+      action_high: upper bounds, likewise.
+      max_episode_steps: time limit; it is told from a terminal state, whose value is 0.
+
+    Raises:
+      EnvironmentFault: the bounds are not finite and in order, the time limit is below 1, or what the functions return
+        does not agree.
+    """
+    low, high = (tuple(np.atleast_1d(np.asarray(bound, np.float64)).tolist()) for bound in (action_low, action_high))
+    if len(low) != len(high) or not all(np.isfinite([a, b]).all() and a < b for a, b in zip(low, high, strict=False)):
+        raise EnvironmentFault(
+            f"action_low={action_low}, action_high={action_high}: expected as many lower as upper bounds, finite, each "
+            "below its upper"
+        )
+    if not 1 <= max_episode_steps < 2**31:
+        raise EnvironmentFault(f"max_episode_steps={max_episode_steps}: expected a number from 1 to 2147483647")
+
+    def advance(state: Tree, action: Array, key: Array) -> tuple[Tree, Array, Any, Any, Any]:
+        returned = step(state, action, key)
+        if len(returned) not in (4, 5):
+            raise EnvironmentFault(
+                f"step returned {len(returned)} values: expected (state, obs, reward, terminated) or truncated after it"
+            )
+        state, obs, reward, terminated, *truncated = returned
+        return state, obs, reward, terminated, truncated[0] if truncated else False
+
+    return adapt(reset, advance, Bounds(low, high), int(max_episode_steps))
