@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ddpg_jax.config.schema import Config
-    from ddpg_jax.training.recorder import Run
+    from ddpg_jax.training.run import Run
     from ddpg_jax.training.sweep.run import SweepRun
 
 INTERRUPTED = 130
@@ -159,6 +160,20 @@ def _show(console: Console, run: Run, record: str) -> None:
 
     console.print(training_table(run.result))
     _show_files(console, run.directory, ("learning_curve.png", "result.json", "checkpoints/best.safetensors", record))
+    _show_next(console, run)
+
+
+def _show_next(console: Console, run: Run) -> None:
+    """What may come next, each on a line to be copied; a terminal breaks none of them."""
+    own = run.directory / "process-0"  # of several processes, each has a run of its own
+    directory = own if own.is_dir() else run.directory
+    path = shlex.quote(min(os.path.relpath(directory), str(directory), key=len))
+    steps = 2 * run.config.total_steps
+    commands = {"evaluate": path, "resume": f"{path} --total-steps {steps}", "export": path, "compare": path}
+    console.print("next:", **_PLAIN)
+    for name, words in commands.items():
+        if name in _COMMANDS:
+            console.print(f"  ddpg-jax {name} {words}", **_PLAIN)
 
 
 def _show_files(console: Console, directory: Path, names: Sequence[str]) -> None:

@@ -291,8 +291,8 @@ class RunDirectory:
             )
         if self.check_format() is None and read_owner(self.path / _LOCK) is None:
             raise StorageError(
-                f"{self.path} is not empty and was never the directory of a run, so --overwrite replaces nothing in "
-                "it: name another --run-dir"
+                f"{self.path} is not empty and was never the directory of a run, so {option('overwrite')} replaces "
+                f"nothing in it: name another {option('run_dir')}"
             )
 
     def _take_lock(self) -> None:

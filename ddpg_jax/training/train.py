@@ -24,8 +24,9 @@ from ddpg_jax.training.callbacks import CallbackFn, own_callbacks, own_loggers
 from ddpg_jax.training.checkpointer import Checkpointer
 from ddpg_jax.training.context import Session
 from ddpg_jax.training.factory import start
-from ddpg_jax.training.recorder import Run, RunRecorder
+from ddpg_jax.training.recorder import RunRecorder
 from ddpg_jax.training.resume import fork, resume_directory, run_name, start_point
+from ddpg_jax.training.run import Run
 from ddpg_jax.training.runner import drive
 from ddpg_jax.types import Agent
 from ddpg_jax.xla.modes import in_numeric_modes
