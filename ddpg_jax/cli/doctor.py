@@ -32,6 +32,11 @@ EXTRAS = {
     "gymnax": ("gymnax",),
     "brax": ("brax",),
     "playground": ("mujoco_playground",),
+    "export": ("flatbuffers",),
+    "onnx": ("onnx", "onnxruntime"),
+    "wandb": ("wandb",),
+    "mlflow": ("mlflow", "sqlalchemy", "alembic"),
+    "trackio": ("trackio",),
     "peers": ("stable_baselines3", "sbx", "cpprb"),
     "test": ("pytest", "hypothesis", "chex"),
 }

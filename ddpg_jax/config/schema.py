@@ -22,6 +22,7 @@ from ddpg_jax.config.sections import (
     EvaluationConfig,
     ExplorationConfig,
     GaussianConfig,
+    HindsightReplayConfig,
     LoggingConfig,
     ReplayConfig,
     ScheduledConfig,
@@ -195,6 +196,14 @@ def find_conflicts(config: Config) -> list[Conflict]:
     if config.on_device and env.workers:
         message = f"has no effect on env.id={env.id!r}, which is written in JAX: set it to 0"
         found.append(Conflict("env.workers", message, ("env.id",)))
+    if config.on_device and isinstance(config.replay, HindsightReplayConfig):
+        message = f'"hindsight" is for the host loop, but env.id={env.id!r} is written in JAX: set it to "uniform"'
+        found.append(Conflict("replay.kind", message, ("env.id",)))
+    if env.max_instances is not None and isinstance(config.replay, HindsightReplayConfig):
+        message = (
+            'is not kept by replay.kind="hindsight", which asks an environment of its own for rewards: leave it out'
+        )
+        found.append(Conflict("env.max_instances", message, ("replay.kind",)))
     host_only = {
         "wrappers": env.wrappers,
         "action_range": env.action_range,

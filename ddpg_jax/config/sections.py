@@ -5,6 +5,7 @@ Those of the algorithms are in `algorithms`.
 
 from __future__ import annotations
 
+import difflib
 from math import isfinite
 from typing import Annotated, Any, Literal, TypeAlias, cast
 
@@ -28,6 +29,9 @@ def _check_argument(value: object) -> object:
         raise ValueError('must be a finite number, a text, true or false, "None", or a list or table of such')
     return value
 
+
+SINKS = ("wandb", "mlflow", "trackio")
+"""Where a record can be sent, by name."""
 
 Fraction: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 Count: TypeAlias = Annotated[int, Field(ge=1, le=2**53)]
@@ -247,7 +251,22 @@ class PrioritizedReplayConfig(Section):
     """added to the error, so that nothing is lost for ever"""
 
 
-ReplayConfig: TypeAlias = UniformReplayConfig | PrioritizedReplayConfig
+class HindsightReplayConfig(Section):
+    """`[replay]` with `kind = "hindsight"`.
+
+    For environments of gymnasium that are told which goal to reach: a transition may be given a goal that was achieved
+    later in its episode (Andrychowicz et al., arXiv:1707.01495, strategy `future`).
+    """
+
+    kind: Annotated[Literal["hindsight"], STRUCTURAL]
+    """transitions are drawn alike, and most of them given another goal"""
+    capacity: Annotated[Count, STRUCTURAL] = 100_000
+    """transitions of each seed"""
+    relabel: Annotated[Fraction, LEARNING] = 0.8
+    """share of the transitions drawn that are given another goal; 0.8: four for each with its own, as published"""
+
+
+ReplayConfig: TypeAlias = UniformReplayConfig | PrioritizedReplayConfig | HindsightReplayConfig
 """The union of the replays' configurations, told apart by `kind`."""
 
 
@@ -268,10 +287,31 @@ class LoggingConfig(Section):
     number"""
     tensorboard: Annotated[bool, HARMLESS] = True
     """write event files"""
+    sinks: Annotated[tuple[str, ...], HARMLESS] = ()
+    """where the record is sent while it is written: wandb, mlflow, trackio; each needs the extra of its name"""
     loggers: Annotated[tuple[str, ...], HARMLESS] = ()
     """loggers of your own: functions or classes that make one, as `module:name`, or registered by a plugin"""
     callbacks: Annotated[tuple[str, ...], HARMLESS] = ()
     """callbacks of your own, likewise: functions that are called at every report"""
+
+    @field_validator("sinks", mode="before")
+    @classmethod
+    def _one_or_more(cls, names: object) -> object:
+        return (names,) if isinstance(names, str) else names
+
+    @field_validator("sinks")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [name for name in names if name not in SINKS]
+        if unknown:
+            close = difflib.get_close_matches(unknown[0][:50], SINKS, n=1)
+            raise ValueError(
+                f"there is no sink {unknown[0][:50]!r}; there are {', '.join(SINKS)}"
+                + (f"; did you mean {close[0]}?" if close else "")
+            )
+        if len(set(names)) < len(names):
+            raise ValueError("a sink stands twice in the list")
+        return names
 
 
 class CheckpointConfig(Section):

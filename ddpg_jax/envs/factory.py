@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import closing, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
 from ddpg_jax.config.plugins import find, load
 from ddpg_jax.envs.device.backends import make_device_env
-from ddpg_jax.envs.host.make import GymEnv, make_env, portable
+from ddpg_jax.envs.host.goals import GoalTask, goal_task
+from ddpg_jax.envs.host.make import GymEnv, describe, make_env, portable
 from ddpg_jax.envs.host.pool import INSTANCES, Pool, borrow
+from ddpg_jax.envs.host.timeout import Timeout
 from ddpg_jax.envs.host.traits import warn_of
 from ddpg_jax.envs.host.vector import EpisodeSeedFn, LaneNameFn, VectorEnv, pooled_seeds, training_seeds
 from ddpg_jax.envs.host.workers import HostEnv, SubprocVectorEnv
@@ -90,6 +93,21 @@ def make_evaluation_envs(
     if alone:
         warn_of(lanes.traits, env.id)
     return Pool(lanes, shape)
+
+
+@contextmanager
+def open_goal_task(config: Config) -> Generator[GoalTask]:
+    """What hindsight must know of the environment, by one that is made for it.
+
+    Raises:
+      ConfigError: it has no goals, or no rule of what is rewarded.
+      EnvironmentFault: it cannot be made, or failed.
+    """
+    env = config.env
+    with closing(env_maker(env)()) as made:
+        with Timeout(env.timeout):
+            task = goal_task(made, describe(made), env.id)
+        yield task
 
 
 def device_env(config: Config) -> DeviceEnv:

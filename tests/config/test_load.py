@@ -27,7 +27,7 @@ FILES = sorted(path for path in CONFIGS.rglob("*.toml") if path.parent.name != "
 CHOSEN_BY = {
     "algorithm": ["ddpg", "td3", "d4pg", "fasttd3"],
     "exploration": ["none", "gaussian", "ou", "gaussian_per_env", "parameter"],
-    "replay": ["uniform", "prioritized"],
+    "replay": ["uniform", "prioritized", "hindsight"],
 }
 SCHEMA = Config.model_json_schema()
 
@@ -604,6 +604,8 @@ def configs(draw: st.DrawFn) -> Config:
     else:
         exploration.pop("sigma_end", None)
         exploration.pop("schedule_steps", None)
+    if exploration.get("kind") == "ou":
+        exploration["theta"] = exploration.get("theta", 0.15) % 2.0  # dt is 1 at most
     if exploration.get("kind") == "gaussian_per_env":
         ends = sorted((exploration.get("sigma_min", 0.001), exploration.get("sigma_max", 0.4)))
         exploration |= dict(zip(("sigma_min", "sigma_max"), ends, strict=True))
@@ -612,8 +614,11 @@ def configs(draw: st.DrawFn) -> Config:
     values["env"] = values.get("env", {}) | {"workers": 0}
     values["data_parallel"] = 1
     values["loop"] = "host" if values.get("loop") == "host" else "auto"
-    if values.get("replay", {}).keys() - {"kind", "capacity"}:
+    if values["replay"].keys() - {"kind", "capacity", "relabel"}:
         values["replay"]["kind"] = "prioritized"
+    if is_device_env(values["env"].get("id", "")):
+        values["replay"].pop("relabel", None)
+        values["replay"]["kind"] = "uniform"
     return resolve(values, {}, source="drawn")
 
 
@@ -621,3 +626,11 @@ def configs(draw: st.DrawFn) -> Config:
 def test_any_configuration_comes_back_equal_from_toml(config):
     assert round_trip(config) == config
     assert dump_toml(round_trip(config)) == dump_toml(config)
+
+
+def test_hindsight_is_for_the_host_loop():
+    report = message({"env": {"id": "jax:pendulum"}, "replay": {"kind": "hindsight"}})
+    (line,) = lines_for(report, "replay.kind")
+    assert "host loop" in line
+    assert 'set it to "uniform"' in line
+    assert "relabel" in message({"replay": {"kind": "prioritized", "relabel": 0.5}})
