@@ -13,7 +13,7 @@ import numpy as np
 from ddpg_jax.cli.tables import evaluation_table
 from ddpg_jax.runs.inference import LoadedRun, check_videos, evaluate_run, load_run, record_videos, select_seed
 from ddpg_jax.runs.loggers.progress import SafeConsole
-from ddpg_jax.runs.statistics import summarize
+from ddpg_jax.runs.statistics import mean_info, summarize
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -82,6 +82,7 @@ def as_dict(run: LoadedRun, evaluation: Evaluation) -> dict[str, Any]:
             "q_bias": _number(evaluation.q_bias[i]),
             "returns": [_number(x) for x in returns[i]],
             "lengths": lengths[i].tolist(),
+            **mean_info(evaluation, i),
         }
         for i, seed in enumerate(run.config.seed_list)
     ]

@@ -11,6 +11,8 @@ from ddpg_jax.types import EnvSpec, HostArray
 
 _LARGE = 2.0**12
 _WATCHED = 64
+_EXACT = {"f": 4, "i": 2, "u": 2}
+"""Bytes of a number, by kind, up to which float32 holds every one."""
 
 
 def as_number(value: Any) -> float:
@@ -81,7 +83,7 @@ class PrecisionWatch:
 
     def step(self, obs: HostArray) -> list[int] | None:
         """Notes an observation; after the last that is looked at the components that are lost, before that None."""
-        if obs.dtype.kind not in "fiu" or obs.dtype.itemsize <= 4 or self._last is None:
+        if obs.dtype.itemsize <= _EXACT.get(obs.dtype.kind, np.inf) or self._last is None:
             return []
         moved = obs != self._last
         with np.errstate(over="ignore"):

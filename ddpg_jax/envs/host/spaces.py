@@ -90,6 +90,12 @@ def in_words(layout: Sequence[ObsPart]) -> str:
     return f"an array of shape {layout[0].shape}" if layout[0].path == () else f"arrays {', '.join(arrays)}"
 
 
+def component_name(layout: Sequence[ObsPart], i: int) -> str:
+    """What a component of the vector is called in messages: its number, and the array that it is of."""
+    part = next((part for part in layout if part.start <= i < part.stop and part.path), None)
+    return str(i) if part is None else f"{i} ({part.name})"
+
+
 def shown(value: Any) -> str:
     """What came as an observation, for messages."""
     if isinstance(value, Mapping):

@@ -17,7 +17,7 @@ import numpy as np
 from ddpg_jax.envs.host.infos import EndedInfo
 from ddpg_jax.envs.host.make import GymEnv, describe, reset_env
 from ddpg_jax.envs.host.reports import PrecisionWatch, as_flag, as_number, as_observation
-from ddpg_jax.envs.host.spaces import in_words, shown
+from ddpg_jax.envs.host.spaces import component_name, in_words, shown
 from ddpg_jax.envs.host.timeout import Timeout
 from ddpg_jax.envs.host.traits import Traits, traits
 from ddpg_jax.equations.actions import to_units
@@ -282,7 +282,7 @@ class VectorEnv:
             _log.warning(
                 "warning: observation component %s changes from step to step by less than float32 can tell apart, "
                 "and observations are float32 here: subtract an offset, or leave it out",
-                ", ".join(map(str, components)),
+                ", ".join(component_name(self.spec.layout, i) for i in components),
             )
 
     def _not_finite(self, actions: HostArray) -> str:

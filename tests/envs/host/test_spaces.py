@@ -1,6 +1,7 @@
 """Observations of several arrays become one vector whose order is known, and actions have the shape of their space."""
 
 import json
+import logging
 from typing import Any
 
 import custom_envs as custom
@@ -147,3 +148,25 @@ def test_another_order_is_a_difference_by_name():
     assert other.differences(again) == [
         "layout: a[0:2] float32[2], b[2:3] float32[1] -> b[0:1] float32[1], a[1:3] float32[2]"
     ]
+
+
+class Clock(Arm):
+    """Counts milliseconds that float32 cannot tell apart, in 32 bits."""
+
+    def __init__(self):
+        super().__init__(Dict(hand=Box(-1, 1, (2,)), clock=Box(0, 2**31 - 1, (1,), np.int32)), (2,))
+        self._now = 1_700_000_000
+
+    def _obs(self):
+        self._now += 3
+        return {"hand": np.zeros(2, np.float32), "clock": np.array([self._now], np.int32)}
+
+
+def test_what_float32_cannot_tell_apart_is_warned_of_once_by_name(caplog):
+    caplog.set_level(logging.WARNING, "ddpg_jax")
+    lanes = lanes_of(Clock())
+    lanes.reset()
+    for _ in range(150):
+        lanes.step(np.zeros((1, 1, 2), np.float32))
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert "observation component 2 (clock) changes from step to step by less than float32 can tell apart" in said
