@@ -200,7 +200,9 @@ def find_conflicts(config: Config) -> list[Conflict]:
         message = f'"hindsight" is for the host loop, but env.id={env.id!r} is written in JAX: set it to "uniform"'
         found.append(Conflict("replay.kind", message, ("env.id",)))
     if env.max_instances is not None and isinstance(config.replay, HindsightReplayConfig):
-        message = 'is not kept by replay.kind="hindsight", which asks an environment of its own for rewards: leave it out'
+        message = (
+            'is not kept by replay.kind="hindsight", which asks an environment of its own for rewards: leave it out'
+        )
         found.append(Conflict("env.max_instances", message, ("replay.kind",)))
     host_only = {
         "wrappers": env.wrappers,
