@@ -105,7 +105,7 @@ def _wrong_values(node: dict[str, Any]) -> dict[str, Any]:
     (node,) = (form for form in node.get("anyOf", [node]) if form.get("type") != "null")
     if "prefixItems" in node:
         return {"type": "many", "number": 8, "empty": [], "too long": [1, 2, 3], "order": [2, 1], "range": [0, 1e300]}
-    if node["type"] == "array" and node["items"]["type"] == "string":
+    if node["type"] == "array" and node["items"].get("type") == "string" and "maxItems" not in node:
         return {"type": "many", "number": 8, "items": [8]}
     if node["type"] == "array":
         short = {"empty": []} if node.get("minItems") else {}
@@ -118,7 +118,7 @@ def _item(node: dict[str, Any]) -> Any:
     """An item of a list that it may hold."""
     item = _deref(node["items"])
     pair = "prefixItems" in item
-    return [0, 1] if pair else {"string": "a", "object": {"name": "a"}}.get(item["type"], 8)
+    return [0, 1] if pair else {"string": "a", "object": {"name": "a"}}.get(item.get("type"), 8)
 
 
 FIELDS = _fields()
