@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ddpg_jax.config.schema import Config
     from ddpg_jax.envs.device.adapters.gymnax_style import from_gymnax
     from ddpg_jax.envs.device.own import make_device_env
+    from ddpg_jax.runs.export.export import export_policy
     from ddpg_jax.runs.inference import evaluate, load_policy
     from ddpg_jax.runs.record import load_record
     from ddpg_jax.training.device.make_train import make_train
@@ -29,6 +30,7 @@ __all__ = [
     "Run",
     "enable_compilation_cache",
     "evaluate",
+    "export_policy",
     "from_gymnax",
     "load_config",
     "load_policy",
@@ -55,6 +57,7 @@ _HOMES = {
     "evaluate": "runs.inference",
     "load_policy": "runs.inference",
     "load_record": "runs.record",
+    "export_policy": "runs.export.export",
     "enable_compilation_cache": "xla.compilation_cache",
 }
 

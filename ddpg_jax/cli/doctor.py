@@ -32,6 +32,8 @@ EXTRAS = {
     "gymnax": ("gymnax",),
     "brax": ("brax",),
     "playground": ("mujoco_playground",),
+    "export": ("flatbuffers",),
+    "onnx": ("onnx", "onnxruntime"),
     "peers": ("stable_baselines3", "sbx", "cpprb"),
     "test": ("pytest", "hypothesis", "chex"),
 }

@@ -1,4 +1,4 @@
-"""The command line: train, config, presets, resume, verify, reproduce, sweep, evaluate, compare, doctor.
+"""The command line: train, config, presets, resume, verify, reproduce, sweep, evaluate, compare, export, doctor.
 
 Nothing heavy is imported before a command needs it, and jax only after the configuration has been found right.
 """
@@ -267,6 +267,18 @@ def _compare(options: argparse.Namespace, words: list[str]) -> int:
     return compare(options.runs, options.out, diverged=options.diverged, **named)
 
 
+def _export(options: argparse.Namespace, words: list[str]) -> int:
+    overrides = parse_overrides_strict(words)
+    from ddpg_jax.runs.export.forms import check_forms
+
+    forms = check_forms([word.strip() for word in options.to.split(",") if word.strip()])
+    from ddpg_jax.cli.export import export
+
+    _use_cache(options)
+    chosen: dict[str, Any] = {"which": options.which, "seed": options.seed, "forms": forms}
+    return export(options.run_dir, **chosen, out=options.out, overwrite=options.overwrite, overrides=overrides)
+
+
 def _doctor(options: argparse.Namespace, words: list[str]) -> int:
     if words:
         raise ConfigError(f"doctor takes no arguments, but got {' '.join(words)}")
@@ -285,5 +297,6 @@ _COMMANDS: dict[str, CommandFn] = {
     "sweep": _sweep,
     "evaluate": _evaluate,
     "compare": _compare,
+    "export": _export,
     "doctor": _doctor,
 }

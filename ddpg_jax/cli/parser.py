@@ -189,6 +189,30 @@ def _add_compare(commands: Commands) -> argparse.ArgumentParser:
     return parser
 
 
+def _add_export(commands: Commands) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        "export",
+        help="write a policy of a run as files that run elsewhere",
+        epilog="The fields of the environment may be set, as in train.",
+    )
+    parser.add_argument("run_dir", type=Path, help="directory of a run")
+    parser.add_argument("--seed", type=int, metavar="N", help="that seed of the run (default: its first)")
+    parser.add_argument(
+        "--which", choices=["final", "best"], default="final", help="best: the policy of the best evaluation"
+    )
+    parser.add_argument(
+        "--to",
+        metavar="FORMS",
+        default="safetensors,numpy",
+        help="of safetensors, numpy, stablehlo, onnx, with commas between them (default safetensors,numpy)",
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the files; default: one under exported/")
+    parser.add_argument("--overwrite", action="store_true", help="replace the export that is in the folder")
+    _add_no_cache(parser)
+    _add_parts(parser)
+    return parser
+
+
 def _add_doctor(commands: Commands) -> argparse.ArgumentParser:
     parser = commands.add_parser("doctor", help="show versions, devices and extras, and test the installation")
     parser.add_argument("--determinism", action="store_true", help="train twice for a moment on each loop and compare")
@@ -238,5 +262,6 @@ _COMMANDS: dict[str, Callable[[Commands], argparse.ArgumentParser]] = {
     "sweep": _add_sweep,
     "evaluate": _add_evaluate,
     "compare": _add_compare,
+    "export": _add_export,
     "doctor": _add_doctor,
 }

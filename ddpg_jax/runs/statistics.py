@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 import numpy as np
 
 if TYPE_CHECKING:
-    from ddpg_jax.types import HostArray
+    from ddpg_jax.types import Evaluation, HostArray
 
 Interval: TypeAlias = tuple[float, float]
 
@@ -101,3 +101,9 @@ def summarize(returns: HostArray, confidence: float = 0.95) -> Summary:
         meaning=_meaning(len(per_seed)),
         returns=returns.tolist(),
     )
+
+
+def mean_info(evaluation: Evaluation, i: int) -> dict[str, float]:
+    """What the ends of the episodes of seed number i said, on average over those that said something."""
+    said = {key: values[i][np.isfinite(values[i])] for key, values in dict(evaluation.info).items()}
+    return {f"info/{key}": float(values.mean()) for key, values in said.items() if len(values)}
