@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ddpg_jax.runs.inference import evaluate, load_policy
     from ddpg_jax.runs.record import load_record
     from ddpg_jax.training.device.make_train import make_train
-    from ddpg_jax.training.recorder import Run
+    from ddpg_jax.training.run import Run
     from ddpg_jax.training.train import resume_run, train
     from ddpg_jax.xla.compilation_cache import enable_compilation_cache
 
@@ -51,7 +51,7 @@ _HOMES = {
     "from_gymnax": "envs.device.adapters.gymnax_style",
     "make_agent": "agents.algorithms",
     "make_train": "training.device.make_train",
-    "Run": "training.recorder",
+    "Run": "training.run",
     "train": "training.train",
     "resume_run": "training.train",
     "evaluate": "runs.inference",

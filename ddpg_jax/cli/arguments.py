@@ -42,6 +42,7 @@ def parse_config(paths: Sequence[str], arguments: Sequence[str]) -> Config:
         if problem is not None and find("env", identifier) is None:
             problems["env.id"] = problem
     problems |= _unknown_wrappers(env if isinstance(env, dict) else {})
+    _check_sinks(compose(source.values for source in sources).get("logging"), problems)
     return resolve_sources(sources, problems)
 
 
@@ -56,6 +57,19 @@ def _unknown_wrappers(env: dict[str, Any]) -> dict[str, str]:
         if (problem := unknown_wrapper(name)) is not None:
             found[path] = problem
     return found
+
+
+def _check_sinks(logging: Any, problems: dict[str, str]) -> None:
+    """Notes what keeps the sinks of a configuration from being made; names that nobody knows are refused elsewhere."""
+    names = logging.get("sinks", ()) if isinstance(logging, dict) else ()
+    if names:
+        from ddpg_jax.config.sections import SINKS
+        from ddpg_jax.runs.sinks.factory import find_problem
+
+        known = [name for name in SINKS if name == names or (isinstance(names, (list, tuple)) and name in names)]
+        found = [f"{name} {problem}" for name in known if (problem := find_problem(name)) is not None]
+        if found:
+            problems["logging.sinks"] = "; ".join(found)
 
 
 def find_options(parser: argparse.ArgumentParser) -> frozenset[str]:

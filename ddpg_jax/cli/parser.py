@@ -126,6 +126,17 @@ def _add_sweep(commands: Commands) -> argparse.ArgumentParser:
     return parser
 
 
+def _add_sync(commands: Commands) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        "sync",
+        help="send the record of a run to W&B, MLflow or trackio, as far as that was not done",
+        epilog="What was sent already is not sent again; so it is with logging.sinks, which sends while a run goes on.",
+    )
+    parser.add_argument("run_dir", type=Path, help="directory of a run")
+    parser.add_argument("--to", required=True, metavar="SINK", help="wandb, mlflow or trackio")
+    return parser
+
+
 def _add_evaluate(commands: Commands) -> argparse.ArgumentParser:
     parser = commands.add_parser(
         "evaluate",
@@ -260,6 +271,7 @@ _COMMANDS: dict[str, Callable[[Commands], argparse.ArgumentParser]] = {
     "verify": _add_verify,
     "reproduce": _add_reproduce,
     "sweep": _add_sweep,
+    "sync": _add_sync,
     "evaluate": _add_evaluate,
     "compare": _add_compare,
     "export": _add_export,

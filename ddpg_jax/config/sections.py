@@ -5,12 +5,14 @@ Those of the algorithms are in `algorithms`.
 
 from __future__ import annotations
 
+import difflib
 from math import isfinite
 from typing import Annotated, Any, Literal, TypeAlias, cast
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from ddpg_jax.config.marks import HARMLESS, LEARNING, STRUCTURAL, TRACED
+from ddpg_jax.config.plugins import find
 from ddpg_jax.config.values import as_names, as_pairs, as_tables, check_pairs
 
 
@@ -28,6 +30,9 @@ def _check_argument(value: object) -> object:
         raise ValueError('must be a finite number, a text, true or false, "None", or a list or table of such')
     return value
 
+
+SINKS = ("wandb", "mlflow", "trackio")
+"""Where a record can be sent, by name."""
 
 Fraction: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 Count: TypeAlias = Annotated[int, Field(ge=1, le=2**53)]
@@ -283,10 +288,32 @@ class LoggingConfig(Section):
     number"""
     tensorboard: Annotated[bool, HARMLESS] = True
     """write event files"""
+    sinks: Annotated[tuple[str, ...], HARMLESS] = ()
+    """where the record is sent while it is written: wandb, mlflow, trackio, each with the extra of its name; or
+    module:Class"""
     loggers: Annotated[tuple[str, ...], HARMLESS] = ()
     """loggers of your own: functions or classes that make one, as `module:name`, or registered by a plugin"""
     callbacks: Annotated[tuple[str, ...], HARMLESS] = ()
     """callbacks of your own, likewise: functions that are called at every report"""
+
+    @field_validator("sinks", mode="before")
+    @classmethod
+    def _one_or_more(cls, names: object) -> object:
+        return (names,) if isinstance(names, str) else names
+
+    @field_validator("sinks")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [name for name in names if name not in SINKS and ":" not in name and find("sink", name) is None]
+        if unknown:
+            close = difflib.get_close_matches(unknown[0][:50], SINKS, n=1)
+            raise ValueError(
+                f"there is no sink {unknown[0][:50]!r}; there are {', '.join(SINKS)}"
+                + (f"; did you mean {close[0]}?" if close else "")
+            )
+        if len(set(names)) < len(names):
+            raise ValueError("a sink stands twice in the list")
+        return names
 
 
 class CheckpointConfig(Section):

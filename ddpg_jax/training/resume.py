@@ -36,9 +36,10 @@ from ddpg_jax.runs.weights import (
 from ddpg_jax.training.checkpointer import Checkpointer
 from ddpg_jax.training.context import NotifyFn, RunContext
 from ddpg_jax.training.factory import start
-from ddpg_jax.training.recorder import Run, RunRecorder, history, write_end
+from ddpg_jax.training.recorder import RunRecorder, history, write_end
 from ddpg_jax.training.report import InitFn, keep_init
 from ddpg_jax.training.resume_point import ResumePoint
+from ddpg_jax.training.run import Run
 from ddpg_jax.training.runner import drive
 from ddpg_jax.types import EnvSpec
 

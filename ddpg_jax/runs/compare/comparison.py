@@ -194,10 +194,9 @@ def _compare_task(task: str, curves: dict[str, Curve], target: float | None, not
     every = np.concatenate([curve.returns.ravel() for curve in curves.values()])
     levels = np.linspace(every.min(), every.max(), _LEVELS)
     thresholds = _thresholds(np.concatenate([score.seeds for score in final.values()]))
-    if target is None:  # read off the curves, whose last bits may differ from those of the scores
-        target = min(
-            bands[name].centre[np.searchsorted(curves[name].steps, final[name].step)] for name in curves
-        ).item()
+    # Read off the curves, whose last bits may differ from those of the scores.
+    ends = [bands[name].centre[np.searchsorted(curves[name].steps, final[name].step)] for name in curves]
+    goal = float(min(ends)) if target is None else target
     compared: dict[str, Compared] = {}
     for name, curve in curves.items():
         band, at = bands[name], steps if len(steps) else curve.steps
@@ -209,9 +208,9 @@ def _compare_task(task: str, curves: dict[str, Curve], target: float | None, not
             _score(task, name, curve, best),
             performance_profile([final[name].seeds], thresholds, [_stream(task, name)]),
             _efficiency(curve, band, drawn[name], levels),
-            _reach(curve, band, drawn[name], target),
+            _reach(curve, band, drawn[name], goal),
         )
-    return Task(compared, thresholds, levels, target)
+    return Task(compared, thresholds, levels, goal)
 
 
 def _stream(task: str, group: str) -> str:
