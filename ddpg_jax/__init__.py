@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from ddpg_jax.envs.device.own import make_device_env
     from ddpg_jax.runs.export.export import export_policy
     from ddpg_jax.runs.inference import evaluate, load_policy
+    from ddpg_jax.runs.record import load_record
     from ddpg_jax.training.device.make_train import make_train
-    from ddpg_jax.training.recorder import Run
+    from ddpg_jax.training.run import Run
     from ddpg_jax.training.train import resume_run, train
     from ddpg_jax.xla.compilation_cache import enable_compilation_cache
 
@@ -33,6 +34,7 @@ __all__ = [
     "from_gymnax",
     "load_config",
     "load_policy",
+    "load_record",
     "make_agent",
     "make_device_env",
     "make_train",
@@ -49,11 +51,12 @@ _HOMES = {
     "from_gymnax": "envs.device.adapters.gymnax_style",
     "make_agent": "agents.algorithms",
     "make_train": "training.device.make_train",
-    "Run": "training.recorder",
+    "Run": "training.run",
     "train": "training.train",
     "resume_run": "training.train",
     "evaluate": "runs.inference",
     "load_policy": "runs.inference",
+    "load_record": "runs.record",
     "export_policy": "runs.export.export",
     "enable_compilation_cache": "xla.compilation_cache",
 }

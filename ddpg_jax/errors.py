@@ -55,9 +55,13 @@ class StorageError(DdpgJaxError):
 
 
 class Interrupted(DdpgJaxError):
-    """A signal ended the run; it is saved and can be resumed."""
+    """A signal ended the run; it is saved and can be resumed. A notebook shows the message alone, and goes on."""
 
     exit_code = 75
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows in place of a traceback."""
+        return [f"{type(self).__name__}: {self}"]
 
 
 def printable(text: object, *, lines: bool = False) -> str:

@@ -34,6 +34,9 @@ EXTRAS = {
     "playground": ("mujoco_playground",),
     "export": ("flatbuffers",),
     "onnx": ("onnx", "onnxruntime"),
+    "wandb": ("wandb",),
+    "mlflow": ("mlflow", "sqlalchemy", "alembic"),
+    "trackio": ("trackio",),
     "peers": ("stable_baselines3", "sbx", "cpprb"),
     "test": ("pytest", "hypothesis", "chex"),
 }

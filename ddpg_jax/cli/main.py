@@ -1,4 +1,4 @@
-"""The command line: train, config, presets, resume, verify, reproduce, sweep, evaluate, export, doctor.
+"""The commands: train, config, presets, resume, verify, reproduce, sweep, sync, evaluate, compare, export, doctor.
 
 Nothing heavy is imported before a command needs it, and jax only after the configuration has been found right.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ddpg_jax.config.schema import Config
-    from ddpg_jax.training.recorder import Run
+    from ddpg_jax.training.run import Run
     from ddpg_jax.training.sweep.run import SweepRun
 
 INTERRUPTED = 130
@@ -159,6 +160,20 @@ def _show(console: Console, run: Run, record: str) -> None:
 
     console.print(training_table(run.result))
     _show_files(console, run.directory, ("learning_curve.png", "result.json", "checkpoints/best.safetensors", record))
+    _show_next(console, run)
+
+
+def _show_next(console: Console, run: Run) -> None:
+    """What may come next, each on a line to be copied; a terminal breaks none of them."""
+    own = run.directory / "process-0"  # of several processes, each has a run of its own
+    directory = own if own.is_dir() else run.directory
+    path = shlex.quote(min(os.path.relpath(directory), str(directory), key=len))
+    steps = 2 * run.config.total_steps
+    commands = {"evaluate": path, "resume": f"{path} --total-steps {steps}", "export": path, "compare": path}
+    console.print("next:", **_PLAIN)
+    for name, words in commands.items():
+        if name in _COMMANDS:
+            console.print(f"  ddpg-jax {name} {words}", **_PLAIN)
 
 
 def _show_files(console: Console, directory: Path, names: Sequence[str]) -> None:
@@ -249,6 +264,15 @@ def _show_sweep(console: Console, run: SweepRun, config: Config | None = None) -
     return 0
 
 
+def _sync(options: argparse.Namespace, words: list[str]) -> int:
+    if words:
+        raise ConfigError(f"sync takes no fields, but got {' '.join(words)}")
+    from ddpg_jax.cli.sync import sync
+    from ddpg_jax.runs.loggers.progress import SafeConsole
+
+    return sync(options.run_dir, options.to, SafeConsole())
+
+
 def _evaluate(options: argparse.Namespace, words: list[str]) -> int:
     overrides = parse_overrides_strict(words)
     from ddpg_jax.cli.evaluate import evaluate
@@ -256,6 +280,15 @@ def _evaluate(options: argparse.Namespace, words: list[str]) -> int:
     _use_cache(options)
     chosen = {"which": options.which, "seed": options.seed, "video": options.video, "as_json": options.json}
     return evaluate(options.run_dir, options.episodes, overrides=overrides, **chosen)
+
+
+def _compare(options: argparse.Namespace, words: list[str]) -> int:
+    if words:
+        raise ConfigError(f"compare takes no fields, but got {' '.join(words)}")
+    from ddpg_jax.cli.compare import compare
+
+    named = {"groups": options.group, "peers": options.peer, "targets": options.target, "scales": options.normalize}
+    return compare(options.runs, options.out, diverged=options.diverged, **named)
 
 
 def _export(options: argparse.Namespace, words: list[str]) -> int:
@@ -286,7 +319,9 @@ _COMMANDS: dict[str, CommandFn] = {
     "verify": _verify,
     "reproduce": _reproduce,
     "sweep": _sweep,
+    "sync": _sync,
     "evaluate": _evaluate,
+    "compare": _compare,
     "export": _export,
     "doctor": _doctor,
 }

@@ -126,6 +126,17 @@ def _add_sweep(commands: Commands) -> argparse.ArgumentParser:
     return parser
 
 
+def _add_sync(commands: Commands) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        "sync",
+        help="send the record of a run to W&B, MLflow or trackio, as far as that was not done",
+        epilog="What was sent already is not sent again; so it is with logging.sinks, which sends while a run goes on.",
+    )
+    parser.add_argument("run_dir", type=Path, help="directory of a run")
+    parser.add_argument("--to", required=True, metavar="SINK", help="wandb, mlflow or trackio")
+    return parser
+
+
 def _add_evaluate(commands: Commands) -> argparse.ArgumentParser:
     parser = commands.add_parser(
         "evaluate",
@@ -144,6 +155,48 @@ def _add_evaluate(commands: Commands) -> argparse.ArgumentParser:
     parser.add_argument("-h", "--help", action=_FieldsHelp, nargs=0, const="env", help="show this, and the fields")
     _add_no_cache(parser)
     _add_parts(parser)
+    return parser
+
+
+def _add_compare(commands: Commands) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        "compare",
+        help="compare runs, and curves of others, in figures and tables",
+        epilog="Runs of one algorithm whose configurations differ only in seeds are one group; where runs of one task "
+        "and algorithm differ in more, the name of the group says in what. Tasks are never mixed.",
+    )
+    parser.add_argument("runs", type=Path, nargs="*", metavar="RUN", help="directories of runs")
+    parser.add_argument("--out", type=Path, default=Path("comparison"), metavar="DIR", help="default: comparison")
+    parser.add_argument(
+        "--group", action="append", default=[], metavar="NAME=RUN,RUN", help="runs that are one group, whatever differs"
+    )
+    parser.add_argument(
+        "--peer",
+        action="append",
+        default=[],
+        metavar="NAME[@TASK]=FILE[:TAG]",
+        help="a CSV file with the columns step, return and, for several seeds, seed; or a directory of TensorBoard",
+    )
+    parser.add_argument(
+        "--diverged",
+        choices=["worst", "exclude"],
+        default="worst",
+        help="seeds that diverged: their return is the worst of all (default), or they are left out, aloud",
+    )
+    parser.add_argument(
+        "--target",
+        action="append",
+        default=[],
+        metavar="[TASK=]RETURN",
+        help="to which return steps are counted; default: the highest that every group ends with",
+    )
+    parser.add_argument(
+        "--normalize",
+        action="append",
+        default=[],
+        metavar="TASK=LOW,HIGH",
+        help="returns that count as 0 and 1, for all tasks: then scores over all tasks are told as well",
+    )
     return parser
 
 
@@ -218,7 +271,9 @@ _COMMANDS: dict[str, Callable[[Commands], argparse.ArgumentParser]] = {
     "verify": _add_verify,
     "reproduce": _add_reproduce,
     "sweep": _add_sweep,
+    "sync": _add_sync,
     "evaluate": _add_evaluate,
+    "compare": _add_compare,
     "export": _add_export,
     "doctor": _add_doctor,
 }

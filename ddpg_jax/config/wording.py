@@ -58,11 +58,13 @@ def option(path: str, value: str | None = None) -> str:
 
 
 def resume_command(run_dir: str | Path, config: Config | None = None) -> str:
-    """The command that goes on with a run, as it can be pasted.
+    """The command that goes on with a run, or the call in Python, as it can be pasted.
 
     Args:
       run_dir: its directory.
       config: the run; where its file names modules to import, that must be allowed again. None: as it is allowed now.
     """
     names = imports_allowed() if config is None else bool(imported_names(config.model_dump()))
+    if not at_command_line():
+        return f"ddpg_jax.resume_run({str(run_dir)!r}{', allow_imports=True' if names else ''})"
     return shlex.join(["ddpg-jax", "resume", str(run_dir), *(["--allow-imports"] if names else [])])

@@ -67,6 +67,7 @@ class RunDirectory:
         self.sweep = self.path / "sweep.toml"
         self.metrics = self.path / "metrics.jsonl"
         self.timing = self.path / "timing.jsonl"
+        self.followers = self.path / "followers"
         self.tensorboard = self.path / "tensorboard"
         self.checkpoints = self.path / "checkpoints"
         self.start = self.path / "start.safetensors"
@@ -290,8 +291,8 @@ class RunDirectory:
             )
         if self.check_format() is None and read_owner(self.path / _LOCK) is None:
             raise StorageError(
-                f"{self.path} is not empty and was never the directory of a run, so --overwrite replaces nothing in "
-                "it: name another --run-dir"
+                f"{self.path} is not empty and was never the directory of a run, so {option('overwrite')} replaces "
+                f"nothing in it: name another {option('run_dir')}"
             )
 
     def _take_lock(self) -> None:
@@ -313,6 +314,7 @@ class RunDirectory:
         """Removes what a run has written: files by their names, folders where nothing else is left in them."""
         for path in (*(self.path / name for name in _FILES), *(self.path / (name + _PART) for name in _FILES)):
             filesystem.remove(path)
+        filesystem.remove(self.followers)  # all of it is written by sinks, under names of their own
         inside = [path for name in _FOLDERS for path in (self.path / name, *(self.path / name).rglob("*"))]
         for path in sorted({*self.path.iterdir(), *inside}, reverse=True):  # what is in a folder before the folder
             name = path.relative_to(self.path).as_posix()

@@ -75,7 +75,15 @@ def learning_curve(path: Path, steps: HostArray, returns: HostArray, title: str)
       steps: environment steps of each seed at the evaluations, `[N]`.
       returns: mean return of each seed at each evaluation, `[N, S]`.
       title: what was trained.
+
+    Raises:
+      StorageError: the file cannot be written.
     """
+    _save(draw_curve(steps, returns, title), path)
+
+
+def draw_curve(steps: HostArray, returns: HostArray, title: str) -> Figure:
+    """As `learning_curve`, as a figure."""
     figure = Figure(figsize=(7, 4.2), layout="constrained")  # no pyplot: the user's backend stays as it is
     axes = figure.subplots()
     num_seeds = returns.shape[1]
@@ -93,7 +101,7 @@ def learning_curve(path: Path, steps: HostArray, returns: HostArray, title: str)
     axes.set(xlabel="environment steps of each seed", ylabel="return of an evaluation episode", title=title)
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right", frameon=False)
-    _save(figure, path)
+    return figure
 
 
 def short_values(values: Mapping[str, Any]) -> str:

@@ -18,12 +18,13 @@ from rich.console import Console
 
 from ddpg_jax.config.load import dump_toml
 from ddpg_jax.config.schema import Config
+from ddpg_jax.config.wording import option
 from ddpg_jax.errors import ConfigError, DdpgJaxError, StorageError
 from ddpg_jax.runs import filesystem
 from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.runs.plots import learning_curve
 from ddpg_jax.runs.statistics import summarize
-from ddpg_jax.training.recorder import Run
+from ddpg_jax.training.run import Run
 from ddpg_jax.training.train import train
 from ddpg_jax.types import HostArray
 
@@ -44,7 +45,7 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
     except (RuntimeError, ValueError) as error:
         raise ConfigError(
             f"the processes of the job did not find each other: {error}; outside a cluster that jax knows, give "
-            "--coordinator HOST:PORT, --num-processes and --process-id"
+            f"{option('coordinator')} as HOST:PORT, {option('num_processes')} and {option('process_id')}"
         ) from error
 
 
@@ -135,8 +136,8 @@ def _make_room(whole: RunDirectory, overwrite: bool) -> None:
     """Refuses a directory that holds a run, or removes what is there of an earlier job and would not be replaced."""
     if not overwrite and (whole.config.exists() or any(whole.path.glob("process-*"))):
         raise StorageError(
-            f"{whole.path} holds a run: name another --run-dir, go on with it by --resume auto, or replace it with "
-            "--overwrite"
+            f"{whole.path} holds a run: name another {option('run_dir')}, go on with it by {option('resume', 'auto')}, "
+            f"or replace it with {option('overwrite')}"
         )
     multihost_utils.sync_global_devices("the directory was looked at")
     if jax.process_index() == 0:

@@ -6,8 +6,7 @@ import operator
 import time
 from collections.abc import Callable
 from contextlib import closing
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import jax
 import numpy as np
@@ -19,18 +18,20 @@ from ddpg_jax.runs.checkpoints.checkpoint import Checkpoint
 from ddpg_jax.runs.checkpoints.rows import snapshot_rows
 from ddpg_jax.runs.failed_update import write_bundle
 from ddpg_jax.runs.lock import TakenError
+from ddpg_jax.runs.loggers.followers import Followers
 from ddpg_jax.runs.loggers.jsonl import JsonLines
 from ddpg_jax.runs.loggers.logger import Logger, RateMeter, Start, Status, tell
 from ddpg_jax.runs.loggers.tensorboard import TensorBoard
 from ddpg_jax.runs.loggers.timing import Timing
 from ddpg_jax.runs.plots import learning_curve
 from ddpg_jax.runs.result import Evaluated, make_result, system_info
-from ddpg_jax.runs.statistics import interquartile_mean, score_line
+from ddpg_jax.runs.statistics import interquartile_mean, mean_info
 from ddpg_jax.runs.weights import restore_best, save_best, save_weights, stored_part
 from ddpg_jax.training.callbacks import CallbackReport, call
 from ddpg_jax.training.device.loop import drop_padding
 from ddpg_jax.training.report import Report
 from ddpg_jax.training.resume_point import DIVERGED, ResumePoint, evaluation_arrays
+from ddpg_jax.training.run import Run, run_title
 from ddpg_jax.training.schedule import is_due
 from ddpg_jax.types import EnvSpec, HostArray, Row, Tree
 
@@ -41,39 +42,6 @@ if TYPE_CHECKING:
 
 
 _SECONDS_BETWEEN_PICTURES = 30.0
-
-
-class Run(NamedTuple):
-    """A finished run.
-
-    Attributes:
-      directory: where its files are.
-      config: what it was.
-      result: what `result.json` holds.
-    """
-
-    directory: Path
-    config: Config
-    result: dict[str, Any]
-
-    def __repr__(self) -> str:
-        """What was trained, where it is and what it reached, in five lines."""
-        config, result = self.config, self.result
-        final, best = result["final"], result["best"]
-        return "\n".join(
-            [
-                f"Run of {run_title(config)}: {len(config.seed_list)} seeds, {result['env_steps_per_seed']} steps each",
-                f"  directory  {self.directory}",
-                f"  final      {score_line(final)} (step {final['step']})",
-                f"  best       {score_line(best)} (step {best['step']})",
-                "  figures    run.result, with versions, times and the returns of each episode",
-            ]
-        )
-
-
-def run_title(config: Config) -> str:
-    """What a run is, in a few words: task and algorithm."""
-    return f"{config.env.id}, {config.algorithm_name}"
 
 
 class RunRecorder:
@@ -106,6 +74,9 @@ class RunRecorder:
         if config.logging.tensorboard:
             purge = None if point.checkpoint is None else point.step + (point.unrecorded is None)
             self._loggers.append(stack.enter_context(closing(TensorBoard(directory.tensorboard, purge, warn=notify))))
+        if config.logging.sinks:
+            followers = Followers(directory, config.logging.sinks, context.stop.is_requested, warn=notify)
+            self._loggers.append(stack.enter_context(closing(followers)))
         self._loggers += context.loggers
         tell(
             self._loggers,
@@ -173,7 +144,7 @@ class RunRecorder:
             "updates": report.updates,
             "config": self._config.model_dump(mode="json"),
             "changes": list(self._point.changes),
-            "spec": self._loop.spec._asdict(),
+            "spec": self._loop.spec.stored(),
             "seconds": snapshot.seconds,
             "best_step": self._best_step,
             "metrics_bytes": self._metrics.sync(),
@@ -341,6 +312,7 @@ def _evaluation_rows(seeds: tuple[int, ...], evaluated: Evaluated) -> list[Row]:
             "mean_length": float(lengths[i].mean()),
             "q_bias": float(q_bias[i]),
             "returns": returns[i].tolist(),
+            **mean_info(evaluated.evaluation, i),
         }
         for i, seed in enumerate(seeds)
     ]

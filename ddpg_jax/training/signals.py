@@ -40,6 +40,10 @@ class StopRequest:
             for number in active._heard:
                 signal.raise_signal(number)
 
+    def is_requested(self) -> bool:
+        """Whether a stop was asked for."""
+        return self.requested
+
     def request(self) -> None:
         """Asks for a stop as a signal does."""
         self.requested = True

@@ -18,13 +18,15 @@ from ddpg_jax.errors import ConfigError
 from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.runs.loggers.logger import Logger
 from ddpg_jax.runs.loggers.progress import make_display, message_printer
+from ddpg_jax.runs.sinks.factory import check_sinks
 from ddpg_jax.runs.weights import read_weights
 from ddpg_jax.training.callbacks import CallbackFn, own_callbacks, own_loggers
 from ddpg_jax.training.checkpointer import Checkpointer
 from ddpg_jax.training.context import Session
 from ddpg_jax.training.factory import start
-from ddpg_jax.training.recorder import Run, RunRecorder
+from ddpg_jax.training.recorder import RunRecorder
 from ddpg_jax.training.resume import fork, resume_directory, run_name, start_point
+from ddpg_jax.training.run import Run
 from ddpg_jax.training.runner import drive
 from ddpg_jax.types import Agent
 from ddpg_jax.xla.modes import in_numeric_modes
@@ -88,6 +90,7 @@ def train(
         session = _begin(stack, config, console, quiet, loggers, callbacks)
         configure_process(config, tune_process=tune_process)
         session.heed()
+        check_sinks(config.logging.sinks)
         if resume == "auto" and run_dir is not None and RunDirectory(run_dir).config.is_file():
             return resume_directory(session.within(RunDirectory.open(run_dir), config.checkpoint.keep), config)
         for line in warn_of_idle_learner(config):
@@ -171,6 +174,7 @@ def resume_run(
         session = _begin(stack, config, console, quiet, loggers, callbacks)
         configure_process(config, tune_process=tune_process)
         session.heed()
+        check_sinks(config.logging.sinks)
         context = session.within(directory, config.checkpoint.keep)
         if step is None or into is None:
             return resume_directory(context, config, from_networks=level == "weights")

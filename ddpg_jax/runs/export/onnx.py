@@ -3,6 +3,8 @@
 The network computes in float32; bounds are put on in float64, as float32 would round them, and leave them.
 """
 
+# pyright: reportAttributeAccessIssue=false, reportMissingImports=false
+
 from __future__ import annotations
 
 from collections.abc import Mapping

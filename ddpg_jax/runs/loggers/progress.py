@@ -98,14 +98,10 @@ class ProgressDisplay:
 
     def on_report(self, status: Status) -> None:
         """Shows new figures."""
-        rate = status.rates["env_steps_per_second"] / self._num_seeds
-        left = (self._total - status.step) / rate
-        scores = (("return", self._return), ("eval", status.evaluation))
-        shown = "".join(f"{name} {score:.1f}  " for name, score in scores if score is not None)
-        shown += f"{rate:.0f} steps/s" + (f" x {self._num_seeds}" if self._num_seeds > 1 else "")
         if self._bar is None:
-            self.print(f"step {status.step}/{self._total}  {shown}  {_clock(left)} left")
+            self.print(progress_line(status, self._total, self._num_seeds, self._return))
             return
+        shown, left = _figures(status, self._total, self._num_seeds, self._return)
         figures = f"{_short(status.step)}/{_short(self._total)}  {shown}"
         self._bar.update(self._task, completed=status.step, figures=figures, ends=time.monotonic() + left)
 
@@ -158,13 +154,37 @@ class BriefDisplay:
         """Does nothing."""
 
 
+def progress_line(status: Status, total: int, num_seeds: int, mean_return: float | None) -> str:
+    """How far a run is, on one line.
+
+    Args:
+      status: at a report.
+      total: environment steps of each seed in the end.
+      num_seeds: S.
+      mean_return: of the last episodes; None: none has ended.
+    """
+    shown, left = _figures(status, total, num_seeds, mean_return)
+    return f"step {status.step}/{total}  {shown}  {_clock(left)} left"
+
+
+def _figures(status: Status, total: int, num_seeds: int, mean_return: float | None) -> tuple[str, float]:
+    """What is shown at a report, and the seconds that are left."""
+    rate = status.rates["env_steps_per_second"] / num_seeds
+    scores = (("return", mean_return), ("eval", status.evaluation))
+    shown = "".join(f"{name} {score:.1f}  " for name, score in scores if score is not None)
+    shown += f"{rate:.0f} steps/s" + (f" x {num_seeds}" if num_seeds > 1 else "")
+    return shown, (total - status.step) / rate
+
+
 Display: TypeAlias = ProgressDisplay | BriefDisplay
 
 
 def make_display(console: Console | None, *, quiet: bool = True) -> Display:
-    """A display on a console; without one, a brief one, or one that shows nothing."""
+    """A display on a console; without one, a brief one, that of a notebook, or one that shows nothing."""
     if console is None and not quiet:
-        return BriefDisplay()
+        from ddpg_jax.runs.loggers.notebook import NotebookDisplay, in_notebook
+
+        return NotebookDisplay() if in_notebook() else BriefDisplay()
     return ProgressDisplay(console or Console(quiet=True))
 
 

@@ -11,9 +11,8 @@ from typing import Any
 
 from ddpg_jax.runs import filesystem as filesystem
 from ddpg_jax.runs.loggers.logger import Start, Status
+from ddpg_jax.runs.loggers.scalars import scalars
 from ddpg_jax.types import Row
-
-_NOT_SCALARS = frozenset({"event", "seed", "step", "env", "episode", "episodes", "updates", "returns"})
 
 
 class TensorBoard:
@@ -66,9 +65,7 @@ class TensorBoard:
 
         for row in rows:
             values = [
-                Summary.Value(tag=f"{row['event']}/{name}", simple_value=value)
-                for name, value in row.items()
-                if name not in _NOT_SCALARS
+                Summary.Value(tag=f"{row['event']}/{name}", simple_value=value) for name, value in scalars(row).items()
             ]
             self._add(self._writer(row["seed"]), step=row["step"], summary=Summary(value=values))
         for writer in self._writers.values():

@@ -1,0 +1,1 @@
+"""Followers of the record: what sends its rows to W&B, MLflow, trackio, each row once."""

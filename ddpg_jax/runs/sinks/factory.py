@@ -1,0 +1,71 @@
+"""Sinks by their names."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, NamedTuple
+
+from ddpg_jax.config.plugins import find, load, names
+from ddpg_jax.config.sections import SINKS
+from ddpg_jax.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ddpg_jax.runs.sinks.sink import Sink
+
+
+class _Home(NamedTuple):
+    """Where a sink is, and the packages without which it cannot be made; its extra has its name."""
+
+    sink: str
+    packages: tuple[str, ...]
+
+
+_HOMES = {
+    "wandb": _Home("ddpg_jax.runs.sinks.wandb:WandbSink", ("wandb",)),
+    "mlflow": _Home("ddpg_jax.runs.sinks.mlflow:MlflowSink", ("mlflow", "sqlalchemy", "alembic")),
+    "trackio": _Home("ddpg_jax.runs.sinks.trackio:TrackioSink", ("trackio",)),
+}
+
+
+def make_sink(name: str) -> Sink:
+    """Makes the sink of a name: one of `SINKS`, an entry point of `ddpg_jax.sink`, or `module:Class`.
+
+    Raises:
+      ConfigError: there is none of that name, or its package is not installed.
+    """
+    check_sinks((name,))
+    if name not in _HOMES:
+        return load("sink", name, "logging.sinks")()
+    module, _, attribute = _HOMES[name].sink.partition(":")
+    try:
+        return getattr(import_module(module), attribute)()
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"the sink {name} cannot be made: {error}") from error
+
+
+def check_sinks(names: Sequence[str]) -> None:
+    """Makes sure, before anything starts, that sinks can be made; nothing is imported.
+
+    Raises:
+      ConfigError: there is no such sink, a package is not installed, or its settings are wrong.
+    """
+    for name in names:
+        if (problem := find_problem(name)) is not None:
+            raise ConfigError(f"logging.sinks: {name}: {problem}")
+
+
+def find_problem(name: str) -> str | None:
+    """What keeps a sink from being made; None: nothing that can be seen without importing it."""
+    if name not in _HOMES:
+        known = ":" in name or find("sink", name) is not None
+        return None if known else f"there is no such sink; there are {', '.join([*SINKS, *names('sink')])}"
+    missing = [each for each in _HOMES[name].packages if importlib.util.find_spec(each) is None]
+    if missing:
+        return f'needs {", ".join(missing)}, not installed here: pip install "ddpg-jax[{name}]"'
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "") if name == "mlflow" else ""
+    if uri.startswith("file:") or (uri and ":" not in uri):
+        return f"MLFLOW_TRACKING_URI={uri!r} is a folder, which MLflow refuses: name a database, as sqlite:///mlflow.db"
+    return None
