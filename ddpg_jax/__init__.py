@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from ddpg_jax.config.schema import Config
     from ddpg_jax.envs.device.adapters.gymnax_style import from_gymnax
     from ddpg_jax.envs.device.own import make_device_env
+    from ddpg_jax.runs.export.export import export_policy
     from ddpg_jax.runs.inference import evaluate, load_policy
+    from ddpg_jax.runs.record import load_record
     from ddpg_jax.training.device.make_train import make_train
     from ddpg_jax.training.run import Run
     from ddpg_jax.training.train import resume_run, train
@@ -28,9 +30,11 @@ __all__ = [
     "Run",
     "enable_compilation_cache",
     "evaluate",
+    "export_policy",
     "from_gymnax",
     "load_config",
     "load_policy",
+    "load_record",
     "make_agent",
     "make_device_env",
     "make_train",
@@ -52,6 +56,8 @@ _HOMES = {
     "resume_run": "training.train",
     "evaluate": "runs.inference",
     "load_policy": "runs.inference",
+    "load_record": "runs.record",
+    "export_policy": "runs.export.export",
     "enable_compilation_cache": "xla.compilation_cache",
 }
 

@@ -108,10 +108,12 @@ class Stats(NamedTuple):
     Attributes:
       obs: of the observations acted on; `()` where they are not normalised.
       networks: of the activations that batch normalisation needs; `()` for each network without.
+      reward: what rewards are divided by, `[]`; `()` where they are not scaled.
     """
 
     obs: Tree
     networks: Params
+    reward: Tree = ()
 
 
 class TrainState(NamedTuple):
@@ -141,6 +143,32 @@ class TrainState(NamedTuple):
         return self._replace(step=(), params=params, target_params=empty, opt_state=empty, rejected=())
 
 
+class ObsPart(NamedTuple):
+    """An array of an environment's observation, and where it lies in the vector that the agent sees.
+
+    Attributes:
+      path: keys of dictionaries and places in tuples that lead to it; `()` where it is the whole observation.
+      start: its first number in the vector.
+      stop: the one after its last.
+      shape: as the environment gives it; its numbers lie in C order.
+      dtype: as the environment gives it.
+    """
+
+    path: tuple[str, ...]
+    start: int
+    stop: int
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def name(self) -> str:
+        """The keys, joined by dots."""
+        return ".".join(self.path)
+
+    def __str__(self) -> str:
+        return f"{self.name or 'observation'}[{self.start}:{self.stop}] {self.dtype}{list(self.shape)}"
+
+
 class EnvSpec(NamedTuple):
     """What an agent must know of an environment.
 
@@ -149,22 +177,45 @@ class EnvSpec(NamedTuple):
       obs_dtype: name of the dtype observations are stored in: "float32" or "uint8".
       action_low: lower bounds `[A]` in the environment's units, finite.
       action_high: upper bounds `[A]`, each above `action_low`.
+      action_shape: of an action as the environment takes it, A numbers in C order; None: `[A]`.
+      layout: where the arrays of an observation lie in the vector, in order; `()` where it is one array of `*O`.
     """
 
     obs_shape: tuple[int, ...]
     obs_dtype: str
     action_low: tuple[float, ...]
     action_high: tuple[float, ...]
+    action_shape: tuple[int, ...] | None = None
+    layout: tuple[ObsPart, ...] = ()
 
     @property
     def action_size(self) -> int:
         """Number of action components A."""
         return len(self.action_low)
 
+    @property
+    def own_action_shape(self) -> tuple[int, ...]:
+        """Shape of an action as the environment takes it."""
+        return (self.action_size,) if self.action_shape is None else self.action_shape
+
+    def part(self, name: str) -> ObsPart | None:
+        """The array of an observation that has this name, its keys joined by dots; None: there is none."""
+        return next((part for part in self.layout if part.name == name), None)
+
+    def stored(self) -> dict[str, Any]:
+        """What files say of it: its fields, without those that most environments leave at their defaults."""
+        return {name: value for name, value in self._asdict().items() if value != self._field_defaults.get(name, ...)}
+
     def differences(self, other: EnvSpec) -> list[str]:
         """One line for each field in which another environment differs, "field: this -> other"."""
-        pairs = zip(self._fields, self, other, strict=True)
+        pairs = zip(self._fields, map(_in_words, self), map(_in_words, other), strict=True)
         return [f"{name}: {mine} -> {others}" for name, mine, others in pairs if mine != others]
+
+
+def _in_words(field: Any) -> Any:
+    """A field of an `EnvSpec`, the parts of a layout as text."""
+    parts = isinstance(field, tuple) and any(isinstance(each, ObsPart) for each in field)
+    return ", ".join(map(str, field)) if parts else field
 
 
 class DeviceEnv(NamedTuple):
@@ -249,12 +300,15 @@ class Evaluation(NamedTuple):
       discounted: sum of gamma^t r_t; where a time limit cut the episode after T steps, with gamma^T times what the
         critics predict of its last observation, as the return of a policy goes on there. `[S, episodes]`.
       predicted: what the critics predicted of the first observation, `[S, episodes]`.
+      info: numbers of the info at the episodes' ends, `[S, episodes]` by key, NaN where there is none; `()` where none
+        are wanted.
     """
 
     returns: Any
     lengths: Any
     discounted: Any
     predicted: Any
+    info: Tree = ()
 
     @property
     def q_bias(self) -> Any:

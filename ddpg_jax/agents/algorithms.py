@@ -12,6 +12,7 @@ from ddpg_jax.agents import heads, modules, networks
 from ddpg_jax.agents.factory import make_exploration, make_networks, make_normalizer, make_optimizers
 from ddpg_jax.agents.policy_gradient import policy_gradient
 from ddpg_jax.agents.precision import in_float32
+from ddpg_jax.agents.rewards import with_scaled_rewards
 from ddpg_jax.agents.targets import polyak, polyak_critic, smoothing, with_online
 from ddpg_jax.config.marks import traced_fields
 from ddpg_jax.config.plugins import load
@@ -58,7 +59,7 @@ def _make(make: MakeAgentFn, config: Config, spec: EnvSpec) -> Agent:
     if not isinstance(agent, Agent):
         name = config.algorithm.make_agent
         raise ConfigError(f"algorithm.make_agent={name!r} made {type(agent).__name__}: expected an Agent")
-    return in_float32(agent)
+    return in_float32(with_scaled_rewards(agent) if config.algorithm.scale_rewards else agent)
 
 
 MakeAgentFn: TypeAlias = "Callable[[Config, EnvSpec], Agent]"

@@ -41,8 +41,22 @@ def parse_config(paths: Sequence[str], arguments: Sequence[str]) -> Config:
         problem = unknown_device_env(identifier) if is_device_env(identifier) else unknown_id(identifier)
         if problem is not None and find("env", identifier) is None:
             problems["env.id"] = problem
+    problems |= _unknown_wrappers(env if isinstance(env, dict) else {})
     _check_sinks(compose(source.values for source in sources).get("logging"), problems)
     return resolve_sources(sources, problems)
+
+
+def _unknown_wrappers(env: dict[str, Any]) -> dict[str, str]:
+    """What is wrong with the names of wrappers, message by path."""
+    from ddpg_jax.config.values import named_wrappers
+
+    found: dict[str, str] = {}
+    for path, name in named_wrappers({"env": env}):
+        from ddpg_jax.envs.host.wrappers import unknown_wrapper
+
+        if (problem := unknown_wrapper(name)) is not None:
+            found[path] = problem
+    return found
 
 
 def _check_sinks(logging: Any, problems: dict[str, str]) -> None:
@@ -171,7 +185,7 @@ def _entry(prefix: str, name: str, field: Any, kinds: Sequence[str] = ()) -> lis
     shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
     notes = [
         either(kinds) if kinds else describe_allowed(field),
-        "" if field.is_required() or default in (None, {}) else f"default {shown}",
+        "" if field.is_required() or default in (None, {}, ()) else f"default {shown}",
     ]
     ending = "; ".join(note for note in notes if note)
     option = f"  --{prefix}{name.replace('_', '-')}"

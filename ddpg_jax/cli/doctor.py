@@ -32,6 +32,8 @@ EXTRAS = {
     "gymnax": ("gymnax",),
     "brax": ("brax",),
     "playground": ("mujoco_playground",),
+    "export": ("flatbuffers",),
+    "onnx": ("onnx", "onnxruntime"),
     "wandb": ("wandb",),
     "mlflow": ("mlflow", "sqlalchemy", "alembic"),
     "trackio": ("trackio",),

@@ -1,4 +1,4 @@
-"""The command line: train, config, presets, resume, verify, reproduce, sweep, sync, evaluate, doctor.
+"""The commands: train, config, presets, resume, verify, reproduce, sweep, sync, evaluate, compare, export, doctor.
 
 Nothing heavy is imported before a command needs it, and jax only after the configuration has been found right.
 """
@@ -248,17 +248,18 @@ def _sweep(options: argparse.Namespace, words: list[str]) -> int:
     _use_cache(options)
     console = SafeConsole()
     shown: dict[str, Any] = {"overwrite": options.overwrite, "console": None if options.quiet else console}
-    return _show_sweep(console, run_sweep(sweep, options.run_dir, resume=options.resume or "never", **shown))
+    run = run_sweep(sweep, options.run_dir, resume=options.resume or "never", **shown)
+    return _show_sweep(console, run, sweep.configs[0])
 
 
-def _show_sweep(console: Console, run: SweepRun) -> int:
+def _show_sweep(console: Console, run: SweepRun, config: Config | None = None) -> int:
     """The ranking of a sweep and its files; returns the exit code, and says how it goes on if it was interrupted."""
     from ddpg_jax.cli.tables import ranking_table
 
     console.print(ranking_table(run.result))
     _show_files(console, run.directory, ("ranking.png", "best.toml", "result.json", "metrics.jsonl"))
     if not run.result["complete"]:
-        tell(f"ddpg-jax: interrupted; to go on: {resume_command(run.directory)}")
+        tell(f"ddpg-jax: interrupted; to go on: {resume_command(run.directory, config)}")
         return Interrupted.exit_code
     return 0
 
@@ -281,6 +282,27 @@ def _evaluate(options: argparse.Namespace, words: list[str]) -> int:
     return evaluate(options.run_dir, options.episodes, overrides=overrides, **chosen)
 
 
+def _compare(options: argparse.Namespace, words: list[str]) -> int:
+    if words:
+        raise ConfigError(f"compare takes no fields, but got {' '.join(words)}")
+    from ddpg_jax.cli.compare import compare
+
+    named = {"groups": options.group, "peers": options.peer, "targets": options.target, "scales": options.normalize}
+    return compare(options.runs, options.out, diverged=options.diverged, **named)
+
+
+def _export(options: argparse.Namespace, words: list[str]) -> int:
+    overrides = parse_overrides_strict(words)
+    from ddpg_jax.runs.export.forms import check_forms
+
+    forms = check_forms([word.strip() for word in options.to.split(",") if word.strip()])
+    from ddpg_jax.cli.export import export
+
+    _use_cache(options)
+    chosen: dict[str, Any] = {"which": options.which, "seed": options.seed, "forms": forms}
+    return export(options.run_dir, **chosen, out=options.out, overwrite=options.overwrite, overrides=overrides)
+
+
 def _doctor(options: argparse.Namespace, words: list[str]) -> int:
     if words:
         raise ConfigError(f"doctor takes no arguments, but got {' '.join(words)}")
@@ -299,5 +321,7 @@ _COMMANDS: dict[str, CommandFn] = {
     "sweep": _sweep,
     "sync": _sync,
     "evaluate": _evaluate,
+    "compare": _compare,
+    "export": _export,
     "doctor": _doctor,
 }

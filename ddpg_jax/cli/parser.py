@@ -158,6 +158,72 @@ def _add_evaluate(commands: Commands) -> argparse.ArgumentParser:
     return parser
 
 
+def _add_compare(commands: Commands) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        "compare",
+        help="compare runs, and curves of others, in figures and tables",
+        epilog="Runs of one algorithm whose configurations differ only in seeds are one group; where runs of one task "
+        "and algorithm differ in more, the name of the group says in what. Tasks are never mixed.",
+    )
+    parser.add_argument("runs", type=Path, nargs="*", metavar="RUN", help="directories of runs")
+    parser.add_argument("--out", type=Path, default=Path("comparison"), metavar="DIR", help="default: comparison")
+    parser.add_argument(
+        "--group", action="append", default=[], metavar="NAME=RUN,RUN", help="runs that are one group, whatever differs"
+    )
+    parser.add_argument(
+        "--peer",
+        action="append",
+        default=[],
+        metavar="NAME[@TASK]=FILE[:TAG]",
+        help="a CSV file with the columns step, return and, for several seeds, seed; or a directory of TensorBoard",
+    )
+    parser.add_argument(
+        "--diverged",
+        choices=["worst", "exclude"],
+        default="worst",
+        help="seeds that diverged: their return is the worst of all (default), or they are left out, aloud",
+    )
+    parser.add_argument(
+        "--target",
+        action="append",
+        default=[],
+        metavar="[TASK=]RETURN",
+        help="to which return steps are counted; default: the highest that every group ends with",
+    )
+    parser.add_argument(
+        "--normalize",
+        action="append",
+        default=[],
+        metavar="TASK=LOW,HIGH",
+        help="returns that count as 0 and 1, for all tasks: then scores over all tasks are told as well",
+    )
+    return parser
+
+
+def _add_export(commands: Commands) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        "export",
+        help="write a policy of a run as files that run elsewhere",
+        epilog="The fields of the environment may be set, as in train.",
+    )
+    parser.add_argument("run_dir", type=Path, help="directory of a run")
+    parser.add_argument("--seed", type=int, metavar="N", help="that seed of the run (default: its first)")
+    parser.add_argument(
+        "--which", choices=["final", "best"], default="final", help="best: the policy of the best evaluation"
+    )
+    parser.add_argument(
+        "--to",
+        metavar="FORMS",
+        default="safetensors,numpy",
+        help="of safetensors, numpy, stablehlo, onnx, with commas between them (default safetensors,numpy)",
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the files; default: one under exported/")
+    parser.add_argument("--overwrite", action="store_true", help="replace the export that is in the folder")
+    _add_no_cache(parser)
+    _add_parts(parser)
+    return parser
+
+
 def _add_doctor(commands: Commands) -> argparse.ArgumentParser:
     parser = commands.add_parser("doctor", help="show versions, devices and extras, and test the installation")
     parser.add_argument("--determinism", action="store_true", help="train twice for a moment on each loop and compare")
@@ -207,5 +273,7 @@ _COMMANDS: dict[str, Callable[[Commands], argparse.ArgumentParser]] = {
     "sweep": _add_sweep,
     "sync": _add_sync,
     "evaluate": _add_evaluate,
+    "compare": _add_compare,
+    "export": _add_export,
     "doctor": _add_doctor,
 }

@@ -26,6 +26,9 @@ class LearnerConfig(Section):
     """of the hidden layers; batch: of the observation too, and in the critic only before the action enters"""
     normalize_observations: Annotated[bool, STRUCTURAL] = False
     """by the running moments of all that the seed has acted on"""
+    scale_rewards: Annotated[bool, STRUCTURAL] = False
+    """the learner divides rewards by the running standard deviation of the discounted return; ends of distributions
+    are in these units"""
     activation: Annotated[Literal["relu", "elu", "tanh", "silu"], STRUCTURAL] = "relu"
     """of the hidden layers"""
     initializer: Annotated[Literal["fan_in", "lecun_normal"], LEARNING] = "fan_in"

@@ -153,6 +153,11 @@ def resolve_sources(sources: Sequence[Source], extra_errors: Mapping[str, str] |
     return config
 
 
+def _wrapper_option(name: str) -> str:
+    """How a wrapper is named where the user stands."""
+    return option("env.wrappers", f'["{name}"]') if at_command_line() else f'env={{"wrappers": [{printable(name)!r}]}}'
+
+
 def _name_agent(values: Mapping[str, Any]) -> Mapping[str, Any]:
     table = values.get("algorithm")
     return {**values, "algorithm": name_agent(table)} if isinstance(table, Mapping) else values
@@ -166,7 +171,8 @@ def _untrusted(merged: Mapping[str, Any], sources: Sequence[Source]) -> dict[str
         origin = _origin(sources, path.split("."))
         if origin is None or origin.trusted or imports_allowed() or was_handed_over(name):
             continue
-        again = f": {option(path, name)}" if not path.startswith("logging.") else ""
+        how = _wrapper_option(name) if path.startswith("env.wrappers.") else option(path, name)
+        again = f": {how}" if not path.startswith("logging.") else ""
         problems[path] = (
             f"a module to import may be named {where} only{again}; "
             f"{'--allow-imports' if at_command_line() else 'allow_imports=True'} lets files name them"
@@ -215,6 +221,7 @@ def dump_toml(config: Config) -> str:
     """The configuration as TOML, every field; reads back equal."""
     values = config.model_dump(mode="json", exclude_none=True)
     values["env"]["kwargs"] = _name_none(config.env.kwargs)
+    values["env"]["wrappers"] = [_name_none(each.model_dump()) for each in config.env.wrappers]
     values["algorithm"]["kwargs"] = _name_none(config.algorithm.kwargs)
     return tomli_w.dumps(values)
 

@@ -22,6 +22,7 @@ from ddpg_jax.config.sections import (
     EvaluationConfig,
     ExplorationConfig,
     GaussianConfig,
+    HindsightReplayConfig,
     LoggingConfig,
     ReplayConfig,
     ScheduledConfig,
@@ -29,6 +30,7 @@ from ddpg_jax.config.sections import (
     Seed,
     UniformReplayConfig,
 )
+from ddpg_jax.config.values import named_wrappers
 from ddpg_jax.errors import ConfigError
 
 DEVICE_BACKENDS = ("jax", "phys2d", "gymnax", "brax", "playground")
@@ -194,6 +196,24 @@ def find_conflicts(config: Config) -> list[Conflict]:
     if config.on_device and env.workers:
         message = f"has no effect on env.id={env.id!r}, which is written in JAX: set it to 0"
         found.append(Conflict("env.workers", message, ("env.id",)))
+    if config.on_device and isinstance(config.replay, HindsightReplayConfig):
+        message = f'"hindsight" is for the host loop, but env.id={env.id!r} is written in JAX: set it to "uniform"'
+        found.append(Conflict("replay.kind", message, ("env.id",)))
+    if env.max_instances is not None and isinstance(config.replay, HindsightReplayConfig):
+        message = (
+            'is not kept by replay.kind="hindsight", which asks an environment of its own for rewards: leave it out'
+        )
+        found.append(Conflict("env.max_instances", message, ("replay.kind",)))
+    host_only = {
+        "wrappers": env.wrappers,
+        "action_range": env.action_range,
+        "max_instances": env.max_instances,
+        "info_keys": env.info_keys,
+    }
+    for name, value in host_only.items() if config.on_device else ():
+        if value:
+            message = f"has no effect on env.id={env.id!r}, which is written in JAX: leave it out"
+            found.append(Conflict(f"env.{name}", message, ("env.id",)))
     if capacity < batch:
         message = f"holds fewer transitions than algorithm.batch_size={batch} draws from it: give it many times more"
         found.append(Conflict("replay.capacity", message, ("algorithm.batch_size", "algorithm.name")))
@@ -223,6 +243,7 @@ PARTS = (
     ("env", "id"),
     ("algorithm", "make_agent"),
     ("algorithm", "make_networks"),
+    ("logging", "sinks"),
     ("logging", "loggers"),
     ("logging", "callbacks"),
 )
@@ -237,7 +258,7 @@ def imported_names(values: Mapping[str, Any]) -> list[tuple[str, str]]:
         named = cast("Mapping[str, Any]", table).get(field) if isinstance(table, Mapping) else None
         each = named if isinstance(named, (list, tuple)) else [named]
         found += [(f"{section}.{field}", name) for name in each if isinstance(name, str) and names_module(name)]
-    return found
+    return found + [(path, name) for path, name in named_wrappers(values) if ":" in name]
 
 
 def name_agent(table: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,9 +9,11 @@ import difflib
 from math import isfinite
 from typing import Annotated, Any, Literal, TypeAlias, cast
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from ddpg_jax.config.marks import HARMLESS, LEARNING, STRUCTURAL, TRACED
+from ddpg_jax.config.plugins import find
+from ddpg_jax.config.values import as_names, as_pairs, as_tables, check_pairs
 
 
 def _check_argument(value: object) -> object:
@@ -35,9 +37,14 @@ SINKS = ("wandb", "mlflow", "trackio")
 Fraction: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 Count: TypeAlias = Annotated[int, Field(ge=1, le=2**53)]
 CountOrZero: TypeAlias = Annotated[int, Field(ge=0, le=2**53)]
+Bound: TypeAlias = Annotated[float, Field(ge=-1e30, le=1e30)]
+Ranges: TypeAlias = Annotated[
+    tuple[tuple[Bound, Bound], ...], Field(min_length=1, max_length=10_000), AfterValidator(check_pairs)
+]
 Scale: TypeAlias = Annotated[float, Field(ge=0, le=10)]
 Argument: TypeAlias = Annotated[Any, AfterValidator(_check_argument)]
 Return: TypeAlias = Annotated[float, Field(ge=-1e6, le=1e6)]
+InfoKey: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_./-]{0,58}$")]
 Seed: TypeAlias = Annotated[int, Field(ge=0, lt=2**63)]
 
 
@@ -45,6 +52,15 @@ class Section(BaseModel):
     """A table of the configuration: frozen, without unknown keys, NaN or infinity."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class WrapperConfig(Section):
+    """`[[env.wrappers]]`: a wrapper around the environment."""
+
+    name: Annotated[str, Field(min_length=1, max_length=200)]
+    """a class of gymnasium.wrappers, or module:Class of your own"""
+    kwargs: dict[str, Argument] = Field(default_factory=dict[str, Any])
+    """arguments of its constructor beside the environment"""
 
 
 class EnvConfig(Section):
@@ -66,6 +82,16 @@ class EnvConfig(Section):
     kwargs: Annotated[dict[str, Argument], STRUCTURAL] = Field(default_factory=dict[str, Any])
     """arguments of the environment's constructor: numbers, texts, lists, tables; "None" is None, for which TOML has no
     word"""
+    wrappers: Annotated[tuple[WrapperConfig, ...], Field(max_length=32), BeforeValidator(as_tables), STRUCTURAL] = ()
+    """wrappers of gymnasium around it, the innermost first, as in [{name = "ClipReward", kwargs = {min_reward = -1}}]
+    """
+    action_range: Annotated[Ranges | None, BeforeValidator(as_pairs), STRUCTURAL] = None
+    """lowest and highest action where its space has no bounds, as in [-2, 2], or a pair for each component"""
+    max_instances: Annotated[Count | None, HARMLESS] = None
+    """how many of it may exist at once; evaluation uses those that train where there are no others; left out: any
+    number to train in, and 16 in each process to evaluate in"""
+    info_keys: Annotated[tuple[InfoKey, ...], Field(max_length=32), BeforeValidator(as_names), HARMLESS] = ()
+    """numbers of the info at an episode's end to record, as is_success, on the host loop"""
 
     @field_validator("value_range", mode="before")
     @classmethod
@@ -226,7 +252,22 @@ class PrioritizedReplayConfig(Section):
     """added to the error, so that nothing is lost for ever"""
 
 
-ReplayConfig: TypeAlias = UniformReplayConfig | PrioritizedReplayConfig
+class HindsightReplayConfig(Section):
+    """`[replay]` with `kind = "hindsight"`.
+
+    For environments of gymnasium that are told which goal to reach: a transition may be given a goal that was achieved
+    later in its episode (Andrychowicz et al., arXiv:1707.01495, strategy `future`).
+    """
+
+    kind: Annotated[Literal["hindsight"], STRUCTURAL]
+    """transitions are drawn alike, and most of them given another goal"""
+    capacity: Annotated[Count, STRUCTURAL] = 100_000
+    """transitions of each seed"""
+    relabel: Annotated[Fraction, LEARNING] = 0.8
+    """share of the transitions drawn that are given another goal; 0.8: four for each with its own, as published"""
+
+
+ReplayConfig: TypeAlias = UniformReplayConfig | PrioritizedReplayConfig | HindsightReplayConfig
 """The union of the replays' configurations, told apart by `kind`."""
 
 
@@ -248,7 +289,8 @@ class LoggingConfig(Section):
     tensorboard: Annotated[bool, HARMLESS] = True
     """write event files"""
     sinks: Annotated[tuple[str, ...], HARMLESS] = ()
-    """where the record is sent while it is written: wandb, mlflow, trackio; each needs the extra of its name"""
+    """where the record is sent while it is written: wandb, mlflow, trackio, each with the extra of its name; or
+    module:Class"""
     loggers: Annotated[tuple[str, ...], HARMLESS] = ()
     """loggers of your own: functions or classes that make one, as `module:name`, or registered by a plugin"""
     callbacks: Annotated[tuple[str, ...], HARMLESS] = ()
@@ -262,7 +304,7 @@ class LoggingConfig(Section):
     @field_validator("sinks")
     @classmethod
     def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = [name for name in names if name not in SINKS]
+        unknown = [name for name in names if name not in SINKS and ":" not in name and find("sink", name) is None]
         if unknown:
             close = difflib.get_close_matches(unknown[0][:50], SINKS, n=1)
             raise ValueError(

@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ddpg_jax.config.plugins import imports_allowed
 from ddpg_jax.config.schema import imported_names
 from ddpg_jax.errors import printable
 
@@ -61,12 +62,9 @@ def resume_command(run_dir: str | Path, config: Config | None = None) -> str:
 
     Args:
       run_dir: its directory.
-      config: the run; where its file names modules to import, that must be allowed again. None: it names none.
+      config: the run; where its file names modules to import, that must be allowed again. None: as it is allowed now.
     """
-    names = [] if config is None else [name for _, name in imported_names(config.model_dump(include=_SECTIONS))]
+    names = imports_allowed() if config is None else bool(imported_names(config.model_dump()))
     if not at_command_line():
         return f"ddpg_jax.resume_run({str(run_dir)!r}{', allow_imports=True' if names else ''})"
     return shlex.join(["ddpg-jax", "resume", str(run_dir), *(["--allow-imports"] if names else [])])
-
-
-_SECTIONS = {"env", "algorithm", "logging"}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from ddpg_jax.equations.priorities import Prioritization
 from ddpg_jax.replay.device import ring as replays
 from ddpg_jax.replay.device.prioritized import prioritized
+from ddpg_jax.replay.host.hindsight import HindsightRing
 from ddpg_jax.replay.host.prioritized import PrioritizedRing
 from ddpg_jax.replay.host.ring import Ring
 from ddpg_jax.types import (
@@ -16,7 +17,8 @@ from ddpg_jax.types import (
 
 if TYPE_CHECKING:
     from ddpg_jax.config.schema import Config
-    from ddpg_jax.config.sections import PrioritizedReplayConfig
+    from ddpg_jax.config.sections import HindsightReplayConfig, PrioritizedReplayConfig
+    from ddpg_jax.envs.host.goals import GoalTask
 
 
 def make_replay(config: Config, spec: EnvSpec) -> replays.DeviceReplay:
@@ -45,8 +47,13 @@ def prioritization(config: Config) -> Prioritization:
     return Prioritization(replay.alpha, replay.beta, replay.beta_end, replay.epsilon, updates=last)
 
 
-def make_ring(config: Config, spec: EnvSpec) -> Ring:
+def make_ring(config: Config, spec: EnvSpec, goals: GoalTask | None = None) -> Ring:
     """An empty replay of the host loop.
+
+    Args:
+      config: the run.
+      spec: what its environments look like.
+      goals: of these environments, where the replay is one that asks for it; see `wants_goals`.
 
     Raises:
       ConfigError: it does not fit into memory.
@@ -59,11 +66,21 @@ def make_ring(config: Config, spec: EnvSpec) -> Ring:
         capacity=config.replay.capacity,
         n_step=config.algorithm.n_step,
         gamma=config.algorithm.gamma,
-        **rule(config),
+        **rule(config, goals),
     )
 
 
-_RINGS: dict[str, tuple[Callable[..., Ring], Callable[[Config], dict[str, Any]]]] = {
-    "uniform": (Ring, lambda config: {}),
-    "prioritized": (PrioritizedRing, lambda config: {"rule": prioritization(config)}),
+def wants_goals(config: Config) -> bool:
+    """Whether the replay must know the goals of the environment."""
+    return config.replay.kind == "hindsight"
+
+
+_RINGS: dict[str, tuple[Callable[..., Ring], Callable[[Config, GoalTask | None], dict[str, Any]]]] = {
+    "uniform": (Ring, lambda config, goals: {}),
+    "prioritized": (PrioritizedRing, lambda config, goals: {"rule": prioritization(config)}),
+    "hindsight": (HindsightRing, lambda config, goals: {"goals": goals, "relabel": _relabel(config)}),
 }
+
+
+def _relabel(config: Config) -> float:
+    return cast("HindsightReplayConfig", config.replay).relabel

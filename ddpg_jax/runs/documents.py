@@ -7,6 +7,8 @@ an array, before name, dtype and shape were compared.
 from __future__ import annotations
 
 import json
+from itertools import pairwise
+from math import prod
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -26,6 +28,7 @@ FAILED_UPDATE = "ddpg_jax bundle 1", "config", "spec", "seed"
 
 _MOST_BYTES = 2**28
 _Seconds = Annotated[float, Field(ge=0)]
+_Key = Annotated[str, Field(max_length=256)]
 _Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_./-]*$")]
 
 
@@ -57,12 +60,28 @@ class StoredSpec(Open):
     obs_dtype: Annotated[str, Field(pattern=f"^({'|'.join(NUMBERS)})$")]
     action_low: Annotated[list[float], Field(min_length=1)]
     action_high: Annotated[list[float], Field(min_length=1)]
+    action_shape: Annotated[list[Size], Field(max_length=8)] | None = None
+    layout: list[tuple[list[_Key], Size, Size, Annotated[list[Size], Field(max_length=8)], _Key]] = Field(
+        default_factory=list[Any]
+    )
 
     @model_validator(mode="after")
     def _bounds_fit(self) -> StoredSpec:
         pairs = list(zip(self.action_low, self.action_high, strict=False))
         if len(self.action_low) != len(self.action_high) or not all(low < high for low, high in pairs):
             raise ValueError("action_low must lie below action_high, component by component")
+        if self.action_shape is not None and prod(self.action_shape) != len(self.action_low):
+            raise ValueError("action_shape must hold as many numbers as action_low")
+        return self
+
+    @model_validator(mode="after")
+    def _layout_fits(self) -> StoredSpec:
+        ends = [0, *(stop for _, _, stop, _, _ in self.layout)]
+        sizes = [prod(shape) for _, _, _, shape, _ in self.layout]
+        if [start for _, start, _, _, _ in self.layout] != ends[:-1] or [b - a for a, b in pairwise(ends)] != sizes:
+            raise ValueError("layout must divide the observation without gaps")
+        if self.layout and self.obs_shape != ends[-1:]:
+            raise ValueError("layout must cover the observation")
         return self
 
 

@@ -78,7 +78,7 @@ def write_bundle(
         if rejects:
             break
     arrays = to_host({"state": state, "batch": batch})
-    text = {"config": dump_toml(config), "spec": json.dumps(spec._asdict()), "seed": str(seed), "format": FORMAT}
+    text = {"config": dump_toml(config), "spec": json.dumps(spec.stored()), "seed": str(seed), "format": FORMAT}
     filesystem.write_file(path, seal(arrays, text))
     return rejects
 

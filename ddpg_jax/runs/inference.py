@@ -30,6 +30,7 @@ from ddpg_jax.envs.host.rollout import (
     jit_value,
     no_progress,
 )
+from ddpg_jax.envs.host.spaces import as_vectors, in_words, shown
 from ddpg_jax.envs.host.video import offscreen, record_episode
 from ddpg_jax.equations.actions import to_units
 from ddpg_jax.errors import ConfigError, StorageError
@@ -39,8 +40,12 @@ from ddpg_jax.runs.weights import fit, read_weights, stored_part
 from ddpg_jax.types import EnvSpec, Evaluation, HostArray, TrainState
 from ddpg_jax.xla.modes import in_numeric_modes
 
-HostPolicy: TypeAlias = Callable[[HostArray], HostArray]
-"""`obs [E, *O] -> action [E, A]`, in the environment's units; `[*O] -> [A]` for a single observation."""
+HostPolicy: TypeAlias = Callable[[Any], HostArray]
+"""`obs [E, *O] -> action [E, A]`, in the environment's units; `[*O] -> [A]` for a single observation.
+
+Observations may be as the environment gives them, too, dictionaries of arrays with E in front of each; actions have the
+shape that the environment takes.
+"""
 
 NotifyFn: TypeAlias = Callable[[str], None]
 """Takes a line for people."""
@@ -133,7 +138,8 @@ def evaluate_run(run: LoadedRun, episodes: int, progress: ProgressFn = no_progre
             return _evaluate_on_device(run, episodes)
         with closing(make_evaluation_envs(run.config, episodes, alone=True)) as lanes:
             _check_spec(run, lanes.spec)
-            return evaluate_episodes(run.policy, run.value, run.state, lanes, run.config.algorithm.gamma, progress)
+            gamma, keys = run.config.algorithm.gamma, run.config.env.info_keys
+            return evaluate_episodes(run.policy, run.value, run.state, lanes, gamma, progress, keys)
 
 
 def select_seed(run: LoadedRun, seed: int) -> LoadedRun:
@@ -178,7 +184,9 @@ def load_policy(
 
     Returns:
       A function `obs [E, *O] -> action [E, A]`, in the environment's units and as its action space has them; one
-      observation `[*O]` gives one action `[A]`. It raises `ValueError` for observations of another shape.
+      observation `[*O]` gives one action `[A]`. Observations that are dictionaries, tuples or matrices are taken as the
+      environment gives them, and actions have the shape of its space. It raises `ValueError` for observations of
+      another shape.
 
     Raises:
       StorageError: the run cannot be read.
@@ -198,14 +206,16 @@ def seed_policy(run: LoadedRun, seed: int) -> HostPolicy:
     dtype = np.float32 if fits else np.float64
 
     @in_numeric_modes
-    def policy(obs: HostArray) -> HostArray:
-        obs = np.asarray(obs, run.spec.obs_dtype)
-        if obs.shape == run.spec.obs_shape:
-            return policy(obs[None])[0]
-        if obs.shape[1:] != run.spec.obs_shape or not obs.ndim:
-            raise ValueError(f"expected observations of shape {run.spec.obs_shape}, or many of them, came {obs.shape}")
-        action = np.asarray(run.policy(state, obs[None]))[0]
-        return to_units(action.astype(np.float64), low, high).astype(dtype)
+    def policy(obs: Any) -> HostArray:
+        seen = as_vectors(obs, run.spec)
+        if seen.shape == run.spec.obs_shape:
+            return policy(seen[None])[0, ...]
+        if seen.shape[1:] != run.spec.obs_shape or not seen.ndim:
+            wanted = in_words(run.spec.layout) if run.spec.layout else f"shape {run.spec.obs_shape}"
+            came = shown(obs) if isinstance(obs, Mapping) else seen.shape
+            raise ValueError(f"expected observations of {wanted}, or many of them, came {came}")
+        action = np.asarray(run.policy(state, seen[None]))[0]
+        return to_units(action.astype(np.float64), low, high).astype(dtype).reshape(-1, *run.spec.own_action_shape)
 
     return policy
 

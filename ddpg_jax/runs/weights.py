@@ -18,7 +18,7 @@ from ddpg_jax.runs.checkpoints.store import BEST, CheckpointStore
 from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.runs.documents import WEIGHTS, StoredSpec, validate
 from ddpg_jax.runs.pytrees import from_host, to_host
-from ddpg_jax.types import EnvSpec, HostArray, TrainState, Tree
+from ddpg_jax.types import EnvSpec, HostArray, ObsPart, TrainState, Tree
 
 FORMAT = WEIGHTS[0]
 
@@ -38,7 +38,7 @@ def save_weights(path: Path, tree: Tree, spec: EnvSpec) -> None:
 
 
 def _write(path: Path, arrays: Mapping[str, HostArray], spec: EnvSpec) -> None:
-    metadata = {"format": FORMAT, "spec": json.dumps(spec._asdict())}
+    metadata = {"format": FORMAT, "spec": json.dumps(spec.stored())}
     try:
         filesystem.make_folder(path.parent)
         filesystem.replace_file(path, seal(arrays, metadata))
@@ -244,7 +244,16 @@ def as_spec(values: Any) -> EnvSpec:
       StorageError: it is none.
     """
     spec = validate(StoredSpec, values, "the description of the environment")
-    return EnvSpec(tuple(spec.obs_shape), spec.obs_dtype, tuple(spec.action_low), tuple(spec.action_high))
+    return EnvSpec(
+        tuple(spec.obs_shape),
+        spec.obs_dtype,
+        tuple(spec.action_low),
+        tuple(spec.action_high),
+        None if spec.action_shape is None else tuple(spec.action_shape),
+        tuple(
+            ObsPart(tuple(path), start, stop, tuple(shape), dtype) for path, start, stop, shape, dtype in spec.layout
+        ),
+    )
 
 
 def _parsed_spec(path: Path, text: str) -> EnvSpec:

@@ -7,7 +7,6 @@ at the end.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +20,7 @@ from ddpg_jax.config.load import dump_toml
 from ddpg_jax.config.schema import Config
 from ddpg_jax.config.wording import option
 from ddpg_jax.errors import ConfigError, DdpgJaxError, StorageError
+from ddpg_jax.runs import filesystem
 from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.runs.plots import learning_curve
 from ddpg_jax.runs.statistics import summarize
@@ -144,8 +144,9 @@ def _make_room(whole: RunDirectory, overwrite: bool) -> None:
         for path in (whole.config, whole.result, whole.learning_curve):
             path.unlink(missing_ok=True)
         for path in whole.path.glob("process-*"):
-            if path.name not in {f"process-{i}" for i in range(jax.process_count())}:
-                shutil.rmtree(path)
+            own = path.name in {f"process-{i}" for i in range(jax.process_count())}
+            if not own and RunDirectory(path).config.is_file():  # that of a run, and of a link the link alone
+                filesystem.remove(path)
 
 
 def _evaluations_of_all(metrics: Path) -> tuple[list[int], HostArray]:

@@ -9,10 +9,10 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from ddpg_jax.agents.algorithms import make_agent
-from ddpg_jax.envs.factory import device_env, make_evaluation_envs, make_training_envs
+from ddpg_jax.envs.factory import device_env, make_evaluation_envs, make_training_envs, open_goal_task
 from ddpg_jax.envs.host.rollout import evaluate_episodes, jit_policy, jit_value
 from ddpg_jax.errors import ConfigError
-from ddpg_jax.replay.factory import make_ring
+from ddpg_jax.replay.factory import make_ring, wants_goals
 from ddpg_jax.rng import run_keys
 from ddpg_jax.training.device.compile import (
     Compiled,
@@ -74,16 +74,18 @@ def _host(
 ) -> Loop:
     """The host loop; its environments are closed with the stack."""
     lanes = stack.enter_context(closing(make_training_envs(config, stop)))
-    trials = stack.enter_context(closing(make_evaluation_envs(config, config.evaluation.episodes, stop)))
+    trials = make_evaluation_envs(config, config.evaluation.episodes, stop, beside=lanes)
+    stack.enter_context(closing(trials))
     check_forecast(config, prod(lanes.spec.obs_shape), lanes.spec.action_size)
     agent = make_agent(config, lanes.spec)
-    ring = make_ring(config, lanes.spec)
+    goals = stack.enter_context(open_goal_task(config)) if wants_goals(config) else None
+    ring = make_ring(config, lanes.spec, goals)
     policy, value, gamma = jit_policy(agent), jit_value(agent), config.algorithm.gamma
     begun = begin if snapshot is None else replay_snapshot(snapshot, lanes)
     return Loop(
         lanes.spec,
         host_loop(config, agent, lanes, ring, begun, should_snapshot),
-        lambda state: evaluate_episodes(policy, value, state, trials, gamma),
+        lambda state: evaluate_episodes(policy, value, state, trials, gamma, info_keys=config.env.info_keys),
         int(begun.again.sum()) if isinstance(begun, ReplayedEpisodes) else 0,
         begun.doubts if isinstance(begun, ReplayedEpisodes) else (),
     )

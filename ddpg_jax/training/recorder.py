@@ -25,7 +25,7 @@ from ddpg_jax.runs.loggers.tensorboard import TensorBoard
 from ddpg_jax.runs.loggers.timing import Timing
 from ddpg_jax.runs.plots import learning_curve
 from ddpg_jax.runs.result import Evaluated, make_result, system_info
-from ddpg_jax.runs.statistics import interquartile_mean
+from ddpg_jax.runs.statistics import interquartile_mean, mean_info
 from ddpg_jax.runs.weights import restore_best, save_best, save_weights, stored_part
 from ddpg_jax.training.callbacks import CallbackReport, call
 from ddpg_jax.training.device.loop import drop_padding
@@ -144,7 +144,7 @@ class RunRecorder:
             "updates": report.updates,
             "config": self._config.model_dump(mode="json"),
             "changes": list(self._point.changes),
-            "spec": self._loop.spec._asdict(),
+            "spec": self._loop.spec.stored(),
             "seconds": snapshot.seconds,
             "best_step": self._best_step,
             "metrics_bytes": self._metrics.sync(),
@@ -312,6 +312,7 @@ def _evaluation_rows(seeds: tuple[int, ...], evaluated: Evaluated) -> list[Row]:
             "mean_length": float(lengths[i].mean()),
             "q_bias": float(q_bias[i]),
             "returns": returns[i].tolist(),
+            **mean_info(evaluated.evaluation, i),
         }
         for i, seed in enumerate(seeds)
     ]

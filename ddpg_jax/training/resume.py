@@ -224,9 +224,8 @@ def _resume_point(checkpoint: Checkpoint, config: Config, notify: NotifyFn) -> R
 def _check_spec(point: ResumePoint, spec: EnvSpec, config: Config) -> None:
     """Refuses a checkpoint of an environment that looked otherwise, though it is called the same."""
     before = spec if point.checkpoint is None else as_spec(point.metadata["spec"])
-    differing = [name for name in EnvSpec._fields if getattr(before, name) != getattr(spec, name)]
-    if differing:
-        lines = "\n  ".join(f"{name}: {getattr(before, name)} -> {getattr(spec, name)}" for name in differing)
+    if differing := before.differences(spec):
+        lines = "\n  ".join(differing)
         raise ConfigError(f"env.id={config.env.id!r} is not what it was when the run was saved:\n  {lines}")
 
 

@@ -16,6 +16,9 @@ from ddpg_jax.types import Evaluation, HostArray, Row, Snapshot
 EVALUATIONS, DIVERGED, RANKING = "evaluations/", "diverged", "board/"
 """Names, or beginnings of names, of arrays that are not the loop's."""
 
+_NUMBERS = tuple(name for name in Evaluation._fields if name != "info")
+"""What is kept of an evaluation; what was said at its episodes' ends is in the record."""
+
 
 class ResumePoint(NamedTuple):
     """What a run or a sweep goes on from.
@@ -74,7 +77,7 @@ class ResumePoint(NamedTuple):
         arrays = self.checkpoint.arrays
         _check_evaluations(arrays)
         steps, cuts = arrays[f"{EVALUATIONS}step"].tolist(), np.cumsum(arrays[f"{EVALUATIONS}episodes"])[:-1]
-        parts = [np.split(arrays[EVALUATIONS + name], cuts, axis=1) for name in Evaluation._fields]
+        parts = [np.split(arrays[EVALUATIONS + name], cuts, axis=1) for name in _NUMBERS]
         return [Evaluated(step, Evaluation(*(part[i] for part in parts))) for i, step in enumerate(steps)]
 
     def diverged(self, seeds: int) -> HostArray:
@@ -117,7 +120,7 @@ def _check_evaluations(arrays: Mapping[str, HostArray]) -> None:
       StorageError: they are such.
     """
     nothing = np.zeros(())
-    names = [EVALUATIONS + name for name in ("step", "episodes", *Evaluation._fields)]
+    names = [EVALUATIONS + name for name in ("step", "episodes", *_NUMBERS)]
     step, episodes, *each = (arrays.get(name, nothing) for name in names)
     shapes, seeds = {x.shape for x in each}, arrays.get(DIVERGED, each[0])
     counted = (
@@ -135,7 +138,7 @@ def evaluation_arrays(evaluated: Sequence[Evaluated], seeds: int) -> dict[str, H
         f"{EVALUATIONS}step": np.array([each.step for each in evaluated], np.int64),
         f"{EVALUATIONS}episodes": np.array([each.evaluation.returns.shape[1] for each in evaluated], np.int64),
     }
-    for name in Evaluation._fields:
+    for name in _NUMBERS:
         each = [np.asarray(getattr(e.evaluation, name)) for e in evaluated]
         found[EVALUATIONS + name] = np.concatenate(each, 1) if each else np.zeros((seeds, 0))
     return found

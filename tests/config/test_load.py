@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from ddpg_jax.cli.arguments import parse_config
 from ddpg_jax.config.algorithms import FastTD3Config
 from ddpg_jax.config.load import MAX_BYTES, dump_toml, load_config, read_toml, resolve
+from ddpg_jax.config.mistakes import shown
 from ddpg_jax.config.schema import TAGS, Config, is_device_env, warn_of_idle_learner
 from ddpg_jax.errors import ConfigError, StorageError
 
@@ -26,7 +27,7 @@ FILES = sorted(path for path in CONFIGS.rglob("*.toml") if path.parent.name != "
 CHOSEN_BY = {
     "algorithm": ["ddpg", "td3", "d4pg", "fasttd3"],
     "exploration": ["none", "gaussian", "ou", "gaussian_per_env", "parameter"],
-    "replay": ["uniform", "prioritized"],
+    "replay": ["uniform", "prioritized", "hindsight"],
 }
 SCHEMA = Config.model_json_schema()
 
@@ -104,11 +105,20 @@ def _wrong_values(node: dict[str, Any]) -> dict[str, Any]:
     (node,) = (form for form in node.get("anyOf", [node]) if form.get("type") != "null")
     if "prefixItems" in node:
         return {"type": "many", "number": 8, "empty": [], "too long": [1, 2, 3], "order": [2, 1], "range": [0, 1e300]}
-    if node["type"] == "array" and node["items"]["type"] == "string":
+    if node["type"] == "array" and node["items"].get("type") == "string" and "maxItems" not in node:
         return {"type": "many", "number": 8, "items": [8]}
     if node["type"] == "array":
-        return {"type": "many", "number": 8, "empty": [], "too long": [8] * (node["maxItems"] + 1)}
+        short = {"empty": []} if node.get("minItems") else {}
+        many = {} if _deref(node["items"]).get("type") == "string" else {"type": "many"}  # a name
+        return {"number": 8, "too long": [_item(node)] * (node["maxItems"] + 1)} | short | many
     return {"string": {"type": 5}, "boolean": {"type": "maybe"}, "object": {"type": 5}}[node["type"]]
+
+
+def _item(node: dict[str, Any]) -> Any:
+    """An item of a list that it may hold."""
+    item = _deref(node["items"])
+    pair = "prefixItems" in item
+    return [0, 1] if pair else {"string": "a", "object": {"name": "a"}}.get(item.get("type"), 8)
 
 
 FIELDS = _fields()
@@ -152,7 +162,8 @@ def test_a_wrong_value_is_refused_by_path_and_value(section, name, tags, value):
         assert re.search(rf"^  {section}(\.{name})? = .*{value!r}.* \(my.toml\): ", report, re.MULTILINE)
         return
     (line,) = [each for each in report.splitlines() if each.startswith(f"  {path}")]
-    assert line.startswith((f"  {path} = {value!r} (my.toml): ", f"  {path}."))  # an element of a list may be named
+    element = f"  {path}."  # of a list
+    assert line.startswith((f"  {path} = {shown(value)} (my.toml): ", element))
 
 
 @pytest.mark.parametrize(("section", "name", "tags", "node"), FIELDS, ids=FIELD_IDS)
@@ -525,7 +536,7 @@ _ARGUMENTS = st.recursive(
 
 
 def _lists(node: dict[str, Any]) -> st.SearchStrategy[Any]:
-    return st.lists(_strategy(node["items"]), min_size=1, max_size=node.get("maxItems", 40), unique=True)
+    return st.lists(_strategy(node["items"]), min_size=1, max_size=min(node.get("maxItems", 40), 40), unique_by=repr)
 
 
 def _strategy(node: dict[str, Any]) -> st.SearchStrategy[Any]:
@@ -538,7 +549,11 @@ def _strategy(node: dict[str, Any]) -> st.SearchStrategy[Any]:
     return {
         "null": lambda: st.none(),
         "boolean": lambda: st.booleans(),
-        "string": lambda: st.text().filter(lambda text: ":" not in text),
+        "string": lambda: (
+            st.from_regex(node["pattern"], fullmatch=True)
+            if "pattern" in node
+            else st.text(min_size=node.get("minLength", 0)).filter(lambda text: ":" not in text)
+        ),
         "integer": lambda: st.integers(low, high - 1 if "exclusiveMaximum" in node else high),
         "number": lambda: st.floats(
             low, high, exclude_min="exclusiveMinimum" in node, allow_nan=False, allow_infinity=False
@@ -589,6 +604,8 @@ def configs(draw: st.DrawFn) -> Config:
     else:
         exploration.pop("sigma_end", None)
         exploration.pop("schedule_steps", None)
+    if exploration.get("kind") == "ou":
+        exploration["theta"] = exploration.get("theta", 0.15) % 2.0  # dt is 1 at most
     if exploration.get("kind") == "gaussian_per_env":
         ends = sorted((exploration.get("sigma_min", 0.001), exploration.get("sigma_max", 0.4)))
         exploration |= dict(zip(("sigma_min", "sigma_max"), ends, strict=True))
@@ -597,8 +614,11 @@ def configs(draw: st.DrawFn) -> Config:
     values["env"] = values.get("env", {}) | {"workers": 0}
     values["data_parallel"] = 1
     values["loop"] = "host" if values.get("loop") == "host" else "auto"
-    if values.get("replay", {}).keys() - {"kind", "capacity"}:
+    if values["replay"].keys() - {"kind", "capacity", "relabel"}:
         values["replay"]["kind"] = "prioritized"
+    if is_device_env(values["env"].get("id", "")):
+        values["replay"].pop("relabel", None)
+        values["replay"]["kind"] = "uniform"
     return resolve(values, {}, source="drawn")
 
 
@@ -606,3 +626,11 @@ def configs(draw: st.DrawFn) -> Config:
 def test_any_configuration_comes_back_equal_from_toml(config):
     assert round_trip(config) == config
     assert dump_toml(round_trip(config)) == dump_toml(config)
+
+
+def test_hindsight_is_for_the_host_loop():
+    report = message({"env": {"id": "jax:pendulum"}, "replay": {"kind": "hindsight"}})
+    (line,) = lines_for(report, "replay.kind")
+    assert "host loop" in line
+    assert 'set it to "uniform"' in line
+    assert "relabel" in message({"replay": {"kind": "prioritized", "relabel": 0.5}})

@@ -11,7 +11,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium.envs.classic_control import PendulumEnv
-from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete
+from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, Tuple
 from gymnasium.wrappers import TimeLimit
 
 UNIT = Box(-1, 1, (2,), np.float32)
@@ -209,11 +209,17 @@ REFUSED: dict[str, tuple[gymnasium.Space, gymnasium.Space, str]] = {
     "several discrete actions": (PLAIN, MultiDiscrete([2, 3]), r"MultiDiscrete.* is not a Box"),
     "action mapping": (PLAIN, Dict(arm=UNIT), r"Dict\(.* is not a Box"),
     "integer action": (PLAIN, _box([0], [5], np.int32), r"int32.* is not floating"),
-    "infinite action": (PLAIN, _box([-1, -1], [1, np.inf]), r"component 1 .*inf.*must be finite.*RescaleAction"),
+    "infinite action": (PLAIN, _box([-1, -1], [1, np.inf]), r"component 1 .*inf.*must be finite.*env.action_range"),
     "degenerate action": (PLAIN, _box([-1, 2], [1, 2]), r"component 1 has bounds \[2.0, 2.0\].*must be below"),
-    "matrix of actions": (PLAIN, _box([[-1, -1]], [[1, 1]]), r"shape \(1, 2\).*flatten it"),
+    "matrix of no action": (PLAIN, Box(-1, 1, (2, 0), np.float32), r"shape \(2, 0\).*at least one"),
     "no action": (PLAIN, Box(-1, 1, (0,), np.float32), r"shape \(0,\).*at least one"),
-    "observation mapping": (Dict(eye=PLAIN), UNIT, r"observation space Dict.* is not a Box.*FlattenObservation"),
+    "choice in a mapping": (Dict(eye=PLAIN, leg=Discrete(2)), UNIT, r"'leg' .* is Discrete\(2\).*FilterObservation"),
+    "image in a tuple": (
+        Tuple((Dict(eye=Box(0, 255, (4, 4, 3), np.uint8)), PLAIN)),
+        UNIT,
+        r"part '0.eye' of the observation is an image.*FilterObservation",
+    ),
+    "empty mapping": (Dict(), UNIT, r"observation space Dict\(\) holds no number"),
     "discrete observation": (Discrete(4), UNIT, r"observation space Discrete\(4\) is not a Box"),
 }
 """`(observation space, action space, message)` of what cannot be trained."""

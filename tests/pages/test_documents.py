@@ -46,7 +46,7 @@ def test_what_a_page_names_exists(page):
 def test_results_that_are_named_are_kept():
     for page, text in PAGES.items():
         for name in re.findall(r"`([\w*-]+\.json)`", text):
-            if name not in ("result.json", "manifest.json", "format.json"):
+            if name not in ("result.json", "manifest.json", "format.json", "spec.json"):
                 assert [*(ROOT / "benchmarks" / "results").glob(name)], f"{page} names {name}"
 
 
@@ -134,10 +134,10 @@ def test_the_environment_of_ones_own_is_one(tmp_path, monkeypatch):
     from ddpg_jax.envs.host.make import make_env
 
     (tmp_path / "my_envs.py").write_text(
-        re.search(r"```python\n(# my_envs.py.*?)```", PAGES["environments.md"], re.S)[1]
+        re.search(r"```python\n(# my_envs.py.*?)```", PAGES["own_environments.md"], re.S)[1]
     )
     monkeypatch.syspath_prepend(tmp_path)
-    env = make_env("my_envs:Point-v0", None, {})
+    env = make_env("my_envs:Point", None, {})
     env.reset(seed=0)
     ends = [env.step(env.action_space.sample())[2:4] for _ in range(50)]
     assert ends == [(False, False)] * 49 + [(False, True)]

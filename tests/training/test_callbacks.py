@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 from tiny_run import LOOPS, TINY, tiny_config
 
 import ddpg_jax as dj
@@ -13,6 +14,11 @@ from ddpg_jax.training.callbacks import CallbackReport, GuardedLogger, call, own
 
 OFTEN = {"logging": {"every": 10, "tensorboard": False}, "checkpoint": {"every": 10, "min_seconds": 0.0}}
 REPORT = CallbackReport(None, None, 40, 7, (), None, None, lambda: None)
+
+
+def newest_arrays(run):
+    """The arrays of a run's last checkpoint, by name."""
+    return load_file(sorted(run.directory.glob("checkpoints/*-step-*/arrays.safetensors"))[-1])
 
 
 def rows(directory, event):
@@ -65,6 +71,8 @@ def test_a_callback_that_fails_ends_the_run_saved_before_the_report(tmp_path):
     broken.clear()
     run = dj.resume_run(tmp_path / "cut", callbacks=[fails], quiet=True)
     assert (run.directory / "metrics.jsonl").read_bytes() == (whole.directory / "metrics.jsonl").read_bytes()
+    steps = [newest_arrays(each)["evaluations/step"].tolist() for each in (whole, run)]
+    assert steps == [[25, 50, 60]] * 2  # the one before the callback counts once
 
 
 @pytest.mark.parametrize(
@@ -115,9 +123,26 @@ class Failing:
         self.heard.append("close")
 
 
+class Keeps:
+    """A logger that keeps its rows."""
+
+    def __init__(self):
+        self.rows = []
+
+    def write(self, rows):
+        self.rows += rows
+
+    def sync(self):
+        return 0
+
+    def close(self): ...
+
+
 def test_a_logger_that_fails_is_warned_of_once_and_changes_nothing(tmp_path, caplog):
-    logger = Failing()
-    run = dj.train(tiny_config(**OFTEN), tmp_path / "run", loggers=[logger], quiet=True)
+    logger, after = Failing(), Keeps()
+    run = dj.train(tiny_config(**OFTEN), tmp_path / "run", loggers=[logger, after], quiet=True)
+    assert all("event" in row for row in after.rows)
+    assert len(after.rows) > 20
     plain = dj.train(tiny_config(**OFTEN), tmp_path / "plain", quiet=True)
     assert (run.directory / "metrics.jsonl").read_bytes() == (plain.directory / "metrics.jsonl").read_bytes()
     assert logger.heard == ["start", "write", "write", "close"]

@@ -16,6 +16,7 @@ import ddpg_jax as dj
 from ddpg_jax.cli.main import main
 from ddpg_jax.config.load import dump_toml
 from ddpg_jax.errors import ConfigError, StorageError
+from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.training import distributed
 
 PROCESSES = 2
@@ -39,6 +40,18 @@ def test_another_job_in_the_directory_is_refused_and_left_alone(tmp_path):
     with pytest.raises(StorageError, match="holds a run: name another --run-dir"):
         distributed.train_distributed(dj.load_config(seeds=1), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["process-1"]
+
+
+def test_of_an_earlier_job_only_runs_are_removed_and_no_link_is_followed(tmp_path):
+    whole, elsewhere = tmp_path / "job", tmp_path / "elsewhere"
+    for folder in (whole / "process-0", whole / "process-7", elsewhere):
+        folder.mkdir(parents=True)
+        (folder / "config.toml").touch()
+    (whole / "process-8").symlink_to(elsewhere)
+    (whole / "process-notes").mkdir()
+    distributed._make_room(RunDirectory(whole), overwrite=True)
+    assert sorted(path.name for path in whole.iterdir()) == ["process-0", "process-notes"]
+    assert (elsewhere / "config.toml").is_file()
 
 
 def test_seeds_that_diverged_are_told_from_those_that_are_left():

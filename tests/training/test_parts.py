@@ -93,3 +93,11 @@ def test_what_is_no_such_part_is_refused(changes, said, tmp_path):
     config = load_config(**merge(TINY, merge({"env": {"id": "jax:pendulum"}}, changes)))
     with pytest.raises(dj.errors.DdpgJaxError, match=said):
         dj.train(config, tmp_path / "run", quiet=True)
+
+
+def test_a_sweep_names_modules_on_the_command_line_only(tmp_path):
+    path = tmp_path / "sweep.toml"
+    path.write_text('[config.env]\nid = "jax:stranger:device_point"\n[grid]\n"algorithm.tau" = [0.1, 0.2]\n')
+    with pytest.raises(ConfigError, match="allow_imports=True"):
+        load_sweep(path)
+    assert load_sweep(path, {"env": {"id": "jax:stranger:device_point"}}).configs[0].env.id.startswith("jax:stranger")

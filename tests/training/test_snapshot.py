@@ -29,6 +29,11 @@ RUNS = {
         "algorithm": {"reset_every": 30},
         "exploration": {"kind": "parameter", "adapt_every": 4},
     },
+    "hindsight, ring that goes round, n-step": {
+        "algorithm": {"n_step": 3},
+        "env": {"num_envs": 2, "max_episode_steps": 12},
+        "replay": {"kind": "hindsight", "capacity": 44},
+    },
     "d4pg, delayed errors": {
         "algorithm": {"name": "d4pg", "num_atoms": 5, "v_min": -100, "v_max": 0},
         "replay": PRIORITIES,
@@ -79,9 +84,11 @@ def assert_equal(a, b):
         assert rows[0][name].tobytes() == rows[1][name].tobytes()
 
 
+HINDSIGHT = "hindsight, ring that goes round, n-step"
 FAST = {  # compiling takes the time; CI runs all of them
     "Pendulum-v1": ("plain", "priorities", "td3, n-step, noise with a memory"),
     "jax:pendulum": ("plain",),
+    "goal_envs:Reach-v0": (HINDSIGHT,),
 }
 
 
@@ -91,6 +98,7 @@ FAST = {  # compiling takes the time; CI runs all of them
         pytest.param(name, identifier, marks=() if name in fast else pytest.mark.slow, id=f"{name}-{identifier}")
         for identifier, fast in FAST.items()
         for name in RUNS
+        if (name == HINDSIGHT) == ("Reach" in identifier)
     ],
 )
 def test_a_loop_that_was_interrupted_ends_with_the_same_bits(name, identifier, monkeypatch):

@@ -9,20 +9,21 @@ import logging
 import re
 import sys
 import warnings
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, TypeAlias
 
 import gymnasium
-import numpy as np
 from gymnasium.envs import registration
 from gymnasium.envs.registration import EnvSpec as Registration
 from gymnasium.envs.registration import registry
 from gymnasium.vector.utils import CloudpickleWrapper
 
 from ddpg_jax.envs.bounds import action_bounds
+from ddpg_jax.envs.host.spaces import observed
 from ddpg_jax.envs.host.traits import limit_evaluation
+from ddpg_jax.envs.host.wrappers import ActionRange, Wrapping, bound_actions, wrap
 from ddpg_jax.errors import EnvironmentFault
 from ddpg_jax.types import EnvSpec
 
@@ -33,6 +34,9 @@ GymEnv: TypeAlias = "gymnasium.Env[Any, Any]"
 _NEEDS = {"mujoco": ("mujoco", "ddpg-jax[mujoco]"), "box2d": ("Box2D", "gymnasium[box2d]")}
 """By the package of the environments: the module they need, and what installs it."""
 
+_REGISTERS = {"dm_control": "shimmy"}
+"""By what stands before the slash of an id, which is the name of its extra: the module that registers such."""
+
 _MAX_INT32 = 2**31 - 1
 
 
@@ -41,12 +45,28 @@ def unknown_id(identifier: str) -> str | None:
 
     An id with a module ("module:id") is not looked up: the module is imported when the environment is made.
     """
+    if (missing := _register(identifier)) is not None:
+        return missing
     if ":" in identifier or identifier in registry:
         return None
     close = difflib.get_close_matches(identifier, list(registry), n=3, cutoff=0.3)
     hint = f"; did you mean {' or '.join(close)}?" if close else ""
     own = "" if "/" in identifier else f"; one of your own is named with its module, as in my_module:{identifier[:80]}"
     return f"no environment of this name is registered with gymnasium{hint}{own}"
+
+
+def _register(identifier: str) -> str | None:
+    """Has an extra's package register its environments; says which is missing, or None."""
+    prefix, slash, _ = identifier.partition("/")
+    if not slash or prefix not in _REGISTERS or identifier in registry:
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a display that is not there
+        try:
+            importlib.import_module(_REGISTERS[prefix])
+        except ImportError as error:
+            return f'{error}; environments of {prefix} need more: pip install "ddpg-jax[{prefix}]"'
+    return None
 
 
 def make_env(
@@ -56,6 +76,8 @@ def make_env(
     render_mode: str | None = None,
     *,
     bounded: bool = False,
+    wrappings: Sequence[Wrapping] = (),
+    action_range: ActionRange | None = None,
     entry: Callable[..., GymEnv] | None = None,
 ) -> GymEnv:
     """One gymnasium environment, with its time limit, checked to be one that can be trained.
@@ -66,6 +88,8 @@ def make_env(
       kwargs: arguments of its constructor.
       render_mode: how it draws itself.
       bounded: whether it gets the limit of evaluations where it has none.
+      wrappings: what is put around it, the innermost first.
+      action_range: of actions, where its space has no bounds; see `bound_actions`.
       entry: what makes it, called with `kwargs`; None: what is registered, or can be imported, by its id.
 
     Raises:
@@ -79,7 +103,9 @@ def make_env(
             )
     except Exception as error:  # whatever its constructor raises
         raise EnvironmentFault(f"env.id={identifier!r} cannot be made: {error}{_extra_hint(identifier)}") from error
+    env = wrap(env, wrappings)
     try:
+        env = bound_actions(env, action_range)
         describe(env)
     except EnvironmentFault:
         with suppress(Exception):  # what it is refused for matters more
@@ -121,6 +147,8 @@ def _find(identifier: str, entry: Callable[..., GymEnv] | None) -> str | registr
     module, colon, name = identifier.partition(":")
     if entry is not None:
         return registration.EnvSpec(re.sub(r"[^\w.-]+", "-", name or identifier), entry_point=entry)
+    if missing := _register(identifier):
+        raise ImportError(missing)
     if not colon:
         return identifier
     found: Any = getattr(importlib.import_module(module), name, None)
@@ -163,16 +191,13 @@ def describe(env: GymEnv) -> EnvSpec:
     """What an agent must know of an environment.
 
     Raises:
-      EnvironmentFault: the spaces are not boxes, or the action bounds are not finite, floating and in order.
+      EnvironmentFault: the observations are not made of boxes, or the actions are no box whose bounds are finite,
+        floating and in order.
     """
-    low, high = action_bounds(env.action_space)
-    space = env.observation_space
-    if not isinstance(space, gymnasium.spaces.Box):
-        raise EnvironmentFault(
-            f"observation space {space} is not a Box: flatten it with gymnasium.wrappers.FlattenObservation"
-        )
-    dtype = "uint8" if space.dtype == np.uint8 and len(space.shape) > 1 else "float32"
-    return EnvSpec(space.shape, dtype, low, high)
+    low, high = action_bounds(env.action_space, any_shape=True)
+    shape = tuple(env.action_space.shape or ())
+    obs_shape, obs_dtype, layout = observed(env.observation_space)
+    return EnvSpec(obs_shape, obs_dtype, low, high, None if shape == (len(low),) else shape, layout)
 
 
 def _needs(identifier: str) -> str | None:

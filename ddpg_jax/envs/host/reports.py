@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ddpg_jax.envs.host.spaces import flatten
 from ddpg_jax.types import EnvSpec, HostArray
 
 _LARGE = 2.0**12
@@ -42,7 +43,13 @@ def as_flag(value: Any) -> bool:
 
 
 def as_observation(value: Any, spec: EnvSpec) -> HostArray | None:
-    """An array of the shape that the space promises, of a dtype that casts to what is stored; None: it is no such."""
+    """An array of the shape that is stored, of a dtype that casts to what is stored; None: it is no such observation.
+
+    What the environment gives in several arrays, or with other axes, becomes a vector.
+    """
+    if spec.layout:
+        value = flatten(value, spec.layout)
+        return value if value is not None and value.ndim == 1 else None
     if not isinstance(value, np.ndarray):
         try:
             value = np.asarray(value)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import jax
 import numpy as np
 
+from ddpg_jax.envs.host.pool import Pool
 from ddpg_jax.errors import NotFiniteError
 from ddpg_jax.types import Agent, Array, Evaluation, HostArray, TrainState
 
@@ -41,11 +42,12 @@ def evaluate_episodes(
     policy: PolicyFn,
     value: ValueFn,
     state: TrainState,
-    lanes: HostEnv,
+    lanes: HostEnv | Pool,
     gamma: float,
     progress: ProgressFn = no_progress,
+    info_keys: Sequence[str] = (),
 ) -> Evaluation:
-    """Runs one episode in every lane.
+    """Runs one episode in every lane; those of a pool take turns.
 
     Args:
       policy: greedy actions, from `jit_policy`.
@@ -54,6 +56,7 @@ def evaluate_episodes(
       lanes: S x episodes environments with evaluation seeds; episode j begins alike for all seeds.
       gamma: discount of one step.
       progress: told after every step.
+      info_keys: what the lanes were asked for of the info of an episode's end.
 
     Returns:
       The evaluation, leaves `[S, episodes]`.
@@ -63,11 +66,13 @@ def evaluate_episodes(
       Interrupted: the lanes were asked to stop.
       NotFiniteError: the policy's action is not finite.
     """
-    readable = state.for_acting
-    obs = lanes.reset()
-    active = np.ones(obs.shape[:2], bool)
+    readable, pool = state.for_acting, lanes if isinstance(lanes, Pool) else None
+    first = obs = lanes.reset()
+    first = first.copy()
+    active = np.ones(obs.shape[:2], bool) if pool is None else pool.running
     returns, lengths, discounted = np.zeros(active.shape), np.zeros(active.shape, np.int64), np.zeros(active.shape)
-    last, cut, predicted = obs.copy(), np.zeros(active.shape, bool), np.asarray(value(state, obs), np.float64)
+    last, cut, steps = obs.copy(), np.zeros(active.shape, bool), 0
+    over = np.zeros(active.shape, bool)
     while active.any():
         action = np.asarray(policy(readable, obs))
         if not np.isfinite(action).all():
@@ -78,8 +83,12 @@ def evaluate_episodes(
         lengths += active
         last[active] = step.next_obs[active]
         cut |= active & step.truncated & ~step.terminated
-        active &= ~(step.terminated | step.truncated)
-        obs = step.obs
-        progress(int(lengths.max()), int((~active).sum()))
+        over |= active & (step.terminated | step.truncated)
+        running = active & ~over if pool is None else pool.running
+        first[running & ~active] = step.obs[running & ~active]
+        active, obs, steps = running, step.obs, steps + 1
+        progress(steps, int(over.sum()))
+    predicted = np.asarray(value(state, first), np.float64)
     discounted += gamma**lengths * np.where(cut, np.asarray(value(state, last), np.float64), 0.0)
-    return Evaluation(returns, lengths, discounted, predicted)
+    found = {key: lanes.ended_info[..., k].copy() for k, key in enumerate(info_keys)}
+    return Evaluation(returns, lengths, discounted, predicted, found or ())

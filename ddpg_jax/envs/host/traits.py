@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from math import isfinite
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gymnasium
@@ -43,6 +44,7 @@ def traits(env: GymEnv) -> Traits:
     """Looks at an environment and at all of its wrappers."""
     layers = list(_layers(env))
     limited = any(isinstance(each, TimeLimit) and not isinstance(each, EvaluationLimit) for each in layers)
+    limited = limited or any(map(_limits_itself, layers))
     return Traits(limited, tuple(type(each).__name__ for each in layers if _keeps_statistics(each)))
 
 
@@ -76,6 +78,12 @@ def _layers(env: Any) -> Iterator[Any]:
         if not isinstance(env, gymnasium.Wrapper):
             return
         env = env.env
+
+
+def _limits_itself(layer: Any) -> bool:
+    """Whether it is a task of dm_control, which ends its own episodes, behind shimmy."""
+    limit = getattr(getattr(layer, "_env", None), "_step_limit", None)
+    return isinstance(limit, (int, float)) and isfinite(limit)
 
 
 def _keeps_statistics(layer: Any) -> bool:

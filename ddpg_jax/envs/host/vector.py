@@ -14,8 +14,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from ddpg_jax.envs.host.infos import EndedInfo
 from ddpg_jax.envs.host.make import GymEnv, describe, reset_env
 from ddpg_jax.envs.host.reports import PrecisionWatch, as_flag, as_number, as_observation
+from ddpg_jax.envs.host.spaces import in_words, shown
 from ddpg_jax.envs.host.timeout import Timeout
 from ddpg_jax.envs.host.traits import Traits, traits
 from ddpg_jax.equations.actions import to_units
@@ -27,6 +29,9 @@ _log = logging.getLogger("ddpg_jax")
 
 EpisodeSeedFn: TypeAlias = Callable[[int, int], int]
 """`(lane, episode) -> seed` of that episode."""
+
+LaneNameFn: TypeAlias = Callable[[int, int], str]
+"""`(lane, episode) -> name` for messages."""
 
 MakeFn: TypeAlias = Callable[[], GymEnv]
 
@@ -43,6 +48,23 @@ def evaluation_seeds(episodes: int) -> EpisodeSeedFn:
     solved policy returns -165 on them, -156 on the first 100.
     """
     return partial(_evaluation_seed, episodes)
+
+
+def _bank_seed(episodes: int, lane: int, episode: int) -> int:
+    return _evaluation_seed(episodes, episode % episodes, 0)
+
+
+def _bank_name(episodes: int, lane: int, episode: int) -> str:
+    return f"evaluation episode {episode % episodes} of seed number {episode // episodes}"
+
+
+def pooled_seeds(episodes: int) -> tuple[EpisodeSeedFn, LaneNameFn]:
+    """As `evaluation_seeds`, for lanes that take episodes in turn: number s · episodes + j is episode j of seed s.
+
+    Returns:
+      Their seeds, and what they are called in messages.
+    """
+    return partial(_bank_seed, episodes), partial(_bank_name, episodes)
 
 
 def _training_seed(seeds: tuple[int, ...], num_envs: int, lane: int, episode: int) -> int:
@@ -62,6 +84,8 @@ class VectorEnv:
       episode_seed: `(lane, episode) -> seed`; lanes are counted along the flattened shape.
       first_lane: number of the first lane here, where the lanes are a part of more.
       num_envs: environments per seed of the whole, for messages; E if None.
+      lane_name: `(lane, episode) -> what it is called` in messages; None: by its environment and seed.
+      info_keys: numbers of the info at an episode's end that are wanted; see `ended_info`.
       timeout: seconds one environment may take for a step or a reset, as far as `Timeout` can tell; None: any time.
       stop: asked before every environment that is made, reset or stepped.
 
@@ -78,12 +102,15 @@ class VectorEnv:
         *,
         first_lane: int = 0,
         num_envs: int | None = None,
+        lane_name: LaneNameFn | None = None,
+        info_keys: Sequence[str] = (),
         timeout: float | None = None,
         stop: StopFn = never_stop,
     ) -> None:
         count = shape[0] * shape[1]
         self._shape, self._first_lane, self._num_envs = shape, first_lane, num_envs or shape[1]
-        self._episode_seed, self._stop = episode_seed, stop
+        self._episode_seed, self._stop, self._lane_name = episode_seed, stop, lane_name
+        self._info = EndedInfo(info_keys, count)
         self._alarm = Timeout(timeout)
         self._all = list(range(count))
         self._envs: list[GymEnv] = []
@@ -137,13 +164,13 @@ class VectorEnv:
           EnvironmentFault: an environment raised, took too long, or reported a wrong shape, a wrong dtype or a number
             that is not finite; or an action is not finite.
         """
-        actions = self.to_env(action.reshape(len(self._envs), -1))
+        actions = self.to_env(action.reshape(len(self._envs), -1)).reshape(-1, *self.spec.own_action_shape)
         lanes = self._all if active is None else np.flatnonzero(active).tolist()
         if active is not None:
             self._reward[:], self._terminated[:], self._truncated[:] = 0, False, False
         with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, and is reported below
             for lane in lanes:
-                self._step_lane(lane, actions[lane])
+                self._step_lane(lane, actions[lane, ...])
         if not (np.isfinite(self._reward).all() and np.isfinite(self._next_obs).all()):
             raise EnvironmentFault(self._not_finite(actions))
         self._steps += 1 if active is None else active.reshape(-1)
@@ -154,6 +181,16 @@ class VectorEnv:
                 self._begin_episode(int(lane))
             report = report._replace(obs=self._reshape(self._obs))
         return report
+
+    @property
+    def instances(self) -> tuple[GymEnv, ...]:
+        """The environments, S x E of them."""
+        return tuple(self._envs)
+
+    @property
+    def ended_info(self) -> HostArray:
+        """`info_keys` of each lane at the end of its last episode, `[S, E, K]`; NaN where there is no such number."""
+        return self._reshape(self._info.values)
 
     def to_env(self, action: HostArray) -> HostArray:
         """Maps actions in [-1, 1] to the environment's units, `[..., A] -> [..., A]`, exact at both bounds.
@@ -197,7 +234,7 @@ class VectorEnv:
         self._listen("stepped")
         try:
             with self._alarm:
-                obs, reward, terminated, truncated, _ = self._envs[lane].step(action)
+                obs, reward, terminated, truncated, info = self._envs[lane].step(action)
         except Exception as error:
             raise EnvironmentFault(self._where(lane, action, f"raised {type(error).__name__}: {error}")) from error
         self._next_obs[lane] = self._obs[lane] = seen = self._check_obs(lane, obs)
@@ -210,6 +247,8 @@ class VectorEnv:
         except (TypeError, ValueError, OverflowError) as error:
             report = f"reported reward={reward!r}, terminated={terminated!r}, truncated={truncated!r}: {error}"
             raise EnvironmentFault(self._where(lane, action, report)) from error
+        if self._terminated[lane] or self._truncated[lane]:
+            self._info.note(lane, info)
 
     def _begin_episode(self, lane: int) -> None:
         self._listen("reset")
@@ -232,10 +271,10 @@ class VectorEnv:
         """The observation, if it has the shape and kind of dtype that the space promises."""
         taken = as_observation(obs, self.spec)
         if taken is None:
-            given = getattr(obs, "dtype", None)
-            came = f"{type(obs).__name__}" if given is None else f"shape {obs.shape} and dtype {given}"
-            wanted = f"an array of shape {self.spec.obs_shape} that casts to {self.spec.obs_dtype}"
-            raise EnvironmentFault(self._where(lane, None, f"returned {came} as observation; expected {wanted}"))
+            layout = self.spec.layout
+            wanted = in_words(layout) if layout else f"an array of shape {self.spec.obs_shape}"
+            report = f"returned {shown(obs)} as observation; expected {wanted} that casts to {self.spec.obs_dtype}"
+            raise EnvironmentFault(self._where(lane, None, report))
         return taken
 
     def _warn_of_precision(self, components: list[int]) -> None:
@@ -260,10 +299,14 @@ class VectorEnv:
         raise AssertionError("called without a number that is not finite")
 
     def _where(self, lane: int, action: HostArray | None, what: str) -> str:
-        seed_index, env = divmod(self._first_lane + lane, self._num_envs)
+        number = self._first_lane + lane
+        seed_index, env = divmod(number, self._num_envs)
         doing = "" if action is None else f", action {action.tolist()}"
+        name = f"environment {env} of seed number {seed_index}"
+        if self._lane_name is not None:
+            name = self._lane_name(number, int(self._episode[lane]))
         return (
-            f"environment {env} of seed number {seed_index} {what} "
+            f"{name} {what} "
             f"(episode {self._episode[lane]} with seed {self._seeds[lane]}, step {self._steps[lane]}{doing})"
         )
 

@@ -73,13 +73,13 @@ def draw_frame(identifier: str) -> str:
 
 
 def record_episode(
-    make: Callable[[], Any], policy: Callable[[HostArray], HostArray], folder: Path, name: str, identifier: str
+    make: Callable[[], Any], policy: Callable[[Any], HostArray], folder: Path, name: str, identifier: str
 ) -> Path:
     """Records the first episode of the bank of evaluation seeds.
 
     Args:
       make: makes an environment with the render mode `rgb_array`.
-      policy: `obs [E, *O] -> action [E, A]`, in the environment's units.
+      policy: of one observation, as the environment gives it, to an action as it takes it.
       folder: where the file goes; it is made.
       name: name of the file, without ending.
       identifier: of the environment, for messages.
@@ -101,7 +101,7 @@ def record_episode(
             obs, _ = reset_env(recorder, evaluation_seeds(1)(0, 0))
             done = False
             while not done:
-                action = policy(np.asarray(obs, np.float32)[None])[0].astype(plain.action_space.dtype)
+                action = policy(obs).astype(plain.action_space.dtype)
                 obs, _, terminated, truncated, _ = recorder.step(action)
                 done = terminated or truncated
             if recorder.recording:

@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import closing, contextmanager
 from itertools import pairwise
 from multiprocessing import resource_tracker, util
@@ -25,7 +25,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from ddpg_jax.envs.host.traits import PLAIN, Traits
-from ddpg_jax.envs.host.vector import EpisodeSeedFn, MakeFn, VectorEnv
+from ddpg_jax.envs.host.vector import EpisodeSeedFn, LaneNameFn, MakeFn, VectorEnv
 from ddpg_jax.errors import EnvironmentFault, Interrupted
 from ddpg_jax.types import EnvSpec, HostArray, Step, StopFn, never_stop
 
@@ -53,6 +53,8 @@ class SubprocVectorEnv:
       workers: number of processes, at most S x E are used.
       timeout: seconds a worker may take for one step.
       traits: likewise.
+      lane_name: as in `VectorEnv`, and so are `info_keys`.
+      info_keys: they are warned of by each worker.
       stop: asked again and again while workers are waited for; the lanes are of no use once it has said so.
 
     Raises:
@@ -70,6 +72,8 @@ class SubprocVectorEnv:
         workers: int,
         timeout: float,
         traits: Traits = PLAIN,
+        lane_name: LaneNameFn | None = None,
+        info_keys: Sequence[str] = (),
         stop: StopFn = never_stop,
     ) -> None:
         count = shape[0] * shape[1]
@@ -78,8 +82,10 @@ class SubprocVectorEnv:
         cuts = np.linspace(0, count, min(workers, count) + 1).astype(int)
         self._parts = [_Part(int(a), int(b)) for a, b in pairwise(cuts)]
         _start_tracker()
-        self._memory = SharedMemory(create=True, size=sum(a.nbytes for a in _arrays(None, spec, count).values()))
-        self._arrays = _arrays(self._memory, spec, count)
+        keys = tuple(info_keys)
+        sizes = [a.nbytes for a in _arrays(None, spec, count, len(keys)).values()]
+        self._memory = SharedMemory(create=True, size=sum(sizes))
+        self._arrays = _arrays(self._memory, spec, count, len(keys))
         context = mp.get_context("spawn")
         self._closed = False
         self._pipes: list[Connection] = []
@@ -89,7 +95,7 @@ class SubprocVectorEnv:
         try:
             for part in self._parts:
                 ours, theirs = context.Pipe()
-                arguments = (theirs, self._memory.name, spec, shape, part, make, episode_seed)
+                arguments = (theirs, self._memory.name, spec, shape, part, make, episode_seed, lane_name, keys)
                 process = context.Process(target=_work, args=arguments, daemon=True)
                 _start(process)
                 theirs.close()
@@ -115,6 +121,11 @@ class SubprocVectorEnv:
         self._arrays["active"][:] = True if active is None else active.reshape(-1)
         self._command(b"s")
         return Step(*(self._reshape(name) for name in Step._fields))
+
+    @property
+    def ended_info(self) -> HostArray:
+        """As `VectorEnv.ended_info`."""
+        return self._reshape("info")
 
     def close(self) -> None:
         """Ends the workers and frees the shared memory; no process remains. A second call does nothing."""
@@ -192,9 +203,10 @@ class SubprocVectorEnv:
         return values.reshape(*self._shape, *values.shape[1:]).copy()
 
 
-def _arrays(memory: SharedMemory | None, spec: EnvSpec, count: int) -> dict[str, HostArray]:
+def _arrays(memory: SharedMemory | None, spec: EnvSpec, count: int, keys: int) -> dict[str, HostArray]:
     """The arrays in the block of shared memory, or arrays of their sizes without one."""
     layout: list[tuple[str, tuple[int, ...], Any]] = [
+        ("info", (keys,), np.float64),
         ("action", (spec.action_size,), np.float32),
         ("reward", (), np.float32),
         ("obs", spec.obs_shape, spec.obs_dtype),
@@ -278,6 +290,8 @@ def _work(
     part: _Part,
     make: MakeFn,
     episode_seed: EpisodeSeedFn,
+    lane_name: LaneNameFn | None,
+    keys: tuple[str, ...],
 ) -> None:
     """The life of a worker: answers each command with an empty message, or with the text of an error."""
     for name in ("SIGINT", "SIGTERM", "SIGUSR1"):  # sent to the whole process group; the parent decides
@@ -285,11 +299,12 @@ def _work(
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(mp.parent_process(),), daemon=True).start()
     memory = SharedMemory(memory_name)
-    arrays = _arrays(memory, spec, shape[0] * shape[1])
+    arrays = _arrays(memory, spec, shape[0] * shape[1], len(keys))
     mine = {name: values[part.first : part.stop] for name, values in arrays.items()}
     try:
         size = (part.stop - part.first, 1)
-        with closing(VectorEnv(make, size, episode_seed, first_lane=part.first, num_envs=shape[1])) as lanes:
+        names: Any = {"first_lane": part.first, "num_envs": shape[1], "lane_name": lane_name, "info_keys": keys}
+        with closing(VectorEnv(make, size, episode_seed, **names)) as lanes:
             pipe.send_bytes(b"")
             while True:
                 if pipe.recv_bytes() == b"r":
@@ -298,6 +313,7 @@ def _work(
                     step = lanes.step(mine["action"][:, None], mine["active"][:, None])
                     for name, values in step._asdict().items():
                         mine[name][:] = values[:, 0]
+                    mine["info"][:] = lanes.ended_info[:, 0]
                 pipe.send_bytes(b"")
     except EnvironmentFault as error:
         pipe.send_bytes(f"{error}\0{error.trace}".encode())

@@ -186,8 +186,7 @@ class Ring:
         Returns:
           float32 `[S, ..., K]` in memory of its own: the K words of a row of `row_dtype`, whatever they mean.
         """
-        age, lane = self._place(index)
-        return self._take(age, lane).view(np.float32).reshape(*index.shape, -1)
+        return self._read(index, self._place(index), 0).view(np.float32).reshape(*index.shape, -1)
 
     def gather(self, index: HostArray) -> Batch:
         """The transitions that begin at given rows.
@@ -198,12 +197,12 @@ class Ring:
         Returns:
           A batch with leaves `[S, ..., *]`, in memory of its own, and the same index.
         """
-        age, lane = self._place(index)
-        first = self._take(age, lane)
-        window = [first, *(self._take(age + i, lane) for i in range(1, self.n_step))]
+        place = self._place(index)
+        window = [self._read(index, place, i) for i in range(self.n_step)]
         columns = {name: _side_by_side([rows[name] for rows in window]) for name in _FOLDED}
-        reward, discount, last = fold_steps(**columns, available=self._length - age, gamma=self.gamma)
-        end = first if self.n_step == 1 else self._take(age + last, lane)
+        reward, discount, last = fold_steps(**columns, available=self._length - place[0], gamma=self.gamma)
+        first = window[0]
+        end = first if self.n_step == 1 else self._read(index, place, last)
         data = Transition(first["obs"], first["action"], reward, discount, end["next_obs"])
         return Batch(data, self.weights(index), index)
 
@@ -220,6 +219,11 @@ class Ring:
             stream.at(call).random(out=out)
         return draws
 
+    def _read(self, index: HostArray, place: tuple[HostArray, HostArray], offset: HostArray | int) -> HostArray:
+        """Rows that come `offset` steps after those at given indices, in memory of their own."""
+        age, lane = place
+        return self._take(age + offset, lane)
+
     def _place(self, index: HostArray) -> tuple[HostArray, HostArray]:
         """Age of the row, 0 the oldest, and number of the lane, of indices `[S, ...]`."""
         num_envs = self._shape[2]
@@ -228,8 +232,11 @@ class Ring:
 
     def _take(self, age: HostArray, lane: HostArray) -> HostArray:
         """Rows, in memory of their own."""
-        lanes = self._shape[1] * self._shape[2]
-        return self._flat.take((age + (self._added - self._length)) % self._shape[0] * lanes + lane)
+        return self._flat.take(self._slot_of(age, lane))
+
+    def _slot_of(self, age: HostArray, lane: HostArray) -> HostArray:
+        """Where rows lie in the flattened ring."""
+        return (age + (self._added - self._length)) % self._shape[0] * (self._shape[1] * self._shape[2]) + lane
 
 
 def _side_by_side(columns: list[HostArray]) -> HostArray:

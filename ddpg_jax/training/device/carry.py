@@ -37,6 +37,7 @@ class Lane(NamedTuple):
       store: the replay.
       episode_return: of the episodes in progress, `[E]`.
       episode_length: of the episodes in progress, `[E]`.
+      rewards: moments of the discounted returns; `()` where rewards are not scaled.
     """
 
     learner: TrainState
@@ -47,6 +48,7 @@ class Lane(NamedTuple):
     store: Tree
     episode_return: Array
     episode_length: Array
+    rewards: Tree = ()
 
 
 class Totals(NamedTuple):

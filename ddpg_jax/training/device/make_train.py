@@ -94,6 +94,6 @@ def make_train(
         means |= {"max_q": max_q, "rejected": sums["rejected"] / updates}
         means |= zip(DIAGNOSTICS, totals.diagnostics.T, strict=True)
         episode_return = totals.episode_return / episodes
-        return lane.learner, History(jnp.asarray(steps), *evaluation, totals.episodes, episode_return, means)
+        return lane.learner, History(jnp.asarray(steps), *evaluation[:4], totals.episodes, episode_return, means)
 
     return train

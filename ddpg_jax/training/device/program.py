@@ -36,6 +36,7 @@ from ddpg_jax.replay.device import ring as replays
 from ddpg_jax.replay.factory import make_replay
 from ddpg_jax.rng import stream_key
 from ddpg_jax.training.device.carry import Clock, Lane, Totals, accumulate
+from ddpg_jax.training.device.rewards import NoteFn, note_rewards, start_rewards
 from ddpg_jax.training.report import DIAGNOSTICS, METRICS
 from ddpg_jax.training.schedule import calls_per_iteration, reset_period, segments, updates_per_call
 from ddpg_jax.types import ActFn, Agent, Array, Batch, DeviceEnv, Evaluation, HostArray, TrainState, Tree
@@ -106,19 +107,22 @@ def program(
         env_state, obs = jax.vmap(env.reset)(jax.random.split(stream_key(key, "reset"), num_envs))
         learner, act_state, zeros = agent.init(key), agent.init_act(num_envs), jnp.zeros(num_envs)
         first = jnp.ones(num_envs, bool)
-        return Lane(learner, act_state, env_state, obs, first, replay.init(), zeros, zeros.astype(jnp.int32))
+        rewards = start_rewards(num_envs) if jax.tree.leaves(learner.stats.reward) else ()
+        lengths = zeros.astype(jnp.int32)
+        return Lane(learner, act_state, env_state, obs, first, replay.init(), zeros, lengths, rewards)
 
     def advance(
         lane: Lane, clock: Clock, totals: Totals, counts: Array, key: Array, hyper: Hyper
     ) -> tuple[Lane, Clock, Totals]:
         agent, replay = built(hyper)
         learn = partial(update_steps, agent, replay, per_call, algorithm.batch_size, due, shard_batch, key)
+        note = partial(note_rewards, with_values(config, hyper).algorithm.gamma)
         carry = lane, clock, totals
         for i, part in enumerate(parts):
             choose = _uniform(env.spec.action_size) if part.uniform else agent.act
             renew = _maybe_reset(agent, reset_period(config) if part.learns else 0, key)
             ready = partial(_observe, agent, renew)
-            iterate = partial(env_step, env, ready, choose, replay, steps, learn if part.learns else None, key)
+            iterate = partial(env_step, env, ready, choose, note, replay, steps, learn if part.learns else None, key)
             carry = jax.lax.fori_loop(0, counts[i], iterate, carry)
         lane, clock, totals = carry
         diagnostics = _diagnose(agent, replay, algorithm.batch_size, key, lane, clock)
@@ -160,6 +164,7 @@ def env_step(
     env: DeviceEnv,
     ready: Callable[[Lane, Clock], TrainState],
     choose: ActFn,
+    note: NoteFn,
     replay: replays.DeviceReplay,
     steps: int,
     learn: _Learn | None,
@@ -185,6 +190,7 @@ def env_step(
     episode_return, episode_length = lane.episode_return + step.reward, lane.episode_length + 1
     answered = rewarded & followed | ~jnp.isfinite(action).all()  # what comes of such an action is not its fault
     totals = accumulate(totals, done, episode_return, episode_length, ~(observed & answered))
+    learner, rewards = note(learner, lane.rewards, step.reward, done)
     lane = Lane(
         learner,
         act_state,
@@ -194,6 +200,7 @@ def env_step(
         store,
         jnp.where(done, jnp.zeros_like(episode_return), episode_return),
         jnp.where(done, jnp.zeros_like(episode_length), episode_length),
+        rewards,
     )
     return (lane, clock, totals) if learn is None else learn(lane, clock, totals)
 

@@ -19,6 +19,7 @@ counted as "act" contain the update's.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from time import perf_counter
@@ -27,22 +28,25 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 import jax
 import numpy as np
 
+from ddpg_jax.envs.factory import shares_instances
 from ddpg_jax.errors import EnvironmentFault, Interrupted, NotFiniteError
 from ddpg_jax.training.host.compile import HostPrograms, compile_programs
-from ddpg_jax.training.host.episodes import EpisodeLog
+from ddpg_jax.training.host.episodes import EpisodeLog, replay_episodes
 from ddpg_jax.training.host.metrics import EpisodeMetrics
+from ddpg_jax.training.host.rewards import RewardScale
 from ddpg_jax.training.host.snapshot import (
     Errors,
     HostBuffers,
     HostCarry,
     ReplayedEpisodes,
+    cut_episodes,
     init_carry,
     restore,
     snapshot,
 )
 from ddpg_jax.training.host.transfer import BatchTransfer, batch_transfer
 from ddpg_jax.training.report import METRICS, InitFn, Report, SnapshotFn, keep_init, no_batches, no_snapshots
-from ddpg_jax.training.schedule import is_boundary, resets_before, updates_per_call
+from ddpg_jax.training.schedule import is_boundary, is_due, resets_before, updates_per_call
 from ddpg_jax.types import Agent, Batch, HostArray, Row, Step
 from ddpg_jax.xla.tuning import tuning
 
@@ -51,6 +55,8 @@ if TYPE_CHECKING:
     from ddpg_jax.envs.host.workers import HostEnv
     from ddpg_jax.replay.host.ring import Ring
 
+
+_log = logging.getLogger("ddpg_jax")
 
 CANDIDATES = 20
 """Batches that are looked at for one that a diverged seed cannot learn from."""
@@ -96,7 +102,10 @@ def host_loop(
     transfer = batch_transfer(ring, raw=tuning(config).raw_rows)
     programs = compile_programs(config, agent, ring, transfer)
     state, act_state = programs.init()
-    buffers = HostBuffers(ring, EpisodeMetrics(seeds, num_envs, METRICS), EpisodeLog((len(seeds), num_envs)))
+    metrics = EpisodeMetrics(seeds, num_envs, METRICS, config.env.info_keys)
+    shape = len(seeds), num_envs
+    rewards = RewardScale(shape, config.algorithm.gamma) if config.algorithm.scale_rewards else None
+    buffers = HostBuffers(ring, metrics, EpisodeLog(shape), rewards)
     lap("compile")
 
     if isinstance(begun, ReplayedEpisodes):
@@ -110,6 +119,8 @@ def host_loop(
     if isinstance(begun, ReplayedEpisodes) and begun.snapshot.unrecorded is not None:
         yield _report(config, transfer, buffers, carry, begun.snapshot.unrecorded, seconds)
         lap(None)
+        carry = _take_back(config, envs, buffers, carry)
+        lap("environment")
     while carry.iteration * num_envs < config.total_steps:
         if carry.pending_action is None:
             carry = _act_and_update(config, programs, buffers, carry, drawn, lap)
@@ -121,7 +132,7 @@ def host_loop(
             yield report._replace(fault=error, batches=no_batches)
             raise
         lap("environment")
-        carry = _store(buffers, carry, action, result)
+        carry = _store(buffers, carry, action, result, envs.ended_info if config.env.info_keys else None)
         drawn = _sample_batches(config, buffers, transfer, carry)
         lap("replay")
         step = carry.iteration * num_envs
@@ -132,6 +143,8 @@ def host_loop(
             lap("update")
             yield _report(config, transfer, buffers, carry, rows, seconds)
             lap(None)
+            carry = _take_back(config, envs, buffers, carry) if due else carry
+            lap("environment")
 
 
 def _act_and_update(
@@ -145,6 +158,8 @@ def _act_and_update(
     action, act_state, moments = choose(i, state, carry.act_state, carry.obs, carry.first)
     state = state._replace(stats=state.stats._replace(obs=moments))
     lap("act")
+    if buffers.rewards is not None and drawn:
+        state = buffers.rewards.put(state)
     new_errors: Errors = []
     for index, packed in drawn:
         state, metrics, td_error = programs.update(state, packed)
@@ -159,15 +174,47 @@ def _act_and_update(
     return HostCarry(i, state, act_state, carry.obs, carry.first, action, carry.new_errors, new_errors)
 
 
-def _store(buffers: HostBuffers, carry: HostCarry, action: HostArray, result: Step) -> HostCarry:
+def _store(
+    buffers: HostBuffers, carry: HostCarry, action: HostArray, result: Step, info: HostArray | None
+) -> HostCarry:
     """Keeps what the environments reported, and takes back the errors that the actions have waited for."""
     buffers.ring.add(carry.obs, action, result)
     for index, td_error in carry.delayed_errors:
         buffers.ring.write_back(index, td_error)
     iteration = carry.iteration + 1
-    first = buffers.metrics.on_step(result, iteration * carry.first.shape[1])
+    first = buffers.metrics.on_step(result, iteration * carry.first.shape[1], info)
     buffers.episodes.on_step(action, first)
+    if buffers.rewards is not None:
+        buffers.rewards.on_step(result.reward, first)
     return HostCarry(iteration, carry.learner, carry.act_state, result.obs, first, None, [], carry.new_errors)
+
+
+def _take_back(config: Config, envs: HostEnv, buffers: HostBuffers, carry: HostCarry) -> HostCarry:
+    """Brings environments in which the policy was evaluated to where they were; nothing if those were others.
+
+    Where an episode does not repeat itself to the bit it is cut here, as at a resume.
+
+    Raises:
+      EnvironmentFault: an environment failed.
+      Interrupted: the environments were asked to stop.
+    """
+    step = carry.iteration * config.env.num_envs
+    evaluated = is_due(step, config.evaluation.every, config.env.num_envs)
+    if not (evaluated and shares_instances(config)) or step >= config.total_steps:
+        return carry
+    state = buffers.episodes.state(buffers.ring.spec.action_size)
+    replay = replay_episodes(envs, state, carry.obs, buffers.metrics.returns)
+    if replay.again.any():
+        _log.warning(
+            "warning: env.max_instances=%s: an evaluation used the environments that train, and %d of their episodes "
+            "did not repeat themselves to the bit afterwards; they were cut at step %d",
+            config.env.max_instances,
+            replay.again.sum(),
+            step,
+        )
+        buffers.episodes.restore(state, replay.again)
+        cut_episodes(buffers, replay.again)
+    return carry._replace(obs=replay.obs, first=carry.first | replay.again)
 
 
 def _report(

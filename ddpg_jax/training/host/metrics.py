@@ -19,6 +19,9 @@ from ddpg_jax.types import Array, HostArray, Row, Step
 _NOTED = ("return", "length", "episode", "began", "began_q", "q_sum", "applied")
 """The arrays of a meter that have a fixed shape."""
 
+END_INFO = "end_info/"
+"""Before the keys of the info in the names of a meter's arrays; which there are may change at a resume."""
+
 _ADVICE = "lower algorithm.critic_learning_rate, or set algorithm.max_grad_norm"
 
 
@@ -29,6 +32,7 @@ class _End(NamedTuple):
     env: int
     episode_return: float
     length: int
+    info: tuple[float, ...] = ()
 
 
 class EpisodeMetrics:
@@ -38,11 +42,14 @@ class EpisodeMetrics:
       seeds: the seeds of the run, for the rows.
       num_envs: E.
       names: names of the metrics, in the order of the arrays given to `on_update`.
+      info_keys: names of the numbers that come with an episode's end.
     """
 
-    def __init__(self, seeds: tuple[int, ...], num_envs: int, names: tuple[str, ...]) -> None:
+    def __init__(
+        self, seeds: tuple[int, ...], num_envs: int, names: tuple[str, ...], info_keys: tuple[str, ...] = ()
+    ) -> None:
         shape = (len(seeds), num_envs)
-        self._seeds, self._names = seeds, names
+        self._seeds, self._names, self._keys = seeds, names, info_keys
         self._max_q, self._rejected = names.index("max_q"), names.index("rejected")
         self._return, self._length = np.zeros(shape), np.zeros(shape, np.int64)
         self._episode = np.zeros(shape, np.int64)
@@ -55,12 +62,13 @@ class EpisodeMetrics:
         self._pending: list[Array] = []
         self._ends: list[_End] = []
 
-    def on_step(self, step: Step, at: int) -> HostArray:
+    def on_step(self, step: Step, at: int, info: HostArray | None = None) -> HostArray:
         """Notes a step of all lanes.
 
         Args:
           step: what the lanes reported, leaves `[S, E]`.
           at: environment steps of each seed, this one included.
+          info: what the ends say under `info_keys`, `[S, E, K]`.
 
         Returns:
           Where an episode ended, bool `[S, E]`.
@@ -71,7 +79,8 @@ class EpisodeMetrics:
         if done.any():
             for seed, env in np.argwhere(done).tolist():
                 ended = float(self._return[seed, env]), int(self._length[seed, env])
-                self._ends.append(_End(at, self._updates, seed, env, *ended))
+                said = () if info is None else tuple(info[seed, env].tolist())
+                self._ends.append(_End(at, self._updates, seed, env, *ended, said))
             self._return[done], self._length[done] = 0.0, 0
         return done
 
@@ -137,25 +146,29 @@ class EpisodeMetrics:
         counters = np.array([self._updates, self._settled], np.int64)
         blocks: list[HostArray] = jax.device_get(self._pending)
         empty = np.zeros((len(self._seeds), 0, len(self._names)), np.float32)
-        ends = np.array([end[:4] + end[5:] for end in self._ends], np.int64).reshape(-1, 5)
+        ends = np.array([(*end[:4], end.length) for end in self._ends], np.int64).reshape(-1, 5)
+        infos = np.array([end.info for end in self._ends]).reshape(len(self._ends), len(self._keys))
         return {
             **{name: getattr(self, f"_{name}").copy() for name in _NOTED},
             "counters": counters,
             "pending": np.concatenate([empty, *blocks], 1),
             "ends": ends,
             "end_returns": np.array([end.episode_return for end in self._ends], np.float64),
+            **{f"{END_INFO}{key}": infos[:, k].copy() for k, key in enumerate(self._keys)},
         }
 
     def restore(self, state: Mapping[str, HostArray]) -> None:
-        """Takes up what another meter of the same arguments had noted."""
+        """Takes up what another meter had noted; what it was not told of an end is left out."""
         for name in _NOTED:
             getattr(self, f"_{name}")[...] = state[name]
         self._updates, self._settled = state["counters"].tolist()
         self._pending = [jnp.asarray(state["pending"])] if state["pending"].shape[1] else []
         ends = zip(state["ends"].tolist(), state["end_returns"].tolist(), strict=True)
+        unknown = np.full(len(state["ends"]), np.nan)
+        infos = np.array([state.get(f"{END_INFO}{key}", unknown) for key in self._keys])
         self._ends = [
-            _End(step, updates, seed, env, episode_return, length)
-            for (step, updates, seed, env, length), episode_return in ends
+            _End(step, updates, seed, env, episode_return, length, tuple(infos[:, i].tolist()) if self._keys else ())
+            for i, ((step, updates, seed, env, length), episode_return) in enumerate(ends)
         ]
 
     @property
@@ -184,6 +197,7 @@ class EpisodeMetrics:
         count = applied - int(self._began[lane])
         if count:
             row["episode_max_q"] = (q_sum - float(self._began_q[lane])) / count
+        row |= {f"info/{key}": x for key, x in zip(self._keys, end.info, strict=True) if np.isfinite(x)}
         self._episode[lane] += 1
         self._began[lane], self._began_q[lane] = applied, q_sum
         return row

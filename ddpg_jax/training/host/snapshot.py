@@ -17,7 +17,8 @@ from ddpg_jax.errors import StorageError
 from ddpg_jax.replay.host.ring import row_dtype
 from ddpg_jax.runs.pytrees import form, from_host, to_host
 from ddpg_jax.training.host.episodes import EpisodeLog, PastEpisodes, replay_episodes
-from ddpg_jax.training.host.metrics import EpisodeMetrics
+from ddpg_jax.training.host.metrics import END_INFO, EpisodeMetrics
+from ddpg_jax.training.host.rewards import RewardScale
 from ddpg_jax.types import EnvSpec, HostArray, Snapshot, TrainState, Tree
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from ddpg_jax.replay.host.ring import Ring
 
 _BLOCK = 2**12
+
+_REWARDS = "reward_scale"
 
 Errors = list[tuple[HostArray, Any]]
 """Of calls of the update: where their transitions stand, `[S, U, B]`, and their errors, likewise or `()`."""
@@ -61,6 +64,7 @@ class HostBuffers(NamedTuple):
     ring: Ring
     metrics: EpisodeMetrics
     episodes: EpisodeLog
+    rewards: RewardScale | None = None
 
 
 class ReplayedEpisodes(NamedTuple):
@@ -107,6 +111,7 @@ def snapshot(carry: HostCarry, buffers: HostBuffers, seconds: Mapping[str, float
             "meter": buffers.metrics.state(),
             "journal": buffers.episodes.state(action_size),
         }
+        | ({} if buffers.rewards is None else {_REWARDS: buffers.rewards.state()})
     )
     first, stop = ring.row_range
     return Snapshot(arrays, first, stop, lambda a, b: {"rows": ring.rows(a, b)}, dict(seconds))
@@ -191,11 +196,17 @@ def restore(begun: ReplayedEpisodes, learner: TrainState, act_state: Tree, buffe
     loose = {"iteration": np.array(0, np.int64), "first": again, "chosen": np.zeros(lanes, np.float32)}
     plain = _check_forms(arrays, loose, free=("chosen",))
     _restore_ring(begun.snapshot, buffers.ring)
-    buffers.metrics.restore(_part(arrays, "meter", buffers.metrics.state(), free=("pending", "ends", "end_returns")))
+    noted = {
+        name: array
+        for name, array in buffers.metrics.state().items()
+        if f"meter/{name}" in arrays or not name.startswith(END_INFO)
+    }
+    ends = "ends", "end_returns", *(name for name in noted if name.startswith(END_INFO))
+    buffers.metrics.restore(_part(arrays, "meter", noted, free=("pending", *ends)))
     buffers.episodes.restore(_part(arrays, "journal", buffers.episodes.state(lanes[-1]), free=("actions",)), again)
-    buffers.metrics.abandon(again)
-    if again.any():
-        buffers.ring.cut(again)
+    if buffers.rewards is not None:
+        buffers.rewards.restore(_part(arrays, _REWARDS, buffers.rewards.state()))
+    cut_episodes(buffers, again)
     delayed_errors, new_errors = (_unstack(arrays, name, buffers.ring) for name in ("late", "returned"))
     pending_action = plain["chosen"][0] if len(plain["chosen"]) else None
     return HostCarry(
@@ -208,6 +219,15 @@ def restore(begun: ReplayedEpisodes, learner: TrainState, act_state: Tree, buffe
         delayed_errors,
         new_errors,
     )
+
+
+def cut_episodes(buffers: HostBuffers, lanes: HostArray) -> None:
+    """Ends the episodes in progress of some lanes, bool `[S, E]`, where they are: they could not be taken up again."""
+    buffers.metrics.abandon(lanes)
+    if buffers.rewards is not None:
+        buffers.rewards.abandon(lanes)
+    if lanes.any():
+        buffers.ring.cut(lanes)
 
 
 def _restore_ring(snapshot: Snapshot, ring: Ring) -> None:

@@ -19,9 +19,9 @@ from pydantic_core import ErrorDetails
 from ddpg_jax.config.load import Source, compose, dump_toml, merge, read_source, read_toml, resolve_sources
 from ddpg_jax.config.mistakes import nearest, shown
 from ddpg_jax.config.parts import Parts
-from ddpg_jax.config.plugins import hand_over
 from ddpg_jax.config.presets import is_preset
 from ddpg_jax.config.schema import Config, hyper_paths, sections, with_values
+from ddpg_jax.config.wording import overrides_name
 from ddpg_jax.errors import ConfigError, printable
 
 _SHOWN, _ENOUGH = 20, 1000
@@ -121,7 +121,7 @@ def load_sweep(path: str | Path, overrides: Mapping[str, Any] | None = None) -> 
     combinations = _combinations(file, path, _flat(fixed))
     swept = {"grid": _flat(file.grid), "random": _flat(file.random, leaf={"low", "high"})}
     source = {"draws": file.draws, "draw_seed": file.draw_seed, "base": base, "config": fixed, **swept}
-    return _check_sweep(source, combinations, str(path))
+    return _check_sweep(source, combinations, str(path), overrides or {})
 
 
 def name_parts(sweep: Sweep, parts: Parts) -> Sweep:
@@ -137,8 +137,7 @@ def name_parts(sweep: Sweep, parts: Parts) -> Sweep:
     given = {"env": parts.env, "algorithm": parts.make_agent}
     names = {section: table for section, table in names.items() if given[section] is not None}
     source = sweep.source | {"config": merge(sweep.source["config"], names)}
-    with hand_over(parts.by_name(names)):
-        return _check_sweep(source, sweep.combinations, "the sweep")
+    return _check_sweep(source, sweep.combinations, "the sweep", names)
 
 
 def swept_values(path: Path) -> dict[str, Any]:
@@ -220,14 +219,18 @@ def _random_draws(ranges: Mapping[str, Draw], count: int, seed: int) -> list[Val
     return [{name: float(values[i]) for name, values in columns.items()} for i in range(count)]
 
 
-def _check_sweep(file: dict[str, Any], combinations: tuple[Values, ...], source: str) -> Sweep:
+def _check_sweep(
+    file: dict[str, Any], combinations: tuple[Values, ...], source: str, overrides: Mapping[str, Any]
+) -> Sweep:
+    """The sweep of a file; the overrides are in it already, and may name modules to import, as nothing else may."""
+    own = Source(overrides_name(), overrides, trusted=True)
     base, problems = compose((file["base"], file["config"])), list[str]()
     configs: list[Config] = []
     for values in combinations:
         if "seeds" in values:
             problems.append("  seeds: every combination runs the same seeds; set them in [config]")
         try:
-            configs.append(resolve_sources([Source(source, base), Source("a combination", _nest(values))]))
+            configs.append(resolve_sources([Source(source, base), own, Source("a combination", _nest(values))]))
         except ConfigError as error:
             problems += str(error).splitlines()[1:]
         if len(problems) > _ENOUGH:

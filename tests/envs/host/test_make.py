@@ -8,7 +8,7 @@ import sys
 import custom_envs as custom
 import numpy as np
 import pytest
-from gymnasium.spaces import Box
+from gymnasium.spaces import Box, Dict, Tuple
 
 from ddpg_jax.envs.host.make import describe, make_env, unknown_id
 from ddpg_jax.errors import EnvironmentFault
@@ -91,8 +91,11 @@ def test_a_described_environment_has_the_bounds_of_each_component():
         (Box(-np.inf, np.inf, (5,), np.float64), (5,), "float32"),
         (Box(0, 255, (84, 84, 4), np.uint8), (84, 84, 4), "uint8"),
         (Box(0, 255, (7,), np.uint8), (7,), "float32"),  # bytes that are no image
-        (Box(-5, 5, (2, 2), np.int64), (2, 2), "float32"),
-        (Box(-1, 1, (), np.float32), (), "float32"),
+        (Box(0, 255, (84, 84), np.uint8), (7056,), "float32"),
+        (Box(-5, 5, (2, 2), np.int64), (4,), "float32"),
+        (Box(-1, 1, (), np.float32), (1,), "float32"),
+        (Dict(place=Box(-1, 1, (2, 3)), at=Box(0, 9, (), np.int64)), (7,), "float32"),
+        (Tuple((Box(-1, 1, (2,)), Dict(a=Box(0, 1, (1,))))), (3,), "float32"),
     ],
     ids=str,
 )

@@ -343,7 +343,7 @@ STEP_FAULTS = {
     "dtype complex": "dtype complex128",
     "ragged list": "returned list as observation",
     "list of text": "returned list as observation",
-    "mapping": "returned dict as observation",
+    "mapping": "returned dict of obs shape (3,) and dtype float32 as observation",
     "none": "returned NoneType as observation",
     "reward empty": "reward=array([], dtype=float64)",
     "terminated int": "terminated=2",

@@ -1,0 +1,60 @@
+"""The scale of rewards: the running standard deviation of the discounted return."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+EPSILON = 1e-8
+"""Added to the variance."""
+
+PRIOR_SIZE = 1e-4
+"""Weight of the variance 1 that there is before the first reward."""
+
+
+class ReturnMoments(NamedTuple):
+    """Running moments of the discounted returns of one seed; arrays of NumPy or of jax.
+
+    Attributes:
+      returns: discounted sums of the rewards of the episodes in progress, `[..., E]`.
+      size: returns so far, `[...]`.
+      mean: of them, `[...]`.
+      variance: `[...]`.
+    """
+
+    returns: Any
+    size: Any
+    mean: Any
+    variance: Any
+
+
+def observe_rewards(moments: ReturnMoments, reward: Any, gamma: Any) -> ReturnMoments:
+    """Takes note of a step, R ← gamma·R + r, and of R in the moments.
+
+    Where an episode ends, R is to be set to 0 afterwards.
+
+    Args:
+      moments: before it.
+      reward: r of each environment, `[..., E]`.
+      gamma: discount of one step, `[]`.
+
+    Returns:
+      The moments with it; all environments of a seed count alike.
+
+    References:
+      Engstrom et al., "Implementation matters in deep policy gradients" (arXiv:2005.12729), section 3, item 2;
+      Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances" (1979), eq.
+      2.1. `NormalizeReward` of gymnasium and `VecNormalize` of stable-baselines3 do so, with the same constants.
+    """
+    returns = gamma * moments.returns + reward
+    size = moments.size + returns.shape[-1]
+    share = returns.shape[-1] / size
+    mean = returns.mean(-1)
+    offset = mean - moments.mean
+    spread = ((returns - mean[..., None]) ** 2).mean(-1) + (1.0 - share) * offset**2
+    variance = moments.variance + share * (spread - moments.variance)
+    return ReturnMoments(returns, size, moments.mean + share * offset, variance)
+
+
+def reward_scale(moments: ReturnMoments) -> Any:
+    """What rewards are divided by, √(variance + EPSILON), `[...]`; their mean is not subtracted."""
+    return (moments.variance + EPSILON) ** 0.5

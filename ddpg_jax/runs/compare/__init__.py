@@ -1,0 +1,1 @@
+"""Several runs beside each other: curves, scores, intervals, as figures and tables."""

@@ -1,0 +1,1 @@
+"""A trained policy as files that other programs run: one module for each form, `export` joins them."""

@@ -1,0 +1,97 @@
+"""The actor of a run as a list of steps on named arrays, which a reader without flax can follow.
+
+Only networks that the package makes itself are known here. A policy is `obs -> steps -> tanh`, in [-1, 1]; the bounds
+of the environment come afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from ddpg_jax.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ddpg_jax.config.schema import Config
+    from ddpg_jax.types import HostArray
+
+Step: TypeAlias = dict[str, Any]
+"""`op`, the names of its arrays, and numbers:
+
+`normalize` (x − mean) / (sqrt(variance) + epsilon); `dense` x·kernel + bias, with `factors = "bfloat16"` of factors
+rounded to bfloat16; `layer_norm` (x − mean of x) / sqrt(variance of x + epsilon) · scale + bias; `batch_norm` the same
+by its own mean and variance; `residual` x + steps(x); `relu`, `elu`, `silu`, `tanh`.
+"""
+
+_WEIGHTS, _MOMENTS, _UNREAD = "params/actor/params", "stats/networks/actor", "stats/obs/size"
+_OBS_EPSILON, _LAYER_EPSILON, _BATCH_EPSILON = 1e-2, 1e-6, 1e-5
+
+
+def actor_steps(config: Config, arrays: Mapping[str, HostArray]) -> list[Step]:
+    """The steps of a run's actor.
+
+    Args:
+      config: of the run.
+      arrays: that the policy of one seed reads, by their stored names.
+
+    Raises:
+      ConfigError: the network is not one that the package makes.
+    """
+    steps = [*_normalizer(config), *_NETWORKS[config.algorithm.architecture](config), {"op": "tanh"}]
+    if odd := sorted(set(_names(steps)) ^ (arrays.keys() - {_UNREAD})):
+        raise ConfigError(
+            f"the actor is not a network of ddpg_jax, as {', '.join(odd[:3])} shows: such policies can be exported to "
+            "safetensors and stablehlo only"
+        )
+    return steps
+
+
+def _names(steps: list[Step]) -> Iterator[str]:
+    for step in steps:
+        yield from (value for key, value in step.items() if key not in ("op", "factors") and isinstance(value, str))
+        yield from _names(step.get("steps", []))
+
+
+def _normalizer(config: Config) -> list[Step]:
+    if not config.algorithm.normalize_observations:
+        return []
+    return [{"op": "normalize", "mean": "stats/obs/mean", "variance": "stats/obs/variance", "epsilon": _OBS_EPSILON}]
+
+
+def _dense(number: int, precision: str = "float32") -> Step:
+    name = f"{_WEIGHTS}/Dense_{number}"
+    step = {"op": "dense", "kernel": f"{name}/kernel", "bias": f"{name}/bias"}
+    return step if precision == "float32" else step | {"factors": precision}
+
+
+def _layer_norm(number: int) -> Step:
+    name = f"{_WEIGHTS}/LayerNorm_{number}"
+    return {"op": "layer_norm", "scale": f"{name}/scale", "bias": f"{name}/bias", "epsilon": _LAYER_EPSILON}
+
+
+def _batch_norm(number: int) -> Step:
+    name, moments = f"{_WEIGHTS}/BatchNorm_{number}", f"{_MOMENTS}/BatchNorm_{number}"
+    arrays = {"mean": f"{moments}/mean", "variance": f"{moments}/var", "scale": f"{name}/scale", "bias": f"{name}/bias"}
+    return {"op": "batch_norm", **arrays, "epsilon": _BATCH_EPSILON}
+
+
+def _mlp(config: Config) -> list[Step]:
+    algorithm = config.algorithm
+    kind, layers = algorithm.normalization, len(algorithm.hidden)
+    steps = [_batch_norm(0)] if kind == "batch" else list[Step]()
+    for i in range(layers):
+        norm = {"none": [], "layer": [_layer_norm(i)], "batch": [_batch_norm(i + 1)]}[kind]
+        steps += [_dense(i, config.precision), *norm, {"op": algorithm.activation}]
+    return [*steps, _dense(layers)]
+
+
+def _simba(config: Config) -> list[Step]:
+    blocks, steps = len(config.algorithm.hidden), [_dense(0, config.precision)]
+    for i in range(blocks):
+        wide, back = (_dense(2 * i + j, config.precision) for j in (1, 2))
+        inner = [_layer_norm(i), wide, {"op": config.algorithm.activation}, back]
+        steps.append({"op": "residual", "steps": inner})
+    return [*steps, _layer_norm(blocks), _dense(2 * blocks + 1)]
+
+
+_NETWORKS = {"mlp": _mlp, "simba": _simba}

@@ -1,0 +1,30 @@
+"""The scale of rewards on the device loop: statistics of one seed among what it carries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import jax.numpy as jnp
+
+from ddpg_jax.equations.rewards import PRIOR_SIZE, ReturnMoments, observe_rewards, reward_scale
+from ddpg_jax.types import Array, TrainState, Tree
+
+NoteFn: TypeAlias = Callable[[TrainState, Tree, Array, Array], tuple[TrainState, Tree]]
+"""`(learner, moments, reward [E], done [E]) -> (learner, moments)`, after a step."""
+
+
+def start_rewards(num_envs: int) -> ReturnMoments:
+    """The moments of a run that begins."""
+    return ReturnMoments(jnp.zeros(num_envs), jnp.full((), PRIOR_SIZE), jnp.zeros(()), jnp.ones(()))
+
+
+def note_rewards(
+    gamma: Array | float, learner: TrainState, moments: Tree, reward: Array, done: Array
+) -> tuple[TrainState, Tree]:
+    """Takes note of the rewards of a step, and puts their scale into the learner; without moments nothing happens."""
+    if not isinstance(moments, ReturnMoments):
+        return learner, moments
+    moments = observe_rewards(moments, reward, gamma)
+    moments = moments._replace(returns=jnp.where(done, jnp.zeros_like(moments.returns), moments.returns))
+    return learner._replace(stats=learner.stats._replace(reward=reward_scale(moments))), moments

@@ -1,0 +1,48 @@
+"""The scale of rewards is that of gymnasium and stable-baselines3."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from gymnasium.wrappers import NormalizeReward
+from gymnasium.wrappers.utils import RunningMeanStd
+
+from ddpg_jax.equations.rewards import EPSILON, PRIOR_SIZE, ReturnMoments, observe_rewards, reward_scale
+
+GAMMA = 0.9
+
+
+def begin(*shape):
+    return ReturnMoments(np.zeros(shape), np.full(shape[:-1], PRIOR_SIZE), np.zeros(shape[:-1]), np.ones(shape[:-1]))
+
+
+def test_it_is_the_deviation_of_the_discounted_return_by_hand():
+    moments = begin(1)._replace(size=np.float64(0))
+    for reward in (1.0, 2.0):
+        moments = observe_rewards(moments, np.array([reward]), 0.5)
+    np.testing.assert_allclose(moments.returns, [2.5])  # 0.5 * 1 + 2
+    np.testing.assert_allclose((moments.mean, moments.variance), (1.75, 0.5625))  # of 1 and 2.5
+    np.testing.assert_allclose(reward_scale(moments), 0.75, rtol=1e-7)
+
+
+def test_it_is_that_of_gymnasium_and_each_seed_has_its_own():
+    rewards = np.random.default_rng(0).normal(3, 5, (50, 2, 4))
+    moments, theirs, returns = begin(2, 4), [RunningMeanStd(), RunningMeanStd()], np.zeros((2, 4))
+    for reward in rewards:
+        moments, returns = observe_rewards(moments, reward, GAMMA), GAMMA * returns + reward
+        for each, seen in zip(theirs, returns, strict=True):
+            each.update(seen)
+    np.testing.assert_allclose(reward_scale(moments), [np.sqrt(each.var + EPSILON) for each in theirs], rtol=1e-12)
+    assert NormalizeReward.__init__.__defaults__[-1] == EPSILON
+
+
+def test_it_is_the_same_in_jax():
+    rewards = np.random.default_rng(1).normal(0, 2, (200, 3)).astype(np.float32)
+    moments, traced = begin(3), jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), begin(3))
+    step = jax.jit(observe_rewards)
+    for reward in rewards:
+        moments, traced = (
+            observe_rewards(moments, reward.astype(np.float64), GAMMA),
+            step(traced, reward, jnp.float32(GAMMA)),
+        )
+    assert {x.dtype for x in traced} == {jnp.dtype("float32")}
+    np.testing.assert_allclose(reward_scale(traced), reward_scale(moments), rtol=1e-4)
