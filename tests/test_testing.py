@@ -42,7 +42,7 @@ def faulty(**changes):
         obs = changes.get("obs", lambda x: jnp.full(2, x))(x)
         return x + action[0], obs, jnp.zeros(()), False
 
-    return dj.make_device_env(reset, step, action_low=-1.0, action_high=1.0, max_episode_steps=10)
+    return dj.make_device_env(reset, step, action_low=[-1.0], action_high=[1.0], max_episode_steps=10)
 
 
 def test_what_keeps_its_contract_passes():
@@ -125,9 +125,10 @@ def test_an_environment_in_gymnax_style_is_a_device_environment():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"action_low": 1.0}, "below its upper"),
-        ({"action_low": [0.0, 0.0]}, "as many lower"),
-        ({"action_high": float("inf")}, "finite"),
+        ({"action_low": [1.0]}, "below its upper"),
+        ({"action_low": [0.0, 0.0]}, "two lists"),
+        ({"action_low": -1.0, "action_high": 1.0}, "two lists"),
+        ({"action_high": [float("inf")]}, "finite"),
         ({"max_episode_steps": 0}, "from 1"),
         ({"step": lambda x, a, key: (x, x[None], 0.0)}, "returned 3 values"),
         ({"step": lambda x, a, key: (x, jnp.zeros(3), 0.0, False)}, "observation of a step has shape"),
@@ -137,7 +138,7 @@ def test_functions_that_are_no_environment_are_refused(changes, said):
     def reset(key):
         return jnp.zeros(()), jnp.zeros(1)
 
-    given = {"step": lambda x, a, key: (x, x[None], 0.0, False), "action_low": -1.0, "action_high": 1.0}
+    given = {"step": lambda x, a, key: (x, x[None], 0.0, False), "action_low": [-1.0], "action_high": [1.0]}
     given |= {"max_episode_steps": 5} | changes
     with pytest.raises(dj.errors.EnvironmentFault, match=said):
         dj.make_device_env(reset, **given)

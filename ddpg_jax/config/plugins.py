@@ -17,10 +17,10 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from ddpg_jax.errors import ConfigError, printable
 
-Kind: TypeAlias = Literal["env", "agent", "networks", "logger", "callback"]
+Kind: TypeAlias = Literal["env", "agent", "networks", "logger", "callback", "sink"]
 """What a part is: `env`, a function that makes an environment, or a `DeviceEnv`; `agent`, `(config, spec) -> Agent`;
-`networks`, `(config, spec, outputs) -> (actor, critic)`; `logger` and `callback`, functions without arguments that make
-one, or a callback itself."""
+`networks`, `(config, spec, outputs) -> (actor, critic)`; `logger` and `sink`, a class or function without arguments,
+which makes one; `callback`, the function itself."""
 
 GROUP = "ddpg_jax."
 """Entry points of a kind stand in the group of this name and the kind, as `ddpg_jax.env`."""

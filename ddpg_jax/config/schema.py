@@ -243,6 +243,7 @@ PARTS = (
     ("env", "id"),
     ("algorithm", "make_agent"),
     ("algorithm", "make_networks"),
+    ("logging", "sinks"),
     ("logging", "loggers"),
     ("logging", "callbacks"),
 )

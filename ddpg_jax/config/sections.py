@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeAlias, cast
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from ddpg_jax.config.marks import HARMLESS, LEARNING, STRUCTURAL, TRACED
+from ddpg_jax.config.plugins import find
 from ddpg_jax.config.values import as_names, as_pairs, as_tables, check_pairs
 
 
@@ -288,7 +289,8 @@ class LoggingConfig(Section):
     tensorboard: Annotated[bool, HARMLESS] = True
     """write event files"""
     sinks: Annotated[tuple[str, ...], HARMLESS] = ()
-    """where the record is sent while it is written: wandb, mlflow, trackio; each needs the extra of its name"""
+    """where the record is sent while it is written: wandb, mlflow, trackio, each with the extra of its name; or
+    module:Class"""
     loggers: Annotated[tuple[str, ...], HARMLESS] = ()
     """loggers of your own: functions or classes that make one, as `module:name`, or registered by a plugin"""
     callbacks: Annotated[tuple[str, ...], HARMLESS] = ()
@@ -302,7 +304,7 @@ class LoggingConfig(Section):
     @field_validator("sinks")
     @classmethod
     def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = [name for name in names if name not in SINKS]
+        unknown = [name for name in names if name not in SINKS and ":" not in name and find("sink", name) is None]
         if unknown:
             close = difflib.get_close_matches(unknown[0][:50], SINKS, n=1)
             raise ValueError(

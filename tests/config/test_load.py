@@ -636,3 +636,8 @@ def test_hindsight_is_for_the_host_loop():
     assert "host loop" in line
     assert 'set it to "uniform"' in line
     assert "relabel" in message({"replay": {"kind": "prioritized", "relabel": 0.5}})
+
+
+def test_hindsight_has_an_environment_of_its_own():
+    report = message({"env": {"max_instances": 6}, "replay": {"kind": "hindsight"}})
+    assert "leave it out" in lines_for(report, "env.max_instances")[0]

@@ -85,6 +85,7 @@ NAMED = {
     "algorithm.make_agent": {"algorithm": {"make_agent": "os:x"}},
     "algorithm.make_agent by its name": {"algorithm": {"name": "os:x"}},
     "algorithm.make_networks": {"algorithm": {"make_networks": "os:x"}},
+    "logging.sinks": {"logging": {"sinks": ["wandb", "os:x"]}},
     "logging.loggers": {"logging": {"loggers": ["mine", "os:x"]}},
     "logging.callbacks": {"logging": {"callbacks": ["os:x"]}},
 }

@@ -42,4 +42,8 @@ def test_errors_of_python_do_not_speak_of_the_command_line(capsys):
     ],
 )
 def test_the_command_that_goes_on_can_be_pasted(run_dir, changes, words):
-    assert shlex.split(resume_command(run_dir, load_config(**changes))) == ["ddpg-jax", "resume", *words]
+    config = load_config(**changes)
+    with command_line():
+        assert shlex.split(resume_command(run_dir, config)) == ["ddpg-jax", "resume", *words]
+    allowed = ", allow_imports=True" if "--allow-imports" in words else ""
+    assert resume_command(run_dir, config) == f"ddpg_jax.resume_run({run_dir!r}{allowed})"

@@ -25,21 +25,22 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 def store_run(path: Path, spec: EnvSpec = UNEQUAL, precision: str = "float32", **algorithm: Any) -> Path:
-    """A run directory with a configuration and final weights; all moments, scales and biases are drawn too."""
+    """A run directory with a configuration and final weights; moments, scales and biases are drawn too."""
     settings = {"hidden": (16, 12)} | algorithm
     config = load_config(seeds=2, precision=precision, algorithm=settings, env={"value_range": (-10.0, 0.0)})
-    state = jax.device_get(jax.vmap(make_agent(config, spec).init)(run_keys(config.seed_list)))
+    shapes = jax.eval_shape(jax.vmap(make_agent(config, spec).init), run_keys(config.seed_list))
     rng = np.random.default_rng(3)
 
     def drawn(place: Any, leaf: Any) -> Any:
         name = jax.tree_util.keystr(place)
         if name.endswith(("variance", "['var']", "['scale']")):
-            return rng.uniform(0.3, 3.0, leaf.shape).astype(leaf.dtype)
-        moves = name.endswith(("mean", "['mean']", "['bias']"))
-        return rng.normal(0.0, 0.5, leaf.shape).astype(leaf.dtype) if moves else leaf
+            values = rng.uniform(0.3, 3.0, leaf.shape)
+        else:
+            values = rng.normal(0.0, max(4, *leaf.shape[1:2]) ** -0.5, leaf.shape)
+        return values.astype(leaf.dtype)
 
     directory = RunDirectory.create(path, "stored")
     with directory.lock():
         directory.write_text(directory.config, dump_toml(config))
-        save_weights(directory.weights, jax.tree_util.tree_map_with_path(drawn, stored_part(state)), spec)
+        save_weights(directory.weights, jax.tree_util.tree_map_with_path(drawn, stored_part(shapes)), spec)
     return path

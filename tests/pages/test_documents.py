@@ -137,7 +137,7 @@ def test_the_environment_of_ones_own_is_one(tmp_path, monkeypatch):
         re.search(r"```python\n(# my_envs.py.*?)```", PAGES["own_environments.md"], re.S)[1]
     )
     monkeypatch.syspath_prepend(tmp_path)
-    env = make_env("my_envs:Point", None, {})
+    env = make_env("my_envs:Point", 50, {})
     env.reset(seed=0)
     ends = [env.step(env.action_space.sample())[2:4] for _ in range(50)]
     assert ends == [(False, False)] * 49 + [(False, True)]

@@ -17,8 +17,8 @@ def make_device_env(
     reset: Callable[[Array], tuple[Tree, Array]],
     step: Callable[[Tree, Array, Array], tuple[Any, ...]],
     *,
-    action_low: float | Sequence[float],
-    action_high: float | Sequence[float],
+    action_low: Sequence[float],
+    action_high: Sequence[float],
     max_episode_steps: int,
 ) -> DeviceEnv:
     """A `DeviceEnv` of two pure functions of one environment, to be handed to `train(config, env=...)`.
@@ -31,25 +31,25 @@ def make_device_env(
             x = jnp.clip(x + 0.1 * action[0], -1, 1)
             return x, jnp.array([x]), -((x - 0.3) ** 2), False  # state, observation, reward, terminated
 
-        env = make_device_env(reset, step, action_low=-1.0, action_high=1.0, max_episode_steps=50)
+        env = make_device_env(reset, step, action_low=[-1.0], action_high=[1.0], max_episode_steps=50)
 
     Args:
       reset: `key -> (state, obs [*O])`, begins an episode.
       step: `(state, action [A] in the environment's units, key) -> (state, obs [*O], reward, terminated)`, one step
         without an automatic reset; a fifth value, `truncated`, may follow.
-      action_low: lower bounds, a number for one component or `[A]`.
-      action_high: upper bounds, likewise.
+      action_low: lower bounds `[A]`, whose number is the number of components.
+      action_high: upper bounds `[A]`.
       max_episode_steps: time limit; it is told from a terminal state, whose value is 0.
 
     Raises:
       EnvironmentFault: the bounds are not finite and in order, the time limit is below 1, or what the functions return
         does not agree.
     """
-    low, high = (tuple(np.atleast_1d(np.asarray(bound, np.float64)).tolist()) for bound in (action_low, action_high))
-    if len(low) != len(high) or not all(np.isfinite([a, b]).all() and a < b for a, b in zip(low, high, strict=False)):
+    low, high = np.asarray(action_low, np.float64), np.asarray(action_high, np.float64)
+    if low.ndim != 1 or low.shape != high.shape or not (np.isfinite([low, high]).all() and (low < high).all()):
         raise EnvironmentFault(
-            f"action_low={action_low}, action_high={action_high}: expected as many lower as upper bounds, finite, each "
-            "below its upper"
+            f"action_low={action_low}, action_high={action_high}: expected two lists with a finite bound for each "
+            "component, as [-1.0] and [1.0], each below its upper"
         )
     if not 1 <= max_episode_steps < 2**31:
         raise EnvironmentFault(f"max_episode_steps={max_episode_steps}: expected a number from 1 to 2147483647")
@@ -63,4 +63,4 @@ def make_device_env(
         state, obs, reward, terminated, *truncated = returned
         return state, obs, reward, terminated, truncated[0] if truncated else False
 
-    return adapt(reset, advance, Bounds(low, high), int(max_episode_steps))
+    return adapt(reset, advance, Bounds(tuple(low.tolist()), tuple(high.tolist())), int(max_episode_steps))

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple
 
+from ddpg_jax.config.plugins import find, load, names
 from ddpg_jax.config.sections import SINKS
 from ddpg_jax.errors import ConfigError
 
@@ -30,13 +31,15 @@ _HOMES = {
 
 
 def make_sink(name: str) -> Sink:
-    """Makes the sink of a name: one of `SINKS`, or `module:Class`, which is called without arguments.
+    """Makes the sink of a name: one of `SINKS`, an entry point of `ddpg_jax.sink`, or `module:Class`.
 
     Raises:
       ConfigError: there is none of that name, or its package is not installed.
     """
     check_sinks((name,))
-    module, _, attribute = (_HOMES[name].sink if name in _HOMES else name).partition(":")
+    if name not in _HOMES:
+        return load("sink", name, "logging.sinks")()
+    module, _, attribute = _HOMES[name].sink.partition(":")
     try:
         return getattr(import_module(module), attribute)()
     except (ImportError, AttributeError) as error:
@@ -57,7 +60,8 @@ def check_sinks(names: Sequence[str]) -> None:
 def find_problem(name: str) -> str | None:
     """What keeps a sink from being made; None: nothing that can be seen without importing it."""
     if name not in _HOMES:
-        return None if ":" in name else f"there is no such sink; there are {', '.join(SINKS)}"
+        known = ":" in name or find("sink", name) is not None
+        return None if known else f"there is no such sink; there are {', '.join([*SINKS, *names('sink')])}"
     missing = [each for each in _HOMES[name].packages if importlib.util.find_spec(each) is None]
     if missing:
         return f'needs {", ".join(missing)}, not installed here: pip install "ddpg-jax[{name}]"'

@@ -10,6 +10,7 @@ those before once its own is whole.
 from __future__ import annotations
 
 import shutil
+import time
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from ddpg_jax.types import Row
 
 _PROJECT = "ddpg_jax"
+_SECONDS = 10.0
+"""That its file may take to appear."""
 
 
 class WandbSink:
@@ -71,12 +74,15 @@ class WandbSink:
           OSError: what was written offline is too small to hold it.
         """
         self._run.finish()
-        if self._offline:
-            segment = Path(self._run.dir).parent
-            found = sum(path.stat().st_size for path in segment.glob("run-*.wandb"))
-            if found < self._bytes:
+        import_module("wandb").teardown()  # `finish` returns before its service has written what it holds
+        if not self._offline:
+            return
+        segment, last = Path(self._run.dir).parent, time.monotonic() + _SECONDS
+        while (found := sum(path.stat().st_size for path in segment.glob("run-*.wandb"))) < self._bytes:
+            if time.monotonic() > last:
                 raise OSError(f"{segment} holds {found} bytes, but more than {self._bytes} were sent")
-            _remove_others(segment, self._run.id)
+            time.sleep(0.1)
+        _remove_others(segment, self._run.id)
 
 
 def _settings() -> Any:

@@ -44,8 +44,9 @@ def test_centre_and_gap_are_those_of_rliable(name):
 
 
 @pytest.mark.parametrize("name", ORACLE["groups"])
-def test_the_profile_is_that_of_rliable(name):
-    """Its interval is of 2000 resamples here, as of a curve, and the ends are multiples of one run's share."""
+def test_the_profile_is_that_of_rliable(monkeypatch, name):
+    """Ends of its interval are multiples of a run's share, and most are equal; those between two may be either."""
+    monkeypatch.setattr(bootstrap, "CURVE_REPETITIONS", bootstrap.TABLE_REPETITIONS)
     expected = ORACLE["groups"][name]
     scores, names = tasks(expected["scores"])
     band = performance_profile(scores, np.array(ORACLE["thresholds"]), names)
@@ -54,7 +55,8 @@ def test_the_profile_is_that_of_rliable(name):
     one = 1 / sum(map(len, scores))
     np.testing.assert_allclose(band.low, low, atol=one + 1e-12)
     np.testing.assert_allclose(band.high, high, atol=one + 1e-12)
-    assert (np.abs(band.high - high) + np.abs(band.low - low)).mean() <= one / 2
+    equal = np.isclose([band.low, band.high], [low, high], atol=1e-12)
+    assert equal.mean() >= 0.75
 
 
 @pytest.mark.parametrize("name", ORACLE["pairs"])

@@ -45,7 +45,7 @@ def device_point(goal=0.3, max_episode_steps=20):
         x = jnp.clip(x + 0.1 * action[0], -1, 1)
         return x, x[None], -jnp.square(x - goal), False
 
-    return dj.make_device_env(reset, step, action_low=-1.0, action_high=1.0, max_episode_steps=max_episode_steps)
+    return dj.make_device_env(reset, step, action_low=[-1.0], action_high=[1.0], max_episode_steps=max_episode_steps)
 
 
 def quantiles(config, spec, *, atoms=5):
