@@ -606,6 +606,8 @@ def configs(draw: st.DrawFn) -> Config:
         exploration.pop("schedule_steps", None)
     if exploration.get("kind") == "ou":
         exploration["theta"] = exploration.get("theta", 0.15) % 2.0  # dt is 1 at most
+    if "theta" in exploration:
+        exploration["theta"] = min(exploration["theta"], 1.9)  # dt is 1 at most
     if exploration.get("kind") == "gaussian_per_env":
         ends = sorted((exploration.get("sigma_min", 0.001), exploration.get("sigma_max", 0.4)))
         exploration |= dict(zip(("sigma_min", "sigma_max"), ends, strict=True))
