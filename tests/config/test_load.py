@@ -583,6 +583,7 @@ def configs(draw: st.DrawFn) -> Config:
     if (critic := algorithm.get("critic_hidden", default)) is not None:
         algorithm["action_layer"] %= len(critic)
     algorithm.pop("architecture", None)
+    values.get("logging", {}).pop("sinks", None)
     if algorithm.get("kwargs"):
         algorithm["make_agent"] = "mine"
     if algorithm.get("learning_rate_schedule") == "exponential":

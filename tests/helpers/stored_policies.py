@@ -36,7 +36,7 @@ def store_run(path: Path, spec: EnvSpec = UNEQUAL, precision: str = "float32", *
         if name.endswith(("variance", "['var']", "['scale']")):
             values = rng.uniform(0.3, 3.0, leaf.shape)
         else:
-            values = rng.normal(0.0, max(4, *leaf.shape[1:2]) ** -0.5, leaf.shape)
+            values = rng.normal(0.0, max(leaf.shape[1:2], default=4) ** -0.5, leaf.shape)
         return values.astype(leaf.dtype)
 
     directory = RunDirectory.create(path, "stored")
