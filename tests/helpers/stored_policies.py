@@ -36,7 +36,8 @@ def store_run(path: Path, spec: EnvSpec = UNEQUAL, precision: str = "float32", *
         if name.endswith(("variance", "['var']", "['scale']")):
             values = rng.uniform(0.3, 3.0, leaf.shape)
         else:
-            values = rng.normal(0.0, max(leaf.shape[1:2], default=4) ** -0.5, leaf.shape)
+            limit = max(leaf.shape[1:2], default=1) ** -0.5  # as the initialiser "fan_in"
+            values = rng.uniform(-limit, limit, leaf.shape)
         return values.astype(leaf.dtype)
 
     directory = RunDirectory.create(path, "stored")
