@@ -30,4 +30,5 @@ def two_devices() -> list[Any]:
 
 @pytest.fixture
 def learning_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(program_module, "make_agent", lambda config, spec: idle(make_agent(config, spec)))
+    making = lambda config: lambda config, spec: idle(make_agent(config, spec))  # noqa: E731
+    monkeypatch.setattr(program_module, "find_make_agent", making)
