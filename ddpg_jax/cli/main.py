@@ -165,15 +165,17 @@ def _show(console: Console, run: Run, record: str) -> None:
 
 def _show_next(console: Console, run: Run) -> None:
     """What may come next, each on a line to be copied; a terminal breaks none of them."""
+    from ddpg_jax.config.schema import imported_names
+
     own = run.directory / "process-0"  # of several processes, each has a run of its own
     directory = own if own.is_dir() else run.directory
     path = shlex.quote(min(os.path.relpath(directory), str(directory), key=len))
-    steps = 2 * run.config.total_steps
-    commands = {"evaluate": path, "resume": f"{path} --total-steps {steps}", "export": path, "compare": path}
+    allowed = " --allow-imports" if imported_names(run.config.model_dump()) else ""
+    more = f"{path} --total-steps {2 * run.config.total_steps}"
+    commands = {"evaluate": path + allowed, "resume": more + allowed, "export": path + allowed, "compare": path}
     console.print("next:", **_PLAIN)
     for name, words in commands.items():
-        if name in _COMMANDS:
-            console.print(f"  ddpg-jax {name} {words}", **_PLAIN)
+        console.print(f"  ddpg-jax {name} {words}", **_PLAIN)
 
 
 def _show_files(console: Console, directory: Path, names: Sequence[str]) -> None:

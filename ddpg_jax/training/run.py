@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
-from importlib import import_module
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from ddpg_jax.runs.inference import HostPolicy
+    from ddpg_jax.runs.record import Record
+    from ddpg_jax.types import Agent
 
 
 class Run(NamedTuple):
@@ -29,11 +31,13 @@ class Run(NamedTuple):
       directory: where its files are.
       config: what it was.
       result: what `result.json` holds.
+      make_agent: what made its agent, where that was handed over.
     """
 
     directory: Path
     config: Config
     result: dict[str, Any]
+    make_agent: Callable[..., Agent] | None = None
 
     def __repr__(self) -> str:
         """What was trained, where it is and what it reached, in three lines."""
@@ -56,13 +60,15 @@ class Run(NamedTuple):
         return f'{text}<img alt="learning curve" src="data:image/png;base64,{encoded}">'
 
     @property
-    def metrics(self) -> Any:
+    def metrics(self) -> Record:
         """All that was recorded, as arrays; see `load_record`.
 
         Raises:
           StorageError: the record is not there, or cannot be read.
         """
-        return import_module("ddpg_jax.runs.record").load_record(self.directory)
+        from ddpg_jax.runs.record import load_record
+
+        return load_record(self.directory)
 
     def policy(self, seed: int = 0, *, which: Literal["final", "best"] = "final", **overrides: Any) -> HostPolicy:
         """The greedy policy of one seed; see `load_policy`.
@@ -70,11 +76,12 @@ class Run(NamedTuple):
         Args:
           seed: position in the run's list of seeds.
           which: "final", or that of the best evaluation.
-          **overrides: as in `load_policy`; parts that were handed over to `train` among them.
+          **overrides: as in `load_policy`; modules that this run names are imported, as they were to train it.
         """
         from ddpg_jax.runs.inference import load_policy
 
-        return load_policy(self.directory, seed, which=which, **overrides)
+        own = {"make_agent": self.make_agent, "allow_imports": True, **overrides}
+        return load_policy(self.directory, seed, which=which, **own)
 
     def plot(self) -> Figure:
         """The learning curve as a figure of matplotlib, which belongs to no window: `savefig` keeps it.

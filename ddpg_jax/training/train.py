@@ -92,7 +92,9 @@ def train(
         session.heed()
         check_sinks(config.logging.sinks)
         if resume == "auto" and run_dir is not None and RunDirectory(run_dir).config.is_file():
-            return resume_directory(session.within(RunDirectory.open(run_dir), config.checkpoint.keep), config)
+            return resume_directory(
+                session.within(RunDirectory.open(run_dir), config.checkpoint.keep), config
+            )._replace(make_agent=make_agent)
         for line in warn_of_idle_learner(config):
             session.notify(line)
         checkpointer = Checkpointer(config.checkpoint, session.stop, 0, session.notify)
@@ -108,7 +110,7 @@ def train(
             weights.write(directory.start)
         directory.write_text(directory.config, dump_toml(config))
         recorder = RunRecorder(config, loop, point, context)
-        return drive(loop.reports, recorder, checkpointer, context)
+        return drive(loop.reports, recorder, checkpointer, context)._replace(make_agent=make_agent)
 
 
 @in_numeric_modes
@@ -177,8 +179,8 @@ def resume_run(
         check_sinks(config.logging.sinks)
         context = session.within(directory, config.checkpoint.keep)
         if step is None or into is None:
-            return resume_directory(context, config, from_networks=level == "weights")
-        return fork(context, config, step, into)
+            return resume_directory(context, config, from_networks=level == "weights")._replace(make_agent=make_agent)
+        return fork(context, config, step, into)._replace(make_agent=make_agent)
 
 
 def _begin(

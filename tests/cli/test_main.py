@@ -19,8 +19,9 @@ from safetensors.numpy import load_file
 from tiny_run import read_rows
 
 from ddpg_jax.cli import main as cli
-from ddpg_jax.cli.arguments import fields_help, parse_config
-from ddpg_jax.cli.main import main
+from ddpg_jax.cli.arguments import fields_help, find_options, parse_config, parse_overrides, split_overrides
+from ddpg_jax.cli.main import _COMMANDS, main
+from ddpg_jax.cli.parser import make_parser
 from ddpg_jax.config.load import load_config
 from ddpg_jax.config.presets import preset_names
 from ddpg_jax.errors import ConfigError
@@ -418,6 +419,19 @@ def test_evaluating_a_run(trained, columns):
             mean, _, lowest, highest, length = (float(x) for x in row.split("│")[:-1])
             assert lowest <= mean <= highest < 0
             assert length == 15
+
+
+def test_the_last_lines_are_commands_to_copy(trained):
+    lines = trained[0].stdout.split("next:\n")[1].splitlines()
+    assert [line.split()[:3] for line in lines] == [
+        ["ddpg-jax", name, "run"] for name in ("evaluate", "resume", "export", "compare")
+    ]
+    parser = make_parser(_COMMANDS)
+    for line in lines:
+        words, fields = split_overrides(line.split()[1:], find_options(parser))
+        parser.parse_args(words)
+        assert not parse_overrides(fields)[1]
+        assert len(line) <= 80
 
 
 def test_evaluating_what_is_no_run(tmp_path):

@@ -114,6 +114,18 @@ def test_what_exploration_is_worth():
     assert [[cell.strip() for cell in row[1:]] for row in table[2:]] == expected
 
 
+def test_what_hindsight_is_worth():
+    found = result("hindsight_reach")
+    for kind, case in found["cases"].items():
+        rates = ", ".join(f"{rate:.2f}" for rate in case["success_rates"])
+        returns = ", ".join(f"{score:.0f}" for score in case["evaluations"][-1]["per_seed"])
+        assert line(PAGE, f"| `{kind}` |") == f"| `{kind}` | {rates} | {returns} |"
+    assert len(found["cases"]) == 2
+    times = found["microseconds_of_a_draw"]
+    for how, words in (("rows", "{:.0f} us with hindsight and {:.0f} without"), ("folded", "{:.0f} and {:.0f} folded")):
+        assert words.format(times[f"hindsight, {how}"], times[f"uniform, {how}"]) in PAGE
+
+
 HALF, DOUBLE = "halfcheetah-v5_", "inverteddoublependulum-v5_"
 NOISE = [f"{HALF}few_steps_noise_seeds_{seeds}" for seeds in ("0_to_2", "3_to_5", "6_7")]
 LEARNING = [

@@ -42,7 +42,7 @@ def test_a_run_on_ones_own_parts_is_stopped_resumed_and_put_to_use(loop, tmp_pat
     last = [row["returns"] for row in read_rows(cut.directory / "metrics.jsonl") if row["event"] == "evaluation"][-2:]
     np.testing.assert_allclose(returns, last, rtol=1e-5)
     policy = dj.load_policy(cut.directory, seed=1, **parts)
-    assert policy(np.zeros(1, np.float32)).shape == (1,)
+    assert policy(np.zeros(1, np.float32)) == cut.policy(1)(np.zeros(1, np.float32)) == whole.policy(1)([0.0])
     with pytest.raises(ConfigError, match="hand it over again"):
         dj.evaluate(cut.directory, episodes=1, make_agent=stranger.quantiles, allow_imports=True)
     other = ENVS["device" if loop == "host" else "host"]
