@@ -142,7 +142,7 @@ def describe(details: ErrorDetails, merged: Mapping[str, Any]) -> tuple[str, str
     if kind == "extra_forbidden":
         return path, _unknown_key(where, merged)
     if kind in ("model_type", "model_attributes_type") and path in sections():
-        first = TAGS.get(path) or next(iter(_fields_at((path,), merged)))
+        first = TAGS.get(path) or next(iter(sections()[path][0].model_fields))
         how = f"--{path}.{first}" if at_command_line() else f'{path} = {{"{first}": ...}}'
         return path, f"is a section; write {how}"
     if kind == "union_tag_invalid":

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from stored_policies import read_arrays
 
 from ddpg_jax.cli.main import main
 from ddpg_jax.runs.inference import load_run, seed_policy
@@ -25,7 +26,7 @@ def test_the_command_exports_and_prints_the_files(run, tmp_path, capsys):
     spec = spec_of(tmp_path / "out")
     assert (spec["seed"], spec["which"]) == (9, "best")
     policy = seed_policy(load_run(run.directory, which="best"), 1)
-    golden = np.load(tmp_path / "out" / "golden.npz")
+    golden = read_arrays(tmp_path / "out" / "golden.npz")
     np.testing.assert_array_equal(golden["action"], policy(golden["obs"]))
 
 

@@ -615,6 +615,8 @@ def configs(draw: st.DrawFn) -> Config:
     values.setdefault("replay", {})
     values["replay"]["capacity"] = 2**24 + values["replay"].get("capacity", 0) % 2**52
     values["env"] = values.get("env", {}) | {"workers": 0}
+    if values["replay"].get("kind") == "hindsight":
+        values["env"].pop("max_instances", None)
     values["data_parallel"] = 1
     values["loop"] = "host" if values.get("loop") == "host" else "auto"
     if values["replay"].keys() - {"kind", "capacity", "relabel"}:

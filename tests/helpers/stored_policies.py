@@ -45,3 +45,9 @@ def store_run(path: Path, spec: EnvSpec = UNEQUAL, precision: str = "float32", *
         directory.write_text(directory.config, dump_toml(config))
         save_weights(directory.weights, jax.tree_util.tree_map_with_path(drawn, stored_part(shapes)), spec)
     return path
+
+
+def read_arrays(path):
+    """The arrays of an NPZ file, which is closed."""
+    with np.load(path) as file:
+        return dict(file)

@@ -37,7 +37,7 @@ def test_seeds_that_cannot_be_divided_are_refused(monkeypatch):
 
 def test_another_job_in_the_directory_is_refused_and_left_alone(tmp_path):
     (tmp_path / "process-1").mkdir()
-    with pytest.raises(StorageError, match="holds a run: name another --run-dir"):
+    with pytest.raises(StorageError, match="holds a run: name another run_dir="):
         distributed.train_distributed(dj.load_config(seeds=1), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["process-1"]
 

@@ -74,7 +74,7 @@ def test_a_run_that_signals_ended_again_and_again_ends_with_the_same_bits(
     path, before = tmp_path / "run", signal.getsignal(signal.SIGTERM)
     for step, number in ((7, signal.SIGTERM), (26, signal.SIGINT), (41, signal.SIGUSR1)):
         signal_at(step, number)
-        with pytest.raises(Interrupted, match=rf"of 60 steps; to go on: ddpg-jax resume {path}"):
+        with pytest.raises(Interrupted, match=rf"of 60 steps; to go on: ddpg_jax.resume_run\('{path}'\)"):
             dj.train(config_of(identifier), path, resume="auto")
         assert not (path / "result.json").exists()
         assert signal.getsignal(signal.SIGTERM) is before

@@ -91,7 +91,7 @@ LANES, EVALUATION = 2, 6 * EPISODE  # two seeds; three episodes of each
     [
         ("evaluation step", 25, 25),  # of the first evaluation, the fifth step of its first environment
         ("evaluation step", 2 * EVALUATION + 1, 60),  # of the last
-        ("training reset", 2 * LANES + 1, 25),  # the first environment of the evaluation has come to its end
+        ("evaluation reset", 4, 25),  # the fourth of the six episodes of the first evaluation begins
         ("training step", 1, 0),
         ("training step", 2 * 33 + 1, 33),  # one environment is a step ahead of the other
         ("training reset", LANES + 1, EPISODE - 1),

@@ -52,8 +52,8 @@ def runner(form, folder):
 def check(form, folder):
     """Batches of any size; what float32 cannot tell at extreme observations is no difference of a form's."""
     act, spec = runner(form, folder), UNEQUAL
-    golden = np.load(folder / "golden.npz")
-    obs, action = golden["obs"], golden["action"]
+    with np.load(folder / "golden.npz") as golden:
+        obs, action = golden["obs"], golden["action"]
     assert obs.shape == (1000, 5)
     given = act(obs)
     off, allowed = differences(spec, Golden(obs, action), given), np.full((len(obs), 1), MOST)
@@ -84,8 +84,8 @@ FORMS = ("numpy", "stablehlo", "onnx") if HAS_ONNX else ("numpy", "stablehlo")
 def export_and_check(path, **settings):
     run = store_run(path / "run", **settings)
     dj.export_policy(run, to=FORMS, out=path / "out")
-    golden = np.load(path / "out" / "golden.npz")
-    np.testing.assert_array_equal(golden["action"], dj.load_policy(run)(golden["obs"]))
+    with np.load(path / "out" / "golden.npz") as golden:
+        np.testing.assert_array_equal(golden["action"], dj.load_policy(run)(golden["obs"]))
     for form in FORMS:
         check(form, path / "out")
 
@@ -105,7 +105,8 @@ def test_factors_are_rounded_to_bfloat16_where_the_run_rounded_them(tmp_path):
     """Where a factor lies between two numbers of bfloat16 the last bit decides: most actions agree, not all."""
     run = store_run(tmp_path / "run", precision="bfloat16", **KINDS["layer"])
     dj.export_policy(run, to=FORMS, out=tmp_path / "out")
-    golden = Golden(**{name: np.load(tmp_path / "out" / "golden.npz")[name] for name in ("obs", "action")})
+    with np.load(tmp_path / "out" / "golden.npz") as file:
+        golden = Golden(**{name: file[name] for name in ("obs", "action")})
     for form in FORMS:
         off = differences(UNEQUAL, golden, runner(form, tmp_path / "out")(golden.obs)).max(1)[:600]
         assert np.median(off) < MOST

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 from safetensors import safe_open
-from stored_policies import KINDS, store_run
+from stored_policies import KINDS, read_arrays, store_run
 
 import ddpg_jax as dj
 from ddpg_jax.errors import ConfigError, NotFiniteError, StorageError
@@ -50,7 +50,7 @@ def test_the_description_says_what_the_policy_is(run, exported):
 
 def test_the_best_policy_is_that_of_its_evaluation(run, tmp_path):
     dj.export_policy(run.directory, which="best", out=tmp_path / "best")
-    spec, golden = spec_of(tmp_path / "best"), np.load(tmp_path / "best" / "golden.npz")
+    spec, golden = spec_of(tmp_path / "best"), read_arrays(tmp_path / "best" / "golden.npz")
     best = run.result["best"]
     assert (spec["which"], spec["training_steps"]) == ("best", best["step"])
     assert spec["score"]["mean_return"] == best["per_seed"][0]
@@ -64,7 +64,7 @@ def test_each_file_says_which_policy_it_is(exported):
         weights = file.metadata()
         assert {name for name in file.keys() if "critic" in name} == set()  # noqa: SIM118
     assert json.loads(weights["spec"]) == spec
-    golden = json.loads(str(np.load(exported / "golden.npz")["metadata"]))
+    golden = json.loads(str(read_arrays(exported / "golden.npz")["metadata"]))
     program = json.loads(jax.export.deserialize(bytearray((exported / "policy.stablehlo").read_bytes())).fun_name)
     for said in (weights, golden, program):
         assert said["spec_sha256"] == spec["sha256"]
@@ -109,7 +109,7 @@ def test_the_card_of_an_unfinished_and_of_a_diverged_seed_says_so(exported):
 
 
 def test_the_numpy_policy_takes_one_observation_or_many_and_nothing_else(run, exported):
-    policy, golden = numpy_policy.load_policy(exported / "policy.safetensors"), np.load(exported / "golden.npz")
+    policy, golden = numpy_policy.load_policy(exported / "policy.safetensors"), read_arrays(exported / "golden.npz")
     np.testing.assert_allclose(policy(golden["obs"][3]), golden["action"][3], atol=1e-5)
     assert policy(golden["obs"][3]).dtype == np.float32
     for other in (np.zeros(2), np.zeros((1, 1, 3)), np.float32(0)):
@@ -223,7 +223,7 @@ def test_a_network_of_ones_own_goes_where_its_code_is_not_needed(tmp_path):
     """Another network of the same layers is told by what it does, one of other layers by its names."""
     run = store_run(tmp_path / "run", make_networks="stranger:linear")
     dj.export_policy(run, to=("safetensors", "stablehlo"), out=tmp_path / "out", allow_imports=True)
-    golden = np.load(tmp_path / "out" / "golden.npz")
+    golden = read_arrays(tmp_path / "out" / "golden.npz")
     program = jax.export.deserialize(bytearray((tmp_path / "out" / "policy.stablehlo").read_bytes()))
     np.testing.assert_allclose(program.call(golden["obs"]), golden["action"], rtol=1e-6, atol=1e-6)
     np.testing.assert_array_equal(golden["action"], dj.load_policy(run, allow_imports=True)(golden["obs"]))

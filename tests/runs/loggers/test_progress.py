@@ -69,7 +69,7 @@ def test_lines_of_a_run_in_python(tmp_path, capsys):
         *("25", "50", "60")
     ]
     assert evaluations[-1].endswith(", done")
-    assert len(repr(run).splitlines()) == 5
+    assert len(repr(run).splitlines()) == 3
     assert len(repr(run)) < 500
     assert str(run.directory) in repr(run)
     dj.train(config_of(), tmp_path / "quiet", quiet=True)
