@@ -131,22 +131,3 @@ def test_a_run_that_is_replaced_takes_its_followers_along(directory):
     (directory.followers / "wandb" / "latest-run").symlink_to("offline-run-1")
     again = RunDirectory.create(directory.path, "run", overwrite=True)
     assert not again.followers.exists()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["SilentSink", "SlowSink", "FailingSink"])
-def test_training_takes_its_time_beside_a_sink_that_stalls(name, tmp_path):
-    """Each three times in turn with and without it, as the machine has other work too; the quickest of each counts."""
-    seconds = {(): [], (f"plain_sink:{name}",): []}
-    for i in range(3):
-        for sinks, taken in seconds.items():
-            config = tiny_config(
-                total_steps=6000,
-                seeds=1,
-                evaluation={"every": 0},
-                logging={"every": 100, "sinks": sinks, "tensorboard": False},
-            )
-            taken.append(dj.train(config, tmp_path / f"{i}-{len(sinks)}", quiet=True).result["seconds"]["training"])
-    alone, beside = map(min, seconds.values())
-    print(f"{name}: {alone:.2f} s alone, {beside:.2f} s beside it: {beside / alone - 1:+.1%}")
-    assert beside < 1.05 * alone
