@@ -133,9 +133,9 @@ def test_the_numpy_policy_runs_in_an_environment_with_numpy_and_safetensors_alon
     venv.create(tmp_path / "bare", with_pip=True)
     python = tmp_path / "bare" / "bin" / "python"
     subprocess.run([python, "-m", "pip", "install", "-q", "numpy", "safetensors"], check=True)
-    missing = [python, "-c", "import importlib.util as i; print(i.find_spec('jax'), i.find_spec('ddpg_jax'))"]
+    missing = [python, "-I", "-c", "import importlib.util as i; print(i.find_spec('jax'), i.find_spec('ddpg_jax'))"]
     assert subprocess.run(missing, capture_output=True, text=True, cwd=tmp_path).stdout == "None None\n"
-    done = subprocess.run([python, "numpy_policy.py"], cwd=tmp_path / "out", capture_output=True, text=True)
+    done = subprocess.run([python, "-I", "numpy_policy.py"], cwd=tmp_path / "out", capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout.split()[-4]) < 1e-6, done.stdout
 
