@@ -45,15 +45,15 @@ def faulty(**changes):
     return dj.make_device_env(reset, step, action_low=[-1.0], action_high=[1.0], max_episode_steps=10)
 
 
-def test_what_keeps_its_contract_passes():
-    check_env(stranger.Point)
-    check_device_env(stranger.device_point(), steps=50)
+def test_a_logger_that_keeps_its_contract_passes():
     check_logger(stranger.Counts)
-    check_callback(stranger.norm)
 
 
 @pytest.mark.slow
-def test_an_agent_that_keeps_its_contract_passes():
+def test_what_keeps_its_contract_passes():
+    check_env(stranger.Point)
+    check_device_env(stranger.device_point(), steps=50)
+    check_callback(stranger.norm)
     check_agent(stranger.quantiles)
 
 
