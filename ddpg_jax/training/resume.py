@@ -21,6 +21,7 @@ from ddpg_jax.rng import run_keys
 from ddpg_jax.runs.checkpoints.checkpoint import Checkpoint
 from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.runs.documents import RunFacts, validate
+from ddpg_jax.runs.loggers.followers import Followers
 from ddpg_jax.runs.result import make_result, system_differences
 from ddpg_jax.runs.weights import (
     Weights,
@@ -88,9 +89,11 @@ def resume_directory(context: RunContext, config: Config, *, from_networks: bool
     point = None if checkpoint is None else _resume_point(checkpoint, config, context.notify)
     lacks = result is None or not _is_whole(directory)
     if checkpoint is not None and point is not None and _is_at_end(point, config) and lacks:
+        _send_what_lacks(config, context)
         return _write_what_lacks(checkpoint, point, config, context)
     step = done if point is None else point.step
     if step >= config.total_steps and result is not None:
+        _send_what_lacks(config, context)
         context.notify(f"{directory.path} is complete after {step} steps; to go on, give more {option('total_steps')}")
         return Run(directory.path, config, result)
     weights = open_weights(directory.start) if point is None and directory.start.is_file() else None
@@ -111,6 +114,13 @@ def _is_whole(directory: RunDirectory) -> bool:
     except StorageError:
         return False
     return True
+
+
+def _send_what_lacks(config: Config, context: RunContext) -> None:
+    """Sends the end of a record to its sinks, which a run that was killed at its end had no time for."""
+    followers = Followers(context.directory, config.logging.sinks, lambda: context.stop.requested, warn=context.notify)
+    followers.begin()
+    followers.close()
 
 
 def _write_what_lacks(checkpoint: Checkpoint, point: ResumePoint, config: Config, context: RunContext) -> Run:

@@ -46,6 +46,10 @@ class Followers:
 
     def on_start(self, start: Start) -> None:
         """Starts them."""
+        self.begin()
+
+    def begin(self) -> None:
+        """Starts them, of a run that may have come to its end already."""
         for name in self._names:
             try:
                 self._children[name] = Child(self._directory, name)

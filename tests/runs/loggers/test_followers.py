@@ -1,6 +1,7 @@
 """Training hears nothing of its sinks: whatever they do, it takes its time and leaves its bits; one line at the end."""
 
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -131,3 +132,10 @@ def test_a_run_that_is_replaced_takes_its_followers_along(directory):
     (directory.followers / "wandb" / "latest-run").symlink_to("offline-run-1")
     again = RunDirectory.create(directory.path, "run", overwrite=True)
     assert not again.followers.exists()
+
+
+def test_a_run_that_was_killed_at_its_end_sends_what_lacks_when_it_is_started_again(run, tmp_path):
+    whole = tmp_path / "run"
+    shutil.copytree(run.directory, whole)
+    dj.resume_run(whole, quiet=True, logging={"sinks": SINKS[:1]})
+    assert (whole / "followers" / "plain.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
