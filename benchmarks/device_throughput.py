@@ -159,7 +159,7 @@ def device(entry: Entry) -> Racer:
     import jax
 
     from ddpg_jax.config.load import load_config
-    from ddpg_jax.envs.device.backends import make_device_env
+    from ddpg_jax.envs.device.backends import make_named_env
     from ddpg_jax.rng import run_keys
     from ddpg_jax.training.device.compile import compile_program, lane_mesh
     from ddpg_jax.xla.tuning import configure_process
@@ -181,7 +181,7 @@ def device(entry: Entry) -> Racer:
         evaluation={"every": 0},
     )
     configure_process(config, tune_process=True)  # as the program does
-    env, keys = make_device_env(config.env.id, None, {}), run_keys(config.seed_list)
+    env, keys = make_named_env(config.env.id, None, {}), run_keys(config.seed_list)
     began = time.perf_counter()
     compiled = compile_program(config, env, keys, {}, lane_mesh(len(keys)))
     seconds = time.perf_counter() - began

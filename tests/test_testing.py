@@ -127,6 +127,7 @@ def test_an_environment_in_gymnax_style_is_a_device_environment():
     [
         ({"action_low": [1.0]}, "below its upper"),
         ({"action_low": [0.0, 0.0]}, "two lists"),
+        ({"action_low": [], "action_high": []}, "two lists"),
         ({"action_low": -1.0, "action_high": 1.0}, "two lists"),
         ({"action_high": [float("inf")]}, "finite"),
         ({"max_episode_steps": 0}, "from 1"),

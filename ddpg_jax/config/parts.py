@@ -84,7 +84,7 @@ class Parts(NamedTuple):
                     f"env is {'' if isinstance(self.env, DeviceEnv) else 'not '}a DeviceEnv, but the run was trained "
                     f"on env.id={identifier!r}, which is {'' if on_device else 'not '}written in JAX"
                 )
-            found["env", identifier] = self.env
+            found["env", identifier.removeprefix("jax:")] = self.env
         if self.make_agent is not None:
             name = _at(values, "algorithm", "make_agent")
             if name is None:

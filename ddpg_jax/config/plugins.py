@@ -131,7 +131,7 @@ def hand_over(parts: Mapping[tuple[Kind, str], Any]) -> Generator[None]:
 
 def was_handed_over(name: str) -> bool:
     """Whether the call that is going on was given a part of this name."""
-    return any(name == each for _, each in _HANDED_OVER.get())
+    return any(name.removeprefix("jax:") == each for _, each in _HANDED_OVER.get())
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ddpg_jax.config.plugins import find, load
-from ddpg_jax.envs.device.backends import make_device_env
+from ddpg_jax.envs.device.backends import make_named_env
 from ddpg_jax.envs.host.goals import GoalTask, goal_task
 from ddpg_jax.envs.host.make import GymEnv, describe, make_env, portable
 from ddpg_jax.envs.host.pool import INSTANCES, Pool, borrow
@@ -117,7 +117,7 @@ def device_env(config: Config) -> DeviceEnv:
       ConfigError: it is not known, or its package is not installed.
       EnvironmentFault: it cannot be made or trained.
     """
-    return make_device_env(config.env.id, config.env.max_episode_steps, config.env.kwargs)
+    return make_named_env(config.env.id, config.env.max_episode_steps, config.env.kwargs)
 
 
 def env_maker(env: EnvConfig, render_mode: str | None = None, *, bounded: bool = False) -> Callable[[], GymEnv]:

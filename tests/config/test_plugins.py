@@ -140,7 +140,7 @@ def test_what_is_handed_over_is_named_as_it_could_be_imported():
 def test_what_is_handed_over_fits_the_run():
     host, device = {"env": {"id": "a:b"}}, {"env": {"id": DEVICE_ENV}}
     own = {"algorithm": {"name": "ddpg", "make_agent": "a:b"}}
-    assert Parts(ENV).by_name(device) == {("env", DEVICE_ENV): ENV}
+    assert Parts(ENV).by_name(device) == {("env", "own"): ENV}
     assert Parts(max, min).by_name(host | own) == {("env", "a:b"): max, ("agent", "a:b"): min}
     assert "not written in JAX" in said(Parts(ENV).by_name, host)
     assert "written in JAX" in said(Parts(max).by_name, device)

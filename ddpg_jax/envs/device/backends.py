@@ -1,4 +1,4 @@
-"""Environments written in JAX by their names, `back-end:name`; `make_device_env` is the way to all of them.
+"""Environments written in JAX by their names, `back-end:name`; `make_named_env` is the way to all of them.
 
 Nothing heavy is imported before an environment is made, so the command line can check a name at once.
 """
@@ -49,7 +49,7 @@ def _native(name: str, max_episode_steps: int | None, kwargs: Mapping[str, Any])
         "probe-answered": probes.answered,
     }
     if name not in makers:
-        return _own(load("env", _key(name), "env.id"), name, max_episode_steps, kwargs)
+        return _own(load("env", name, "env.id"), name, max_episode_steps, kwargs)
     limit = {} if max_episode_steps is None else {"max_episode_steps": max_episode_steps}
     return makers[name](**kwargs, **limit)
 
@@ -67,11 +67,6 @@ def _own(part: Any, name: str, max_episode_steps: int | None, kwargs: Mapping[st
     if not isinstance(made, DeviceEnv):
         raise ConfigError(f"env.id='jax:{name}' is {made!r}: expected a DeviceEnv, or a function that makes one")
     return made
-
-
-def _key(name: str) -> str:
-    """What an environment behind `jax:` was handed over or registered as."""
-    return f"jax:{name}" if find("env", f"jax:{name}") is not None else name
 
 
 def _functional(name: str, max_episode_steps: int | None, kwargs: Mapping[str, Any]) -> DeviceEnv:
@@ -113,7 +108,7 @@ def unknown_device_env(identifier: str) -> str | None:
     backend = BACKENDS[prefix]
     if backend.module is not None and importlib.util.find_spec(backend.module) is None:
         return f'needs {backend.module}, which is not installed: pip install "ddpg-jax[{backend.extra}]"'
-    if prefix != "jax" or name in NATIVE or ":" in name or find("env", _key(name)) is not None:
+    if prefix != "jax" or name in NATIVE or ":" in name or find("env", name) is not None:
         return None
     known = [*NATIVE, *names("env")]
     close = difflib.get_close_matches(name, known, n=1)
@@ -122,7 +117,7 @@ def unknown_device_env(identifier: str) -> str | None:
     return f"there is no such environment; did you mean jax:{close[0]}?" if close else f"there are {', '.join(known)}"
 
 
-def make_device_env(identifier: str, max_episode_steps: int | None, kwargs: Mapping[str, Any]) -> DeviceEnv:
+def make_named_env(identifier: str, max_episode_steps: int | None, kwargs: Mapping[str, Any]) -> DeviceEnv:
     """Makes an environment written in JAX.
 
     Args:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Sequence
-from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple
 
 from ddpg_jax.config.plugins import find, load, names
@@ -37,13 +36,7 @@ def make_sink(name: str) -> Sink:
       ConfigError: there is none of that name, or its package is not installed.
     """
     check_sinks((name,))
-    if name not in _HOMES:
-        return load("sink", name, "logging.sinks")()
-    module, _, attribute = _HOMES[name].sink.partition(":")
-    try:
-        return getattr(import_module(module), attribute)()
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"the sink {name} cannot be made: {error}") from error
+    return load("sink", _HOMES[name].sink if name in _HOMES else name, "logging.sinks")()
 
 
 def check_sinks(names: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ import ddpg_jax as dj
 from ddpg_jax.config.schema import DEVICE_BACKENDS
 from ddpg_jax.envs.device import backends as catalogue
 from ddpg_jax.envs.device.autoreset import episodic, select
-from ddpg_jax.envs.device.backends import NATIVE, make_device_env, unknown_device_env
+from ddpg_jax.envs.device.backends import NATIVE, make_named_env, unknown_device_env
 from ddpg_jax.errors import ConfigError, EnvironmentFault
 from ddpg_jax.types import EnvSpec
 
@@ -198,7 +198,7 @@ def test_select_takes_whole_trees():
 
 
 def probe(name, limit=None):
-    return make_device_env(f"jax:probe-{name}", limit, {})
+    return make_named_env(f"jax:probe-{name}", limit, {})
 
 
 def first_steps(name, actions, episodes=64):
@@ -258,9 +258,9 @@ def test_the_probe_of_two_steps():
 
 def test_every_name_is_made_with_its_time_limit():
     for name in NATIVE:
-        env = make_device_env(f"jax:{name}", None, {})
+        env = make_named_env(f"jax:{name}", None, {})
         assert env.max_episode_steps == (200 if name == "pendulum" else 10)
-        assert make_device_env(f"jax:{name}", 7, {}).max_episode_steps == 7
+        assert make_named_env(f"jax:{name}", 7, {}).max_episode_steps == 7
         assert unknown_device_env(f"jax:{name}") is None
         state, obs = env.reset(jax.random.key(0))
         assert obs.shape == env.spec.obs_shape
@@ -279,7 +279,7 @@ def test_every_name_is_made_with_its_time_limit():
 )
 def test_an_unknown_name_is_refused_with_the_nearest(identifier, message):
     with pytest.raises(ConfigError, match=r"env\.id=") as error:
-        make_device_env(identifier, None, {})
+        make_named_env(identifier, None, {})
     assert repr(identifier) in str(error.value)
     assert message in str(error.value)
 
@@ -293,7 +293,7 @@ def test_a_back_end_that_is_not_installed_is_refused_with_the_command_that_insta
     message = f'needs {package}, which is not installed: pip install "ddpg-jax[{prefix}]"'
     assert unknown_device_env(f"{prefix}:whatever") == message
     with pytest.raises(ConfigError) as error:
-        make_device_env(f"{prefix}:whatever", None, {})
+        make_named_env(f"{prefix}:whatever", None, {})
     assert message in str(error.value)
     assert asked == [package] * 2
     assert unknown_device_env("jax:pendulum") is None  # ours needs nothing
@@ -301,7 +301,7 @@ def test_a_back_end_that_is_not_installed_is_refused_with_the_command_that_insta
 
 def test_what_a_constructor_refuses_is_an_environment_fault():
     with pytest.raises(EnvironmentFault, match=r"env\.id='jax:pendulum' cannot be made: .*gravity") as error:
-        make_device_env("jax:pendulum", None, {"gravity": 3})
+        make_named_env("jax:pendulum", None, {"gravity": 3})
     assert isinstance(error.value.__cause__, TypeError)
 
 
@@ -328,7 +328,7 @@ def test_a_constructor_may_refuse_in_its_own_words(monkeypatch):
     for error in (ConfigError("of the back-end"), EnvironmentFault("of the back-end")):
         monkeypatch.setitem(catalogue.BACKENDS, "jax", catalogue.Backend(partial(make, error), None, None))
         with pytest.raises(type(error), match=r"^of the back-end$"):
-            make_device_env("jax:pendulum", None, {})
+            make_named_env("jax:pendulum", None, {})
 
 
 def test_the_configuration_knows_the_back_ends_of_the_catalogue():

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddpg_jax.envs.device.backends import make_device_env
+from ddpg_jax.envs.device.backends import make_named_env
 from ddpg_jax.errors import EnvironmentFault
 from ddpg_jax.types import EnvSpec
 
@@ -56,7 +56,7 @@ def test_lanes_are_environments_of_their_own(lanes):
 
 
 def test_it_is_made_by_its_name():
-    env = make_device_env(f"brax:{NAME}", None, {"backend": "positional"})
+    env = make_named_env(f"brax:{NAME}", None, {"backend": "positional"})
     assert env.max_episode_steps == 1000
     assert env.spec == EnvSpec((4,), "float32", (-1.0,), (1.0,))
 

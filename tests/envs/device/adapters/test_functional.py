@@ -10,7 +10,7 @@ from gymnasium.spaces import Box, Dict, Discrete
 
 from ddpg_jax.envs.device import pendulum
 from ddpg_jax.envs.device.adapters.functional import from_func_env, functional
-from ddpg_jax.envs.device.backends import make_device_env
+from ddpg_jax.envs.device.backends import make_named_env
 from ddpg_jax.errors import EnvironmentFault
 from ddpg_jax.types import EnvSpec
 
@@ -118,7 +118,7 @@ def test_a_count_that_becomes_a_float_loses_nothing():
 
 
 def test_it_is_made_by_its_name_and_is_our_pendulum_but_for_the_first_states():
-    env = make_device_env("phys2d:pendulum", None, {})
+    env = make_named_env("phys2d:pendulum", None, {})
     assert env.max_episode_steps == gymnasium.spec("phys2d/Pendulum-v0").max_episode_steps == 200
     assert env.spec == EnvSpec((3,), "float32", (-2.0,), (2.0,))
     state, _ = env.reset(jax.random.key(0))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddpg_jax.envs.device.backends import make_device_env
+from ddpg_jax.envs.device.backends import make_named_env
 from ddpg_jax.errors import EnvironmentFault
 from ddpg_jax.types import EnvSpec
 
@@ -106,7 +106,7 @@ def test_all_of_continuous_actions_without_a_warning(name):
     env, params = gymnax.make(name)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        adapted = make_device_env(f"gymnax:{name}", None, {})
+        adapted = make_named_env(f"gymnax:{name}", None, {})
     assert adapted.max_episode_steps == params.max_steps_in_episode
     assert adapted.spec.obs_shape == env.reset_env(jax.random.key(0), params)[0].shape
 

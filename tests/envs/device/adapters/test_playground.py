@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddpg_jax.envs.device.backends import make_device_env
+from ddpg_jax.envs.device.backends import make_named_env
 from ddpg_jax.errors import EnvironmentFault
 from ddpg_jax.types import EnvSpec
 
@@ -72,7 +72,7 @@ def test_lanes_are_environments_of_their_own(lanes, cut):
 
 def test_a_state_whose_metrics_are_written_into_is_not_changed():
     """CartpoleBalance writes into the dictionary of the state it is given."""
-    env = make_device_env("playground:CartpoleBalance", None, {"vision_config": {"nworld": 8}})
+    env = make_named_env("playground:CartpoleBalance", None, {"vision_config": {"nworld": 8}})
     assert env.max_episode_steps == 1000
     assert env.spec == EnvSpec((5,), "float32", (-1.0,), (1.0,))
     state, _ = env.reset(jax.random.key(0))
