@@ -146,9 +146,7 @@ def _add_evaluate(commands: Commands) -> argparse.ArgumentParser:
     )
     parser.add_argument("run_dir", type=Path, help="directory of a run")
     parser.add_argument("--episodes", type=count, default=100, help="episodes of each seed (default 100)")
-    parser.add_argument(
-        "--which", choices=["final", "best"], default="final", help="best: the policies of the best evaluation"
-    )
+    _add_which(parser, "policies")
     parser.add_argument("--seed", type=int, metavar="N", help="that seed of the run only")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--video", type=Path, metavar="DIR", help="record an MP4 file for each seed")
@@ -208,9 +206,7 @@ def _add_export(commands: Commands) -> argparse.ArgumentParser:
     )
     parser.add_argument("run_dir", type=Path, help="directory of a run")
     parser.add_argument("--seed", type=int, metavar="N", help="that seed of the run (default: its first)")
-    parser.add_argument(
-        "--which", choices=["final", "best"], default="final", help="best: the policy of the best evaluation"
-    )
+    _add_which(parser, "policy")
     parser.add_argument(
         "--to",
         metavar="FORMS",
@@ -240,6 +236,12 @@ def _add_parts(command: argparse.ArgumentParser) -> None:
         help="import a module, which registers environments or other parts; may be given again",
     )
     command.add_argument("--allow-imports", action="store_true", help="let files name modules to import, module:name")
+
+
+def _add_which(command: argparse.ArgumentParser, what: str) -> None:
+    command.add_argument(
+        "--which", choices=["final", "best"], default="final", help=f"best: the {what} of the best evaluation"
+    )
 
 
 def _add_no_cache(command: argparse.ArgumentParser) -> None:

@@ -46,12 +46,8 @@ def make_device_env(
         does not agree.
     """
     low, high = np.asarray(action_low, np.float64), np.asarray(action_high, np.float64)
-    if (
-        low.ndim != 1
-        or not low.size
-        or low.shape != high.shape
-        or not (np.isfinite([low, high]).all() and (low < high).all())
-    ):
+    paired = low.ndim == 1 and low.size > 0 and low.shape == high.shape
+    if not paired or not (np.isfinite([low, high]).all() and (low < high).all()):
         raise EnvironmentFault(
             f"action_low={action_low}, action_high={action_high}: expected two lists with a finite bound for each "
             "component, as [-1.0] and [1.0], each below its upper"
