@@ -159,7 +159,7 @@ def test_what_is_no_logger_is_refused():
 
 def test_a_sweep_calls_them_for_its_lanes(tmp_path):
     from ddpg_jax.training.sweep.grid import load_sweep
-    from ddpg_jax.training.sweep.run import run_sweep
+    from ddpg_jax.training.sweep.run import resume_sweep, run_sweep
 
     path, seen = tmp_path / "sweep.toml", []
     path.write_text('[grid]\n"algorithm.tau" = [0.1, 0.2]\n')
@@ -178,3 +178,13 @@ def test_a_sweep_calls_them_for_its_lanes(tmp_path):
         (1, 9, 3.0),
     ]
     assert len(found) == 4 * len(seen)
+
+    def fails(report):
+        if report.step == 40:
+            raise KeyError("mine")
+        return watch(report)
+
+    with pytest.raises(CallbackError, match="failed after 40 steps"):
+        run_sweep(sweep, tmp_path / "cut", callbacks=[fails])
+    resume_sweep(tmp_path / "cut", callbacks=[watch])
+    assert (tmp_path / "cut" / "metrics.jsonl").read_bytes() == (run.directory / "metrics.jsonl").read_bytes()

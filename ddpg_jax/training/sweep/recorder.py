@@ -145,8 +145,11 @@ class SweepRecorder:
         """All that the sweep needs to go on.
 
         Raises:
-          StorageError: lines of the record are not on the disk.
+          StorageError: lines of the record are not on the disk; or a callback failed, so that the lines of this report
+            never will be: the sweep goes on from the checkpoint before, which is the same sweep.
         """
+        if unrecorded:
+            raise StorageError("a sweep goes on from the checkpoint before this report")
         self._context.directory.check_owner()
         kept = snapshot(report.chunk.carry, report.batch.compiled.replay, len(report.batch.lanes), {})
         reached = {f"{RANKING}{name}": x for name, x in self._ranking.arrays.items()}
