@@ -1,7 +1,7 @@
 """Records that cross the borders between modules: plain data and small bundles of pure functions.
 
 Axis letters, used in every docstring of the package: `S` seeds, `E` environments per seed, `U` updates in a call,
-`B` batch, `T` time, `A` action size, `M` critics, `Z` outputs of one critic (1, or atoms), `*O` observation shape.
+`B` batch, `T` time, `N` and `W` steps of a window, `A` action size, `M` critics, `Z` outputs of one critic (1, or atoms), `*O` observation shape.
 
 Everything here is a `NamedTuple`, so it is a pytree as it stands and `jit`, `vmap`, donation and saving need no special
 case. The module imports neither jax nor optax at run time: worker processes and the command line load it cheaply.
@@ -78,6 +78,62 @@ class Step(NamedTuple):
     reward: Any
     terminated: Any
     truncated: Any
+
+
+class Seen(NamedTuple):
+    """What an agent with memory is told at a step.
+
+    Attributes:
+      obs: to act on, `[*O]`.
+      action: the one before, `[A]`.
+      reward: what came of it, `[]`.
+      first: whether an episode begins, bool `[]`: action and reward count as 0 then, and nothing is remembered.
+    """
+
+    obs: Any
+    action: Any
+    reward: Any
+    first: Any
+
+
+class Recalled(NamedTuple):
+    """What an agent with memory acts on, in the place of an observation.
+
+    Attributes:
+      seen: the step.
+      carry: what it remembers of the steps before.
+    """
+
+    seen: Seen
+    carry: Tree
+
+
+class Window(NamedTuple):
+    """N consecutive steps of one environment; episodes may end and begin inside.
+
+    W of them are learned from, or lead to those that are; the others, n - 1 of them, only lie ahead of n-step targets.
+
+    Attributes:
+      obs: observations acted on, `[N, *O]`.
+      action: actions taken, `[N, A]`, in [-1, 1].
+      reward: of each step alone, `[N]`.
+      next_obs: the true successors, `[N, *O]`, also at an episode's end.
+      first: whether an episode begins with the step, bool `[N]`; also where the one before is not stored.
+      action_before: the action before the first step, `[A]`; 0 where `first[0]`.
+      reward_before: what came of it, `[]`; likewise.
+      last: the step whose successor the target of step t asks for the value of, int32 `[W]`: t where n is 1.
+      carry: what was remembered before the first step; `()`: nothing.
+    """
+
+    obs: Any
+    action: Any
+    reward: Any
+    next_obs: Any
+    first: Any
+    action_before: Any
+    reward_before: Any
+    last: Any
+    carry: Tree = ()
 
 
 class Batch(NamedTuple):
@@ -256,6 +312,18 @@ class ActFn(Protocol):
         ...
 
 
+class Memory(NamedTuple):
+    """What an agent remembers of an episode, as pure functions of one environment.
+
+    Attributes:
+      init: `() -> carry`, before the first step.
+      update: `(state, recalled) -> carry`, after the step; it reads what `Agent.value` reads.
+    """
+
+    init: Callable[[], Tree]
+    update: Callable[[TrainState, Recalled], Tree]
+
+
 class Agent(NamedTuple):
     """A learner of one seed, as pure functions; seeds are added by `vmap`.
 
@@ -274,6 +342,9 @@ class Agent(NamedTuple):
       value: `(state, obs [*O]) -> []`, what the critics predict of the greedy policy from there on, discounted.
       diagnose: `(state, batch [B]) -> metrics []`, what is worth a look now and then but not in every update: shares of
         dead hidden units, distance of the target critics.
+      memory: what it remembers; None: nothing. With it, `obs` of `act`, `policy` and `value` is a `Recalled`, and
+        `batch.data` holds windows: `obs` is a `Window`, `next_obs` is `()`, and `action [W, A]`, `reward [W]` and
+        `discount [W]` are as in `Transition`, for each of its first W steps.
     """
 
     init: Callable[[Array], TrainState]
@@ -285,6 +356,7 @@ class Agent(NamedTuple):
     reset: Callable[[TrainState, Array], TrainState]
     value: Callable[[TrainState, Array], Array]
     diagnose: Callable[[TrainState, Batch], Metrics]
+    memory: Memory | None = None
 
 
 Row: TypeAlias = dict[str, Any]

@@ -13,6 +13,31 @@ Rate: TypeAlias = Annotated[float, Field(gt=0, le=1)]
 Widths: TypeAlias = Annotated[tuple[Annotated[int, Field(ge=1, le=65536)], ...], Field(min_length=1, max_length=32)]
 
 
+class MemoryConfig(Section):
+    """`[algorithm.memory]`: what an agent remembers of its episode; without the table, nothing."""
+
+    cell: Annotated[Literal["lstm", "gru", "lru"], STRUCTURAL] = "lstm"
+    """how it remembers; lru: a linear recurrence, whose windows are trained in parallel"""
+    hidden: Annotated[int, Field(ge=1, le=65536), STRUCTURAL] = 128
+    """numbers that it remembers"""
+    length: Annotated[int, Field(ge=1, le=4096), LEARNING] = 64
+    """steps of a window that are learned from"""
+    burn_in: Annotated[int, Field(ge=0, le=4096), LEARNING] = 0
+    """steps before them that are only remembered"""
+    keep_every: Annotated[int, Field(ge=0, le=4096), STRUCTURAL] = 0
+    """steps between two states that are kept while the agent acts, from which windows begin; 0: they begin from zeros"""
+    obs_embedding: Annotated[int, Field(ge=1, le=65536), STRUCTURAL] = 32
+    """width of the layer that takes the observation in"""
+    action_embedding: Annotated[int, Field(ge=0, le=65536), STRUCTURAL] = 16
+    """likewise the action before; 0: it is not taken in"""
+    reward_embedding: Annotated[int, Field(ge=0, le=65536), STRUCTURAL] = 8
+    """likewise the reward before"""
+    learning_rate: Annotated[Rate | None, TRACED, LEARNING] = None
+    """of what takes in and remembers; left out: as the rest of the network"""
+    priority_of_largest: Annotated[Fraction, LEARNING] = 0.9
+    """share of a window's largest error in its priority; the rest is the mean"""
+
+
 class LearnerConfig(Section):
     """`[algorithm]`: what all algorithms share."""
 
@@ -80,6 +105,8 @@ class LearnerConfig(Section):
     """likewise, one that makes the networks of actor and critic; left out: those of `architecture`"""
     kwargs: Annotated[dict[str, Argument], LEARNING] = Field(default_factory=dict[str, Any])
     """arguments for `make_agent` beside the configuration"""
+    memory: Annotated[MemoryConfig | None, STRUCTURAL] = None
+    """what the agent remembers of its episode; left out: nothing"""
 
     @property
     def learning_begins(self) -> int:
