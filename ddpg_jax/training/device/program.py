@@ -31,6 +31,7 @@ import numpy as np
 from ddpg_jax.agents.algorithms import MakeAgentFn, find_make_agent
 from ddpg_jax.config.schema import with_values
 from ddpg_jax.envs.device.rollout import evaluate_greedy
+from ddpg_jax.envs.memory import nothing, recall, remember
 from ddpg_jax.errors import ConfigError
 from ddpg_jax.replay.device import ring as replays
 from ddpg_jax.replay.factory import make_replay
@@ -109,7 +110,8 @@ def program(
         first = jnp.ones(num_envs, bool)
         rewards = start_rewards(num_envs) if jax.tree.leaves(learner.stats.reward) else ()
         lengths = zeros.astype(jnp.int32)
-        return Lane(learner, act_state, env_state, obs, first, replay.init(), zeros, lengths, rewards)
+        kept = nothing(agent.memory, num_envs, env.spec.action_size, acting=True)
+        return Lane(learner, act_state, env_state, obs, first, replay.init(), zeros, lengths, rewards, kept)
 
     def advance(
         lane: Lane, clock: Clock, totals: Totals, counts: Array, key: Array, hyper: Hyper
@@ -122,7 +124,9 @@ def program(
             choose = _uniform(env.spec.action_size) if part.uniform else agent.act
             renew = _maybe_reset(agent, reset_period(config) if part.learns else 0, key)
             ready = partial(_observe, agent, renew)
-            iterate = partial(env_step, env, ready, choose, note, replay, steps, learn if part.learns else None, key)
+            iterate = partial(
+                env_step, env, agent, ready, choose, note, replay, steps, learn if part.learns else None, key
+            )
             carry = jax.lax.fori_loop(0, counts[i], iterate, carry)
         lane, clock, totals = carry
         diagnostics = _diagnose(agent, replay, algorithm.batch_size, key, lane, clock)
@@ -162,6 +166,7 @@ def _observe(agent: Agent, renew: Callable[[TrainState, Array], TrainState], lan
 
 def env_step(
     env: DeviceEnv,
+    agent: Agent,
     ready: Callable[[Lane, Clock], TrainState],
     choose: ActFn,
     note: NoteFn,
@@ -180,10 +185,12 @@ def env_step(
     )
     obs, observed = _finite(lane.obs)
     learner = ready(lane._replace(obs=obs), clock)
-    action, act_state = choose(learner, lane.act_state, obs, lane.first, act_keys)
+    seen = recall(lane.kept, obs, lane.first)
+    action, act_state = choose(learner, lane.act_state, seen, lane.first, act_keys)
     env_state, step = jax.vmap(env.step)(lane.env_state, action, env_keys)
     (reward, rewarded), (next_obs, followed) = _finite(step.reward), _finite(step.next_obs)
     step = step._replace(reward=reward, next_obs=next_obs)
+    kept = remember(agent, learner, seen, action, reward)
     store = replay.add(lane.store, clock.position, obs, action, step)
     clock = clock._replace(iteration=clock.iteration + 1, position=replays.advance(clock.position, steps))
     done = step.terminated | step.truncated
@@ -201,6 +208,7 @@ def env_step(
         jnp.where(done, jnp.zeros_like(episode_return), episode_return),
         jnp.where(done, jnp.zeros_like(episode_length), episode_length),
         rewards,
+        kept,
     )
     return (lane, clock, totals) if learn is None else learn(lane, clock, totals)
 

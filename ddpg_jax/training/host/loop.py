@@ -30,7 +30,7 @@ import numpy as np
 
 from ddpg_jax.envs.factory import shares_instances
 from ddpg_jax.errors import EnvironmentFault, Interrupted, NotFiniteError
-from ddpg_jax.training.host.compile import HostPrograms, compile_programs
+from ddpg_jax.training.host.compile import ActState, HostPrograms, compile_programs
 from ddpg_jax.training.host.episodes import EpisodeLog, replay_episodes
 from ddpg_jax.training.host.metrics import EpisodeMetrics
 from ddpg_jax.training.host.rewards import RewardScale
@@ -186,7 +186,10 @@ def _store(
     buffers.episodes.on_step(action, first)
     if buffers.rewards is not None:
         buffers.rewards.on_step(result.reward, first)
-    return HostCarry(iteration, carry.learner, carry.act_state, result.obs, first, None, [], carry.new_errors)
+    act_state = carry.act_state
+    if isinstance(act_state, ActState):
+        act_state = act_state.with_reward(result.reward)
+    return HostCarry(iteration, carry.learner, act_state, result.obs, first, None, [], carry.new_errors)
 
 
 def _take_back(config: Config, envs: HostEnv, buffers: HostBuffers, carry: HostCarry) -> HostCarry:
