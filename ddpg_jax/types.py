@@ -321,12 +321,14 @@ class Memory(NamedTuple):
       init_acting: `() -> carry` of an agent that only acts, which may leave out what `Agent.value` alone needs.
       update: `(state, recalled) -> carry`, after the step, with what it was begun with; it reads what `Agent.policy`
         reads, or `Agent.value` where that counts.
-      keep_every: steps between two carries that the replay keeps, P; 0: none.
+      flatten: `carry -> [K]`, of a carry from `init`, as the replay keeps it.
+      keep_every: steps between two that it keeps, P; 0: it keeps none.
     """
 
     init: Callable[[], Tree]
     init_acting: Callable[[], Tree]
     update: Callable[[TrainState, Recalled], Tree]
+    flatten: Callable[[Tree], Array]
     keep_every: int = 0
 
 

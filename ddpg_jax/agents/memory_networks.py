@@ -195,29 +195,34 @@ View: TypeAlias = Now | Next | Recalled
 """What a network with memory looks at: W steps of a window, their successors, or the step at hand."""
 
 
-def with_memory(encoder: MemoryEncoder, body: Network, *, steps: int, burn_in: int = 0) -> Network:
+def with_memory(
+    encoder: MemoryEncoder, body: Network, burn_in: int = 0, part: Callable[[Tree], Tree] = lambda carry: carry
+) -> Network:
     """A network on top of what a recurrent encoder, its own, makes of a window.
 
     Args:
       encoder: what remembers.
       body: `(features [F], *inputs) -> output`.
-      steps: W, of a window.
-      burn_in: of them, those that are only remembered: no gradient passes the carry after them.
+      burn_in: steps of a window, b, that are only remembered: no gradient passes the carry after them.
+      part: `carry -> its part that is this network's`, of a carry that is not `()`.
 
     Returns:
       A network `(view, *inputs) -> output`, whose parameters and moments are those of "memory" and of "body". Where the
-      view is of a window, inputs and output have a leading `[W]`; of hidden units those answer that do in any step.
+      view is of a window, inputs and output have a leading `[W - b]`; of hidden units those answer that do in any step.
     """
 
     def look(params: Tree, view: View) -> Array:
+        if isinstance(view, Recalled):
+            return encoder.look(params, view._replace(carry=part(view.carry)))
+        window = view.window
+        if jax.tree.leaves(window.carry):
+            window = window._replace(carry=part(window.carry))
         if isinstance(view, Now):
-            return encoder.unroll(params, view.window, steps, burn_in)[1]
-        if isinstance(view, Next):
-            carries, _ = encoder.unroll(params, view.window, view.window.reward.shape[0], 0)
-            window, of_last = view.window, jax.tree.map(lambda leaf: leaf[view.window.last], carries)
-            rows = {name: getattr(window, name)[window.last] for name in ("next_obs", "action", "reward")}
-            return encoder.ahead(params, window._replace(**rows), of_last)
-        return encoder.look(params, view)
+            return encoder.unroll(params, window, window.last.shape[0], burn_in)[1][burn_in:]
+        carries, _ = encoder.unroll(params, window, window.reward.shape[0], 0)
+        last = window.last[burn_in:]
+        rows = {name: getattr(window, name)[last] for name in ("next_obs", "action", "reward")}
+        return encoder.ahead(params, window._replace(**rows), jax.tree.map(lambda leaf: leaf[last], carries))
 
     def init(key: Array) -> Tree:
         of_memory, of_body = jax.random.split(key)

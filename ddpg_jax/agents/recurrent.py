@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from ddpg_jax.agents import normalizers as normalize
 from ddpg_jax.agents.memory_networks import MemoryEncoder, Next, Now, with_memory
 from ddpg_jax.agents.policy_gradient import policy_gradient
-from ddpg_jax.agents.slots import ActionFn, CriticHead, Network, Normalizer
+from ddpg_jax.agents.slots import ActionFn, CriticHead, Normalizer
 from ddpg_jax.agents.targets import greedy
 from ddpg_jax.types import Agent, Array, Batch, Memory, Metrics, Params, Recalled, TrainState, Transition, Tree, Window
 
@@ -89,6 +89,9 @@ def recurrent(
     def init() -> Carry:
         return Carry(of_actor.carry(), of_critic.carry())
 
+    def flatten(carry: Carry) -> Array:
+        return jnp.concatenate([of_actor.flatten(carry.actor), of_critic.flatten(carry.critic)])
+
     def update_carry(state: TrainState, recalled: Recalled) -> Carry:
         seen, carry = normalizer.apply(state.stats.obs, recalled), recalled.carry
         after = of_actor.step(state.params.actor["memory"], seen._replace(carry=carry.actor))
@@ -98,9 +101,11 @@ def recurrent(
 
     def views(batch: Batch) -> Batch:
         """The windows as the networks take them; of actions, rewards and discounts those that are learned from."""
-        window, (start, length) = batch.data.obs, (settings.burn_in, settings.length)
-        window = window._replace(carry=_split(init(), window.carry))
-        cut = [jax.lax.slice_in_dim(x, start, start + length, axis=batch.weight.ndim) for x in batch.data[1:4]]
+        window = batch.data.obs
+        if jax.tree.leaves(window.carry):
+            window = window._replace(carry=Carry(*jnp.split(window.carry, [of_actor.carry_size], -1)))
+        axis, total = batch.weight.ndim, settings.burn_in + settings.length
+        cut = [jax.lax.slice_in_dim(x, settings.burn_in, total, axis=axis) for x in batch.data[1:4]]
         return batch._replace(data=Transition(Now(window), *cut, Next(window)))
 
     def update(state: TrainState, batches: Batch, run_key: Array) -> tuple[TrainState, Metrics, Array]:
@@ -110,31 +115,14 @@ def recurrent(
         return agent.diagnose(state, views(batch))
 
     begin = init if settings.keep_every else lambda: init()._replace(critic=())
-    memory = Memory(init, begin, update_carry, settings.keep_every)
+    memory = Memory(init, begin, update_carry, flatten, settings.keep_every)
     return agent._replace(update=update, diagnose=diagnose, memory=memory)
 
 
 def carry_size(agent: Agent) -> int:
     """Numbers of the carry that a replay keeps of an environment, K; 0: it keeps none."""
-    if agent.memory is None or not agent.memory.keep_every:
-        return 0
-    return sum(leaf.size for leaf in jax.tree.leaves(agent.memory.init()))
-
-
-def flatten_carry(carry: Tree) -> Array:
-    """A carry with leaves `[E, *]` as `[E, K]`."""
-    return jnp.concatenate([leaf.reshape(leaf.shape[0], -1) for leaf in jax.tree.leaves(carry)], -1)
-
-
-def _split(like: Carry, flat: Any) -> Carry | tuple[()]:
-    """What `flatten_carry` joined, with the leading axes that it has; `()` where nothing was kept."""
-    if isinstance(flat, tuple):
-        return ()
-    leaves, structure = jax.tree.flatten(like)
-    ends = [sum(leaf.size for leaf in leaves[: i + 1]) for i in range(len(leaves) - 1)]
-    parts = jnp.split(flat, ends, -1)
-    shaped = [part.reshape(*flat.shape[:-1], *leaf.shape) for part, leaf in zip(parts, leaves, strict=True)]
-    return jax.tree.unflatten(structure, shaped)
+    memory = agent.memory
+    return 0 if memory is None or not memory.keep_every else memory.flatten(memory.init()).size
 
 
 def _over_steps(head: CriticHead, share: float) -> CriticHead:
