@@ -41,7 +41,7 @@ class PrioritizedRing(Ring):
     """
 
     weighted: ClassVar[bool] = True
-    _bytes_beside: ClassVar[int] = BYTES_PER_SLOT
+    _bytes_beside: int = BYTES_PER_SLOT
 
     def __init__(
         self,
