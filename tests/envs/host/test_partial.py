@@ -111,7 +111,7 @@ def test_observations_that_are_no_vector_of_floats_are_refused(name, kwargs):
 def test_traces_of_actions_need_bounds():
     env = gymnasium.make("Pendulum-v1").unwrapped
     env.action_space = Box(-np.inf, np.inf, (1,), np.float32)
-    with pytest.raises(EnvironmentFault, match="has no bounds.*set actions to false"):
+    with pytest.raises(EnvironmentFault, match=r"has no bounds.*set actions to false"):
         make_env("m:Mine", None, {}, entry=lambda: env, wrappings=[Wrapping("MemoryTraces", {})])
 
 
