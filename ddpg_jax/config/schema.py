@@ -16,6 +16,7 @@ from ddpg_jax.config.algorithms import AlgorithmConfig, DDPGConfig
 from ddpg_jax.config.marks import HARMLESS, LEARNING, STRUCTURAL, traced_fields
 from ddpg_jax.config.plugins import find
 from ddpg_jax.config.sections import (
+    WRAPPERS,
     CheckpointConfig,
     Count,
     EnvConfig,
@@ -204,8 +205,12 @@ def find_conflicts(config: Config) -> list[Conflict]:
             'is not kept by replay.kind="hindsight", which asks an environment of its own for rewards: leave it out'
         )
         found.append(Conflict("env.max_instances", message, ("replay.kind",)))
+    foreign = [each.name for each in env.wrappers if ":" not in each.name and each.name not in WRAPPERS]
+    if config.on_device and foreign:
+        known = f"there are {', '.join(WRAPPERS)}, and module:function of your own"
+        message = f"{foreign[0]!r} is not for env.id={env.id!r}, which is written in JAX: {known}"
+        found.append(Conflict("env.wrappers", message, ("env.id",)))
     host_only = {
-        "wrappers": env.wrappers,
         "action_range": env.action_range,
         "max_instances": env.max_instances,
         "info_keys": env.info_keys,
