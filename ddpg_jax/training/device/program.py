@@ -29,9 +29,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddpg_jax.agents.algorithms import MakeAgentFn, find_make_agent
+from ddpg_jax.agents.recurrent import carry_size
 from ddpg_jax.config.schema import with_values
 from ddpg_jax.envs.device.rollout import evaluate_greedy
-from ddpg_jax.envs.memory import nothing, recall, remember
+from ddpg_jax.envs.memory import Kept, Remembered, nothing, recall, remember
 from ddpg_jax.errors import ConfigError
 from ddpg_jax.replay.device import ring as replays
 from ddpg_jax.replay.factory import make_replay
@@ -101,7 +102,8 @@ def program(
 
     def built(hyper: Hyper) -> tuple[Agent, replays.DeviceReplay]:
         changed = with_values(config, hyper)
-        return make(changed, env.spec), stored(make_replay(changed, env.spec))
+        agent = make(changed, env.spec)
+        return agent, stored(make_replay(changed, env.spec, carry_size(agent)))
 
     def init(key: Array, hyper: Hyper) -> Lane:
         agent, replay = built(hyper)
@@ -140,7 +142,7 @@ def program(
         bounds = [(max(start, part.begin), stop if part.end is None else min(stop, part.end)) for part in parts]
         return np.array([max(0, end - begin) for begin, end in bounds], np.int32)
 
-    return Program(init, advance, evaluate, counts, make_replay(config, env.spec))
+    return Program(init, advance, evaluate, counts, make_replay(config, env.spec, carry_size(make(config, env.spec))))
 
 
 _Learn: TypeAlias = Callable[[Lane, Clock, Totals], tuple[Lane, Clock, Totals]]
@@ -191,7 +193,8 @@ def env_step(
     (reward, rewarded), (next_obs, followed) = _finite(step.reward), _finite(step.next_obs)
     step = step._replace(reward=reward, next_obs=next_obs)
     kept = remember(agent, learner, seen, action, reward)
-    store = replay.add(lane.store, clock.position, obs, action, step)
+    carry = _carry_to_keep(agent, lane.kept)
+    store = replay.add(lane.store, clock.position, obs, action, step, *carry)
     clock = clock._replace(iteration=clock.iteration + 1, position=replays.advance(clock.position, steps))
     done = step.terminated | step.truncated
     episode_return, episode_length = lane.episode_return + step.reward, lane.episode_length + 1
@@ -211,6 +214,13 @@ def env_step(
         kept,
     )
     return (lane, clock, totals) if learn is None else learn(lane, clock, totals)
+
+
+def _carry_to_keep(agent: Agent, kept: Kept) -> tuple[Array, ...]:
+    """What was remembered before the step, `[E, K]`, for a replay that keeps states."""
+    if agent.memory is None or not agent.memory.keep_every or not isinstance(kept, Remembered):
+        return ()
+    return (jax.vmap(agent.memory.flatten)(kept.carry),)
 
 
 def update_steps(

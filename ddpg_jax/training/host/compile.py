@@ -48,6 +48,7 @@ class HostPrograms(NamedTuple):
       update: `(state, packed) -> (state, metrics [S, U, K], td_error [S, U, B] or ())`; donates the state.
       diagnose: `(state, packed) -> diagnostics`, `[S]` by name.
       reset: `state -> state` with networks that begin anew; donates the state.
+      flatten: `act_state -> [S, E, K]`, what is remembered, as a replay keeps it that keeps states.
     """
 
     init: Callable[[], tuple[TrainState, Tree]]
@@ -56,6 +57,7 @@ class HostPrograms(NamedTuple):
     update: Callable[[TrainState, Any], tuple[TrainState, Array, Any]]
     diagnose: DiagnoseFn
     reset: Callable[[TrainState], TrainState]
+    flatten: Callable[[ActState], Array]
 
 
 def compile_programs(config: Config, agent: Agent, ring: Ring, transfer: BatchTransfer) -> HostPrograms:
@@ -103,6 +105,7 @@ def compile_programs(config: Config, agent: Agent, ring: Ring, transfer: BatchTr
         lambda state, packed: update(state, packed, keys),
         diagnose,
         lambda state: reset(state, keys),
+        jit_flatten(agent),
     )
 
 
@@ -178,6 +181,14 @@ def jit_act(agent: Agent) -> ActFn:
         return action, act_state, state.stats.obs
 
     return act
+
+
+def jit_flatten(agent: Agent) -> Callable[[ActState], Array]:
+    """What is remembered of all environments as the replay keeps it, `[S, E, K]`; asked of agents with memory only."""
+    memory = agent.memory
+    flatten = (lambda carry: carry) if memory is None else memory.flatten
+    of_all = jax.jit(jax.vmap(jax.vmap(flatten)))
+    return lambda act_state: of_all(act_state.kept.carry)
 
 
 def jit_diagnose(agent: Agent, unpack: Callable[[Any], Batch]) -> DiagnoseFn:

@@ -30,6 +30,7 @@ import numpy as np
 
 from ddpg_jax.envs.factory import shares_instances
 from ddpg_jax.errors import EnvironmentFault, Interrupted, NotFiniteError
+from ddpg_jax.replay.host.sequences import SequenceRing
 from ddpg_jax.training.host.compile import ActState, HostPrograms, compile_programs
 from ddpg_jax.training.host.episodes import EpisodeLog, replay_episodes
 from ddpg_jax.training.host.metrics import EpisodeMetrics
@@ -154,6 +155,9 @@ def _act_and_update(
     i, num_envs, state = carry.iteration, config.env.num_envs, carry.learner
     if resets_before(config, i):
         state = programs.reset(state)
+    ring = buffers.ring
+    if isinstance(ring, SequenceRing) and ring.keeps_next:
+        ring.keep(np.asarray(programs.flatten(carry.act_state)))
     choose = programs.uniform if i * num_envs < config.algorithm.warmup_steps else programs.explore
     action, act_state, moments = choose(i, state, carry.act_state, carry.obs, carry.first)
     state = state._replace(stats=state.stats._replace(obs=moments))
