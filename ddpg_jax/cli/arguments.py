@@ -41,7 +41,8 @@ def parse_config(paths: Sequence[str], arguments: Sequence[str]) -> Config:
         problem = unknown_device_env(identifier) if is_device_env(identifier) else unknown_id(identifier)
         if problem is not None and find("env", identifier) is None:
             problems["env.id"] = problem
-    problems |= _unknown_wrappers(env if isinstance(env, dict) else {})
+    if not (isinstance(identifier, str) and is_device_env(identifier)):  # those are checked with the configuration
+        problems |= _unknown_wrappers(env if isinstance(env, dict) else {})
     _check_sinks(compose(source.values for source in sources).get("logging"), problems)
     return resolve_sources(sources, problems)
 

@@ -34,6 +34,16 @@ def _check_argument(value: object) -> object:
 SINKS = ("wandb", "mlflow", "trackio")
 """Where a record can be sent, by name."""
 
+WRAPPERS = (
+    "HideObservations",
+    "HideVelocities",
+    "HidePositions",
+    "NoisyObservations",
+    "DroppedObservations",
+    "MemoryTraces",
+)
+"""Wrappers of our own, for gymnasium's environments and for those written in JAX."""
+
 Fraction: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 Count: TypeAlias = Annotated[int, Field(ge=1, le=2**53)]
 CountOrZero: TypeAlias = Annotated[int, Field(ge=0, le=2**53)]
@@ -58,7 +68,9 @@ class WrapperConfig(Section):
     """`[[env.wrappers]]`: a wrapper around the environment."""
 
     name: Annotated[str, Field(min_length=1, max_length=200)]
-    """a class of gymnasium.wrappers, or module:Class of your own"""
+    """a class of gymnasium.wrappers, or HideObservations, HideVelocities, HidePositions, NoisyObservations,
+    DroppedObservations, MemoryTraces, which are for environments written in JAX too; or module:Class of your own, there
+    module:function"""
     kwargs: dict[str, Argument] = Field(default_factory=dict[str, Any])
     """arguments of its constructor beside the environment"""
 
@@ -83,8 +95,8 @@ class EnvConfig(Section):
     """arguments of the environment's constructor: numbers, texts, lists, tables; "None" is None, for which TOML has no
     word"""
     wrappers: Annotated[tuple[WrapperConfig, ...], Field(max_length=32), BeforeValidator(as_tables), STRUCTURAL] = ()
-    """wrappers of gymnasium around it, the innermost first, as in [{name = "ClipReward", kwargs = {min_reward = -1}}]
-    """
+    """wrappers around it, the innermost first, as in [{name = "ClipReward", kwargs = {min_reward = -1}}]; of gymnasium,
+    or of this package, as HideVelocities, which environments written in JAX take too"""
     action_range: Annotated[Ranges | None, BeforeValidator(as_pairs), STRUCTURAL] = None
     """lowest and highest action where its space has no bounds, as in [-2, 2], or a pair for each component"""
     max_instances: Annotated[Count | None, HARMLESS] = None

@@ -111,13 +111,18 @@ def open_goal_task(config: Config) -> Generator[GoalTask]:
 
 
 def device_env(config: Config) -> DeviceEnv:
-    """The environment written in JAX that a configuration names.
+    """The environment written in JAX that a configuration names, in its wrappers.
 
     Raises:
       ConfigError: it is not known, or its package is not installed.
-      EnvironmentFault: it cannot be made or trained.
+      EnvironmentFault: it cannot be made or trained, or one of its wrappers cannot.
     """
-    return make_named_env(config.env.id, config.env.max_episode_steps, config.env.kwargs)
+    env = make_named_env(config.env.id, config.env.max_episode_steps, config.env.kwargs)
+    if not config.env.wrappers:
+        return env
+    from ddpg_jax.envs.device.wrappers import wrap_device_env  # with jax, which the command line does without
+
+    return wrap_device_env(env, config.env.id, [(each.name, each.kwargs) for each in config.env.wrappers])
 
 
 def env_maker(env: EnvConfig, render_mode: str | None = None, *, bounded: bool = False) -> Callable[[], GymEnv]:

@@ -33,12 +33,22 @@ class Backend(NamedTuple):
     extra: str | None
 
 
-NATIVE = ("pendulum", "probe-constant", "probe-observed", "probe-delayed", "probe-acted", "probe-answered")
+NATIVE = (
+    "pendulum",
+    "probe-constant",
+    "probe-observed",
+    "probe-delayed",
+    "probe-acted",
+    "probe-answered",
+    "recall",
+    "tmaze",
+    "hidden-pendulum",
+)
 """Names of our own environments, behind `jax:`."""
 
 
 def _native(name: str, max_episode_steps: int | None, kwargs: Mapping[str, Any]) -> DeviceEnv:
-    from ddpg_jax.envs.device import pendulum, probes
+    from ddpg_jax.envs.device import hidden_pendulum, memory_tasks, pendulum, probes
 
     makers: dict[str, Callable[..., DeviceEnv]] = {
         "pendulum": pendulum.pendulum,
@@ -47,6 +57,9 @@ def _native(name: str, max_episode_steps: int | None, kwargs: Mapping[str, Any])
         "probe-delayed": probes.delayed,
         "probe-acted": probes.acted,
         "probe-answered": probes.answered,
+        "recall": memory_tasks.recall,
+        "tmaze": memory_tasks.tmaze,
+        "hidden-pendulum": hidden_pendulum.hidden_pendulum,
     }
     if name not in makers:
         return _own(load("env", name, "env.id"), name, max_episode_steps, kwargs)

@@ -11,8 +11,9 @@ from ddpg_jax.envs.device.autoreset import episodic
 from ddpg_jax.types import Array, DeviceEnv, EnvSpec
 
 TIME_LIMIT = 200
-_GRAVITY, _MASS, _LENGTH, _DT, _MAX_SPEED, _MAX_TORQUE = 10.0, 1.0, 1.0, 0.05, 8.0, 2.0
-_SPEC = EnvSpec((3,), "float32", (-_MAX_TORQUE,), (_MAX_TORQUE,))
+MAX_TORQUE = 2.0
+_GRAVITY, _MASS, _LENGTH, _DT, _MAX_SPEED = 10.0, 1.0, 1.0, 0.05, 8.0
+_SPEC = EnvSpec((3,), "float32", (-MAX_TORQUE,), (MAX_TORQUE,))
 
 
 class Pendulum(NamedTuple):
@@ -41,12 +42,14 @@ def reset(key: Array) -> tuple[Pendulum, Array]:
     return state, observe(state)
 
 
-def step(state: Pendulum, action: Array, key: Array) -> tuple[Pendulum, Array, Array, bool, bool]:
+def step(
+    state: Pendulum, action: Array, key: Array, mass: Array | float = _MASS, length: Array | float = _LENGTH
+) -> tuple[Pendulum, Array, Array, bool, bool]:
     """One step of semi-implicit Euler, 0.05 s; `action [1]` is the torque. The key is not used."""
-    torque = jnp.clip(action[0], -_MAX_TORQUE, _MAX_TORQUE)
+    torque = jnp.clip(action[0], -MAX_TORQUE, MAX_TORQUE)
     angle = wrap(state.angle)
     cost = jnp.square(angle) + 0.1 * jnp.square(state.velocity) + 0.001 * jnp.square(torque)
-    acceleration = 3 * _GRAVITY / (2 * _LENGTH) * jnp.sin(angle) + 3.0 / (_MASS * _LENGTH**2) * torque
+    acceleration = 3 * _GRAVITY / (2 * length) * jnp.sin(angle) + 3.0 / (mass * length**2) * torque
     velocity = jnp.clip(state.velocity + acceleration * _DT, -_MAX_SPEED, _MAX_SPEED)
     state = Pendulum(angle + velocity * _DT, velocity)
     return state, observe(state), -cost, False, False

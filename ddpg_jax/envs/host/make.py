@@ -21,6 +21,7 @@ from gymnasium.envs.registration import registry
 from gymnasium.vector.utils import CloudpickleWrapper
 
 from ddpg_jax.envs.bounds import action_bounds
+from ddpg_jax.envs.host.from_device import set_limit
 from ddpg_jax.envs.host.spaces import observed
 from ddpg_jax.envs.host.traits import limit_evaluation
 from ddpg_jax.envs.host.wrappers import ActionRange, Wrapping, bound_actions, wrap
@@ -103,6 +104,7 @@ def make_env(
             )
     except Exception as error:  # whatever its constructor raises
         raise EnvironmentFault(f"env.id={identifier!r} cannot be made: {error}{_extra_hint(identifier)}") from error
+    set_limit(env, max_episode_steps)
     env = wrap(env, wrappings)
     try:
         env = bound_actions(env, action_range)

@@ -11,6 +11,8 @@ import gymnasium
 from gymnasium.wrappers import NormalizeObservation, NormalizeReward, TimeLimit
 from gymnasium.wrappers.utils import RunningMeanStd
 
+from ddpg_jax.envs.host.from_device import FromDevice
+
 if TYPE_CHECKING:
     from ddpg_jax.envs.host.make import GymEnv
 
@@ -81,7 +83,9 @@ def _layers(env: Any) -> Iterator[Any]:
 
 
 def _limits_itself(layer: Any) -> bool:
-    """Whether it is a task of dm_control, which ends its own episodes, behind shimmy."""
+    """Whether it ends its own episodes: one written in JAX does, and a task of dm_control, behind shimmy."""
+    if isinstance(layer, FromDevice):
+        return True
     limit = getattr(getattr(layer, "_env", None), "_step_limit", None)
     return isinstance(limit, (int, float)) and isfinite(limit)
 

@@ -13,19 +13,20 @@ import gymnasium
 import gymnasium.wrappers
 import numpy as np
 
+from ddpg_jax.envs.host.partial import OWN
 from ddpg_jax.errors import EnvironmentFault
 
 GymEnv: TypeAlias = "gymnasium.Env[Any, Any]"
 ActionRange: TypeAlias = "tuple[tuple[float, float], ...]"
 
-_OWN = "gymnasium.wrappers."
+_THEIRS = "gymnasium.wrappers."
 
 
 class Wrapping(NamedTuple):
     """A wrapper to be put around an environment.
 
     Attributes:
-      name: of a class of gymnasium.wrappers, or `module:Class`.
+      name: of a class of ours or of gymnasium.wrappers, or `module:Class`.
       kwargs: arguments of its constructor beside the environment.
     """
 
@@ -35,12 +36,15 @@ class Wrapping(NamedTuple):
 
 def unknown_wrapper(name: str) -> str | None:
     """Says what is wrong with a wrapper's name, or None; one with a module is looked up when it is made."""
-    short = name.removeprefix(_OWN)
-    if ":" in name or short in _known():
+    short = name.removeprefix(_THEIRS)
+    if ":" in name or name in OWN or short in _known():
         return None
-    close = difflib.get_close_matches(short, _known(), n=3)
+    close = difflib.get_close_matches(short, [*OWN, *_known()], n=3)
     hint = f"; did you mean {' or '.join(close)}?" if close else ""
-    return f"no wrapper of this name is in gymnasium.wrappers{hint}; one of your own is named as my_module:{short[:80]}"
+    return (
+        f"no wrapper of this name is in gymnasium.wrappers or here{hint}; "
+        f"one of your own is named as my_module:{short[:80]}"
+    )
 
 
 def wrap(env: GymEnv, wrappings: Sequence[Wrapping]) -> GymEnv:
@@ -105,10 +109,12 @@ def _class_of(name: str) -> Any:
       ValueError: there is none.
     """
     module, colon, attribute = name.rpartition(":")
+    if name in OWN:
+        return OWN[name]
     if not colon:
         if problem := unknown_wrapper(name):
             raise ValueError(problem)
-        return getattr(gymnasium.wrappers, name.removeprefix(_OWN))
+        return getattr(gymnasium.wrappers, name.removeprefix(_THEIRS))
     found = getattr(importlib.import_module(module), attribute, None)
     if not callable(found):
         raise ValueError(f"module {module} has no {attribute!r}")

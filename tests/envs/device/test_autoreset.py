@@ -257,14 +257,16 @@ def test_the_probe_of_two_steps():
 
 
 def test_every_name_is_made_with_its_time_limit():
+    limits = {"pendulum": 200, "hidden-pendulum": 200, "recall": 30, "tmaze": 55}
     for name in NATIVE:
         env = make_named_env(f"jax:{name}", None, {})
-        assert env.max_episode_steps == (200 if name == "pendulum" else 10)
-        assert make_named_env(f"jax:{name}", 7, {}).max_episode_steps == 7
+        assert env.max_episode_steps == limits.get(name, 10)
+        assert make_named_env(f"jax:{name}", 41, {}).max_episode_steps == 41
         assert unknown_device_env(f"jax:{name}") is None
         state, obs = env.reset(jax.random.key(0))
         assert obs.shape == env.spec.obs_shape
-        assert env.step(state, jnp.zeros(1), jax.random.key(1))[1].next_obs.shape == env.spec.obs_shape
+        report = env.step(state, jnp.zeros(env.spec.action_size), jax.random.key(1))[1]
+        assert report.next_obs.shape == env.spec.obs_shape
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,154 @@
+"""Environments written in JAX as ones of gymnasium, for the host loop; ours among them, registered under `ddpg_jax/`.
+
+jax is imported when one is made, so that the names can be checked without it.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box
+
+if TYPE_CHECKING:
+    import jax
+
+    from ddpg_jax.types import DeviceEnv, HostArray
+
+_ENDLESS = 2**31 - 1
+
+
+class FromDevice(gymnasium.Env[Any, Any]):
+    """An environment of gymnasium out of one written in JAX, one compiled call for each step, on the CPU.
+
+    An episode is a function of the seed of its reset and of the actions: the key of its beginning is made of the seed,
+    and those of its steps are folded out of it by their numbers.
+
+    Args:
+      env: the environment; its actions are taken in its own units.
+      max_episode_steps: time limit, which counts beside that of the environment; None: none beside.
+    """
+
+    metadata = {"render_modes": []}  # noqa: RUF012 - as gymnasium declares it
+
+    def __init__(self, env: DeviceEnv, max_episode_steps: int | None = None) -> None:
+        import jax
+
+        spec = env.spec
+        ends = (np.array(bound, np.float32) for bound in (spec.action_low, spec.action_high))
+        self._low, self._high = ends
+        self.action_space = Box(self._low, self._high, dtype=np.float32)
+        of_bytes = spec.obs_dtype == "uint8"
+        low, high, dtype = (0, 255, np.uint8) if of_bytes else (-np.inf, np.inf, np.float32)
+        self.observation_space: Box = Box(low, high, spec.obs_shape, dtype)
+        self.max_episode_steps = env.max_episode_steps if max_episode_steps is None else max_episode_steps
+        self._device = _cpu()
+        self._begin, self._advance = jax.jit(_beginning(env)), jax.jit(_advancing(env))
+        self._state: Any = None
+        self._key: Any = None
+        self._steps = 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[HostArray, dict[str, Any]]:
+        """Begins an episode."""
+        import jax
+
+        super().reset(seed=seed)
+        drawn = int(self.np_random.integers(2**32)) if seed is None else seed
+        with jax.default_device(self._device):
+            self._state, obs, self._key = self._begin(np.array(divmod(drawn, 2**32), np.uint32))
+        self._steps = 0
+        return np.array(obs), {}
+
+    def step(self, action: Any) -> tuple[HostArray, float, bool, bool, dict[str, Any]]:
+        """Takes a step."""
+        import jax
+
+        taken = np.asarray(action, np.float32)
+        inner = (2.0 * (taken - self._low) / (self._high - self._low) - 1.0).clip(-1.0, 1.0)
+        with jax.default_device(self._device):
+            self._state, obs, *rest = self._advance(self._state, inner, self._key, np.int32(self._steps))
+        self._steps += 1
+        reward, terminated, truncated = map(np.asarray, rest)
+        limit = self._steps >= self.max_episode_steps
+        return np.array(obs), float(reward), bool(terminated), bool(truncated) or limit, {}
+
+
+def recall(**kwargs: Any) -> FromDevice:
+    """`ddpg_jax/Recall-v0`: `jax:recall`, with its arguments."""
+    from ddpg_jax.envs.device.memory_tasks import recall
+
+    return _with_limit_outside(recall, kwargs)
+
+
+def tmaze(**kwargs: Any) -> FromDevice:
+    """`ddpg_jax/TMaze-v0`: `jax:tmaze`, with its arguments."""
+    from ddpg_jax.envs.device.memory_tasks import tmaze
+
+    return _with_limit_outside(tmaze, kwargs)
+
+
+def hidden_pendulum(**kwargs: Any) -> FromDevice:
+    """`ddpg_jax/HiddenPendulum-v0`: `jax:hidden-pendulum`, with its arguments."""
+    from ddpg_jax.envs.device.hidden_pendulum import hidden_pendulum
+
+    return _with_limit_outside(hidden_pendulum, kwargs)
+
+
+IDS = {
+    "ddpg_jax/Recall-v0": recall,
+    "ddpg_jax/TMaze-v0": tmaze,
+    "ddpg_jax/HiddenPendulum-v0": hidden_pendulum,
+}
+"""What is registered with gymnasium when this module is imported."""
+
+for _id, _make in IDS.items():
+    if _id not in gymnasium.registry:
+        gymnasium.register(_id, f"{__name__}:{_make.__name__}")
+
+
+def set_limit(env: gymnasium.Env[Any, Any], max_episode_steps: int | None) -> None:
+    """Gives one of `IDS` another time limit than its own, longer or shorter; others are left alone."""
+    inner = env.unwrapped
+    if max_episode_steps is not None and isinstance(inner, FromDevice):
+        inner.max_episode_steps = max_episode_steps
+
+
+def _with_limit_outside(make: Callable[..., DeviceEnv], kwargs: dict[str, Any]) -> FromDevice:
+    own = make(**kwargs).max_episode_steps
+    return FromDevice(make(**kwargs, max_episode_steps=_ENDLESS), own)
+
+
+def _beginning(env: DeviceEnv) -> Callable[..., Any]:
+    import jax
+
+    def begin(words: jax.Array) -> Any:
+        key = jax.random.fold_in(jax.random.key(words[1]), words[0])
+        state, obs = env.reset(jax.random.fold_in(key, 0))
+        return state, obs, jax.random.fold_in(key, 1)
+
+    return begin
+
+
+def _advancing(env: DeviceEnv) -> Callable[..., Any]:
+    import jax
+
+    def advance(state: Any, action: jax.Array, key: jax.Array, number: jax.Array) -> Any:
+        state, step = env.step(state, action, jax.random.fold_in(key, number))
+        return state, step.next_obs, step.reward, step.terminated, step.truncated
+
+    return advance
+
+
+def _cpu() -> jax.Device:
+    """The device that steps environments: they are small, and each step is waited for."""
+    import jax
+
+    if multiprocessing.parent_process() is not None:  # a worker takes no memory of an accelerator
+        jax.config.update("jax_platforms", "cpu")
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:  # this process was told to use no CPU
+        return jax.local_devices()[0]
