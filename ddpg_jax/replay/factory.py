@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from ddpg_jax.equations.priorities import Prioritization
 from ddpg_jax.replay.device import ring as replays
 from ddpg_jax.replay.device.prioritized import prioritized
-from ddpg_jax.replay.device.sequences import sequences
+from ddpg_jax.replay.device.sequences import prioritized_sequences, sequences
 from ddpg_jax.replay.host.hindsight import HindsightRing
 from ddpg_jax.replay.host.prioritized import PrioritizedRing
 from ddpg_jax.replay.host.ring import Ring
-from ddpg_jax.replay.host.sequences import SequenceRing
+from ddpg_jax.replay.host.sequences import PrioritizedSequenceRing, SequenceRing
 from ddpg_jax.types import (
     EnvSpec,
 )
@@ -49,7 +49,10 @@ _REPLAYS: _Replays = {
     "uniform": (replays.uniform, lambda config: {}),
     "prioritized": (prioritized, lambda config: {"rule": prioritization(config)}),
 }
-_SEQUENCES: _Replays = {"uniform": (sequences, lambda config: {})}
+_SEQUENCES: _Replays = {
+    "uniform": (sequences, lambda config: {}),
+    "prioritized": (prioritized_sequences, lambda config: {"rule": prioritization(config)}),
+}
 
 
 def _windows(config: Config, carry_size: int) -> dict[str, int]:
@@ -105,7 +108,10 @@ _RINGS: _Rings = {
     "prioritized": (PrioritizedRing, lambda config, goals: {"rule": prioritization(config)}),
     "hindsight": (HindsightRing, lambda config, goals: {"goals": goals, "relabel": _relabel(config)}),
 }
-_SEQUENCE_RINGS: _Rings = {"uniform": (SequenceRing, lambda config, goals: {})}
+_SEQUENCE_RINGS: _Rings = {
+    "uniform": (SequenceRing, lambda config, goals: {}),
+    "prioritized": (PrioritizedSequenceRing, lambda config, goals: {"rule": prioritization(config)}),
+}
 
 
 def _relabel(config: Config) -> float:

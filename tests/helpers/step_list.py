@@ -8,7 +8,7 @@ from ddpg_jax.types import EnvSpec, Step
 
 VECTORS = EnvSpec((3,), "float32", (-1.0, -2.0), (1.0, 3.0))
 IMAGES = EnvSpec((2, 2, 1), "uint8", (-1.0,), (1.0,))
-GAMMA = 0.5
+GAMMA, CARRY = 0.5, 2
 
 
 class Experience(NamedTuple):
@@ -23,7 +23,7 @@ class Experience(NamedTuple):
         return self.obs[t], self.action[t], Step(*(x[t] for x in self.step))
 
 
-def experience(spec, steps, num_seeds, num_envs, end_rate, *, seed=0, carry_size=2):
+def experience(spec, steps, num_seeds, num_envs, end_rate, *, seed=0, carry_size=CARRY):
     """Every number different; rewards are whole, so that sums are exact. Half of the ends are terminations."""
     rng, lead = np.random.default_rng(seed), (steps, num_seeds, num_envs)
     if spec.obs_dtype == "uint8":
@@ -43,7 +43,7 @@ class StepList:
     """The steps of a run up to one of them, of which the last `places` are stored."""
 
     def __init__(self, data, stop, places):
-        self.data, self.stop, self.oldest = data, stop, max(0, stop - places)
+        self.data, self.stop, self.places, self.oldest = data, stop, places, max(0, stop - places)
 
     def row(self, s, e, t):
         data = self.data

@@ -12,7 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ddpg_jax.equations.priorities import Prioritization
 from ddpg_jax.replay.device import ring as replays
+from ddpg_jax.replay.device import sum_tree as device_tree
+from ddpg_jax.replay.device.prioritized import with_priorities
 from ddpg_jax.replay.device.ring import DeviceReplay, Position, Rows
 from ddpg_jax.replay.windows import StepRows, WindowShape, kept_age, kept_places, make_windows
 from ddpg_jax.types import Array, Batch, EnvSpec, Step, Tree
@@ -85,6 +88,71 @@ def sequences(
         rows=lambda store: store.rows,
         with_rows=lambda store, rows: store._replace(rows=rows),
     )
+
+
+def prioritized_sequences(
+    spec: EnvSpec,
+    *,
+    num_envs: int,
+    capacity: int,
+    n_step: int,
+    gamma: Array | float,
+    length: int,
+    burn_in: int,
+    keep_every: int = 0,
+    carry_size: int = 0,
+    rule: Prioritization,
+) -> DeviceReplay:
+    """A ring that hands out windows in proportion to their priorities, each that of its first row in the tree.
+
+    A row has none until its window is whole, and gets the largest so far then.
+
+    Args:
+      spec: as in `sequences`, and so is all but the last.
+      num_envs: E.
+      capacity: transitions; rounded up to a multiple of E.
+      n_step: rows folded into a transition at most.
+      gamma: discount of one step, `[]`.
+      length: steps of a window that are learned from.
+      burn_in: steps before them.
+      keep_every: steps between two states that are kept; 0: none is.
+      carry_size: numbers of a state.
+      rule: how priorities and weights come about.
+
+    References:
+      Kapturowski et al., "Recurrent experience replay in distributed reinforcement learning", section 2.3 (ICLR 2019).
+    """
+    shape, steps = WindowShape(length, burn_in, n_step, keep_every), replays.ring_steps(capacity, num_envs)
+    plain = sequences(
+        spec,
+        num_envs=num_envs,
+        capacity=capacity,
+        n_step=n_step,
+        gamma=gamma,
+        length=length,
+        burn_in=burn_in,
+        keep_every=keep_every,
+        carry_size=carry_size,
+    )
+
+    def enter(tree: device_tree.SumTree, position: Position, largest: Array) -> device_tree.SumTree:
+        start = (position.head - shape.whole + 1) % steps
+        whole = position.length + 1 >= shape.whole
+        kept = whole & (start % keep_every == 0) if keep_every else whole
+        new, begun = (position.head, jnp.zeros(())), (start, jnp.where(kept, largest, jnp.zeros(())))
+        return device_tree.fill_several(tree, [(place * num_envs, value) for place, value in (new, begun)], num_envs)
+
+    def read(store: Tree, position: Position, index: Array) -> Batch:
+        return gather(store, position, index, spec, shape, gamma=gamma)
+
+    replay = with_priorities(plain, enter, read, steps=steps, num_envs=num_envs, rule=rule)
+
+    def sample(store: Tree, position: Position, *more: Any) -> Batch:
+        batch = replay.sample(store, position, *more)
+        whole = position.length >= shape.whole  # before, no row has a priority to be weighted by
+        return batch._replace(weight=jnp.where(whole, batch.weight, jnp.ones_like(batch.weight)))
+
+    return replay._replace(sample=sample)
 
 
 def _keeping(every: int) -> replays.AddFn:

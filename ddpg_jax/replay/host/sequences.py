@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ddpg_jax.replay.host.prioritized import PrioritizedRing
 from ddpg_jax.replay.host.ring import ReadRowsFn, Ring
 from ddpg_jax.replay.windows import StepRows, WindowShape, kept_age, kept_places, make_windows
 from ddpg_jax.types import Batch, EnvSpec, HostArray
@@ -32,7 +33,7 @@ class SequenceRing(Ring):
       burn_in: steps before them, b; W = b + L.
       keep_every: P, steps between two states that are kept; 0: none is.
       carry_size: K, numbers of a state; 0 where none is kept.
-      beside: arguments of the ring that this one is put before.
+      more: arguments of the ring that this one is put before.
 
     Raises:
       ConfigError: it would not fit into free memory. Nothing has been allocated then.
@@ -51,13 +52,13 @@ class SequenceRing(Ring):
         burn_in: int,
         keep_every: int = 0,
         carry_size: int = 0,
-        **beside: Any,
+        **more: Any,
     ) -> None:
         self.windows = WindowShape(length, burn_in, n_step, keep_every)
         if keep_every:
             self._bytes_beside += -(-4 * carry_size // keep_every)
         sizes = {"num_envs": num_envs, "capacity": capacity, "n_step": n_step, "gamma": gamma}
-        super().__init__(spec, seeds, **sizes, **beside)
+        super().__init__(spec, seeds, **sizes, **more)
         self._offsets = np.arange(-1, self.windows.steps)
         places, num_seeds, _ = self._shape
         kept = -(-places // keep_every) if keep_every else 0
@@ -91,11 +92,11 @@ class SequenceRing(Ring):
         self._kept[self._next_place // self.windows.keep_every] = carry
 
     def extra_state(self) -> dict[str, HostArray]:
-        """As in the ring beside; and the states that are kept, `[⌈T/P⌉, S, E, K]`."""
+        """As `Ring.extra_state`, and the states that are kept, `[⌈T/P⌉, S, E, K]`."""
         return super().extra_state() | ({"kept": self._kept.copy()} if self.windows.keep_every else {})
 
     def restore(self, first: int, stop: int, read: ReadRowsFn, extra_state: Mapping[str, HostArray]) -> None:
-        """As in the ring beside."""
+        """As `Ring.restore`."""
         super().restore(first, stop, read, extra_state)
         if self.windows.keep_every:
             self._kept[:] = extra_state["kept"]
@@ -208,3 +209,31 @@ class SequenceRing(Ring):
         lanes = self._shape[1] * self._shape[2]
         which = self._place_of(age) // self.windows.keep_every * lanes + lane
         return self._kept.reshape(-1, self._kept.shape[-1]).take(which, 0)
+
+
+class PrioritizedSequenceRing(SequenceRing, PrioritizedRing):
+    """A ring that hands out windows in proportion to their priorities, each that of its first row in the tree.
+
+    A row has none until its window is whole, and gets the largest so far then. An index is as in `PrioritizedRing`.
+
+    Args and errors are those of `SequenceRing`, and `rule`, how priorities and weights come about.
+
+    References:
+      Kapturowski et al., "Recurrent experience replay in distributed reinforcement learning", section 2.3 (ICLR 2019).
+    """
+
+    def draw(self, updates: int, batch_size: int, call: int) -> HostArray:
+        """Indices `[S, U, B]` of windows that are whole, in proportion to their priorities, with replacement.
+
+        Raises:
+          ValueError: no window is whole.
+        """
+        _ = self.starts
+        return PrioritizedRing.draw(self, updates, batch_size, call)
+
+    def _enter(self, place: int) -> None:
+        self._fill(place, np.zeros_like(self._largest))
+        start = (place - self.windows.whole + 1) % self._shape[0]
+        kept = not self.windows.keep_every or start % self.windows.keep_every == 0
+        if kept and self._length >= self.windows.whole:
+            self._fill(start, self._largest)
