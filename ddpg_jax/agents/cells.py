@@ -150,9 +150,8 @@ def lru(size_in: int, hidden: int, precision: str = "float32") -> Cell:
         return modulus * jnp.cos(phase), modulus * jnp.sin(phase)
 
     def project(params: Tree, x: Array) -> Tree:
-        real, imaginary = jnp.split(product(x, params["input"]), 2)
-        scale = jnp.exp(params["scale"])
-        return scale * real, scale * imaginary
+        scale = jnp.tile(jnp.exp(params["scale"]), 2)
+        return tuple(jnp.split(product(x, scale * params["input"]), 2))
 
     def step(params: Tree, carry: Tree, projected: Tree) -> Tree:
         real, imaginary = multiply(factor(params), carry)
