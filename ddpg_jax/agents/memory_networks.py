@@ -20,26 +20,32 @@ from ddpg_jax.types import Array, Recalled, Seen, Tree, Window
 
 
 class MemorySettings(Protocol):
-    """What a `MemoryEncoder` is made of.
-
-    Attributes:
-      cell: "lstm", "gru" or "lru".
-      hidden: H, size of what the cell tells.
-      obs_embedding: width of each of the two embeddings of the observation.
-      action_embedding: of that of the action before; 0: the cell does not see it.
-      reward_embedding: of that of the reward before; likewise.
-    """
+    """What a `MemoryEncoder` is made of; `[algorithm.memory]` is one."""
 
     @property
-    def cell(self) -> str: ...  # noqa: D102
+    def cell(self) -> str:
+        """How it remembers, a name in `CELLS`."""
+        ...
+
     @property
-    def hidden(self) -> int: ...  # noqa: D102
+    def hidden(self) -> int:
+        """H, size of what the cell tells."""
+        ...
+
     @property
-    def obs_embedding(self) -> int: ...  # noqa: D102
+    def obs_embedding(self) -> int:
+        """Width of each of the two embeddings of the observation."""
+        ...
+
     @property
-    def action_embedding(self) -> int: ...  # noqa: D102
+    def action_embedding(self) -> int:
+        """Of that of the action before; 0: the cell does not see it."""
+        ...
+
     @property
-    def reward_embedding(self) -> int: ...  # noqa: D102
+    def reward_embedding(self) -> int:
+        """Likewise of the reward before."""
+        ...
 
 
 class MemoryEncoder(NamedTuple):

@@ -7,7 +7,7 @@ Read from gymnasium's documentation and sources: MuJoCo's tasks observe `qpos` w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 Kind: TypeAlias = Literal["positions", "velocities"]
 
@@ -69,7 +69,7 @@ def find_components(identifier: str | None, obs_shape: Sequence[int], kind: Kind
     return found.positions if kind == "positions" else found.velocities
 
 
-def kept_components(obs_shape: Sequence[int], hidden: Sequence[int]) -> list[int]:
+def kept_components(obs_shape: Sequence[int], hidden: Sequence[Any]) -> list[int]:
     """The indices that are left of a vector when some are hidden.
 
     Args:

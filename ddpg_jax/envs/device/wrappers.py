@@ -63,10 +63,7 @@ def wrap_device_env(env: DeviceEnv, identifier: str, wrappings: Sequence[tuple[s
     """
     for number, (name, kwargs) in enumerate(wrappings):
         try:
-            own = _import(name) if ":" in name else None
-            env = _known(name)(env, identifier, **kwargs) if own is None else own(env, **kwargs)
-            if not isinstance(env, DeviceEnv):
-                raise ValueError(f"it returned {type(env).__name__}: expected a DeviceEnv")
+            env = _wrap_own(env, name, kwargs) if ":" in name else _known(name)(env, identifier, **kwargs)
         except Exception as error:  # whatever a function of one's own raises
             raise EnvironmentFault(f"env.wrappers: number {number}, {name!r}, cannot be made: {error}") from error
     return env
@@ -214,9 +211,13 @@ def _known(name: str) -> Callable[..., DeviceEnv]:
     return WRAPPERS[name]
 
 
-def _import(name: str) -> Callable[..., Any]:
+def _wrap_own(env: DeviceEnv, name: str, kwargs: Mapping[str, Any]) -> DeviceEnv:
+    """The environment within `module:function`."""
     module, _, attribute = name.rpartition(":")
     found = getattr(importlib.import_module(module), attribute, None)
     if not callable(found):
         raise ValueError(f"module {module} has no {attribute!r}")
-    return found
+    made: Any = found(env, **kwargs)
+    if not isinstance(made, DeviceEnv):
+        raise ValueError(f"it returned {type(made).__name__}: expected a DeviceEnv")
+    return made

@@ -43,7 +43,7 @@ class FromDevice(gymnasium.Env[Any, Any]):
         self.action_space = Box(self._low, self._high, dtype=np.float32)
         of_bytes = spec.obs_dtype == "uint8"
         low, high, dtype = (0, 255, np.uint8) if of_bytes else (-np.inf, np.inf, np.float32)
-        self.observation_space: Box = Box(low, high, spec.obs_shape, dtype)
+        self.observation_space = Box(low, high, spec.obs_shape, dtype)
         self.max_episode_steps = env.max_episode_steps if max_episode_steps is None else max_episode_steps
         self._device = _cpu()
         self._begin, self._advance = jax.jit(_beginning(env)), jax.jit(_advancing(env))
@@ -142,7 +142,7 @@ def _advancing(env: DeviceEnv) -> Callable[..., Any]:
     return advance
 
 
-def _cpu() -> jax.Device:
+def _cpu() -> Any:
     """The device that steps environments: they are small, and each step is waited for."""
     import jax
 

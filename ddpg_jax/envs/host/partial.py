@@ -53,8 +53,8 @@ class HideObservations(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Takes a step."""
-        obs, *rest = self.env.step(action)
-        return obs[self._kept], *rest
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        return obs[self._kept], reward, terminated, truncated, info
 
 
 class HideVelocities(HideObservations):
@@ -104,8 +104,8 @@ class _Disturbed(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Takes a step."""
-        obs, *rest = self.env.step(action)
-        return self._disturb(obs).astype(self._dtype), *rest
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        return self._disturb(obs).astype(self._dtype), reward, terminated, truncated, info
 
     def _disturb(self, obs: HostArray) -> HostArray:
         raise NotImplementedError
@@ -191,9 +191,15 @@ class MemoryTraces(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Takes a step."""
-        obs, *rest = self.env.step(action)
+        obs, reward, terminated, truncated, info = self.env.step(action)
         taken = np.asarray(action, np.float64).reshape(-1) if self._low.size else np.zeros(0)
-        return self._observe(obs, 2.0 * (taken - self._low) / (self._high - self._low) - 1.0), *rest
+        return (
+            self._observe(obs, 2.0 * (taken - self._low) / (self._high - self._low) - 1.0),
+            reward,
+            terminated,
+            truncated,
+            info,
+        )
 
     def _observe(self, obs: HostArray, action: HostArray) -> HostArray:
         self._seen = self._rates * self._seen + (1 - self._rates) * obs
