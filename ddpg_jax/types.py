@@ -1,7 +1,8 @@
 """Records that cross the borders between modules: plain data and small bundles of pure functions.
 
-Axis letters, used in every docstring of the package: `S` seeds, `E` environments per seed, `U` updates in a call,
-`B` batch, `T` time, `N` and `W` steps of a window, `A` action size, `M` critics, `Z` outputs of one critic (1, or atoms), `*O` observation shape.
+Axis letters, used in every docstring of the package: `S` seeds, `E` environments per seed, `U` updates in a call, `B`
+batch, `T` time, `N` and `W` steps of a window, `A` action size, `M` critics, `Z` outputs of one critic (1, or atoms),
+`*O` observation shape.
 
 Everything here is a `NamedTuple`, so it is a pytree as it stands and `jit`, `vmap`, donation and saving need no special
 case. The module imports neither jax nor optax at run time: worker processes and the command line load it cheaply.
@@ -317,11 +318,18 @@ class Memory(NamedTuple):
 
     Attributes:
       init: `() -> carry`, before the first step.
-      update: `(state, recalled) -> carry`, after the step; it reads what `Agent.value` reads.
+      init_acting: `() -> carry` of an agent that only acts, which may leave out what `Agent.value` alone needs.
+      update: `(state, recalled) -> carry`, after the step, with what it was begun with; it reads what `Agent.policy`
+        reads, or `Agent.value` where that counts.
+      flatten: `carry -> [K]`, of a carry from `init`, as the replay keeps it.
+      keep_every: steps between two that it keeps, P; 0: it keeps none.
     """
 
     init: Callable[[], Tree]
+    init_acting: Callable[[], Tree]
     update: Callable[[TrainState, Recalled], Tree]
+    flatten: Callable[[Tree], Array]
+    keep_every: int = 0
 
 
 class Agent(NamedTuple):

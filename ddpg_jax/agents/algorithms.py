@@ -9,9 +9,16 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 import jax.numpy as jnp
 
 from ddpg_jax.agents import heads, modules, networks
-from ddpg_jax.agents.factory import make_exploration, make_networks, make_normalizer, make_optimizers
+from ddpg_jax.agents.factory import (
+    make_encoders,
+    make_exploration,
+    make_networks,
+    make_normalizer,
+    make_optimizers,
+)
 from ddpg_jax.agents.policy_gradient import policy_gradient
 from ddpg_jax.agents.precision import in_float32
+from ddpg_jax.agents.recurrent import recurrent
 from ddpg_jax.agents.rewards import with_scaled_rewards
 from ddpg_jax.agents.targets import polyak, polyak_critic, smoothing, with_online
 from ddpg_jax.config.marks import traced_fields
@@ -70,7 +77,7 @@ def ddpg(config: Config, spec: EnvSpec) -> Agent:
     """Deep deterministic policy gradient (Lillicrap et al., arXiv:1509.02971, Algorithm 1)."""
     algorithm = config.algorithm
     actor, critic = make_networks(config, spec)
-    return policy_gradient(
+    return _assembly(config, spec)(
         networks=Params(networks.identity(), actor, networks.ensemble(critic, 1)),
         head=heads.scalar(),
         exploration=make_exploration(config, spec),
@@ -86,7 +93,7 @@ def td3(config: Config, spec: EnvSpec) -> Agent:
     """Twin delayed DDPG (Fujimoto et al., arXiv:1802.09477, Algorithm 1), with any number of critics."""
     algorithm = cast("TD3Config", config.algorithm)
     actor, critic = make_networks(config, spec)
-    return policy_gradient(
+    return _assembly(config, spec)(
         networks=Params(networks.identity(), actor, networks.ensemble(critic, algorithm.num_critics)),
         head=heads.scalar(_REDUCE[algorithm.bootstrap], _REDUCE[algorithm.ascend], _chosen(algorithm)),
         exploration=make_exploration(config, spec),
@@ -104,7 +111,7 @@ def d4pg(config: Config, spec: EnvSpec) -> Agent:
     """Distributional DDPG of one actor (Barth-Maron et al., arXiv:1804.08617, Algorithm 1); n belongs to the replay."""
     algorithm = cast("D4PGConfig", config.algorithm)
     actor, critic = make_networks(config, spec, outputs=algorithm.num_atoms)
-    return policy_gradient(
+    return _assembly(config, spec)(
         networks=Params(networks.identity(), actor, networks.ensemble(critic, 1)),
         head=heads.categorical(jnp.linspace(algorithm.v_min, algorithm.v_max, algorithm.num_atoms)),
         exploration=make_exploration(config, spec),
@@ -122,7 +129,7 @@ def fasttd3(config: Config, spec: EnvSpec) -> Agent:
     final = modules.normal_init(algorithm.actor_final_deviation)
     actor, critic = make_networks(config, spec, outputs=algorithm.num_atoms, actor_final=final)
     atoms = jnp.linspace(algorithm.v_min, algorithm.v_max, algorithm.num_atoms)
-    return policy_gradient(
+    return _assembly(config, spec)(
         networks=Params(networks.identity(), actor, networks.ensemble(critic, 2)),
         head=heads.categorical(atoms, _JOIN[algorithm.bootstrap], _REDUCE[algorithm.bootstrap]),
         exploration=make_exploration(config, spec),
@@ -137,9 +144,17 @@ def fasttd3(config: Config, spec: EnvSpec) -> Agent:
     )
 
 
+def _assembly(config: Config, spec: EnvSpec) -> Callable[..., Agent]:
+    """What joins the slots: `policy_gradient`, or `recurrent` for an agent with memory."""
+    memory = config.algorithm.memory
+    return policy_gradient if memory is None else partial(recurrent, memory, make_encoders(config, spec))
+
+
 def _traced_hyperparams(config: Config) -> tuple[Any, ...]:
     """The numbers by which steps are made: finite in a configuration that was checked, but they may be traced."""
-    values = [getattr(config.algorithm, field) for field in traced_fields(type(config.algorithm))]
+    tables = config.algorithm, config.algorithm.memory
+    given = [table for table in tables if table is not None]
+    values = [getattr(table, field) for table in given for field in traced_fields(type(table))]
     return tuple(value for value in values if value is not None)
 
 

@@ -13,14 +13,15 @@ import optax
 from ddpg_jax.agents import exploration as explorations
 from ddpg_jax.agents import modules, networks, noise
 from ddpg_jax.agents import normalizers as normalize
-from ddpg_jax.agents.optimizers import Skippable, skippable, skippable_adam
+from ddpg_jax.agents.memory_networks import MemoryEncoder, memory_encoder
+from ddpg_jax.agents.optimizers import Skippable, scale_part, skippable, skippable_adam
 from ddpg_jax.agents.slots import Exploration, Network, Noise, Normalizer
 from ddpg_jax.config.plugins import load
 from ddpg_jax.types import Array, EnvSpec, Params
 from ddpg_jax.xla.tuning import tuning
 
 if TYPE_CHECKING:
-    from ddpg_jax.config.algorithms import LearnerConfig
+    from ddpg_jax.config.algorithms import LearnerConfig, MemoryConfig
     from ddpg_jax.config.schema import Config
     from ddpg_jax.config.sections import GaussianPerEnvConfig, OUConfig, ParameterConfig, ScheduledConfig
 
@@ -90,6 +91,8 @@ def make_networks(
       ConfigError: `algorithm.make_networks` names a function that is not there.
     """
     algorithm = config.algorithm
+    if algorithm.memory is not None:  # they see what the encoders make of the history
+        spec = spec._replace(obs_shape=(make_encoders(config, spec)[0].features,), obs_dtype="float32", layout=())
     if algorithm.make_networks is not None:
         return load("networks", algorithm.make_networks, "algorithm.make_networks")(config, spec, outputs)
     shape = modules.Architecture(
@@ -107,6 +110,13 @@ def make_networks(
     return actor, networks.mlp_critic(*sizes, of_critic, action_layer=algorithm.action_layer, outputs=outputs)
 
 
+def make_encoders(config: Config, spec: EnvSpec) -> tuple[MemoryEncoder, MemoryEncoder]:
+    """What remembers for the actor and for the critics of an agent with memory."""
+    settings = cast("MemoryConfig", config.algorithm.memory)
+    one = memory_encoder(prod(spec.obs_shape), spec.action_size, settings, config.precision)
+    return one, one
+
+
 def make_normalizer(config: Config, spec: EnvSpec) -> Normalizer:
     """How observations are normalised."""
     return normalize.running(spec.obs_shape) if config.algorithm.normalize_observations else normalize.UNCHANGED
@@ -116,10 +126,16 @@ def make_optimizers(config: Config) -> Params:
     """Adam for each network, over the critic steps of the run, and over the actor's, which are fewer."""
     algorithm, updates = config.algorithm, config.updates_owed(config.total_steps)
     rounds, flat = updates // algorithm.critic_steps_per_round, tuning(config).flat_optimizer
+
+    def make(rate: float, decay: float, steps: int) -> Skippable:
+        whole = _adam(algorithm, rate, decay, steps, flat)
+        own = None if algorithm.memory is None else algorithm.memory.learning_rate
+        return whole if own is None else scale_part(whole, "memory", own / rate)
+
     return Params(
         encoder=optax.set_to_zero(),
-        actor=_adam(algorithm, algorithm.actor_learning_rate, algorithm.actor_weight_decay, rounds, flat),
-        critic=_adam(algorithm, algorithm.critic_learning_rate, algorithm.critic_weight_decay, updates, flat),
+        actor=make(algorithm.actor_learning_rate, algorithm.actor_weight_decay, rounds),
+        critic=make(algorithm.critic_learning_rate, algorithm.critic_weight_decay, updates),
     )
 
 

@@ -57,6 +57,21 @@ def skippable_adam(b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> Ski
     return Skippable(init, update)
 
 
+def scale_part(optimizer: Skippable, name: str, factor: Array | float) -> Skippable:
+    """The optimiser, whose steps of one part of the parameters, a key of their dictionary, are multiplied.
+
+    With Adam that gives this part a learning rate of its own, as its step does not depend on the gradient's scale; for
+    encoders that remember: Luo et al., "Efficient recurrent off-policy RL requires a context-encoder-specific learning
+    rate" (arXiv:2405.15384).
+    """
+
+    def update(updates: Tree, state: Tree, params: Tree = None, **others: Any) -> tuple[Tree, Tree]:
+        step, state = optimizer.update(updates, state, params, **others)
+        return step | {name: jax.tree.map(lambda x: x * factor, step[name])}, state
+
+    return Skippable(optimizer.init, update)
+
+
 def select(which: Array | bool, one: Tree, other: Tree) -> Tree:
     """One tree or the other, by a bool `[]`; what is the same object in both is not touched."""
     return jax.tree.map(

@@ -198,7 +198,7 @@ def policy_gradient(
         return state, (metrics | {"rejected": ~accepted}, td_error)
 
     def actor_step(state: TrainState, data: Transition, run_key: Array) -> tuple[TrainState, Metrics]:
-        keys = jax.random.split(stream_key(run_key, "actor", state.step), data.reward.shape)
+        keys = jax.random.split(stream_key(run_key, "actor", state.step), data.reward.shape[:1])
 
         def loss(actor: Tree) -> tuple[Array, tuple[Array, LearnAux]]:
             each = jax.vmap(actor_loss, (None, None, 0, 0, None), (0, 0, _AUX_AXES), axis_name=BATCH)

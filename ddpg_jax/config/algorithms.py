@@ -25,7 +25,7 @@ class MemoryConfig(Section):
     burn_in: Annotated[int, Field(ge=0, le=4096), LEARNING] = 0
     """steps before them that are only remembered"""
     keep_every: Annotated[int, Field(ge=0, le=4096), STRUCTURAL] = 0
-    """steps between two states that are kept while the agent acts, from which windows begin; 0: they begin from zeros"""
+    """steps between two states that are kept while acting, from which windows begin; 0: they begin from zeros"""
     obs_embedding: Annotated[int, Field(ge=1, le=65536), STRUCTURAL] = 32
     """width of the layer that takes the observation in"""
     action_embedding: Annotated[int, Field(ge=0, le=65536), STRUCTURAL] = 16
@@ -128,6 +128,14 @@ class LearnerConfig(Section):
         if self.kwargs and self.make_agent is None:
             raise ValueError(
                 f"kwargs={self.kwargs} has no effect: only an agent of your own takes arguments; name it in make_agent"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _without_batch_norm(self) -> LearnerConfig:
+        if self.memory is not None and self.normalization == "batch":
+            raise ValueError(
+                'normalization="batch" is not possible with memory, whose samples are windows; set it to "layer"'
             )
         return self
 

@@ -219,9 +219,34 @@ def find_conflicts(config: Config) -> list[Conflict]:
         if value:
             message = f"has no effect on env.id={env.id!r}, which is written in JAX: leave it out"
             found.append(Conflict(f"env.{name}", message, ("env.id",)))
+    found += _memory_conflicts(config)
     if capacity < batch:
         message = f"holds fewer transitions than algorithm.batch_size={batch} draws from it: give it many times more"
         found.append(Conflict("replay.capacity", message, ("algorithm.batch_size", "algorithm.name")))
+    return found
+
+
+def _memory_conflicts(config: Config) -> list[Conflict]:
+    """What an agent with memory cannot do, or needs more of."""
+    memory, algorithm, envs = config.algorithm.memory, config.algorithm, config.env.num_envs
+    if memory is None:
+        return []
+    found: list[Conflict] = []
+    if isinstance(config.replay, HindsightReplayConfig):
+        message = '"hindsight" has no windows for an agent with memory: set it to "uniform" or "prioritized"'
+        found.append(Conflict("replay.kind", message, ("algorithm.memory",)))
+    steps = memory.burn_in + memory.length + max(0, memory.keep_every - 1)
+    for path, held in (
+        ("algorithm.warmup_steps", algorithm.learning_begins),
+        ("replay.capacity", config.replay.capacity),
+    ):
+        if held < steps * envs:
+            name = "algorithm.learning_starts" if path != "replay.capacity" and algorithm.learning_starts else path
+            message = (
+                f"holds no window of {steps} steps, burn-in included, of each of {envs} environments: "
+                f"set it to {steps * envs} or more, or lower algorithm.memory.length"
+            )
+            found.append(Conflict(name, message, ("algorithm.memory",)))
     return found
 
 
@@ -280,7 +305,11 @@ def _algorithms() -> set[str]:
 
 def hyper_paths(config: Config) -> tuple[str, ...]:
     """The fields of a configuration that may be traced, as `section.field`."""
-    paths = [f"{name}.{field}" for name in TAGS for field in traced_fields(type(getattr(config, name)))]
+    tables: dict[str, Any] = {name: getattr(config, name) for name in TAGS} | {
+        "algorithm.memory": config.algorithm.memory
+    }
+    given = {name: type(table) for name, table in tables.items() if table is not None}
+    paths = [f"{name}.{field}" for name, model in given.items() for field in traced_fields(model)]
     decays = {"algorithm.critic_weight_decay", "algorithm.actor_weight_decay"}
     unused = decays if config.algorithm.weight_decay == "none" else set[str]()
     if isinstance(config.exploration, ScheduledConfig) and not config.exploration.ends:
@@ -302,6 +331,10 @@ def with_values(config: Config, values: Mapping[str, Any]) -> Config:
     for path, value in values.items():
         if path not in known:
             raise ConfigError(f"{path} is not a number that may differ from lane to lane; these are {', '.join(known)}")
-        section, _, field = path.partition(".")
-        config = config.model_copy(update={section: getattr(config, section).model_copy(update={field: value})})
+        config = _with_value(config, path, value)
     return config
+
+
+def _with_value(section: Any, path: str, value: Any) -> Any:
+    name, _, rest = path.partition(".")
+    return section.model_copy(update={name: _with_value(getattr(section, name), rest, value) if rest else value})

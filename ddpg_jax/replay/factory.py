@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from ddpg_jax.equations.priorities import Prioritization
 from ddpg_jax.replay.device import ring as replays
 from ddpg_jax.replay.device.prioritized import prioritized
+from ddpg_jax.replay.device.sequences import prioritized_sequences, sequences
 from ddpg_jax.replay.host.hindsight import HindsightRing
 from ddpg_jax.replay.host.prioritized import PrioritizedRing
 from ddpg_jax.replay.host.ring import Ring
+from ddpg_jax.replay.host.sequences import PrioritizedSequenceRing, SequenceRing
 from ddpg_jax.types import (
     EnvSpec,
 )
@@ -21,9 +23,16 @@ if TYPE_CHECKING:
     from ddpg_jax.envs.host.goals import GoalTask
 
 
-def make_replay(config: Config, spec: EnvSpec) -> replays.DeviceReplay:
-    """The replay of a configuration, whose numbers may be traced."""
-    kind, rule = _REPLAYS[config.replay.kind]
+def make_replay(config: Config, spec: EnvSpec, carry_size: int = 0) -> replays.DeviceReplay:
+    """The replay of a configuration, whose numbers may be traced.
+
+    Args:
+      config: the run.
+      spec: what its environments look like.
+      carry_size: numbers that the agent remembers of one environment, where states are kept.
+    """
+    kinds = _REPLAYS if config.algorithm.memory is None else _SEQUENCES
+    kind, rule = kinds[config.replay.kind]
     return kind(
         spec,
         num_envs=config.env.num_envs,
@@ -31,13 +40,28 @@ def make_replay(config: Config, spec: EnvSpec) -> replays.DeviceReplay:
         n_step=config.algorithm.n_step,
         gamma=config.algorithm.gamma,
         **rule(config),
+        **_windows(config, carry_size),
     )
 
 
-_REPLAYS: dict[str, tuple[Callable[..., replays.DeviceReplay], Callable[[Config], dict[str, Any]]]] = {
+_Replays: TypeAlias = "dict[str, tuple[Callable[..., replays.DeviceReplay], Callable[[Config], dict[str, Any]]]]"
+_REPLAYS: _Replays = {
     "uniform": (replays.uniform, lambda config: {}),
     "prioritized": (prioritized, lambda config: {"rule": prioritization(config)}),
 }
+_SEQUENCES: _Replays = {
+    "uniform": (sequences, lambda config: {}),
+    "prioritized": (prioritized_sequences, lambda config: {"rule": prioritization(config)}),
+}
+
+
+def _windows(config: Config, carry_size: int) -> dict[str, int]:
+    """Arguments of a replay for an agent with memory; of the others, none."""
+    memory = config.algorithm.memory
+    if memory is None:
+        return {}
+    sizes = {"length": memory.length, "burn_in": memory.burn_in, "keep_every": memory.keep_every}
+    return sizes | {"carry_size": carry_size if memory.keep_every else 0}
 
 
 def prioritization(config: Config) -> Prioritization:
@@ -47,18 +71,20 @@ def prioritization(config: Config) -> Prioritization:
     return Prioritization(replay.alpha, replay.beta, replay.beta_end, replay.epsilon, updates=last)
 
 
-def make_ring(config: Config, spec: EnvSpec, goals: GoalTask | None = None) -> Ring:
+def make_ring(config: Config, spec: EnvSpec, goals: GoalTask | None = None, carry_size: int = 0) -> Ring:
     """An empty replay of the host loop.
 
     Args:
       config: the run.
       spec: what its environments look like.
       goals: of these environments, where the replay is one that asks for it; see `wants_goals`.
+      carry_size: as in `make_replay`.
 
     Raises:
       ConfigError: it does not fit into memory.
     """
-    kind, rule = _RINGS[config.replay.kind]
+    kinds = _RINGS if config.algorithm.memory is None else _SEQUENCE_RINGS
+    kind, rule = kinds[config.replay.kind]
     return kind(
         spec,
         config.seed_list,
@@ -67,6 +93,7 @@ def make_ring(config: Config, spec: EnvSpec, goals: GoalTask | None = None) -> R
         n_step=config.algorithm.n_step,
         gamma=config.algorithm.gamma,
         **rule(config, goals),
+        **_windows(config, carry_size),
     )
 
 
@@ -75,10 +102,15 @@ def wants_goals(config: Config) -> bool:
     return config.replay.kind == "hindsight"
 
 
-_RINGS: dict[str, tuple[Callable[..., Ring], Callable[[Config, GoalTask | None], dict[str, Any]]]] = {
+_Rings: TypeAlias = "dict[str, tuple[Callable[..., Ring], Callable[[Config, GoalTask | None], dict[str, Any]]]]"
+_RINGS: _Rings = {
     "uniform": (Ring, lambda config, goals: {}),
     "prioritized": (PrioritizedRing, lambda config, goals: {"rule": prioritization(config)}),
     "hindsight": (HindsightRing, lambda config, goals: {"goals": goals, "relabel": _relabel(config)}),
+}
+_SEQUENCE_RINGS: _Rings = {
+    "uniform": (SequenceRing, lambda config, goals: {}),
+    "prioritized": (PrioritizedSequenceRing, lambda config, goals: {"rule": prioritization(config)}),
 }
 
 

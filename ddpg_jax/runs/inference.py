@@ -22,16 +22,19 @@ from ddpg_jax.config.schema import Config
 from ddpg_jax.envs.device.rollout import evaluate_greedy
 from ddpg_jax.envs.factory import device_env, env_maker, make_evaluation_envs
 from ddpg_jax.envs.host.rollout import (
+    HostMemory,
     PolicyFn,
     ProgressFn,
     ValueFn,
     evaluate_episodes,
+    jit_memory,
     jit_policy,
     jit_value,
     no_progress,
 )
 from ddpg_jax.envs.host.spaces import as_vectors, in_words, shown
 from ddpg_jax.envs.host.video import offscreen, record_episode
+from ddpg_jax.envs.memory import recall
 from ddpg_jax.equations.actions import to_units
 from ddpg_jax.errors import ConfigError, StorageError
 from ddpg_jax.rng import run_keys
@@ -40,11 +43,13 @@ from ddpg_jax.runs.weights import fit, read_weights, stored_part
 from ddpg_jax.types import EnvSpec, Evaluation, HostArray, TrainState
 from ddpg_jax.xla.modes import in_numeric_modes
 
-HostPolicy: TypeAlias = Callable[[Any], HostArray]
+HostPolicy: TypeAlias = Callable[..., Any]
 """`obs [E, *O] -> action [E, A]`, in the environment's units; `[*O] -> [A]` for a single observation.
 
 Observations may be as the environment gives them, too, dictionaries of arrays with E in front of each; actions have the
-shape that the environment takes.
+shape that the environment takes. That of an agent with memory is `(obs, kept, reward [E], first [E]) -> (action,
+kept)`: with the observation alone an episode begins; then it takes what it gave, and what came of its action. `first`
+says where among several environments an episode begins.
 """
 
 NotifyFn: TypeAlias = Callable[[str], None]
@@ -61,6 +66,7 @@ class LoadedRun(NamedTuple):
       value: what the critics predict of the policy, discounted.
       spec: the environment it was trained in.
       parts: what was handed over to read it, by name.
+      memory: of agents with memory; else None.
     """
 
     config: Config
@@ -69,6 +75,7 @@ class LoadedRun(NamedTuple):
     value: ValueFn
     spec: EnvSpec
     parts: Mapping[tuple[Kind, str], Any] = {}
+    memory: HostMemory | None = None
 
 
 @in_numeric_modes
@@ -106,7 +113,8 @@ def load_run(
     expected = jax.eval_shape(jax.vmap(agent.init), run_keys(config.seed_list))
     stored = fit(weights, stored_part(expected))
     state = expected._replace(step=(), target_params=(), opt_state=(), rejected=(), **jax.tree.map(jnp.asarray, stored))
-    return LoadedRun(config, state, jit_policy(agent), jit_value(agent), weights.spec, parts)
+    memory = jit_memory(agent, weights.spec.action_size)
+    return LoadedRun(config, state, jit_policy(agent), jit_value(agent), weights.spec, parts, memory)
 
 
 def evaluate(
@@ -139,7 +147,7 @@ def evaluate_run(run: LoadedRun, episodes: int, progress: ProgressFn = no_progre
         with closing(make_evaluation_envs(run.config, episodes, alone=True)) as lanes:
             _check_spec(run, lanes.spec)
             gamma, keys = run.config.algorithm.gamma, run.config.env.info_keys
-            return evaluate_episodes(run.policy, run.value, run.state, lanes, gamma, progress, keys)
+            return evaluate_episodes(run.policy, run.value, run.state, lanes, gamma, progress, keys, run.memory)
 
 
 def select_seed(run: LoadedRun, seed: int) -> LoadedRun:
@@ -184,7 +192,8 @@ def load_policy(
 
     Returns:
       A function `obs [E, *O] -> action [E, A]`, in the environment's units and as its action space has them; one
-      observation `[*O]` gives one action `[A]`. Observations that are dictionaries, tuples or matrices are taken as the
+      observation `[*O]` gives one action `[A]`. With memory, `(obs, kept, reward) -> (action, kept)`; see `HostPolicy`.
+      Observations that are dictionaries, tuples or matrices are taken as the
       environment gives them, and actions have the shape of its space. It raises `ValueError` for observations of
       another shape.
 
@@ -200,24 +209,82 @@ def seed_policy(run: LoadedRun, seed: int) -> HostPolicy:
     if not 0 <= seed < len(run.config.seed_list):
         raise IndexError(f"seed={seed}: the run has {len(run.config.seed_list)} seeds, counted from 0")
     state = jax.tree.map(lambda x: x[seed : seed + 1], run.state)
+    return _plain_policy(run, state) if run.memory is None else _policy_with_memory(run, run.memory, state)
 
-    low, high = np.array(run.spec.action_low), np.array(run.spec.action_high)
-    fits = all((bound == bound.astype(np.float32)).all() for bound in (low, high))  # a bound of float64 may not
-    dtype = np.float32 if fits else np.float64
+
+def _plain_policy(run: LoadedRun, state: TrainState) -> HostPolicy:
+    finish = _to_units(run.spec)
 
     @in_numeric_modes
     def policy(obs: Any) -> HostArray:
-        seen = as_vectors(obs, run.spec)
-        if seen.shape == run.spec.obs_shape:
-            return policy(seen[None])[0, ...]
-        if seen.shape[1:] != run.spec.obs_shape or not seen.ndim:
-            wanted = in_words(run.spec.layout) if run.spec.layout else f"shape {run.spec.obs_shape}"
-            came = shown(obs) if isinstance(obs, Mapping) else seen.shape
-            raise ValueError(f"expected observations of {wanted}, or many of them, came {came}")
-        action = np.asarray(run.policy(state, seen[None]))[0]
-        return to_units(action.astype(np.float64), low, high).astype(dtype).reshape(-1, *run.spec.own_action_shape)
+        seen, one = _as_batch(obs, run.spec)
+        action = finish(np.asarray(run.policy(state, seen[None]))[0])
+        return action[0, ...] if one else action
 
     return policy
+
+
+def _policy_with_memory(run: LoadedRun, memory: HostMemory, state: TrainState) -> HostPolicy:
+    finish = _to_units(run.spec)
+
+    @in_numeric_modes
+    def policy(obs: Any, before: Any = None, reward: Any = 0.0, first: Any = None) -> tuple[HostArray, Any]:
+        seen, one = _as_batch(obs, run.spec)
+        envs = (1, len(seen))
+        kept: Any = memory.begin(*envs) if before is None else before
+        if kept.reward.shape != envs:
+            raise ValueError(
+                f"expected what was remembered of {envs[1]} environments, came that of {kept.reward.shape[1]}"
+            )
+        kept = kept._replace(reward=np.broadcast_to(np.asarray(reward, np.float32), envs))
+        begins = np.broadcast_to(np.asarray(before is None if first is None else first, bool), envs)
+        view = recall(kept, seen[None], begins)
+        action = run.policy(state, view)
+        zeros, ones = np.zeros(envs, np.float32), np.ones(envs, bool)
+        after = memory.update(state, kept, view, action, zeros, ones)
+        acted = finish(np.asarray(action)[0])
+        return (acted[0, ...] if one else acted), after
+
+    return policy
+
+
+def _as_batch(obs: Any, spec: EnvSpec) -> tuple[HostArray, bool]:
+    """Observations as vectors `[E, *O]`, and whether there was but one.
+
+    Raises:
+      ValueError: they have another shape.
+    """
+    seen = as_vectors(obs, spec)
+    if seen.shape == spec.obs_shape:
+        return seen[None], True
+    if seen.shape[1:] != spec.obs_shape or not seen.ndim:
+        wanted = in_words(spec.layout) if spec.layout else f"shape {spec.obs_shape}"
+        came = shown(obs) if isinstance(obs, Mapping) else seen.shape
+        raise ValueError(f"expected observations of {wanted}, or many of them, came {came}")
+    return seen, False
+
+
+def _to_units(spec: EnvSpec) -> Callable[[HostArray], HostArray]:
+    """Actions `[E, A]` in [-1, 1] as the environment takes them."""
+    low, high = np.array(spec.action_low), np.array(spec.action_high)
+    fits = all((bound == bound.astype(np.float32)).all() for bound in (low, high))  # a bound of float64 may not
+    dtype = np.float32 if fits else np.float64
+    shape = (-1, *spec.own_action_shape)
+    return lambda action: to_units(action.astype(np.float64), low, high).astype(dtype).reshape(shape)
+
+
+def episode_policy(run: LoadedRun, seed: int) -> Callable[[Any, float], HostArray]:
+    """The policy of one episode in one environment, which is told the last reward: `(obs, reward) -> action`."""
+    policy, kept = seed_policy(run, seed), None
+    if run.memory is None:
+        return lambda obs, reward: policy(obs)
+
+    def act(obs: Any, reward: float) -> HostArray:
+        nonlocal kept
+        action, kept = policy(obs, kept, reward)
+        return action
+
+    return act
 
 
 def check_videos(run: LoadedRun, folder: str | Path) -> Path:
@@ -264,5 +331,5 @@ def record_videos(run: LoadedRun, folder: str | Path, notify: NotifyFn | None = 
         for i, seed in enumerate(seeds):
             if notify is not None:
                 notify(f"recording an episode of seed {seed} ({i + 1} of {len(seeds)})")
-            paths.append(record_episode(make, seed_policy(run, i), folder, f"seed-{seed}", env.id))
+            paths.append(record_episode(make, episode_policy(run, i), folder, f"seed-{seed}", env.id))
     return paths

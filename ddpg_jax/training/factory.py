@@ -9,8 +9,9 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from ddpg_jax.agents.algorithms import make_agent
+from ddpg_jax.agents.recurrent import carry_size
 from ddpg_jax.envs.factory import device_env, make_evaluation_envs, make_training_envs, open_goal_task
-from ddpg_jax.envs.host.rollout import evaluate_episodes, jit_policy, jit_value
+from ddpg_jax.envs.host.rollout import evaluate_episodes, jit_memory, jit_policy, jit_value
 from ddpg_jax.errors import ConfigError
 from ddpg_jax.replay.factory import make_ring, wants_goals
 from ddpg_jax.rng import run_keys
@@ -79,13 +80,16 @@ def _host(
     check_forecast(config, prod(lanes.spec.obs_shape), lanes.spec.action_size)
     agent = make_agent(config, lanes.spec)
     goals = stack.enter_context(open_goal_task(config)) if wants_goals(config) else None
-    ring = make_ring(config, lanes.spec, goals)
+    ring = make_ring(config, lanes.spec, goals, carry_size(agent))
     policy, value, gamma = jit_policy(agent), jit_value(agent), config.algorithm.gamma
+    memory = jit_memory(agent, lanes.spec.action_size)
     begun = begin if snapshot is None else replay_snapshot(snapshot, lanes)
     return Loop(
         lanes.spec,
         host_loop(config, agent, lanes, ring, begun, should_snapshot),
-        lambda state: evaluate_episodes(policy, value, state, trials, gamma, info_keys=config.env.info_keys),
+        lambda state: evaluate_episodes(
+            policy, value, state, trials, gamma, info_keys=config.env.info_keys, memory=memory
+        ),
         int(begun.again.sum()) if isinstance(begun, ReplayedEpisodes) else 0,
         begun.doubts if isinstance(begun, ReplayedEpisodes) else (),
     )

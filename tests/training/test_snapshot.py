@@ -14,6 +14,7 @@ from ddpg_jax.types import Snapshot
 PRIORITIES = {"kind": "prioritized", "capacity": 30}
 NORMALIZED = {"normalize_observations": True, "normalization": "batch"}
 OU = {"kind": "ou", "sigma": 0.3}
+MEMORY = {"hidden": 4, "length": 4, "burn_in": 2, "obs_embedding": 4, "action_embedding": 4, "reward_embedding": 4}
 
 RUNS = {
     "plain": {},
@@ -33,6 +34,11 @@ RUNS = {
         "algorithm": {"n_step": 3},
         "env": {"num_envs": 2, "max_episode_steps": 12},
         "replay": {"kind": "hindsight", "capacity": 44},
+    },
+    "memory": {"algorithm": {"memory": MEMORY, "n_step": 2, "normalize_observations": True}, "env": {"num_envs": 2}},
+    "memory, kept states, priorities": {
+        "algorithm": {"name": "td3", "policy_delay": 1, "memory": MEMORY | {"cell": "lru", "keep_every": 3}},
+        "replay": {"kind": "prioritized", "capacity": 30},
     },
     "d4pg, delayed errors": {
         "algorithm": {"name": "d4pg", "num_atoms": 5, "v_min": -100, "v_max": 0},
@@ -86,8 +92,8 @@ def assert_equal(a, b):
 
 HINDSIGHT = "hindsight, ring that goes round, n-step"
 FAST = {  # compiling takes the time; CI runs all of them
-    "Pendulum-v1": ("plain", "priorities", "td3, n-step, noise with a memory"),
-    "jax:pendulum": ("plain",),
+    "Pendulum-v1": ("plain", "priorities", "td3, n-step, noise with a memory", "memory, kept states, priorities"),
+    "jax:pendulum": ("plain", "memory"),
     "goal_envs:Reach-v0": (HINDSIGHT,),
 }
 

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from ddpg_jax.envs.device.autoreset import select
+from ddpg_jax.envs.memory import Kept, nothing, recall, remember
 from ddpg_jax.rng import evaluation_keys
 from ddpg_jax.types import Agent, Array, DeviceEnv, Evaluation, TrainState, Tree
 
@@ -28,6 +29,7 @@ class _Trial(NamedTuple):
       returns: sums of rewards, `[N]`.
       lengths: steps, `[N]`.
       discounted: sums of discounted rewards, `[N]`.
+      kept: what an agent with memory remembers, until the last step; else `()`.
     """
 
     env_state: Tree
@@ -39,6 +41,7 @@ class _Trial(NamedTuple):
     returns: Array
     lengths: Array
     discounted: Array
+    kept: Kept
 
 
 def evaluate_greedy(
@@ -61,11 +64,15 @@ def evaluate_greedy(
     reset_keys, step_keys = evaluation_keys(episodes)
     env_state, obs = jax.vmap(env.reset)(reset_keys)
 
-    value = jax.vmap(agent.value, (None, 0))
-    predicted, zeros = value(learner, obs), jnp.zeros(episodes)
+    def value(kept: Kept, obs: Array, first: bool) -> Array:
+        return jax.vmap(agent.value, (None, 0))(learner, recall(kept, obs, jnp.full(episodes, first)))
+
+    kept, zeros = nothing(agent.memory, episodes, env.spec.action_size), jnp.zeros(episodes)
+    predicted = value(kept, obs, True)
 
     def step(t: Array, trial: _Trial) -> _Trial:
-        action = jax.vmap(agent.policy, (None, 0))(learner, trial.obs)
+        seen = recall(trial.kept, trial.obs, jnp.full(episodes, t == 0))
+        action = jax.vmap(agent.policy, (None, 0))(learner, seen)
         keys = jax.vmap(jax.random.fold_in, (0, None))(step_keys, t)
         env_state, step = jax.vmap(env.step)(trial.env_state, action, keys)
         reward = jnp.where(trial.active, step.reward, jnp.zeros_like(step.reward))
@@ -81,10 +88,11 @@ def evaluate_greedy(
             trial.returns + reward,
             trial.lengths + trial.active.astype(jnp.int32),
             trial.discounted + trial.discount * reward,
+            jax.vmap(select)(trial.active, remember(agent, learner, seen, action, step.reward), trial.kept),
         )
 
-    start = _Trial(
-        env_state, obs, jnp.ones(episodes, bool), obs, zeros, jnp.ones(()), zeros, zeros.astype(jnp.int32), zeros
-    )
+    active, lengths = jnp.ones(episodes, bool), zeros.astype(jnp.int32)
+    start = _Trial(env_state, obs, active, obs, zeros, jnp.ones(()), zeros, lengths, zeros, kept)
     end = jax.lax.fori_loop(0, env.max_episode_steps, step, start)
-    return Evaluation(end.returns, end.lengths, end.discounted + end.rest * value(learner, end.last), predicted)
+    rest = end.rest * value(end.kept, end.last, False)
+    return Evaluation(end.returns, end.lengths, end.discounted + rest, predicted)

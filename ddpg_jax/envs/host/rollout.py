@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from ddpg_jax.envs.device.autoreset import select
 from ddpg_jax.envs.host.pool import Pool
+from ddpg_jax.envs.memory import Kept, nothing, recall, remember
 from ddpg_jax.errors import NotFiniteError
 from ddpg_jax.types import Agent, Array, Evaluation, HostArray, TrainState
 
@@ -30,6 +33,35 @@ def jit_value(agent: Agent) -> ValueFn:
     return jax.jit(jax.vmap(jax.vmap(agent.value, (None, 0))))
 
 
+class HostMemory(NamedTuple):
+    """What agents with memory keep of an evaluation.
+
+    Attributes:
+      begin: `(S, N) -> kept`, before the first step, leaves `[S, N, ...]`.
+      update: `(state, kept, seen, action [S, N, A], reward [S, N], active [S, N]) -> kept`, where active; else as
+        before.
+    """
+
+    begin: Callable[[int, int], Kept]
+    update: Callable[..., Kept]
+
+
+def jit_memory(agent: Agent, action_size: int) -> HostMemory | None:
+    """The memory of all seeds; None: the agent has none."""
+    memory = agent.memory
+    if memory is None:
+        return None
+
+    def begin(seeds: int, episodes: int) -> Kept:
+        kept = nothing(memory, episodes, action_size)
+        return jax.tree.map(lambda x: jnp.broadcast_to(x, (seeds, *x.shape)), kept)
+
+    def update_one(state: TrainState, kept: Kept, seen: Any, action: Array, reward: Array, active: Array) -> Kept:
+        return jax.vmap(select)(active, remember(agent, state, seen, action, reward), kept)
+
+    return HostMemory(begin, jax.jit(jax.vmap(update_one)))
+
+
 ProgressFn: TypeAlias = Callable[[int, int], None]
 """`(steps, episodes ended)`: how far an evaluation has come."""
 
@@ -46,6 +78,7 @@ def evaluate_episodes(
     gamma: float,
     progress: ProgressFn = no_progress,
     info_keys: Sequence[str] = (),
+    memory: HostMemory | None = None,
 ) -> Evaluation:
     """Runs one episode in every lane; those of a pool take turns.
 
@@ -57,6 +90,7 @@ def evaluate_episodes(
       gamma: discount of one step.
       progress: told after every step.
       info_keys: what the lanes were asked for of the info of an episode's end.
+      memory: of the agent, from `jit_memory`.
 
     Returns:
       The evaluation, leaves `[S, episodes]`.
@@ -73,11 +107,15 @@ def evaluate_episodes(
     returns, lengths, discounted = np.zeros(active.shape), np.zeros(active.shape, np.int64), np.zeros(active.shape)
     last, cut, steps = obs.copy(), np.zeros(active.shape, bool), 0
     over = np.zeros(active.shape, bool)
+    begun = kept = () if memory is None else memory.begin(*active.shape)
     while active.any():
-        action = np.asarray(policy(readable, obs))
+        seen = recall(kept, obs, lengths == 0)
+        action = np.asarray(policy(readable, seen))
         if not np.isfinite(action).all():
             raise NotFiniteError("the policy's action is not finite: its parameters have diverged")
         step = lanes.step(action, active)
+        if memory is not None:
+            kept = memory.update(state, kept, seen, action, step.reward.astype(np.float32), active)
         returns += step.reward
         discounted += gamma**lengths * step.reward
         lengths += active
@@ -88,7 +126,8 @@ def evaluate_episodes(
         first[running & ~active] = step.obs[running & ~active]
         active, obs, steps = running, step.obs, steps + 1
         progress(steps, int(over.sum()))
-    predicted = np.asarray(value(state, first), np.float64)
-    discounted += gamma**lengths * np.where(cut, np.asarray(value(state, last), np.float64), 0.0)
+    at_first, at_last = recall(begun, first, np.ones(over.shape, bool)), recall(kept, last, np.zeros(over.shape, bool))
+    predicted = np.asarray(value(state, at_first), np.float64)
+    discounted += gamma**lengths * np.where(cut, np.asarray(value(state, at_last), np.float64), 0.0)
     found = {key: lanes.ended_info[..., k].copy() for k, key in enumerate(info_keys)}
     return Evaluation(returns, lengths, discounted, predicted, found or ())

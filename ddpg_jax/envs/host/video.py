@@ -73,13 +73,13 @@ def draw_frame(identifier: str) -> str:
 
 
 def record_episode(
-    make: Callable[[], Any], policy: Callable[[Any], HostArray], folder: Path, name: str, identifier: str
+    make: Callable[[], Any], policy: Callable[[Any, float], HostArray], folder: Path, name: str, identifier: str
 ) -> Path:
     """Records the first episode of the bank of evaluation seeds.
 
     Args:
       make: makes an environment with the render mode `rgb_array`.
-      policy: of one observation, as the environment gives it, to an action as it takes it.
+      policy: `(obs, reward) -> action` of one environment, as it gives and takes them; told the last reward.
       folder: where the file goes; it is made.
       name: name of the file, without ending.
       identifier: of the environment, for messages.
@@ -99,10 +99,11 @@ def record_episode(
                 plain, str(folder), episode_trigger=lambda episode: True, name_prefix=name, disable_logger=True
             )
             obs, _ = reset_env(recorder, evaluation_seeds(1)(0, 0))
-            done = False
+            reward, done = 0.0, False
             while not done:
-                action = policy(obs).astype(plain.action_space.dtype)
-                obs, _, terminated, truncated, _ = recorder.step(action)
+                action = policy(obs, reward).astype(plain.action_space.dtype)
+                obs, rewarded, terminated, truncated, _ = recorder.step(action)
+                reward = float(rewarded)
                 done = terminated or truncated
             if recorder.recording:
                 recorder.stop_recording()

@@ -6,14 +6,15 @@ is overwritten in between, and an index is simply the place of a row.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
 
 import jax.numpy as jnp
 
 from ddpg_jax.equations.priorities import Prioritization, annealed_beta, importance_weight, priority
 from ddpg_jax.replay.device import sum_tree as device_tree
 from ddpg_jax.replay.device.ring import DeviceReplay, Position, Rows, gather, ring_steps, uniform
-from ddpg_jax.types import Array, Batch, EnvSpec, Step
+from ddpg_jax.types import Array, Batch, EnvSpec, Tree
 
 SMALLEST_PRIORITY = 1e-30
 """Priorities are no smaller: float32 would lose them."""
@@ -23,12 +24,12 @@ class PrioritizedRows(NamedTuple):
     """What one seed has stored.
 
     Attributes:
-      rows: as in uniform replay.
+      rows: as in the replay without priorities.
       tree: priorities, slot step·E + environment of the ring.
       largest: priority so far, `[]`.
     """
 
-    rows: Rows
+    rows: Tree
     tree: device_tree.SumTree
     largest: Array
 
@@ -52,20 +53,49 @@ def prioritized(
     steps = ring_steps(capacity, num_envs)
     plain = uniform(spec, num_envs=num_envs, capacity=capacity, n_step=n_step, gamma=gamma)
 
+    def enter(tree: device_tree.SumTree, position: Position, largest: Array) -> device_tree.SumTree:
+        return device_tree.fill(tree, position.head * num_envs, num_envs, largest)
+
+    def read(rows: Rows, position: Position, index: Array) -> Batch:
+        return gather(rows, position, index, spec, n_step=n_step, gamma=gamma)
+
+    return with_priorities(plain, enter, read, steps=steps, num_envs=num_envs, rule=rule)
+
+
+EnterFn: TypeAlias = Callable[[device_tree.SumTree, Position, Array], device_tree.SumTree]
+"""`(tree, position, largest []) -> tree` with the priorities that a step brings with it, written at the position."""
+
+ReadFn: TypeAlias = Callable[[Tree, Position, Array], Batch]
+"""`(store, position, index [U, B]) -> Batch [U, B, ...]`."""
+
+
+def with_priorities(
+    plain: DeviceReplay, enter: EnterFn, read: ReadFn, *, steps: int, num_envs: int, rule: Prioritization
+) -> DeviceReplay:
+    """The same replay, drawn in proportion to priorities.
+
+    Args:
+      plain: what stores the rows.
+      enter: gives new rows their priorities.
+      read: what begins at given rows, age·E + environment.
+      steps: T.
+      num_envs: E.
+      rule: how priorities and weights come about.
+    """
+
     def init() -> PrioritizedRows:
         return PrioritizedRows(plain.init(), device_tree.empty(steps * num_envs), jnp.ones(()))
 
-    def add(store: PrioritizedRows, position: Position, obs: Array, action: Array, step: Step) -> PrioritizedRows:
-        tree = device_tree.fill(store.tree, position.head * num_envs, num_envs, store.largest)
-        return store._replace(rows=plain.add(store.rows, position, obs, action, step), tree=tree)
+    def add(store: PrioritizedRows, position: Position, *row: Any) -> PrioritizedRows:
+        tree = enter(store.tree, position, store.largest)
+        return store._replace(rows=plain.add(store.rows, position, *row), tree=tree)
 
     def sample(
         store: PrioritizedRows, position: Position, key: Array, step: Array, updates: int, batch_size: int
     ) -> Batch:
         slots = device_tree.draw(store.tree, key, (updates, batch_size))
         age = (slots // num_envs - position.head + position.length) % steps
-        index = age * num_envs + slots % num_envs
-        batch = gather(store.rows, position, index, spec, n_step=n_step, gamma=gamma)
+        batch = read(store.rows, position, age * num_envs + slots % num_envs)
         weight = importance_weight(device_tree.get(store.tree, slots), annealed_beta(step, rule))
         # Always the slots; but what is written at them now waits for the weights, so that no copy of the tree is kept
         # to read those from.
@@ -81,6 +111,6 @@ def prioritized(
         add,
         sample,
         write_back,
-        rows=lambda store: store.rows,
-        with_rows=lambda store, rows: store._replace(rows=rows),
+        rows=lambda store: plain.rows(store.rows),
+        with_rows=lambda store, rows: store._replace(rows=plain.with_rows(store.rows, rows)),
     )

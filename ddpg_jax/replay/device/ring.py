@@ -47,8 +47,8 @@ class Rows(NamedTuple):
 InitFn: TypeAlias = Callable[[], Tree]
 """`() -> store`."""
 
-AddFn: TypeAlias = Callable[[Tree, Position, Array, Array, Step], Tree]
-"""`(store, position, obs [E, *O], action [E, A], step [E, ...]) -> store`."""
+AddFn: TypeAlias = Callable[..., Tree]
+"""`(store, position, obs [E, *O], action [E, A], step [E, ...]) -> store`; `carry [E, K]` last where kept."""
 
 SampleFn: TypeAlias = Callable[[Tree, Position, Array, Array, int, int], Batch]
 """`(store, position, key, step [], updates U, batch_size B) -> Batch [U, B, ...]`; step counts the updates so far. The

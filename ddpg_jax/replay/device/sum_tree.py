@@ -10,6 +10,7 @@ among a million slots.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import TypeAlias
 
@@ -64,13 +65,29 @@ def fill(tree: SumTree, start: Array, count: int, value: Array) -> SumTree:
       count: how many; all of them are slots.
       value: finite, not negative, `[]`.
     """
-    levels = [jax.lax.dynamic_update_slice(tree[-1], jnp.full(count, value), (start,))]
+    return fill_several(tree, [(start, value)], count)
+
+
+def fill_several(tree: SumTree, ranges: Sequence[tuple[Array, Array]], count: int) -> SumTree:
+    """`fill` with several ranges, the later over the earlier; no level is read before all of it is written.
+
+    Args:
+      tree: before.
+      ranges: `(start, value)` of each.
+      count: slots of each.
+    """
+    slots, starts = tree[-1], [start for start, _ in ranges]
+    for start, value in ranges:
+        slots = jax.lax.dynamic_update_slice(slots, jnp.full(count, value), (start,))
+    levels = [slots]
     for parents in reversed(tree[:-1]):
         most = levels[0].shape[0] // FAN_OUT
         count = min((count - 1) // FAN_OUT + 2, most)  # that many nodes at most have changed children
-        start = jnp.minimum(start // FAN_OUT, most - count)
-        sums = _running_sums(levels[0], start + jnp.arange(count))[-1]
-        levels.insert(0, jax.lax.dynamic_update_slice(parents, sums, (start,)))
+        starts = [jnp.minimum(start // FAN_OUT, most - count) for start in starts]
+        sums = [_running_sums(levels[0], start + jnp.arange(count))[-1] for start in starts]
+        for start, new in zip(starts, sums, strict=True):
+            parents = jax.lax.dynamic_update_slice(parents, new, (start,))
+        levels.insert(0, parents)
     return tuple(levels)
 
 

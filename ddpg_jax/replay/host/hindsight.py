@@ -8,7 +8,7 @@ rule. So the rows, and what a checkpoint keeps of them, are those of `Ring`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -48,7 +48,7 @@ class HindsightRing(Ring):
       ConfigError: it would not fit into free memory. Nothing has been allocated then.
     """
 
-    _bytes_beside: ClassVar[int] = 8
+    _bytes_beside: int = 8
 
     def __init__(
         self,

@@ -41,7 +41,7 @@ class PrioritizedRing(Ring):
     """
 
     weighted: ClassVar[bool] = True
-    _bytes_beside: ClassVar[int] = BYTES_PER_SLOT
+    _bytes_beside: int = BYTES_PER_SLOT
 
     def __init__(
         self,
@@ -72,9 +72,9 @@ class PrioritizedRing(Ring):
 
     def add(self, obs: HostArray, action: HostArray, step: Step) -> None:
         """As `Ring.add`; the new rows get the largest priority that any row has had so far."""
-        first = self._added % self._shape[0] * self._shape[2]
+        place = self._added % self._shape[0]
         super().add(obs, action, step)
-        self.tree.fill(first, first + self._shape[2], self._largest)
+        self._enter(place)
 
     def extra_state(self) -> dict[str, HostArray]:
         """As `Ring.extra_state`: the priorities, `[S, N]`, and the largest so far, `[S]`."""
@@ -122,6 +122,15 @@ class PrioritizedRing(Ring):
         keep = index >= self.oldest
         self.tree.set(self._slot(index), values, keep)
         np.maximum(self._largest, values.max(1, initial=0.0, where=keep), out=self._largest)
+
+    def _enter(self, place: int) -> None:
+        """Sets the priorities that a step brings with it, which was written at a place of the ring."""
+        self._fill(place, self._largest)
+
+    def _fill(self, place: int, values: HostArray) -> None:
+        """Gives the rows at a place of the ring one priority, `[S]`."""
+        first = place * self._shape[2]
+        self.tree.fill(first, first + self._shape[2], values)
 
     @property
     def _slots(self) -> int:

@@ -60,7 +60,7 @@ class Ring:
     weighted: ClassVar[bool] = False
     """Whether transitions have weights, and the errors of an update are wanted back."""
 
-    _bytes_beside: ClassVar[int] = 0
+    _bytes_beside: int = 0
     """Memory of a transition beside its row."""
 
     def __init__(

@@ -113,7 +113,13 @@ def export_run(
     out: str | Path | None,
     overwrite: bool,
 ) -> list[Path]:
-    """As `export_policy`, for a run that was read already, and forms that were checked."""
+    """As `export_policy`, for a run that was read already, and forms that were checked.
+
+    Raises:
+      ConfigError: the agent has a memory.
+    """
+    if run.memory is not None:
+        raise ConfigError("an agent with memory cannot be exported: load_policy gives its policy in Python")
     directory = RunDirectory.open(run_dir)
     name = f"{directory.path.name}-seed-{run.config.seed_list[place]}-{which}"
     folder = Path("exported") / name if out is None else Path(out)

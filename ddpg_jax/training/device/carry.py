@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from ddpg_jax.envs.memory import Kept
 from ddpg_jax.replay.device import ring as replays
 from ddpg_jax.training.report import DIAGNOSTICS, METRICS
 from ddpg_jax.types import Array, TrainState, Tree
@@ -38,6 +39,7 @@ class Lane(NamedTuple):
       episode_return: of the episodes in progress, `[E]`.
       episode_length: of the episodes in progress, `[E]`.
       rewards: moments of the discounted returns; `()` where rewards are not scaled.
+      kept: of an agent with memory, what it remembers of its environments; else `()`.
     """
 
     learner: TrainState
@@ -49,6 +51,7 @@ class Lane(NamedTuple):
     episode_return: Array
     episode_length: Array
     rewards: Tree = ()
+    kept: Kept = ()
 
 
 class Totals(NamedTuple):

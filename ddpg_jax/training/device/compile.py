@@ -19,6 +19,7 @@ from jax.sharding import PartitionSpec as P
 from ddpg_jax.errors import ConfigError
 from ddpg_jax.replay.device.prioritized import PrioritizedRows
 from ddpg_jax.replay.device.ring import DeviceReplay, Rows, with_lane_axis
+from ddpg_jax.replay.device.sequences import KeptRows
 from ddpg_jax.training.device.carry import Clock, Lane, Totals, start_clock, zero_totals
 from ddpg_jax.training.device.program import program
 from ddpg_jax.types import Array, Batch, DeviceEnv, Evaluation, HostArray, TrainState, Tree
@@ -177,7 +178,7 @@ def free_bytes(mesh: Mesh) -> int:
 
 def _is_store(part: Tree) -> bool:
     """Whether it is what a replay stores, which keeps its axis of lanes; see `with_lane_axis`."""
-    return isinstance(part, Rows | PrioritizedRows)
+    return isinstance(part, Rows | PrioritizedRows | KeptRows)
 
 
 def _shard_batch(mesh: Mesh) -> Callable[[Batch], Batch]:

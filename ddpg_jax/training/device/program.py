@@ -29,8 +29,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddpg_jax.agents.algorithms import MakeAgentFn, find_make_agent
+from ddpg_jax.agents.recurrent import carry_size
 from ddpg_jax.config.schema import with_values
 from ddpg_jax.envs.device.rollout import evaluate_greedy
+from ddpg_jax.envs.memory import Kept, Remembered, nothing, recall, remember
 from ddpg_jax.errors import ConfigError
 from ddpg_jax.replay.device import ring as replays
 from ddpg_jax.replay.factory import make_replay
@@ -100,7 +102,8 @@ def program(
 
     def built(hyper: Hyper) -> tuple[Agent, replays.DeviceReplay]:
         changed = with_values(config, hyper)
-        return make(changed, env.spec), stored(make_replay(changed, env.spec))
+        agent = make(changed, env.spec)
+        return agent, stored(make_replay(changed, env.spec, carry_size(agent)))
 
     def init(key: Array, hyper: Hyper) -> Lane:
         agent, replay = built(hyper)
@@ -109,7 +112,8 @@ def program(
         first = jnp.ones(num_envs, bool)
         rewards = start_rewards(num_envs) if jax.tree.leaves(learner.stats.reward) else ()
         lengths = zeros.astype(jnp.int32)
-        return Lane(learner, act_state, env_state, obs, first, replay.init(), zeros, lengths, rewards)
+        kept = nothing(agent.memory, num_envs, env.spec.action_size, acting=True)
+        return Lane(learner, act_state, env_state, obs, first, replay.init(), zeros, lengths, rewards, kept)
 
     def advance(
         lane: Lane, clock: Clock, totals: Totals, counts: Array, key: Array, hyper: Hyper
@@ -122,7 +126,9 @@ def program(
             choose = _uniform(env.spec.action_size) if part.uniform else agent.act
             renew = _maybe_reset(agent, reset_period(config) if part.learns else 0, key)
             ready = partial(_observe, agent, renew)
-            iterate = partial(env_step, env, ready, choose, note, replay, steps, learn if part.learns else None, key)
+            iterate = partial(
+                env_step, env, agent, ready, choose, note, replay, steps, learn if part.learns else None, key
+            )
             carry = jax.lax.fori_loop(0, counts[i], iterate, carry)
         lane, clock, totals = carry
         diagnostics = _diagnose(agent, replay, algorithm.batch_size, key, lane, clock)
@@ -136,7 +142,7 @@ def program(
         bounds = [(max(start, part.begin), stop if part.end is None else min(stop, part.end)) for part in parts]
         return np.array([max(0, end - begin) for begin, end in bounds], np.int32)
 
-    return Program(init, advance, evaluate, counts, make_replay(config, env.spec))
+    return Program(init, advance, evaluate, counts, make_replay(config, env.spec, carry_size(make(config, env.spec))))
 
 
 _Learn: TypeAlias = Callable[[Lane, Clock, Totals], tuple[Lane, Clock, Totals]]
@@ -162,6 +168,7 @@ def _observe(agent: Agent, renew: Callable[[TrainState, Array], TrainState], lan
 
 def env_step(
     env: DeviceEnv,
+    agent: Agent,
     ready: Callable[[Lane, Clock], TrainState],
     choose: ActFn,
     note: NoteFn,
@@ -180,11 +187,14 @@ def env_step(
     )
     obs, observed = _finite(lane.obs)
     learner = ready(lane._replace(obs=obs), clock)
-    action, act_state = choose(learner, lane.act_state, obs, lane.first, act_keys)
+    seen = recall(lane.kept, obs, lane.first)
+    action, act_state = choose(learner, lane.act_state, seen, lane.first, act_keys)
     env_state, step = jax.vmap(env.step)(lane.env_state, action, env_keys)
     (reward, rewarded), (next_obs, followed) = _finite(step.reward), _finite(step.next_obs)
     step = step._replace(reward=reward, next_obs=next_obs)
-    store = replay.add(lane.store, clock.position, obs, action, step)
+    kept = remember(agent, learner, seen, action, reward)
+    carry = _carry_to_keep(agent, lane.kept)
+    store = replay.add(lane.store, clock.position, obs, action, step, *carry)
     clock = clock._replace(iteration=clock.iteration + 1, position=replays.advance(clock.position, steps))
     done = step.terminated | step.truncated
     episode_return, episode_length = lane.episode_return + step.reward, lane.episode_length + 1
@@ -201,8 +211,16 @@ def env_step(
         jnp.where(done, jnp.zeros_like(episode_return), episode_return),
         jnp.where(done, jnp.zeros_like(episode_length), episode_length),
         rewards,
+        kept,
     )
     return (lane, clock, totals) if learn is None else learn(lane, clock, totals)
+
+
+def _carry_to_keep(agent: Agent, kept: Kept) -> tuple[Array, ...]:
+    """What was remembered before the step, `[E, K]`, for a replay that keeps states."""
+    if agent.memory is None or not agent.memory.keep_every or not isinstance(kept, Remembered):
+        return ()
+    return (jax.vmap(agent.memory.flatten)(kept.carry),)
 
 
 def update_steps(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ddpg_jax import rng
+from ddpg_jax.envs.memory import Remembered, nothing, recall, remember
 from ddpg_jax.training.host.transfer import BatchTransfer, pack_obs, unpack_obs
 from ddpg_jax.training.report import METRICS
 from ddpg_jax.training.schedule import updates_per_call
@@ -32,7 +33,7 @@ ChooseFn: TypeAlias = Callable[[int, TrainState, Tree, HostArray, HostArray], tu
 The action may be on its way still; the moments are those of the observations, these included.
 """
 
-ObserveFn: TypeAlias = Callable[[TrainState, HostArray, HostArray], Tree]
+ObserveFn: TypeAlias = Callable[[TrainState, Tree, HostArray, HostArray, HostArray], tuple[Tree, Tree]]
 UpdateFn: TypeAlias = Callable[[TrainState, Any, Array], tuple[TrainState, Array, Any]]
 DiagnoseFn: TypeAlias = Callable[[TrainState, Any], dict[str, Array]]
 
@@ -47,6 +48,7 @@ class HostPrograms(NamedTuple):
       update: `(state, packed) -> (state, metrics [S, U, K], td_error [S, U, B] or ())`; donates the state.
       diagnose: `(state, packed) -> diagnostics`, `[S]` by name.
       reset: `state -> state` with networks that begin anew; donates the state.
+      flatten: `act_state -> [S, E, K]`, what is remembered, as a replay keeps it that keeps states.
     """
 
     init: Callable[[], tuple[TrainState, Tree]]
@@ -55,6 +57,7 @@ class HostPrograms(NamedTuple):
     update: Callable[[TrainState, Any], tuple[TrainState, Array, Any]]
     diagnose: DiagnoseFn
     reset: Callable[[TrainState], TrainState]
+    flatten: Callable[[ActState], Array]
 
 
 def compile_programs(config: Config, agent: Agent, ring: Ring, transfer: BatchTransfer) -> HostPrograms:
@@ -73,19 +76,26 @@ def compile_programs(config: Config, agent: Agent, ring: Ring, transfer: BatchTr
     update = jit_update(agent, transfer.unpack, errors=ring.weighted, squeeze_seed=squeeze_seed)
     diagnose = jit_diagnose(agent, transfer.unpack)
 
+    def init_act(_: Array) -> Tree:
+        kept = nothing(agent.memory, num_envs, ring.spec.action_size, acting=True)
+        exploration = agent.init_act(num_envs)
+        return ActState(exploration, kept) if isinstance(kept, Remembered) else exploration
+
     def init() -> tuple[TrainState, Tree]:
-        return init_state(keys), jax.vmap(lambda _: agent.init_act(num_envs))(jnp.arange(len(seeds)))
+        return init_state(keys), jax.vmap(init_act)(jnp.arange(len(seeds)))
 
     state, act_state = init()
     obs = np.zeros((len(seeds), num_envs, *ring.spec.obs_shape), ring.spec.obs_dtype)
     words = np.zeros((*obs.shape[:2], *jax.random.key_data(keys).shape[1:]), np.uint32)
     packed_obs = pack_obs(obs, np.ones(obs.shape[:2], bool))
-    jax.block_until_ready(act(state.for_acting, act_state, packed_obs, words))
+    readable = _readable(agent)
+    jax.block_until_ready(act(readable(state), act_state, packed_obs, words))
     batches = transfer.pack(np.zeros((len(seeds), updates_per_call(config), config.algorithm.batch_size), np.int64))
-    observe = jit_observe(agent, state)
+    observe = jit_observe(agent, state) if agent.memory is None else jit_remember(agent)
     jax.block_until_ready(diagnose(state, batches))
     jax.block_until_ready(update(state, batches, keys))
-    explore = make_explore(act, keys, num_envs, config.algorithm.warmup_steps // num_envs // KEY_BLOCK)
+    first_block = config.algorithm.warmup_steps // num_envs // KEY_BLOCK
+    explore = make_explore(act, keys, num_envs, first_block, readable)
     uniform = make_uniform(seeds, num_envs, ring.spec.action_size, observe)
     reset = jax.jit(jax.vmap(agent.reset), donate_argnums=0)
     return HostPrograms(
@@ -95,6 +105,7 @@ def compile_programs(config: Config, agent: Agent, ring: Ring, transfer: BatchTr
         lambda state, packed: update(state, packed, keys),
         diagnose,
         lambda state: reset(state, keys),
+        jit_flatten(agent),
     )
 
 
@@ -124,6 +135,27 @@ def jit_update(
     return update
 
 
+class ActState(NamedTuple):
+    """What acting carries of an agent with memory, leaves `[S, E, ...]`; that of others is their exploration alone.
+
+    Attributes:
+      exploration: of the exploration.
+      kept: what is remembered; the loop puts in the reward of the last step.
+    """
+
+    exploration: Tree
+    kept: Remembered
+
+    def with_reward(self, reward: HostArray) -> ActState:
+        """With what came of the last action, `[S, E]`."""
+        return self._replace(kept=self.kept._replace(reward=reward.astype(np.float32)))
+
+
+def _readable(agent: Agent) -> Callable[[TrainState], TrainState]:
+    """The part of a state that acting reads; all of it where states are kept from which critics go on."""
+    return (lambda state: state) if agent.memory and agent.memory.keep_every else lambda state: state.for_acting
+
+
 def jit_act(agent: Agent) -> ActFn:
     """Exploring actions of all seeds.
 
@@ -132,13 +164,31 @@ def jit_act(agent: Agent) -> ActFn:
     the observations, these included.
     """
 
+    def act_and_remember(
+        state: TrainState, act_state: ActState, obs: Array, first: Array, keys: Array
+    ) -> tuple[Array, ActState]:
+        seen = recall(act_state.kept, obs, first)
+        action, exploration = agent.act(state, act_state.exploration, seen, first, keys)
+        kept = remember(agent, state, seen, action, jnp.zeros_like(act_state.kept.reward))
+        return action, ActState(exploration, cast("Remembered", kept))
+
     @jax.jit
     def act(state: TrainState, act_state: Tree, packed: tuple[Array, ...], words: Array) -> tuple[Array, Tree, Tree]:
         obs, first = unpack_obs(packed)
         state = jax.vmap(agent.observe)(state, obs)
-        return *jax.vmap(agent.act)(state, act_state, obs, first, jax.random.wrap_key_data(words)), state.stats.obs
+        choose = agent.act if agent.memory is None else act_and_remember
+        action, act_state = jax.vmap(choose)(state, act_state, obs, first, jax.random.wrap_key_data(words))
+        return action, act_state, state.stats.obs
 
     return act
+
+
+def jit_flatten(agent: Agent) -> Callable[[ActState], Array]:
+    """What is remembered of all environments as the replay keeps it, `[S, E, K]`; asked of agents with memory only."""
+    memory = agent.memory
+    flatten = (lambda carry: carry) if memory is None else memory.flatten
+    of_all = jax.jit(jax.vmap(jax.vmap(flatten)))
+    return lambda act_state: of_all(act_state.kept.carry)
 
 
 def jit_diagnose(agent: Agent, unpack: Callable[[Any], Batch]) -> DiagnoseFn:
@@ -153,23 +203,44 @@ def jit_diagnose(agent: Agent, unpack: Callable[[Any], Batch]) -> DiagnoseFn:
 
 
 def jit_observe(agent: Agent, state: TrainState) -> ObserveFn:
-    """The moments of the observations with those about to be acted on: `(state, obs, first) -> moments`.
+    """What becomes of actions that the policy did not choose: the moments of what they were acted on, these included.
+
+    `(state, act_state, obs, first, action) -> (act_state, moments)`; the exploration stays as it was.
 
     Args:
       agent: a learner of one seed.
       state: any of its states; where it has no such moments nothing is compiled.
     """
     if not jax.tree.leaves(state.stats.obs):
-        return lambda state, obs, first: state.stats.obs
+        return lambda state, act_state, obs, first, action: (act_state, state.stats.obs)
 
     @jax.jit
     def observe(state: TrainState, packed_obs: tuple[Array, ...]) -> Tree:
         return jax.vmap(agent.observe)(state, unpack_obs(packed_obs)[0]).stats.obs
 
-    return lambda state, obs, first: observe(state.for_acting, pack_obs(obs, first))
+    return lambda state, act_state, obs, first, action: (act_state, observe(state.for_acting, pack_obs(obs, first)))
 
 
-def make_explore(act: ActFn, keys: Array, num_envs: int, block: int) -> ChooseFn:
+def jit_remember(agent: Agent) -> ObserveFn:
+    """As `jit_observe`, of an agent with memory, which remembers them too."""
+    readable = _readable(agent)
+
+    @jax.jit
+    def observe(state: TrainState, act_state: ActState, packed: tuple[Array, ...], action: Array) -> tuple[Tree, Tree]:
+        obs, first = unpack_obs(packed)
+        state = jax.vmap(agent.observe)(state, obs)
+        seen = jax.vmap(recall)(act_state.kept, obs, first)
+        kept = jax.vmap(partial(remember, agent))(state, seen, action, jnp.zeros_like(act_state.kept.reward))
+        return act_state._replace(kept=kept), state.stats.obs
+
+    return lambda state, act_state, obs, first, action: observe(
+        readable(state), act_state, pack_obs(obs, first), action
+    )
+
+
+def make_explore(
+    act: ActFn, keys: Array, num_envs: int, block: int, readable: Callable[[TrainState], TrainState]
+) -> ChooseFn:
     """Actions of the policy with noise, still on their way; `block` is the first block of keys that is wanted.
 
     Keys are derived for many iterations in one call: the host waits for each derivation inside the acting call.
@@ -187,7 +258,7 @@ def make_explore(act: ActFn, keys: Array, num_envs: int, block: int) -> ChooseFn
         if i // KEY_BLOCK != block:
             block = i // KEY_BLOCK
             words = derive(block)
-        return act(state.for_acting, act_state, pack_obs(obs, first), words[i % KEY_BLOCK])
+        return act(readable(state), act_state, pack_obs(obs, first), words[i % KEY_BLOCK])
 
     return choose
 
@@ -198,6 +269,7 @@ def make_uniform(seeds: tuple[int, ...], num_envs: int, action_size: int, observ
 
     def choose(i: int, state: TrainState, act_state: Tree, obs: HostArray, first: HostArray) -> tuple[Any, Tree, Tree]:
         draws = [stream.at(i).uniform(-1.0, 1.0, (num_envs, action_size)) for stream in streams]
-        return np.stack(draws).astype(np.float32), act_state, observe(state, obs, first)
+        action = np.stack(draws).astype(np.float32)
+        return action, *observe(state, act_state, obs, first, action)
 
     return choose

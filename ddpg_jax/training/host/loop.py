@@ -30,7 +30,8 @@ import numpy as np
 
 from ddpg_jax.envs.factory import shares_instances
 from ddpg_jax.errors import EnvironmentFault, Interrupted, NotFiniteError
-from ddpg_jax.training.host.compile import HostPrograms, compile_programs
+from ddpg_jax.replay.host.sequences import SequenceRing
+from ddpg_jax.training.host.compile import ActState, HostPrograms, compile_programs
 from ddpg_jax.training.host.episodes import EpisodeLog, replay_episodes
 from ddpg_jax.training.host.metrics import EpisodeMetrics
 from ddpg_jax.training.host.rewards import RewardScale
@@ -154,6 +155,9 @@ def _act_and_update(
     i, num_envs, state = carry.iteration, config.env.num_envs, carry.learner
     if resets_before(config, i):
         state = programs.reset(state)
+    ring = buffers.ring
+    if isinstance(ring, SequenceRing) and ring.keeps_next:
+        ring.keep(np.asarray(programs.flatten(carry.act_state)))
     choose = programs.uniform if i * num_envs < config.algorithm.warmup_steps else programs.explore
     action, act_state, moments = choose(i, state, carry.act_state, carry.obs, carry.first)
     state = state._replace(stats=state.stats._replace(obs=moments))
@@ -186,7 +190,10 @@ def _store(
     buffers.episodes.on_step(action, first)
     if buffers.rewards is not None:
         buffers.rewards.on_step(result.reward, first)
-    return HostCarry(iteration, carry.learner, carry.act_state, result.obs, first, None, [], carry.new_errors)
+    act_state = carry.act_state
+    if isinstance(act_state, ActState):
+        act_state = act_state.with_reward(result.reward)
+    return HostCarry(iteration, carry.learner, act_state, result.obs, first, None, [], carry.new_errors)
 
 
 def _take_back(config: Config, envs: HostEnv, buffers: HostBuffers, carry: HostCarry) -> HostCarry:

@@ -2,7 +2,8 @@
 
 Batches go by one of two ways. Beside narrow networks the host is the slower side: rows of float32 vectors travel as the
 ring holds them, word for word, and are taken apart and folded on the device. Everything else, wide networks, images and
-windows of n steps, is folded by the ring and packed here.
+transitions of n steps, is folded by the ring and packed here. Windows for agents with memory travel as rows always, and
+are made on the device.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddpg_jax.equations.returns import fold_steps
+from ddpg_jax.replay.host.sequences import SequenceRing
+from ddpg_jax.replay.windows import StepRows, make_windows
 from ddpg_jax.types import Array, Batch, HostArray, Transition, Tree
 
 if TYPE_CHECKING:
@@ -40,6 +43,8 @@ def batch_transfer(ring: Ring, *, raw: bool) -> BatchTransfer:
       ring: where the batches come from.
       raw: whether rows may travel as they are stored; see `Tuning.raw_rows`.
     """
+    if isinstance(ring, SequenceRing):
+        return windows(ring)
     words = raw and ring.n_step == 1 and ring.spec.obs_dtype == "float32"
     return raw_rows(ring) if words else folded_batches(ring)
 
@@ -57,30 +62,67 @@ def raw_rows(ring: Ring) -> BatchTransfer:
 
     What the ring would do with a window of one row is done on the device.
     """
-    layout: Any = ring.row_dtype.fields
 
     def with_weights(index: HostArray) -> HostArray:
         return np.concatenate([ring.words(index), ring.weights(index)[..., None]], -1)
 
-    def column(words: Array, name: str) -> Array:
-        dtype, offset = layout[name][:2]
-        values = words[..., offset // 4 : (offset + dtype.itemsize) // 4]
-        return values.reshape(*words.shape[:-1], *dtype.shape)
-
-    def flag(words: Array, name: str) -> Array:
-        word, byte = divmod(layout[name][1], 4)
-        ends = jax.lax.bitcast_convert_type(words[..., word : word + 1], jnp.uint32)
-        return (ends >> (8 * byte)) & 255 > 0
-
     def unpack(words: Array) -> Batch:
-        ends = flag(words, "terminated"), flag(words, "truncated")
+        ends = _flag(ring, words, "terminated"), _flag(ring, words, "truncated")
         rows = jnp.ones(words.shape[:-1], jnp.int32)
-        reward, discount, _ = fold_steps(column(words, "reward")[..., None], *ends, rows, ring.gamma)
-        obs, action, next_obs = (column(words, name) for name in ("obs", "action", "next_obs"))
+        reward, discount, _ = fold_steps(_column(ring, words, "reward")[..., None], *ends, rows, ring.gamma)
+        obs, action, next_obs = (_column(ring, words, name) for name in ("obs", "action", "next_obs"))
         weight = words[..., -1] if ring.weighted else jnp.ones_like(reward)
         return Batch(Transition(obs, action, reward, discount, next_obs), weight, ())
 
     return BatchTransfer(pack=with_weights if ring.weighted else ring.words, unpack=unpack)
+
+
+def windows(ring: SequenceRing) -> BatchTransfer:
+    """Windows as the rows that they are made of, and what the rows do not tell (`SequenceRing.facts`)."""
+    size, float_obs = ring.spec.action_size, ring.spec.obs_dtype == "float32"
+
+    def pack(index: HostArray) -> tuple[HostArray, ...]:
+        return ring.words(index), ring.facts(index)
+
+    def pack_images(index: HostArray) -> tuple[HostArray, ...]:
+        rows = ring.step_rows(index)
+        scalars = np.stack([rows.reward, rows.terminated, rows.truncated], -1)
+        return np.concatenate([rows.action, scalars], -1), ring.facts(index), rows.obs, rows.next_obs
+
+    def rows_of(words: Array, *images: Array) -> StepRows:
+        if images:
+            action, reward, *ends = jnp.split(words, [size, size + 1, size + 2], -1)
+            return StepRows(images[0], action, reward[..., 0], images[1], *(x[..., 0] > 0 for x in ends))
+        ends = (_flag(ring, words, name)[..., 0] for name in ("terminated", "truncated"))
+        action, reward = (_column(ring, words, name) for name in ("action", "reward"))
+        obs, next_obs = (_column(ring, words[..., 1:, :], name) for name in ("obs", "next_obs"))
+        return StepRows(obs, action, reward, next_obs, *ends)
+
+    def unpack(packed: tuple[Array, ...]) -> Batch:
+        words, facts, *images = packed
+        available = facts[..., 1].astype(jnp.int32)
+        carry = facts[..., 3:] if ring.windows.keep_every else ()
+        rows = rows_of(words, *images)
+        data = make_windows(rows, facts[..., 0] > 0, available, n_step=ring.n_step, gamma=ring.gamma, carry=carry)
+        return Batch(data, facts[..., 2], ())
+
+    return BatchTransfer(pack=pack if float_obs else pack_images, unpack=unpack)
+
+
+def _column(ring: Ring, words: Array, name: str) -> Array:
+    """A field of rows that travelled as words, `[..., K]`."""
+    layout: Any = ring.row_dtype.fields
+    dtype, offset = layout[name][:2]
+    values = words[..., offset // 4 : (offset + dtype.itemsize) // 4]
+    return values.reshape(*words.shape[:-1], *dtype.shape)
+
+
+def _flag(ring: Ring, words: Array, name: str) -> Array:
+    """Likewise one of the ends, bool `[..., 1]`."""
+    layout: Any = ring.row_dtype.fields
+    word, byte = divmod(layout[name][1], 4)
+    ends = jax.lax.bitcast_convert_type(words[..., word : word + 1], jnp.uint32)
+    return (ends >> (8 * byte)) & 255 > 0
 
 
 class PackedBatch(NamedTuple):
