@@ -18,7 +18,7 @@ from ddpg_jax.agents.factory import (
 )
 from ddpg_jax.agents.policy_gradient import policy_gradient
 from ddpg_jax.agents.precision import in_float32
-from ddpg_jax.agents.recurrent import recurrent
+from ddpg_jax.agents.recurrent import WindowSettings, recurrent
 from ddpg_jax.agents.rewards import with_scaled_rewards
 from ddpg_jax.agents.targets import polyak, polyak_critic, smoothing, with_online
 from ddpg_jax.config.marks import traced_fields
@@ -147,7 +147,10 @@ def fasttd3(config: Config, spec: EnvSpec) -> Agent:
 def _assembly(config: Config, spec: EnvSpec) -> Callable[..., Agent]:
     """What joins the slots: `policy_gradient`, or `recurrent` for an agent with memory."""
     memory = config.algorithm.memory
-    return policy_gradient if memory is None else partial(recurrent, memory, make_encoders(config, spec))
+    if memory is None:
+        return policy_gradient
+    windows = WindowSettings(memory.length, memory.burn_in, memory.keep_every, memory.priority_of_largest)
+    return partial(recurrent, windows, make_encoders(config, spec))
 
 
 def _traced_hyperparams(config: Config) -> tuple[Any, ...]:

@@ -66,7 +66,8 @@ def scale_part(optimizer: Skippable, name: str, factor: Array | float) -> Skippa
     """
 
     def update(updates: Tree, state: Tree, params: Tree = None, **others: Any) -> tuple[Tree, Tree]:
-        step, state = optimizer.update(updates, state, params, **others)
+        made, state = optimizer.update(updates, state, params, **others)
+        step: Tree = made
         return step | {name: jax.tree.map(lambda x: x * factor, step[name])}, state
 
     return Skippable(optimizer.init, update)

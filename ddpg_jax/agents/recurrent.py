@@ -15,7 +15,7 @@ all critics of an ensemble share (Ni et al., arXiv:2110.05038).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,9 +26,6 @@ from ddpg_jax.agents.policy_gradient import policy_gradient
 from ddpg_jax.agents.slots import ActionFn, CriticHead, Normalizer
 from ddpg_jax.agents.targets import greedy
 from ddpg_jax.types import Agent, Array, Batch, Memory, Metrics, Params, Recalled, TrainState, Transition, Tree, Window
-
-if TYPE_CHECKING:
-    from ddpg_jax.config.algorithms import MemoryConfig
 
 
 class Carry(NamedTuple):
@@ -43,8 +40,24 @@ class Carry(NamedTuple):
     critic: Tree
 
 
+class WindowSettings(NamedTuple):
+    """How agents learn from windows.
+
+    Attributes:
+      length: steps that are learned from, L.
+      burn_in: steps before them, b, that are only remembered.
+      keep_every: steps between two states that the replay keeps, P; 0: windows begin from zeros.
+      share: of a window's largest error in what its priority is made of; the rest is the mean.
+    """
+
+    length: int
+    burn_in: int = 0
+    keep_every: int = 0
+    share: float = 0.9
+
+
 def recurrent(
-    settings: MemoryConfig,
+    settings: WindowSettings,
     encoders: tuple[MemoryEncoder, MemoryEncoder],
     *,
     networks: Params,
@@ -57,7 +70,7 @@ def recurrent(
     """Assembles an agent with memory, of one seed.
 
     Args:
-      settings: `[algorithm.memory]`.
+      settings: of the windows.
       encoders: what remembers for the actor and for the critics.
       networks: as in `policy_gradient`; actor and critic see features `[F]` of an encoder in the place of observations.
       head: as in `policy_gradient`, and so are `normalizer`, `next_action` and `actor_action`.
@@ -76,11 +89,11 @@ def recurrent(
     of_actor, of_critic = encoders
     actor = with_memory(of_actor, networks.actor, settings.burn_in, lambda carry: carry.actor)
     critic = with_memory(of_critic, networks.critic, settings.burn_in, lambda carry: carry.critic)
-    normalizer = _over_views(normalizer)
+    views_normalizer = _over_views(normalizer)
     agent = policy_gradient(
         networks=networks._replace(actor=actor, critic=critic),
-        head=_over_steps(head, settings.priority_of_largest),
-        normalizer=normalizer,
+        head=_over_steps(head, settings.share),
+        normalizer=views_normalizer,
         next_action=_at_each_step(next_action),
         actor_action=_at_each_step(actor_action),
         **slots,
@@ -93,7 +106,8 @@ def recurrent(
         return jnp.concatenate([of_actor.flatten(carry.actor), of_critic.flatten(carry.critic)])
 
     def update_carry(state: TrainState, recalled: Recalled) -> Carry:
-        seen, carry = normalizer.apply(state.stats.obs, recalled), recalled.carry
+        seen: Any = views_normalizer.apply(state.stats.obs, recalled)  # pyright: ignore[reportArgumentType]  a view
+        carry = recalled.carry
         after = of_actor.step(state.params.actor["memory"], seen._replace(carry=carry.actor))
         if not jax.tree.leaves(carry.critic):
             return Carry(after, ())
@@ -105,8 +119,10 @@ def recurrent(
         if jax.tree.leaves(window.carry):
             window = window._replace(carry=Carry(*jnp.split(window.carry, [of_actor.carry_size], -1)))
         axis, total = batch.weight.ndim, settings.burn_in + settings.length
-        cut = [jax.lax.slice_in_dim(x, settings.burn_in, total, axis=axis) for x in batch.data[1:4]]
-        return batch._replace(data=Transition(Now(window), *cut, Next(window)))
+        action, reward, discount = (
+            jax.lax.slice_in_dim(x, settings.burn_in, total, axis=axis) for x in batch.data[1:4]
+        )
+        return batch._replace(data=Transition(Now(window), action, reward, discount, Next(window)))
 
     def update(state: TrainState, batches: Batch, run_key: Array) -> tuple[TrainState, Metrics, Array]:
         return agent.update(state, views(batches), run_key)

@@ -191,7 +191,8 @@ def _entry(prefix: str, name: str, field: Any, kinds: Sequence[str] = ()) -> lis
     ending = "; ".join(note for note in notes if note)
     option = f"  --{prefix}{name.replace('_', '-')}"
     text = textwrap.wrap(f"{field.description}{f' ({ending})' if ending else ''}", 46)
-    return [f"{option:<33} {text[0]}", *(" " * 34 + line for line in text[1:])]
+    start = [option, " " * 34 + text[0]] if len(option) > 33 else [f"{option:<33} {text[0]}"]
+    return [*start, *(" " * 34 + line for line in text[1:])]
 
 
 def fields_help(only: str | None = None) -> str:
@@ -203,7 +204,7 @@ def fields_help(only: str | None = None) -> str:
     for name, field in Config.model_fields.items():
         lines += [] if name in sections() or only is not None else _entry("", name, field)
     for section, models in sections().items():
-        if only not in (None, section):
+        if only not in (None, section.partition(".")[0]):
             continue
         seen: dict[str, Any] = {}
         for model in models:
@@ -212,6 +213,8 @@ def fields_help(only: str | None = None) -> str:
             new = {name: field for name, field in model.model_fields.items() if seen.get(name) != _face(field)}
             kinds = [only_kind(each, tag) for each in models] if tag and not seen else []
             for name, field in new.items():
+                if f"{section}.{name}" in sections():
+                    continue
                 lines += _entry(f"{section}.", name, field, kinds if name == tag else ())
             seen |= {name: _face(field) for name, field in model.model_fields.items()}
     return "\n".join(lines)

@@ -173,6 +173,8 @@ def _show_next(console: Console, run: Run) -> None:
     allowed = " --allow-imports" if imported_names(run.config.model_dump()) else ""
     more = f"{path} --total-steps {2 * run.config.total_steps}"
     commands = {"evaluate": path + allowed, "resume": more + allowed, "export": path + allowed, "compare": path}
+    if run.config.algorithm.memory is not None:
+        del commands["export"]  # of agents without memory only
     console.print("next:", **_PLAIN)
     for name, words in commands.items():
         console.print(f"  ddpg-jax {name} {words}", **_PLAIN)

@@ -99,4 +99,6 @@ def _flat(config: Config) -> dict[str, Any]:
     values = config.model_dump(mode="json") | {"seeds": list(config.seed_list)}
     plain = {name: value for name, value in values.items() if not isinstance(value, dict)}
     inner = {name: value for name, value in values.items() if isinstance(value, dict)}
-    return plain | {f"{name}.{field}": value for name, section in inner.items() for field, value in section.items()}
+    fields = {f"{name}.{field}": value for name, section in inner.items() for field, value in section.items()}
+    memory = fields.pop("algorithm.memory") or {}
+    return plain | fields | {f"algorithm.memory.{field}": value for field, value in memory.items()}

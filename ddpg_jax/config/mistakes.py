@@ -101,7 +101,8 @@ _ENDS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
 
 def find_non_numbers(merged: Mapping[str, Any]) -> dict[str, str]:
     """Booleans and texts where a number belongs; pydantic would turn them into numbers."""
-    tables = {name: cast("Mapping[str, Any]", table) for name, table in merged.items() if isinstance(table, Mapping)}
+    found = {name: lookup(merged, name.split(".")) for name in sections()}
+    tables = {name: cast("Mapping[str, Any]", table) for name, table in found.items() if isinstance(table, Mapping)}
     given = {f"{section}.{name}": value for section, table in tables.items() for name, value in table.items()}
     return {
         path: f"must be a number, not {type(value).__name__}"
@@ -172,8 +173,8 @@ def _unknown_kind(path: str, merged: Mapping[str, Any]) -> tuple[str, str]:
 
 def _unknown_key(where: list[str], merged: Mapping[str, Any]) -> str:
     """What is said of a key that the models do not know where it stands."""
-    section, name = where[0], where[-1]
-    tag = TAGS.get(section, "") if len(where) == 2 else ""
+    section, name = ".".join(where[:-1]), where[-1]
+    tag = TAGS.get(section, "")
     owners = [only_kind(model, tag) for model in sections().get(section, ()) if tag and name in model.model_fields]
     if owners:
         kinds = " or ".join(f'"{kind}"' for kind in owners)
@@ -204,8 +205,8 @@ def _fields_at(path: tuple[str, ...], merged: Mapping[str, Any]) -> list[str]:
     """The keys that are known where an unknown one was found."""
     if not path:
         return list(Config.model_fields)
-    models = sections().get(path[0], ())
-    tag = TAGS.get(path[0], "")
-    kind = lookup(merged, (path[0], tag))
+    section = ".".join(path)
+    models, tag = sections().get(section, ()), TAGS.get(section, "")
+    kind = lookup(merged, (*path, tag))
     chosen = [m for m in models if len(models) == 1 or kind in (m.model_fields[tag].default, only_kind(m, tag))]
     return sorted({name for model in chosen or models for name in model.model_fields})

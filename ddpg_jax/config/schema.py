@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, NamedTuple, cast, get_args
 from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from ddpg_jax.config.algorithms import AlgorithmConfig, DDPGConfig
+from ddpg_jax.config.algorithms import AlgorithmConfig, DDPGConfig, MemoryConfig
 from ddpg_jax.config.marks import HARMLESS, LEARNING, STRUCTURAL, traced_fields
 from ddpg_jax.config.plugins import find
 from ddpg_jax.config.sections import (
@@ -138,10 +138,11 @@ TAGS = {"algorithm": "name", "exploration": "kind", "replay": "kind"}
 
 
 def sections() -> dict[str, tuple[type[BaseModel], ...]]:
-    """The sections of the configuration, each with the models it may hold."""
+    """The sections of the configuration, each with the models it may hold; a table inside one is named with its dot."""
     return {
         "env": (EnvConfig,),
         "algorithm": get_args(AlgorithmConfig),
+        "algorithm.memory": (MemoryConfig,),
         "exploration": get_args(ExplorationConfig),
         "replay": get_args(ReplayConfig),
         "evaluation": (EvaluationConfig,),

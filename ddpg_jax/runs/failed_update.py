@@ -16,9 +16,12 @@ import jax
 import jax.numpy as jnp
 
 from ddpg_jax.agents.algorithms import make_agent
+from ddpg_jax.agents.recurrent import carry_size
 from ddpg_jax.config.load import dump_toml, resolve
 from ddpg_jax.config.schema import Config
 from ddpg_jax.errors import StorageError, printable
+from ddpg_jax.replay.device.ring import start
+from ddpg_jax.replay.factory import make_replay
 from ddpg_jax.rng import run_keys
 from ddpg_jax.runs import filesystem as filesystem
 from ddpg_jax.runs.arrays import read_sealed, seal
@@ -104,14 +107,14 @@ def read_bundle(path: Path) -> Bundle:
     config = resolve(values, {"env": {"id": identifier}}, source=str(path))
     agent = make_agent(config, spec)
     state = from_host(jax.eval_shape(agent.init, run_keys([0])[0]), arrays, "state", str(path))
-    batch = from_host(_batch_like(arrays, spec, path), arrays, "batch", str(path))
+    batch = from_host(_batch_like(arrays, config, spec, agent, path), arrays, "batch", str(path))
     updates, size = batch.weight.shape
     if updates * size < 1 or updates % config.algorithm.critic_steps_per_round:
         raise StorageError(f"{path} does not hold the batches of whole rounds, but {updates} of {size} transitions")
     return Bundle(config, seed, agent, jax.tree.map(jnp.asarray, state), batch, run_keys([seed])[0])
 
 
-def _batch_like(arrays: dict[str, HostArray], spec: EnvSpec, path: Path) -> Batch:
+def _batch_like(arrays: dict[str, HostArray], config: Config, spec: EnvSpec, agent: Agent, path: Path) -> Batch:
     """The form of a batch of the environment, as large as it is in the file."""
     weight: Any = arrays.get("batch/weight")
     if weight is None or weight.ndim != 2:
@@ -120,5 +123,17 @@ def _batch_like(arrays: dict[str, HostArray], spec: EnvSpec, path: Path) -> Batc
     def like(*shape: int, dtype: str = "float32") -> Any:
         return jax.ShapeDtypeStruct((*weight.shape, *shape), dtype)
 
+    if agent.memory is not None:
+        return _windows_like(config, spec, agent, weight.shape)
     obs = like(*spec.obs_shape, dtype=spec.obs_dtype)
     return Batch(Transition(obs, like(spec.action_size), like(), like(), obs), like(), ())
+
+
+def _windows_like(config: Config, spec: EnvSpec, agent: Agent, shape: tuple[int, int]) -> Batch:
+    """As `_batch_like`, for an agent with memory: what the replay of the device loop would draw."""
+    replay = make_replay(config, spec, carry_size(agent))
+
+    def draw(key: Array) -> Batch:
+        return replay.sample(replay.init(), start(), key, jnp.zeros((), jnp.int32), *shape)
+
+    return jax.eval_shape(draw, jax.random.key(0))._replace(index=())

@@ -22,6 +22,7 @@ from ddpg_jax.cli import main as cli
 from ddpg_jax.cli.arguments import fields_help, find_options, parse_config, parse_overrides, split_overrides
 from ddpg_jax.cli.main import _COMMANDS, main
 from ddpg_jax.cli.parser import make_parser
+from ddpg_jax.config.algorithms import MemoryConfig
 from ddpg_jax.config.load import load_config
 from ddpg_jax.config.presets import preset_names
 from ddpg_jax.errors import ConfigError
@@ -104,7 +105,10 @@ def test_help_is_plain_and_does_not_import_jax(words):
 
 def test_help_lists_every_field():
     text = program("train", "--help").stdout
-    for section, values in load_config().model_dump().items():
+    whole = load_config().model_dump()
+    whole["algorithm.memory"] = MemoryConfig().model_dump()
+    del whole["algorithm"]["memory"]  # a table
+    for section, values in whole.items():
         for name in values if isinstance(values, dict) else [section]:
             option = f"{section}.{name}" if isinstance(values, dict) else name
             assert f"--{option.replace('_', '-')} " in text or f"--{option.replace('_', '-')}\n" in text
@@ -251,7 +255,7 @@ def test_presets_are_listed_a_line_each(capsys):
     lines = capsys.readouterr().out.splitlines()
     for names in preset_names().values():
         assert all(sum(line.split()[:1] == [name] for line in lines) == 1 for name in names)
-    assert len(lines) == 1 + 2 + 14
+    assert all(len(line) <= 80 for line in lines)
     assert main(["presets", "--seeds", "1"]) == 2
 
 

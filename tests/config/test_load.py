@@ -102,7 +102,7 @@ def _wrong_values(node: dict[str, Any]) -> dict[str, Any]:
         return {"type": "many", "table": {"a": 1}} | limits | no_numbers | fraction
     if "enum" in node or "const" in node:
         return {"type": 5, "name": "nonsense"}
-    (node,) = (form for form in node.get("anyOf", [node]) if form.get("type") != "null")
+    (node,) = (_deref(form) for form in node.get("anyOf", [node]) if form.get("type") != "null")
     if "prefixItems" in node:
         return {"type": "many", "number": 8, "empty": [], "too long": [1, 2, 3], "order": [2, 1], "range": [0, 1e300]}
     if node["type"] == "array" and node["items"].get("type") == "string" and "maxItems" not in node:
@@ -624,6 +624,12 @@ def configs(draw: st.DrawFn) -> Config:
     if is_device_env(values["env"].get("id", "")):
         values["replay"].pop("relabel", None)
         values["replay"]["kind"] = "uniform"
+    if (memory := algorithm.get("memory")) is not None:  # a window fits into the warm-up and into the replay
+        memory |= {name: memory.get(name, 1) % 64 + 1 for name in ("length", "burn_in", "keep_every")}
+        values["env"]["num_envs"] = values["env"].get("num_envs", 1) % 64 + 1
+        algorithm |= {"warmup_steps": 2**20, "learning_starts": None, "normalization": "none"}
+        if values["replay"].get("kind") == "hindsight":
+            values["replay"] = {"kind": "uniform", "capacity": values["replay"]["capacity"]}
     return resolve(values, {}, source="drawn")
 
 

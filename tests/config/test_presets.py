@@ -38,12 +38,14 @@ def flat(config: Config) -> dict[str, object]:
     inner = {
         f"{name}.{field}": v for name, table in values.items() if isinstance(table, dict) for field, v in table.items()
     }
+    memory = inner.pop("algorithm.memory") or {}
+    inner |= {f"algorithm.memory.{field}": value for field, value in memory.items()}
     return {name: value for name, value in values.items() if not isinstance(value, dict)} | inner
 
 
 def test_there_are_all_pairs():
     tasks, algorithms = preset_names().values()
-    assert len(PAIRS) == 108
+    assert len(PAIRS) == 180
     assert sorted(FROZEN["learned"]) == sorted(algorithms)
     assert sorted(FROZEN["task"]) == sorted(tasks)
 

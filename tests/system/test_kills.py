@@ -27,6 +27,10 @@ SMALL = (
     *("--evaluation.every", "500", "--evaluation.episodes", "2", "--logging.every", "250"),
     *("--algorithm.warmup-steps", "200", "--algorithm.hidden", "[16,16]", "--algorithm.batch-size", "16"),
 )
+MEMORY = (
+    *(*SMALL, "--algorithm.updates-per-step", "0.25", "--algorithm.memory.length", "8"),
+    *("--algorithm.memory.hidden", "8", "--algorithm.memory.burn-in", "4"),
+)
 TASKS = {
     "host loop, Pendulum": (*SMALL, "--replay.capacity", "2000"),
     "host loop, MuJoCo, priorities": (
@@ -34,6 +38,11 @@ TASKS = {
         *("--replay.capacity", "2000", "--algorithm.name", "td3", "--exploration.kind", "ou"),
     ),
     "device loop": (*SMALL, "--env.id", "jax:pendulum", "--total-steps", "6000", "--replay.capacity", "5000"),
+    "host loop, memory": (*MEMORY, "--replay.capacity", "2000"),
+    "device loop, memory, kept states": (
+        *(*MEMORY, "--env.id", "jax:pendulum", "--total-steps", "6000", "--replay.capacity", "5000"),
+        *("--algorithm.memory.keep-every", "4", "--algorithm.memory.cell", "lru", "--replay.kind", "prioritized"),
+    ),
 }
 
 

@@ -91,8 +91,12 @@ def tmaze(corridor: int = 30, max_episode_steps: int | None = None) -> DeviceEnv
 
     Observations are (cue, corridor, junction): the cue, +1 or -1, at the first step and 0 afterwards; 1 in the
     corridor; 1 at the junction. The action is (forward, turn), each in [-1, 1]. In the corridor the agent moves by
-    `forward`, at a cost of (1 − forward)/length, so that its way is learned from every step and costs nothing at full
-    speed. At the junction the sign of `turn` chooses: 1 for that of the cue, 0 for the other, and the episode ends.
+    `forward`, and pays (1 − forward + turn²)/length: nothing at full speed, straight on. At the junction the sign of
+    `turn` chooses: 1 for that of the cue, 0 for the other, and the episode ends.
+
+    So the way is learned from every step. The cost of turning too early keeps the turn of a policy that knows nothing
+    of the cue yet near 0, where exploration tries both sides; without it that turn drifts to one of its bounds, and
+    what was learned of the other side is never put to the test.
 
     Args:
       corridor: its length, in steps at full speed, at least 1.
@@ -103,7 +107,7 @@ def tmaze(corridor: int = 30, max_episode_steps: int | None = None) -> DeviceEnv
 
     References:
       Bakker, "Reinforcement learning with long short-term memory" (NIPS 2001), whose maze has steps and four actions;
-      Ni et al., "When do transformers shine in RL?" (arXiv:2307.03864), for the cost of not going forward.
+      Ni et al., "When do transformers shine in RL?" (arXiv:2307.03864), for a cost of not going forward.
     """
     limit = corridor + corridor // 2 + 10 if max_episode_steps is None else max_episode_steps
     if not 1 <= corridor < limit:
@@ -121,7 +125,7 @@ def tmaze(corridor: int = 30, max_episode_steps: int | None = None) -> DeviceEnv
         forward, turn = action[0], action[1]
         chosen = state.position >= corridor
         right = (state.cue * turn > 0).astype(jnp.float32)
-        reward = jnp.where(chosen, right, (forward - 1.0) / corridor)
+        reward = jnp.where(chosen, right, (forward - 1.0 - jnp.square(turn)) / corridor)
         position = jnp.where(chosen, state.position, jnp.clip(state.position + forward, 0.0, corridor))
         state = TMaze(state.cue, position, jnp.zeros((), bool))
         return state, observe(state), reward, chosen, False
@@ -132,11 +136,12 @@ def tmaze(corridor: int = 30, max_episode_steps: int | None = None) -> DeviceEnv
 def tmaze_bounds() -> BestReturns:
     """The best returns of `tmaze`, at any length of the corridor: 1 with memory and 1/2 without.
 
-    With memory: full speed costs nothing, and the turn is right. No return is higher, as no cost is negative.
+    With memory: full speed straight on costs nothing, and the turn is right. No return is higher, as no cost is
+    negative.
 
     Without: let p(c) be the probability to reach the junction when the cue is c, which an agent may choose, as it sees
     the cue at the start; and q that of a turn to the right there. The observation at the junction is the same for both
     cues, so q does not depend on c, and neither does it on how the agent came there. The expected return is at most
-    (p(+1)·q + p(−1)·(1 − q))/2, which is at most 1/2. Full speed and any turn reach it.
+    (p(+1)·q + p(−1)·(1 − q))/2, which is at most 1/2. Full speed straight on and any turn reach it.
     """
     return BestReturns(1.0, 0.5)

@@ -193,8 +193,7 @@ def env_step(
     (reward, rewarded), (next_obs, followed) = _finite(step.reward), _finite(step.next_obs)
     step = step._replace(reward=reward, next_obs=next_obs)
     kept = remember(agent, learner, seen, action, reward)
-    carry = _carry_to_keep(agent, lane.kept)
-    store = replay.add(lane.store, clock.position, obs, action, step, *carry)
+    store = replay.add(lane.store, clock.position, obs, action, step, *_carry_to_keep(agent, lane.kept))
     clock = clock._replace(iteration=clock.iteration + 1, position=replays.advance(clock.position, steps))
     done = step.terminated | step.truncated
     episode_return, episode_length = lane.episode_return + step.reward, lane.episode_length + 1

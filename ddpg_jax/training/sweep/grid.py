@@ -202,7 +202,7 @@ def _said(details: ErrorDetails) -> str:
 
 def _takes_fractions(path: str) -> bool:
     """Whether a field is a floating-point number; what is unknown is refused later, with the nearest key."""
-    section, _, name = path.partition(".")
+    section, _, name = path.rpartition(".")
     fields = [model.model_fields[name] for model in sections().get(section, ()) if name in model.model_fields]
     return not fields or any(float in (field.annotation, *get_args(field.annotation)) for field in fields)
 

@@ -83,10 +83,10 @@ def test_a_single_step_needs_no_memory():
 @pytest.mark.parametrize("corridor", [1, 4, 30])
 def test_the_maze_is_solved_with_memory_and_half_of_it_without(corridor):
     env = tmaze(corridor)
-    returns, lengths = play(env, lambda first, obs, key: jnp.stack([jnp.float32(1), first[0]]))
+    returns, lengths = play(env, lambda first, obs, key: jnp.stack([jnp.float32(1), obs[2] * first[0]]))
     np.testing.assert_array_equal(returns, tmaze_bounds().with_memory)
     assert (lengths == corridor + 1).all()
-    returns, _ = play(env, lambda first, obs, key: jnp.ones(2))
+    returns, _ = play(env, lambda first, obs, key: jnp.stack([jnp.float32(1), obs[2]]))
     assert set(returns) == {0, 1}
     assert abs(returns.mean() - tmaze_bounds().without_memory) < WITHIN
 
@@ -94,7 +94,8 @@ def test_the_maze_is_solved_with_memory_and_half_of_it_without(corridor):
 def sees_the_cue(first, obs, key, forward, turn):
     """Without memory, but the cue of the first step says how to begin; in the corridor and at the end all is alike."""
     begin = jnp.where(obs[0] > 0, forward[0], forward[1])
-    return jnp.stack([jnp.where(obs[0] != 0, begin, forward[2]), jnp.where(jax.random.uniform(key) < turn, 1.0, -1.0)])
+    side = jnp.where(jax.random.uniform(key) < turn, 1.0, -1.0)
+    return jnp.stack([jnp.where(obs[0] != 0, begin, forward[2]), side * obs[2]])
 
 
 @pytest.mark.parametrize(
@@ -114,7 +115,7 @@ def test_what_the_maze_shows_and_costs():
     cue = float(obs[0])
     assert abs(cue) == 1
     np.testing.assert_array_equal(obs, [cue, 1, 0])
-    rows = [((0.5, cue), [0, 1, 0], -0.25, False)]  # in the corridor a turn is nothing
+    rows = [((0.5, 0.5 * cue), [0, 1, 0], -0.375, False)]  # in the corridor a turn only costs
     rows += [((-1.0, 0), [0, 1, 0], -1, False), ((1.0, 0), [0, 1, 0], 0, False)]  # the wall is behind
     rows += [((1.0, 0), [0, 0, 1], 0, False), ((-1.0, 0.1 * cue), [0, 0, 1], 1, True)]  # any turn is a turn
     for t, (action, seen, reward, terminated) in enumerate(rows):
@@ -127,7 +128,7 @@ def test_what_the_maze_shows_and_costs():
 
 @pytest.mark.parametrize("turn", [0.0, -1.0])
 def test_a_wrong_turn_and_none_are_worth_nothing(turn):
-    returns, _ = play(tmaze(2), lambda first, obs, key: jnp.stack([jnp.float32(1), turn * first[0]]), 50)
+    returns, _ = play(tmaze(2), lambda first, obs, key: jnp.stack([jnp.float32(1), turn * first[0] * obs[2]]), 50)
     np.testing.assert_array_equal(returns, 0)
 
 

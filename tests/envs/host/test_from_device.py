@@ -82,7 +82,7 @@ def test_a_time_limit_may_be_shorter_or_longer(limit, length):
 def test_arguments_are_those_of_the_task():
     env = make_env("ddpg_jax/TMaze-v0", None, {"corridor": 4})
     cue = env.reset(seed=0)[0][0]
-    rows = episode(env, 0, np.tile(np.array([1, cue], np.float32), (9, 1)))
+    rows = episode(env, 0, np.array([[1, 0]] * 4 + [[1, cue]] * 5, np.float32))
     assert tuple(rows[-1, 3:]) == (1, True, False)
     assert len(rows) == 6
 

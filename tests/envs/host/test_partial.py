@@ -6,10 +6,12 @@ import pytest
 from brought_envs import Brought
 from gymnasium.spaces import Box
 
+from ddpg_jax.config.load import load_config
 from ddpg_jax.envs.components import COMPONENTS
 from ddpg_jax.envs.host.make import describe, make_env
 from ddpg_jax.envs.host.wrappers import Wrapping, unknown_wrapper
 from ddpg_jax.errors import EnvironmentFault
+from ddpg_jax.testing import _check_resume
 
 MUJOCO = ("HalfCheetah-v5", "Hopper-v5", "Walker2d-v5", "Ant-v5")
 
@@ -121,3 +123,26 @@ def test_names_of_ours_are_known_beside_those_of_gymnasium():
     assert "no wrapper of this name is in gymnasium.wrappers or here" in unknown_wrapper(
         "gymnasium.wrappers.MemoryTrac"
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("identifier", ["ddpg_jax/HiddenPendulum-v0", "jax:hidden-pendulum"])
+def test_a_run_behind_them_goes_on_to_the_bit(identifier):
+    """What is hidden, drawn and remembered repeats with the episodes that a resumed run plays again."""
+    wrappers = [
+        {"name": "HideVelocities"},
+        {"name": "NoisyObservations", "kwargs": {"sigma": 0.1}},
+        {"name": "DroppedObservations", "kwargs": {"probability": 0.2}},
+        {"name": "MemoryTraces", "kwargs": {"rates": [0.5]}},
+    ]
+    short = {
+        "seeds": 2,
+        "total_steps": 120,
+        "env": {"id": identifier, "max_episode_steps": 25, "wrappers": wrappers},
+        "algorithm": {"hidden": [8], "batch_size": 8, "warmup_steps": 40},
+        "replay": {"capacity": 1000},
+        "evaluation": {"every": 60, "episodes": 2},
+        "logging": {"every": 30, "tensorboard": False},
+        "checkpoint": {"every": 30, "min_seconds": 0.0},
+    }
+    _check_resume(load_config(**short))

@@ -22,7 +22,7 @@ def test_an_episode_of_pendulum_becomes_a_video_that_moves(tmp_path):
     ffmpeg = pytest.importorskip("imageio_ffmpeg").get_ffmpeg_exe()
     seen = []
 
-    def policy(obs):
+    def policy(obs, reward):
         seen.append(obs.copy())
         return np.full(1, 2.0, np.float32)
 
@@ -86,4 +86,4 @@ def test_an_environment_that_cannot_draw_itself_is_refused(tmp_path, identifier)
     pytest.importorskip("moviepy")
     make = partial(make_env, identifier, 5, {}, render_mode="rgb_array")
     with pytest.raises(EnvironmentFault, match=rf"{identifier}.* cannot be drawn"):
-        record_episode(make, lambda obs: np.zeros((1, 2), np.float32), tmp_path, "x", identifier)
+        record_episode(make, lambda obs, reward: np.zeros((1, 2), np.float32), tmp_path, "x", identifier)

@@ -219,18 +219,29 @@ def test_draws_are_uniform():
 
 def test_a_seed_that_is_alone_draws_the_same():
     """Without the axis of lanes in its windows, and with it in its store."""
-    sizes = SOME[0]
-    steps = experience(VECTORS, STEPS, SEEDS, 2, 0.2)
-    store, position = filling(VECTORS, sizes)(steps, 20)
-    together = sampling(VECTORS, sizes)(store, position, keys(3))
-    alone = with_lane_axis(sequences(VECTORS, **sizes.arguments))
-    add, where = jax.jit(alone.add), replays.start()
-    one = alone.init()
+    sizes, steps = SOME[3], experience(VECTORS, STEPS, SEEDS, 2, 0.2)
+    store, position = filling(VECTORS, sizes, RULE)(steps, 20)
+    together = sampling(VECTORS, sizes, RULE)(store, position, keys(3))
+    alone = with_lane_axis(device_replay(VECTORS, sizes, RULE))
+    add, one, where = jax.jit(alone.add), alone.init(), replays.start()
     for t in range(20):
-        one = add(one, where, *jax.tree.map(lambda x, t=t: x[t, 1], (steps.obs, steps.action, steps.step)))
-        where = replays.advance(where, sizes.places)
+        row = jax.tree.map(lambda x, t=t: x[t, 1], (steps.obs, steps.action, steps.step, steps.carry))
+        one, where = add(one, where, *row), replays.advance(where, sizes.places)
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[0], b[1]), one, store)
     batch = jax.jit(alone.sample, static_argnums=(4, 5))(one, where, keys(3)[1], jnp.int32(0), 8, 32)
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b[1]), batch, together)
+
+
+@pytest.mark.parametrize("rule", [None, RULE], ids=["uniform", "prioritized"])
+@pytest.mark.parametrize("sizes", [SOME[0], SOME[3]], ids=["anywhere", "kept"])
+def test_rows_are_taken_out_and_put_back(sizes, rule):
+    """As a checkpoint does, which keeps all that is beside them whole."""
+    store, _ = filling(VECTORS, sizes, rule)(experience(VECTORS, STEPS, SEEDS, 2, 0.2), 17)
+    replay = device_replay(VECTORS, sizes, rule)
+    rows, bare = replay.rows(store), replay.with_rows(store, ())
+    assert rows.columns.shape[:3] == (SEEDS, sizes.places, 2)
+    assert len(jax.tree.leaves(bare)) == len(jax.tree.leaves(store)) - 1
+    jax.tree.map(np.testing.assert_array_equal, replay.with_rows(bare, rows), store)
 
 
 def test_nothing_is_stored_beside_the_rows():

@@ -3,15 +3,19 @@
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chi2
 from step_list import CARRY, GAMMA, IMAGES, VECTORS, StepList, add_steps, experience
+from tiny_run import tiny_config
 
 from ddpg_jax.equations.priorities import Prioritization
 from ddpg_jax.errors import ConfigError
+from ddpg_jax.replay.device import ring as replays
+from ddpg_jax.replay.factory import make_replay, make_ring
 from ddpg_jax.replay.host import ring as ring_module
 from ddpg_jax.replay.host.prioritized import PrioritizedRing
 from ddpg_jax.replay.host.ring import Ring
@@ -356,3 +360,16 @@ def test_windows_are_drawn_in_proportion_to_their_priorities():
         expected = draws * errors[s] / errors[s].sum()
         statistic = ((counts - expected) ** 2 / expected).sum()
         assert chi2.ppf(1e-4, len(expected) - 1) < statistic < chi2.ppf(1 - 1e-4, len(expected) - 1)
+
+
+@pytest.mark.parametrize("kind", ["uniform", "prioritized"])
+def test_the_replays_of_an_agent_with_memory_are_those_of_windows(kind):
+    memory = {"length": 4, "burn_in": 2, "keep_every": 3}
+    config = tiny_config(algorithm={"memory": memory, "n_step": 2}, replay={"kind": kind})
+    ring, replay = make_ring(config, VECTORS, carry_size=7), make_replay(config, VECTORS, carry_size=7)
+    assert type(ring) is (SequenceRing if kind == "uniform" else PrioritizedSequenceRing)
+    assert ring.windows == (4, 2, 2, 3)
+    assert {x.shape[-1] for x in jax.tree.leaves(replay.init()) if x.ndim == 3} == {7, VECTORS.action_size + 3 + 2 * 3}
+    batch = jax.eval_shape(lambda: replay.sample(replay.init(), replays.start(), jax.random.key(0), jnp.int32(0), 2, 5))
+    window = batch.data.obs
+    assert (window.obs.shape, window.carry.shape, window.last.shape) == ((2, 5, 7, 3), (2, 5, 7), (2, 5, 6))
