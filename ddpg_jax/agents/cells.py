@@ -150,7 +150,7 @@ def lru(size_in: int, hidden: int, precision: str = "float32") -> Cell:
         return modulus * jnp.cos(phase), modulus * jnp.sin(phase)
 
     def project(params: Tree, x: Array) -> Tree:
-        scale = jnp.tile(jnp.exp(params["scale"]), 2)
+        scale = jnp.tile(jnp.exp(params["scale"]), 2)[None]
         return tuple(jnp.split(product(x, scale * params["input"]), 2))
 
     def step(params: Tree, carry: Tree, projected: Tree) -> Tree:
