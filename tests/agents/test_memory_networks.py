@@ -199,8 +199,8 @@ def test_a_carry_is_flat_and_back_without_a_change(name):
 
 BODY = Architecture((6,))
 ENCODER = ENCODERS["lstm"]
-ACTOR = with_memory(ENCODER, mlp_actor(ENCODER.features, ACTION, BODY), steps=W, burn_in=BURN_IN)
-CRITICS = with_memory(ENCODER, ensemble(mlp_critic(ENCODER.features, ACTION, BODY), 3), steps=W, burn_in=BURN_IN)
+ACTOR = with_memory(ENCODER, mlp_actor(ENCODER.features, ACTION, BODY), BURN_IN)
+CRITICS = with_memory(ENCODER, ensemble(mlp_critic(ENCODER.features, ACTION, BODY), 3), BURN_IN)
 
 
 def _made(network):
@@ -211,26 +211,27 @@ def test_the_actor_acts_alike_on_a_window_and_on_its_steps(call):
     params, moments = _made(ACTOR)
     window = _window(3, ENCODER)
     actions = call(ACTOR.apply, params, moments, Now(window))
-    assert actions.shape == (W, ACTION)
+    assert actions.shape == (W - BURN_IN, ACTION)
     carry, act = ENCODER.unflatten(window.carry), jax.jit(ACTOR.apply)
     for i in range(W):
         recalled = _recalled(window, i, carry)
-        np.testing.assert_allclose(act(params, moments, recalled), actions[i], atol=1e-5)
+        if i >= BURN_IN:
+            np.testing.assert_allclose(act(params, moments, recalled), actions[i - BURN_IN], atol=1e-5)
         carry = STEPS["lstm"](params["memory"], recalled)
 
 
 def test_next_is_the_view_at_the_true_successors_of_the_last_steps():
     params, moments = _made(CRITICS)
     window = _window(3, ENCODER)
-    action = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (W, ACTION)), jnp.float32)
+    action = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (W - BURN_IN, ACTION)), jnp.float32)
     carries, _ = UNROLLS["lstm"](params["memory"], window, N, 0)
     ahead = AHEADS["lstm"](params["memory"], window, carries)
     body = ensemble(mlp_critic(ENCODER.features, ACTION, BODY), 3)
     found = jax.jit(CRITICS.apply)(params, moments, Next(window), action)
-    assert found.shape == (W, 3, 1)
+    assert found.shape == (W - BURN_IN, 3, 1)
     judge = jax.jit(lambda features, action: body.apply(params["body"], (), features, action))
-    for t in range(W):
-        np.testing.assert_allclose(found[t], judge(ahead[window.last[t]], action[t]), atol=1e-5)
+    for t in range(W - BURN_IN):
+        np.testing.assert_allclose(found[t], judge(ahead[window.last[BURN_IN + t]], action[t]), atol=1e-5)
 
 
 def test_learning_gives_what_applying_gives_and_which_units_answer_in_any_step():
@@ -239,25 +240,25 @@ def test_learning_gives_what_applying_gives_and_which_units_answer_in_any_step()
     batch = jax.tree.map(lambda *leaves: jnp.stack(leaves), *windows)
 
     def learn(window):
-        return CRITICS.learn(params, moments, Now(window), window.action[:W])
+        return CRITICS.learn(params, moments, Now(window), window.action[BURN_IN:W])
 
     outputs, aux = jax.jit(jax.vmap(learn, out_axes=(0, LearnAux(None, 0)), axis_name=BATCH))(batch)
-    assert outputs.shape == (4, W, 3, 1)
+    assert outputs.shape == (4, W - BURN_IN, 3, 1)
     assert aux.moments == {"memory": (), "body": ()} == moments
     body = ensemble(mlp_critic(ENCODER.features, ACTION, BODY), 3)
     apply = jax.jit(CRITICS.apply)
     one = jax.jit(lambda x, a: body.learn(params["body"], (), x, a)[1].active)
     for b, window in enumerate(windows):
-        np.testing.assert_allclose(apply(params, moments, Now(window), window.action[:W]), outputs[b], atol=1e-5)
+        np.testing.assert_allclose(apply(params, moments, Now(window), window.action[BURN_IN:W]), outputs[b], atol=1e-5)
         features = UNROLLS["lstm"](params["memory"], window, W, BURN_IN)[1]
-        each = [one(x, a) for x, a in zip(features, window.action, strict=False)]
+        each = [one(x, a) for x, a in zip(features[BURN_IN:], window.action[BURN_IN:W], strict=True)]
         np.testing.assert_array_equal(aux.active[b], np.any(each, 0))
     assert 0 < np.mean(aux.active) < 1
 
 
 def test_batch_norm_of_the_body_keeps_its_moments_over_all_steps():
     body = mlp_actor(ENCODER.features, ACTION, BODY._replace(normalization="batch"))
-    network = with_memory(ENCODER, body, steps=W)
+    network = with_memory(ENCODER, body)
     params, moments = _made(network)
     batch = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[_window(seed, ENCODER) for seed in range(4)])
     learn = jax.vmap(lambda w: network.learn(params, moments, Now(w)), out_axes=(0, LearnAux(None, 0)), axis_name=BATCH)
@@ -274,7 +275,7 @@ def test_the_memory_of_a_critic_does_not_see_the_action_that_it_judges():
     def judged(action):
         return CRITICS.apply(params, moments, Now(window), action)
 
-    jacobian = jax.jit(jax.jacrev(lambda action: judged(action)[..., 0].sum(1)))(window.action[:W])
+    jacobian = jax.jit(jax.jacrev(lambda action: judged(action)[..., 0].sum(1)))(window.action[BURN_IN:W])
     across = np.abs(jacobian).max(-1)
     assert (np.diag(across) > 0).all()
     assert not (across - np.diag(np.diag(across))).any()
