@@ -182,7 +182,8 @@ def _kernels(key: Array, size_in: int, hidden: int, gates: int) -> dict[str, Arr
     orthogonal = jax.nn.initializers.orthogonal()
 
     def drawn(key: Array, size: int) -> Array:
-        return jnp.concatenate([orthogonal(each, (size, hidden)) for each in jax.random.split(key, gates)], 1)
+        kernels = jax.vmap(lambda each: orthogonal(each, (size, hidden)))(jax.random.split(key, gates))
+        return kernels.swapaxes(0, 1).reshape(size, gates * hidden)
 
     of_input, of_recurrence = jax.random.split(key)
     return {"input": drawn(of_input, size_in), "recurrent": drawn(of_recurrence, hidden)}
