@@ -201,7 +201,6 @@ BODY = Architecture((6,))
 ENCODER = ENCODERS["lstm"]
 ACTOR = with_memory(ENCODER, mlp_actor(ENCODER.features, ACTION, BODY), BURN_IN)
 CRITICS = with_memory(ENCODER, ensemble(mlp_critic(ENCODER.features, ACTION, BODY), 3), BURN_IN)
-LEARNED = W - BURN_IN
 
 
 def _made(network):
@@ -212,7 +211,7 @@ def test_the_actor_acts_alike_on_a_window_and_on_its_steps(call):
     params, moments = _made(ACTOR)
     window = _window(3, ENCODER)
     actions = call(ACTOR.apply, params, moments, Now(window))
-    assert actions.shape == (LEARNED, ACTION)
+    assert actions.shape == (W - BURN_IN, ACTION)
     carry, act = ENCODER.unflatten(window.carry), jax.jit(ACTOR.apply)
     for i in range(W):
         recalled = _recalled(window, i, carry)
@@ -224,16 +223,15 @@ def test_the_actor_acts_alike_on_a_window_and_on_its_steps(call):
 def test_next_is_the_view_at_the_true_successors_of_the_last_steps():
     params, moments = _made(CRITICS)
     window = _window(3, ENCODER)
-    action = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (LEARNED, ACTION)), jnp.float32)
+    action = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (W - BURN_IN, ACTION)), jnp.float32)
     carries, _ = UNROLLS["lstm"](params["memory"], window, N, 0)
     ahead = AHEADS["lstm"](params["memory"], window, carries)
     body = ensemble(mlp_critic(ENCODER.features, ACTION, BODY), 3)
     found = jax.jit(CRITICS.apply)(params, moments, Next(window), action)
-    assert found.shape == (LEARNED, 3, 1)
+    assert found.shape == (W - BURN_IN, 3, 1)
     judge = jax.jit(lambda features, action: body.apply(params["body"], (), features, action))
-    for t in range(LEARNED):
-        successor = ahead[window.last[BURN_IN + t]]
-        np.testing.assert_allclose(found[t], judge(successor, action[t]), atol=1e-5)
+    for t in range(W - BURN_IN):
+        np.testing.assert_allclose(found[t], judge(ahead[window.last[BURN_IN + t]], action[t]), atol=1e-5)
 
 
 def test_learning_gives_what_applying_gives_and_which_units_answer_in_any_step():
@@ -245,16 +243,15 @@ def test_learning_gives_what_applying_gives_and_which_units_answer_in_any_step()
         return CRITICS.learn(params, moments, Now(window), window.action[BURN_IN:W])
 
     outputs, aux = jax.jit(jax.vmap(learn, out_axes=(0, LearnAux(None, 0)), axis_name=BATCH))(batch)
-    assert outputs.shape == (4, LEARNED, 3, 1)
+    assert outputs.shape == (4, W - BURN_IN, 3, 1)
     assert aux.moments == {"memory": (), "body": ()} == moments
     body = ensemble(mlp_critic(ENCODER.features, ACTION, BODY), 3)
     apply = jax.jit(CRITICS.apply)
     one = jax.jit(lambda x, a: body.learn(params["body"], (), x, a)[1].active)
     for b, window in enumerate(windows):
-        learned = window.action[BURN_IN:W]
-        np.testing.assert_allclose(apply(params, moments, Now(window), learned), outputs[b], atol=1e-5)
-        features = UNROLLS["lstm"](params["memory"], window, W, BURN_IN)[1][BURN_IN:]
-        each = [one(x, a) for x, a in zip(features, learned, strict=True)]
+        np.testing.assert_allclose(apply(params, moments, Now(window), window.action[BURN_IN:W]), outputs[b], atol=1e-5)
+        features = UNROLLS["lstm"](params["memory"], window, W, BURN_IN)[1]
+        each = [one(x, a) for x, a in zip(features[BURN_IN:], window.action[BURN_IN:W], strict=True)]
         np.testing.assert_array_equal(aux.active[b], np.any(each, 0))
     assert 0 < np.mean(aux.active) < 1
 
