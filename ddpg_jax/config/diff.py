@@ -55,14 +55,16 @@ class Change(NamedTuple):
 def compare(before: Config, after: Config) -> list[Change]:
     """The fields in which two configurations differ, structural ones first.
 
-    Where another kind of algorithm, exploration or replay was chosen, that alone is named, not the fields that go with
-    it.
+    Where another kind of algorithm, exploration or replay was chosen, or one of them has a memory, that alone is named,
+    not the fields that go with it.
     """
     old, new = (_flat(config) for config in (before, after))
     changed = [path for path in (old | new) if old.get(path) != new.get(path) and not _equivalent(path, before, after)]
     kinds = {f"{section}.{tag}" for section, tag in TAGS.items()}.intersection(changed)
     other = {kind.partition(".")[0] for kind in kinds}
     named = [path for path in changed if path.partition(".")[0] not in other or path in kinds]
+    if "algorithm.memory.cell" in changed and None in (before.algorithm.memory, after.algorithm.memory):
+        named = [path for path in named if not path.startswith("algorithm.memory.") or path.endswith(".cell")]
     found = [
         Change(path, old.get(path), new.get(path), _effect(path, (old.get(path), new.get(path)), (before, after)))
         for path in named

@@ -109,3 +109,18 @@ def test_changes_are_found_field_by_field():
     same = {"hidden": widths, "critic_hidden": widths, "learning_starts": one.algorithm.warmup_steps}
     assert compare(one, tiny_config(algorithm=same)) == []
     assert [c.path for c in compare(one, tiny_config(exploration={"kind": "ou"}))] == ["exploration.kind"]
+
+
+def test_of_a_memory_that_one_of_two_has_the_cell_is_named():
+    plain, gru, longer = (
+        load_config(algorithm=a) for a in ({}, {"memory": {"cell": "gru"}}, {"memory": {"hidden": 9}})
+    )
+    assert [(change.path, change.after, change.effect) for change in compare(plain, gru)] == [
+        ("algorithm.memory.cell", "gru", STRUCTURAL)
+    ]
+    assert [change.path for change in compare(gru, longer)] == ["algorithm.memory.cell", "algorithm.memory.hidden"]
+    burnt = load_config(algorithm={"memory": {"cell": "gru", "burn_in": 3, "learning_rate": 1e-4}})
+    assert [(change.path, change.effect) for change in compare(gru, burnt)] == [
+        ("algorithm.memory.burn_in", LEARNING),
+        ("algorithm.memory.learning_rate", LEARNING),
+    ]
