@@ -17,7 +17,7 @@ class MemoryConfig(Section):
     """`[algorithm.memory]`: what an agent remembers of its episode; without the table, nothing."""
 
     cell: Annotated[Literal["lstm", "gru", "lru"], STRUCTURAL] = "lstm"
-    """how it remembers; lru: a linear recurrence, whose windows are trained in parallel"""
+    """how it remembers; lru: a linear recurrence, the fastest where windows are long"""
     hidden: Annotated[int, Field(ge=1, le=65536), STRUCTURAL] = 128
     """numbers that it remembers"""
     length: Annotated[int, Field(ge=1, le=4096), LEARNING] = 64

@@ -32,7 +32,7 @@ Kept: TypeAlias = Remembered | tuple[()]
 """`()` for an agent without memory."""
 
 
-def nothing(memory: Memory | None, num_envs: int, action_size: int, *, acting: bool = False) -> Kept:
+def init_kept(memory: Memory | None, num_envs: int, action_size: int, *, acting: bool = False) -> Kept:
     """What is remembered before the first step.
 
     Args:

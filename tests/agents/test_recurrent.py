@@ -8,7 +8,7 @@ from tiny_run import tiny_config
 
 from ddpg_jax.agents.algorithms import make_agent
 from ddpg_jax.agents.recurrent import carry_size
-from ddpg_jax.envs.memory import nothing, recall, remember
+from ddpg_jax.envs.memory import init_kept, recall, remember
 from ddpg_jax.rng import run_keys
 from ddpg_jax.types import Batch, EnvSpec, Transition, Window
 
@@ -58,7 +58,7 @@ def acted(agent, state, window):
         return remember(agent, state, seen, row.action[None], row.reward[None]), value
 
     rows = window._replace(action_before=(), reward_before=())
-    kept, values = jax.jit(lambda: jax.lax.scan(step, nothing(agent.memory, 1, 2), rows))()
+    kept, values = jax.jit(lambda: jax.lax.scan(step, init_kept(agent.memory, 1, 2), rows))()
     return np.asarray(values), kept
 
 

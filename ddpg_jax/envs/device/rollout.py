@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from ddpg_jax.envs.device.autoreset import select
-from ddpg_jax.envs.memory import Kept, nothing, recall, remember
+from ddpg_jax.envs.memory import Kept, init_kept, recall, remember
 from ddpg_jax.rng import evaluation_keys
 from ddpg_jax.types import Agent, Array, DeviceEnv, Evaluation, TrainState, Tree
 
@@ -67,7 +67,7 @@ def evaluate_greedy(
     def value(kept: Kept, obs: Array, first: bool) -> Array:
         return jax.vmap(agent.value, (None, 0))(learner, recall(kept, obs, jnp.full(episodes, first)))
 
-    kept, zeros = nothing(agent.memory, episodes, env.spec.action_size), jnp.zeros(episodes)
+    kept, zeros = init_kept(agent.memory, episodes, env.spec.action_size), jnp.zeros(episodes)
     predicted = value(kept, obs, True)
 
     def step(t: Array, trial: _Trial) -> _Trial:

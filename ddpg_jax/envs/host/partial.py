@@ -28,7 +28,7 @@ from ddpg_jax.types import HostArray
 GymEnv: TypeAlias = "gymnasium.Env[Any, Any]"
 
 
-class HideObservations(gymnasium.Wrapper[Any, Any, Any, Any]):
+class HideObservations(gymnasium.ObservationWrapper[Any, Any, Any]):
     """Leaves components out of the observation; it is shorter by them.
 
     Args:
@@ -46,15 +46,9 @@ class HideObservations(gymnasium.Wrapper[Any, Any, Any, Any]):
         dtype: Any = box.dtype
         self.observation_space = Box(box.low[self._kept], box.high[self._kept], dtype=dtype)
 
-    def reset(self, **arguments: Any) -> tuple[Any, dict[str, Any]]:
-        """Begins an episode."""
-        obs, info = self.env.reset(**arguments)
-        return obs[self._kept], info
-
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """Takes a step."""
-        obs, reward, terminated, truncated, info = self.env.step(action)
-        return obs[self._kept], reward, terminated, truncated, info
+    def observation(self, observation: Any) -> Any:
+        """What is left of an observation."""
+        return observation[self._kept]
 
 
 class HideVelocities(HideObservations):
@@ -85,7 +79,7 @@ class HidePositions(HideObservations):
         super().__init__(env, _of_kind(env, "positions"))
 
 
-class _Disturbed(gymnasium.Wrapper[Any, Any, Any, Any]):
+class _Disturbed(gymnasium.ObservationWrapper[Any, Any, Any]):
     """Changes every observation by what it draws from a generator that each seeded reset makes anew."""
 
     def __init__(self, env: GymEnv) -> None:
@@ -97,15 +91,13 @@ class _Disturbed(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def reset(self, *, seed: int | None = None, **arguments: Any) -> tuple[Any, dict[str, Any]]:
         """Begins an episode."""
-        obs, info = self.env.reset(seed=seed, **arguments)
         if seed is not None:
             self._generator = np.random.default_rng(derive_seed(type(self).__name__, seed))
-        return self._disturb(obs).astype(self._dtype), info
+        return super().reset(seed=seed, **arguments)
 
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """Takes a step."""
-        obs, reward, terminated, truncated, info = self.env.step(action)
-        return self._disturb(obs).astype(self._dtype), reward, terminated, truncated, info
+    def observation(self, observation: Any) -> Any:
+        """The observation, disturbed."""
+        return self._disturb(observation).astype(self._dtype)
 
     def _disturb(self, obs: HostArray) -> HostArray:
         raise NotImplementedError

@@ -11,7 +11,7 @@ import numpy as np
 
 from ddpg_jax.envs.device.autoreset import select
 from ddpg_jax.envs.host.pool import Pool
-from ddpg_jax.envs.memory import Kept, nothing, recall, remember
+from ddpg_jax.envs.memory import Kept, init_kept, recall, remember
 from ddpg_jax.errors import NotFiniteError
 from ddpg_jax.types import Agent, Array, Evaluation, HostArray, TrainState
 
@@ -53,7 +53,7 @@ def jit_memory(agent: Agent, action_size: int) -> HostMemory | None:
         return None
 
     def begin(seeds: int, episodes: int) -> Kept:
-        kept = nothing(memory, episodes, action_size)
+        kept = init_kept(memory, episodes, action_size)
         return jax.tree.map(lambda x: jnp.broadcast_to(x, (seeds, *x.shape)), kept)
 
     def update_one(state: TrainState, kept: Kept, seen: Any, action: Array, reward: Array, active: Array) -> Kept:

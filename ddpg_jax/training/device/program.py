@@ -32,7 +32,7 @@ from ddpg_jax.agents.algorithms import MakeAgentFn, find_make_agent
 from ddpg_jax.agents.recurrent import carry_size
 from ddpg_jax.config.schema import with_values
 from ddpg_jax.envs.device.rollout import evaluate_greedy
-from ddpg_jax.envs.memory import Kept, Remembered, nothing, recall, remember
+from ddpg_jax.envs.memory import Kept, Remembered, init_kept, recall, remember
 from ddpg_jax.errors import ConfigError
 from ddpg_jax.replay.device import ring as replays
 from ddpg_jax.replay.factory import make_replay
@@ -112,7 +112,7 @@ def program(
         first = jnp.ones(num_envs, bool)
         rewards = start_rewards(num_envs) if jax.tree.leaves(learner.stats.reward) else ()
         lengths = zeros.astype(jnp.int32)
-        kept = nothing(agent.memory, num_envs, env.spec.action_size, acting=True)
+        kept = init_kept(agent.memory, num_envs, env.spec.action_size, acting=True)
         return Lane(learner, act_state, env_state, obs, first, replay.init(), zeros, lengths, rewards, kept)
 
     def advance(

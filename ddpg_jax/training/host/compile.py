@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddpg_jax import rng
-from ddpg_jax.envs.memory import Remembered, nothing, recall, remember
+from ddpg_jax.envs.memory import Remembered, init_kept, recall, remember
 from ddpg_jax.training.host.transfer import BatchTransfer, pack_obs, unpack_obs
 from ddpg_jax.training.report import METRICS
 from ddpg_jax.training.schedule import updates_per_call
@@ -77,7 +77,7 @@ def compile_programs(config: Config, agent: Agent, ring: Ring, transfer: BatchTr
     diagnose = jit_diagnose(agent, transfer.unpack)
 
     def init_act(_: Array) -> Tree:
-        kept = nothing(agent.memory, num_envs, ring.spec.action_size, acting=True)
+        kept = init_kept(agent.memory, num_envs, ring.spec.action_size, acting=True)
         exploration = agent.init_act(num_envs)
         return ActState(exploration, kept) if isinstance(kept, Remembered) else exploration
 
