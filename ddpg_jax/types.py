@@ -236,6 +236,8 @@ class EnvSpec(NamedTuple):
       action_high: upper bounds `[A]`, each above `action_low`.
       action_shape: of an action as the environment takes it, A numbers in C order; None: `[A]`.
       layout: where the arrays of an observation lie in the vector, in order; `()` where it is one array of `*O`.
+      stack: where it is above 0, an observation is the last pictures of the episode, `[stack, H, W, C]`, the newest
+        last, and the first of the episode stands in for those before it; so a replay may keep each picture once.
     """
 
     obs_shape: tuple[int, ...]
@@ -244,6 +246,7 @@ class EnvSpec(NamedTuple):
     action_high: tuple[float, ...]
     action_shape: tuple[int, ...] | None = None
     layout: tuple[ObsPart, ...] = ()
+    stack: int = 0
 
     @property
     def action_size(self) -> int:

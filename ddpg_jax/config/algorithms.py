@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import Field, model_validator
 
 from ddpg_jax.config.marks import LEARNING, STRUCTURAL, TRACED
-from ddpg_jax.config.sections import Argument, CountOrZero, Fraction, Return, Scale, Section
+from ddpg_jax.config.pixels import EncoderConfig
+from ddpg_jax.config.section import CountOrZero, Fraction, Rate, Scale, Section
+from ddpg_jax.config.sections import Argument, Return
 
-Rate: TypeAlias = Annotated[float, Field(gt=0, le=1)]
 Widths: TypeAlias = Annotated[tuple[Annotated[int, Field(ge=1, le=65536)], ...], Field(min_length=1, max_length=32)]
 
 
@@ -56,8 +57,8 @@ class LearnerConfig(Section):
     are in these units"""
     activation: Annotated[Literal["relu", "elu", "tanh", "silu"], STRUCTURAL] = "relu"
     """of the hidden layers"""
-    initializer: Annotated[Literal["fan_in", "lecun_normal"], LEARNING] = "fan_in"
-    """fan_in: U(+-1/sqrt(fan_in)) for weights and biases"""
+    initializer: Annotated[Literal["fan_in", "lecun_normal", "orthogonal"], LEARNING] = "fan_in"
+    """fan_in: U(+-1/sqrt(fan_in)) for weights and biases; orthogonal: with biases of 0"""
     final_scale: Annotated[Annotated[float, Field(gt=0, le=10)] | None, LEARNING] = None
     """last layers are drawn from U(+-final_scale); left out: as the others"""
     action_layer: Annotated[int, Field(ge=0, le=31), STRUCTURAL] = 0
@@ -107,6 +108,8 @@ class LearnerConfig(Section):
     """arguments for `make_agent` beside the configuration"""
     memory: Annotated[MemoryConfig | None, STRUCTURAL] = None
     """what the agent remembers of its episode; left out: nothing"""
+    encoder: Annotated[EncoderConfig | None, STRUCTURAL] = None
+    """what takes pictures in, where the environment's observations are some; left out: nothing"""
 
     @property
     def learning_begins(self) -> int:
@@ -285,5 +288,32 @@ class FastTD3Config(DelayedConfig, CategoricalConfig):
     """transitions of one update"""
 
 
-AlgorithmConfig: TypeAlias = DDPGConfig | TD3Config | D4PGConfig | FastTD3Config
+class DrQv2Config(LearnerConfig):
+    """`[algorithm]` with `name = "drqv2"`; the noise in both losses is that of `[exploration]` too."""
+
+    name: Annotated[Literal["drqv2"], STRUCTURAL]
+    """the algorithm"""
+    hidden: Annotated[Widths, STRUCTURAL] = (1024, 1024)
+    """widths of the hidden layers of actor and critics, behind their trunks"""
+    initializer: Annotated[Literal["fan_in", "lecun_normal", "orthogonal"], LEARNING] = "orthogonal"
+    """fan_in: U(+-1/sqrt(fan_in)) for weights and biases; orthogonal: with biases of 0"""
+    actor_learning_rate: Annotated[Rate, TRACED, LEARNING] = 1e-4
+    """of Adam"""
+    critic_learning_rate: Annotated[Rate, TRACED, LEARNING] = 1e-4
+    """of Adam, and that of the encoder where it has none of its own"""
+    n_step: Annotated[int, Field(ge=1, le=1000), LEARNING] = 3
+    """steps folded into one transition"""
+    tau: Annotated[float, Field(gt=0, le=1), TRACED, LEARNING] = 0.01
+    """mixing factor of the target critics; there is no other target"""
+    batch_size: Annotated[int, Field(ge=1, le=2**24), LEARNING] = 256
+    """transitions of one update"""
+    updates_per_step: Annotated[float, Field(gt=0, le=1000), STRUCTURAL] = 0.5
+    """updates for each environment step of a seed; may be below 1"""
+    warmup_steps: Annotated[CountOrZero, STRUCTURAL] = 2000
+    """environment steps of each seed with uniformly random actions"""
+    noise_clip: Annotated[Scale, TRACED, LEARNING] = 0.3
+    """largest noise on the action in the target and in the actor's loss"""
+
+
+AlgorithmConfig: TypeAlias = DDPGConfig | TD3Config | D4PGConfig | FastTD3Config | DrQv2Config
 """The union of the algorithms' configurations, told apart by `name`."""

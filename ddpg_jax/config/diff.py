@@ -55,7 +55,7 @@ class Change(NamedTuple):
 def compare(before: Config, after: Config) -> list[Change]:
     """The fields in which two configurations differ, structural ones first.
 
-    Where another kind of algorithm, exploration or replay was chosen, or one of them has a memory, that alone is named,
+    Where another kind of algorithm, exploration or replay was chosen, or a table was put in, that alone is named,
     not the fields that go with it.
     """
     old, new = (_flat(config) for config in (before, after))
@@ -63,13 +63,18 @@ def compare(before: Config, after: Config) -> list[Change]:
     kinds = {f"{section}.{tag}" for section, tag in TAGS.items()}.intersection(changed)
     other = {kind.partition(".")[0] for kind in kinds}
     named = [path for path in changed if path.partition(".")[0] not in other or path in kinds]
-    if "algorithm.memory.cell" in changed and None in (before.algorithm.memory, after.algorithm.memory):
-        named = [path for path in named if not path.startswith("algorithm.memory.") or path.endswith(".cell")]
+    for table, field in NESTED.items():
+        if any(f"{table}.{field}" not in values for values in (old, new)):  # it was put in or left out
+            named = [path for path in named if not path.startswith(f"{table}.") or path == f"{table}.{field}"]
     found = [
         Change(path, old.get(path), new.get(path), _effect(path, (old.get(path), new.get(path)), (before, after)))
         for path in named
     ]
     return sorted(found, key=lambda change: -list(Effect).index(change.effect))
+
+
+NESTED = {"algorithm.memory": "cell", "algorithm.encoder": "kind", "env.pixels": "size"}
+"""Tables inside a section, which may be left out; each with the field that is named where one is put in."""
 
 
 def _equivalent(path: str, before: Config, after: Config) -> bool:
@@ -102,5 +107,7 @@ def _flat(config: Config) -> dict[str, Any]:
     plain = {name: value for name, value in values.items() if not isinstance(value, dict)}
     inner = {name: value for name, value in values.items() if isinstance(value, dict)}
     fields = {f"{name}.{field}": value for name, section in inner.items() for field, value in section.items()}
-    memory = fields.pop("algorithm.memory") or {}
-    return plain | fields | {f"algorithm.memory.{field}": value for field, value in memory.items()}
+    for table in NESTED:
+        nested = fields.pop(table) or {}
+        fields |= {f"{table}.{field}": value for field, value in nested.items()}
+    return plain | fields

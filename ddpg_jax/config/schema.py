@@ -14,11 +14,12 @@ from pydantic_core import PydanticCustomError
 
 from ddpg_jax.config.algorithms import AlgorithmConfig, DDPGConfig, MemoryConfig
 from ddpg_jax.config.marks import HARMLESS, LEARNING, STRUCTURAL, traced_fields
+from ddpg_jax.config.pixels import EncoderConfig, PixelsConfig
 from ddpg_jax.config.plugins import find
+from ddpg_jax.config.section import Count, Section
 from ddpg_jax.config.sections import (
     WRAPPERS,
     CheckpointConfig,
-    Count,
     EnvConfig,
     EvaluationConfig,
     ExplorationConfig,
@@ -27,7 +28,6 @@ from ddpg_jax.config.sections import (
     LoggingConfig,
     ReplayConfig,
     ScheduledConfig,
-    Section,
     Seed,
     UniformReplayConfig,
 )
@@ -141,8 +141,10 @@ def sections() -> dict[str, tuple[type[BaseModel], ...]]:
     """The sections of the configuration, each with the models it may hold; a table inside one is named with its dot."""
     return {
         "env": (EnvConfig,),
+        "env.pixels": (PixelsConfig,),
         "algorithm": get_args(AlgorithmConfig),
         "algorithm.memory": (MemoryConfig,),
+        "algorithm.encoder": (EncoderConfig,),
         "exploration": get_args(ExplorationConfig),
         "replay": get_args(ReplayConfig),
         "evaluation": (EvaluationConfig,),
@@ -307,7 +309,8 @@ def _algorithms() -> set[str]:
 def hyper_paths(config: Config) -> tuple[str, ...]:
     """The fields of a configuration that may be traced, as `section.field`."""
     tables: dict[str, Any] = {name: getattr(config, name) for name in TAGS} | {
-        "algorithm.memory": config.algorithm.memory
+        "algorithm.memory": config.algorithm.memory,
+        "algorithm.encoder": config.algorithm.encoder,
     }
     given = {name: type(table) for name, table in tables.items() if table is not None}
     paths = [f"{name}.{field}" for name, model in given.items() for field in traced_fields(model)]

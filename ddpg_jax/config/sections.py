@@ -9,10 +9,12 @@ import difflib
 from math import isfinite
 from typing import Annotated, Any, Literal, TypeAlias, cast
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from ddpg_jax.config.marks import HARMLESS, LEARNING, STRUCTURAL, TRACED
+from ddpg_jax.config.pixels import PixelsConfig
 from ddpg_jax.config.plugins import find
+from ddpg_jax.config.section import Count, CountOrZero, Fraction, Scale, Section
 from ddpg_jax.config.values import as_names, as_pairs, as_tables, check_pairs
 
 
@@ -44,24 +46,14 @@ WRAPPERS = (
 )
 """Wrappers of our own, for gymnasium's environments and for those written in JAX."""
 
-Fraction: TypeAlias = Annotated[float, Field(ge=0, le=1)]
-Count: TypeAlias = Annotated[int, Field(ge=1, le=2**53)]
-CountOrZero: TypeAlias = Annotated[int, Field(ge=0, le=2**53)]
 Bound: TypeAlias = Annotated[float, Field(ge=-1e30, le=1e30)]
 Ranges: TypeAlias = Annotated[
     tuple[tuple[Bound, Bound], ...], Field(min_length=1, max_length=10_000), AfterValidator(check_pairs)
 ]
-Scale: TypeAlias = Annotated[float, Field(ge=0, le=10)]
 Argument: TypeAlias = Annotated[Any, AfterValidator(_check_argument)]
 Return: TypeAlias = Annotated[float, Field(ge=-1e6, le=1e6)]
 InfoKey: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_./-]{0,58}$")]
 Seed: TypeAlias = Annotated[int, Field(ge=0, lt=2**63)]
-
-
-class Section(BaseModel):
-    """A table of the configuration: frozen, without unknown keys, NaN or infinity."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class WrapperConfig(Section):
@@ -104,6 +96,8 @@ class EnvConfig(Section):
     number to train in, and 16 in each process to evaluate in"""
     info_keys: Annotated[tuple[InfoKey, ...], Field(max_length=32), BeforeValidator(as_names), HARMLESS] = ()
     """numbers of the info at an episode's end to record, as is_success, on the host loop"""
+    pixels: Annotated[PixelsConfig | None, STRUCTURAL] = None
+    """what is seen in the place of the environment's own observations: pictures that it draws; left out: nothing"""
 
     @field_validator("value_range", mode="before")
     @classmethod
