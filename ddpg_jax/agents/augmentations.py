@@ -36,10 +36,10 @@ def shift_bilinear(pictures: Array, offset: Array, pad: int) -> Array:
     x = jnp.pad(pictures, spread, mode="edge").astype(jnp.float32)
     for axis, side, start in zip((-3, -2), pictures.shape[-3:-1], offset, strict=True):
         full = side + 2 * pad
-        centre = (2 * jnp.arange(side, dtype=jnp.float32) + 1) / full - 1 + 2.0 * start / full  # in [-1, 1]
+        centre = (2 * jnp.arange(side, dtype=jnp.float32) + 1 + 2 * start.astype(jnp.float32)) / full - 1  # in [-1, 1]
         place = ((centre + 1) * full - 1) / 2
         low = jnp.clip(jnp.floor(place).astype(jnp.int32), 0, full - 1)
-        share = (place - low).reshape(-1, *[1] * (-axis - 1))
+        share = (place - low.astype(jnp.float32)).reshape(*[1] * (x.ndim + axis), -1, *[1] * (-axis - 1))
         x = (1 - share) * jnp.take(x, low, axis) + share * jnp.take(x, jnp.minimum(low + 1, full - 1), axis)
     return jnp.round(x).astype(pictures.dtype) if jnp.issubdtype(pictures.dtype, jnp.integer) else x
 

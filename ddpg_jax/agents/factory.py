@@ -185,11 +185,10 @@ def make_optimizers(config: Config) -> Params:
         return whole if own is None else scale_part(whole, "memory", own / rate)
 
     rate, decay = algorithm.critic_learning_rate, algorithm.critic_weight_decay
-    own = None if encoder is None else encoder.learning_rate
+    own = rate if encoder is None or encoder.learning_rate is None else encoder.learning_rate
+    shared = encoder is not None and encoder.shared
     return Params(
-        encoder=make(rate if own is None else own, decay, updates)
-        if encoder and encoder.shared
-        else optax.set_to_zero(),
+        encoder=make(own, decay, updates) if shared else optax.set_to_zero(),
         actor=make(algorithm.actor_learning_rate, algorithm.actor_weight_decay, rounds),
         critic=make(rate, decay, updates),
     )
@@ -206,11 +205,6 @@ def make_loss_noise(config: Config) -> ActionFn:
         return settings.sigma if scale is None else scale(step, jnp.int32(0))
 
     return scheduled_noise(sigma, algorithm.noise_clip)
-
-
-def _of_encoder(encoder: EncoderConfig, rate: float) -> float:
-    """Its learning rate, for that of the critics."""
-    return rate if encoder.learning_rate is None else encoder.learning_rate
 
 
 def _adam(config: LearnerConfig, rate: float, decay: float, steps: int, flat: bool) -> Skippable:

@@ -70,13 +70,13 @@ def from_pixels(
     if settings.target_copies == settings.online_copies == 1:
         return policy_gradient(networks=of_all, head=head, next_action=next_action, augment=settings.augment, **slots)
     lifted = Params(*(over_copies(network, axes) for network, axes in zip(of_all, settings.axes, strict=True)))
-    several = settings.online_copies > 1
+    first: dict[str, Any] = {"reuse": _first_copy if settings.online_copies > 1 else _as_it_is}
     return policy_gradient(
         networks=lifted,
         head=_over_copies_of_outputs(head),
         next_action=_for_each_copy(next_action),
         augment=settings.augment,
-        **slots | {"reuse": (lambda encoded: encoded[0]) if several else (lambda encoded: encoded)},
+        **slots | first,
     )
 
 
@@ -152,6 +152,14 @@ def _over_copies_of_outputs(head: CriticHead) -> CriticHead:
         return head.value(outputs) if outputs.ndim == 2 else jnp.mean(jax.vmap(head.value)(outputs))
 
     return CriticHead(target, loss, value, head.actor_critics)
+
+
+def _first_copy(encoded: Array) -> Array:
+    return encoded[0]
+
+
+def _as_it_is(encoded: Array) -> Array:
+    return encoded
 
 
 def _for_each_copy(change: ActionFn) -> ActionFn:
