@@ -74,7 +74,7 @@ class StackShape(NamedTuple):
           Places in the table, `[..., k]`.
         """
         xp = newest.__array_namespace__()
-        back = xp.arange(self.stack - 1, -1, -1, dtype=newest.dtype)
+        back = xp.arange(self.stack - 1, -1, -1, dtype=newest.dtype).reshape(*[1] * newest.ndim, -1)
         own = (newest[..., None] - back) % self.steps
         return xp.where(back < known[..., None], own, self.first_place(episode)[..., None])
 

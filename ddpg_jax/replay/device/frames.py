@@ -22,7 +22,7 @@ from ddpg_jax.replay.stacks import StackShape, stack_shape
 from ddpg_jax.types import Array, Batch, EnvSpec, HostArray, Step, Transition
 from ddpg_jax.xla.gather import prefetch
 
-_SINCE, _EPISODE = 0, 1
+_SINCE, _EPISODE, _ENDED = 0, 1, 2
 
 BEGINS = "begins"
 """Name of whether an episode begins with a row, among what is kept of rows beside their leaves."""
@@ -46,6 +46,19 @@ class FrameRows(NamedTuple):
     pictures: Array
 
 
+class FrameStore(NamedTuple):
+    """What one seed has stored.
+
+    Attributes:
+      rows: as they are kept.
+      newest: int32 `[E, 3]`: the counts of the newest row, and whether its episode ended with it. It stands by itself,
+        as a ring that is read at one place and written at another is copied for it.
+    """
+
+    rows: FrameRows
+    newest: Array
+
+
 def frames(spec: EnvSpec, *, num_envs: int, capacity: int, n_step: int, gamma: Array | float) -> DeviceReplay:
     """A ring of stacks of pictures, each kept once, whose transitions are drawn uniformly, with replacement.
 
@@ -64,19 +77,21 @@ def frames(spec: EnvSpec, *, num_envs: int, capacity: int, n_step: int, gamma: A
     """
     shape = stack_shape(spec, capacity, num_envs)
 
-    def init() -> FrameRows:
+    def init() -> FrameStore:
         columns = jnp.zeros((shape.steps, num_envs, spec.action_size + 3))
         counts = jnp.zeros((shape.steps, num_envs, 2), jnp.int32)
-        return FrameRows(columns, counts, jnp.zeros((shape.places, num_envs, _picture_size(spec)), spec.obs_dtype))
+        pictures = jnp.zeros((shape.places, num_envs, prod(spec.obs_shape[1:])), spec.obs_dtype)
+        newest = jnp.zeros((num_envs, 3), jnp.int32).at[:, _ENDED].set(1)
+        return FrameStore(FrameRows(columns, counts, pictures), newest)
 
-    def add(rows: FrameRows, position: Position, obs: Array, action: Array, step: Step) -> FrameRows:
-        return _add(rows, position, obs, action, step, shape)
+    def add(store: FrameStore, position: Position, obs: Array, action: Array, step: Step) -> FrameStore:
+        return _add(store, position, obs, action, step, shape)
 
-    def sample(rows: FrameRows, position: Position, key: Array, step: Array, updates: int, batch_size: int) -> Batch:
+    def sample(store: FrameStore, position: Position, key: Array, step: Array, updates: int, batch_size: int) -> Batch:
         starts = jnp.minimum(position.length, shape.most_starts)
         index = jax.random.randint(key, (updates, batch_size), 0, starts * num_envs)
         index = index + (position.length - starts) * num_envs
-        return gather(rows, position, index, spec, shape, n_step=n_step, gamma=gamma)
+        return gather(store, position, index, spec, shape, n_step=n_step, gamma=gamma)
 
     def beside(rows: FrameRows, read: Mapping[str, HostArray]) -> dict[str, HostArray]:
         return _fetch_firsts(rows, read["counts"], shape)
@@ -89,7 +104,16 @@ def frames(spec: EnvSpec, *, num_envs: int, capacity: int, n_step: int, gamma: A
         place = shape.first_place(read["counts"][begins][:, _EPISODE])
         rows.pictures[seed, place, env] = read[FIRSTS]  # of several at one place the last stays
 
-    return DeviceReplay(init, add, sample, lambda rows, index, td: rows, beside=beside, put_beside=put_beside)
+    return DeviceReplay(
+        init,
+        add,
+        sample,
+        lambda store, index, td: store,
+        rows=lambda store: store.rows,
+        with_rows=lambda store, rows: store._replace(rows=rows),
+        beside=beside,
+        put_beside=put_beside,
+    )
 
 
 def prioritized_frames(
@@ -118,14 +142,14 @@ def prioritized_frames(
         new = (position.head * num_envs, largest), (gone * num_envs, jnp.zeros_like(largest))
         return device_tree.fill_several(tree, new, num_envs)
 
-    def read(rows: FrameRows, position: Position, index: Array) -> Batch:
-        return gather(rows, position, index, spec, shape, n_step=n_step, gamma=gamma)
+    def read(store: FrameStore, position: Position, index: Array) -> Batch:
+        return gather(store, position, index, spec, shape, n_step=n_step, gamma=gamma)
 
     return with_priorities(plain, enter, read, steps=shape.steps, num_envs=num_envs, rule=rule)
 
 
 def gather(
-    rows: FrameRows,
+    store: FrameStore,
     position: Position,
     index: Array,
     spec: EnvSpec,
@@ -137,7 +161,7 @@ def gather(
     """The transitions that begin at given rows, each at most n rows folded into one.
 
     Args:
-      rows: of one seed.
+      store: of one seed.
       position: where its ring stands.
       index: int32 `[...]`, of rows at which a transition may begin, oldest first: age·E + environment.
       spec: what observations and actions look like.
@@ -148,7 +172,7 @@ def gather(
     Returns:
       A batch with leaves `[..., *]`, and the same index; weights are 0 where a picture is lost, else 1.
     """
-    num_envs = rows.columns.shape[1]
+    rows, num_envs = store.rows, store.newest.shape[0]
     age, env = index // num_envs, index % num_envs
     row = age + position.head - position.length
 
@@ -169,40 +193,30 @@ def gather(
     counts = take(rows.counts, row % shape.steps, env)
     since, episode = counts[..., _SINCE], counts[..., _EPISODE]
     obs, next_obs = stack_of(row - 1, since), stack_of(row + last, since + last + 1)
-    newest = _row_before(rows.counts, position, shape)[..., _EPISODE].at[env].get(mode="promise_in_bounds")
+    newest = store.newest[:, _EPISODE].at[env].get(mode="promise_in_bounds")
     weight = jnp.where(shape.is_lost(since, episode, newest), jnp.zeros(index.shape), jnp.ones(index.shape))
     return Batch(Transition(obs, window[0][0], reward, discount, next_obs), weight, index)
 
 
-def _add(rows: FrameRows, position: Position, obs: Array, action: Array, step: Step, shape: StackShape) -> FrameRows:
+def _add(store: FrameStore, position: Position, obs: Array, action: Array, step: Step, shape: StackShape) -> FrameStore:
     """Writes one step of every environment, and the first pictures of the episodes that begin with it."""
-    num_envs, before = obs.shape[0], _row_before(rows.counts, position, shape)
-    ended = (_row_before(rows.columns, position, shape)[:, -2:] > 0).any(-1)
-    begins = ended | (position.length == 0)
+    rows, before, num_envs = store.rows, store.newest, obs.shape[0]
+    begins = before[:, _ENDED] > 0
     since = jnp.where(begins, jnp.zeros_like(before[:, _SINCE]), before[:, _SINCE] + 1)
-    episode = before[:, _EPISODE] + begins.astype(jnp.int32)
+    counts = jnp.stack([since, before[:, _EPISODE] + before[:, _ENDED]], -1)
+    done = (step.terminated | step.truncated).astype(jnp.int32)
     ends = [x.astype(jnp.float32)[:, None] for x in (step.reward, step.terminated, step.truncated)]
-    place = jnp.where(begins, shape.first_place(episode), jnp.full_like(episode, shape.places))  # beyond: not written
+    first = shape.first_place(counts[:, _EPISODE])
+    place = jnp.where(begins, first, jnp.full_like(first, shape.places))  # beyond the table, nothing is written
     pictures = _write(rows.pictures, position, step.next_obs[:, -1].reshape(num_envs, -1))
-    firsts = obs[:, -1].reshape(num_envs, -1)
-    return FrameRows(
-        _write(rows.columns, position, jnp.concatenate([action, *ends], -1)),
-        _write(rows.counts, position, jnp.stack([since, episode], -1)),
-        pictures.at[place, jnp.arange(num_envs)].set(firsts, mode="drop"),
-    )
-
-
-def _row_before(leaf: Array, position: Position, shape: StackShape) -> Array:
-    """Of the newest row, `[E, ...]`; zeros where there is none."""
-    return jax.lax.dynamic_index_in_dim(leaf, (position.head - 1) % shape.steps, 0, keepdims=False)
+    pictures = pictures.at[place, jnp.arange(num_envs)].set(obs[:, -1].reshape(num_envs, -1), mode="drop")
+    columns = _write(rows.columns, position, jnp.concatenate([action, *ends], -1))
+    rows = FrameRows(columns, _write(rows.counts, position, counts), pictures)
+    return FrameStore(rows, jnp.concatenate([counts, done[:, None]], -1))
 
 
 def _write(leaf: Array, position: Position, row: Array) -> Array:
     return jax.lax.dynamic_update_index_in_dim(leaf, row, position.head, 0)
-
-
-def _picture_size(spec: EnvSpec) -> int:
-    return prod(spec.obs_shape[1:])
 
 
 def _fetch_firsts(rows: FrameRows, counts: HostArray, shape: StackShape) -> dict[str, HostArray]:
