@@ -5,9 +5,9 @@ began is made of the pictures of the p rows before, as far as they are wanted, a
 in the place of those before it; its successor likewise, of one row more. So what a stack is made of is arithmetic, and
 no end of an episode is searched for.
 
-First pictures of episodes have places of their own, one for every 8 steps of the ring and one more, in turn. So those of
-the last X episodes are there; where more episodes than that lie in the ring, as they last less than 8 steps, the first
-pictures of the oldest are lost.
+First pictures of episodes have places of their own, one for every 8 steps of the ring and one more, in turn. So those
+of the last X episodes are there; where more episodes than that lie in the ring, as they last less than 8 steps, the
+first pictures of the oldest are lost.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A plain list of stacks of pictures, as environments give them; rings that keep each picture once are held against it."""
+"""A plain list of stacks of pictures, as environments give them; rings that keep each once are held against it."""
 
 from typing import NamedTuple
 
@@ -96,7 +96,7 @@ class PictureList:
         )
 
     def assert_transitions(self, batch, ages, n_step):
-        """Batches of all seeds, `[S, n]`, of which entry i is lane `i % E` at an age of `ages[i // E]`; and the weights."""
+        """Batches of all seeds, `[S, n]`, of which entry i is lane `i % E` at an age of `ages[i // E]`; and weights."""
         num_seeds, num_envs = self.data.since.shape[1:]
         for s in range(num_seeds):
             for i, age in enumerate(np.repeat(ages, num_envs)):

@@ -68,8 +68,8 @@ class DeviceReplay(NamedTuple):
       write_back: hands back what an update said of its transitions; nothing for uniform replay.
       rows: the rows of a store: what `add` writes and nothing changes afterwards.
       with_rows: `(store, rows) -> store` with others.
-      beside: `(rows [L, ...], read) -> more`, both by name: what belongs to rows that were read, leaves `[n, S, ...]` of
-        the host, and does not lie at their places. A name `a@b` is of one entry for each that is true of `b`, in order.
+      beside: `(rows [L, ...], read) -> more`, both by name: what belongs to rows that were read, leaves `[n, S, ...]`
+        of the host, and lies elsewhere. A name `a@b` is of one entry for each that is true of `b`, in order.
       put_beside: `(rows [S, ...], read)`: puts that back into rows of the host, in order.
     """
 

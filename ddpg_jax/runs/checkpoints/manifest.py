@@ -31,7 +31,7 @@ class Segment(Strict):
     stop: Size
     bytes: Size
     sha256: _Sha256
-    entries: dict[str, Size] = {}
+    entries: dict[str, Size] = Field(default={})
 
 
 class Manifest(Strict):

@@ -162,7 +162,8 @@ def test_the_same_writes_give_the_priorities_of_the_host(sizes):
         carry = write_back(store, (index % len(slots)).astype(np.int32), errors), position
         theirs = ring.tree.get(np.tile(slots, (SEEDS, 1)))
         np.testing.assert_allclose(carry[0].tree[-1][:, : len(slots)], theirs, rtol=1e-5)
-        may = {row * sizes.num_envs % len(slots) + e for row in range(stop - ring.starts, stop) for e in range(sizes.num_envs)}  # fmt: skip
+        rows = range(stop - ring.starts, stop)
+        may = {row % sizes.places * sizes.num_envs + e for row in rows for e in range(sizes.num_envs)}
         assert [set(np.flatnonzero(row)) for row in theirs] == [may] * SEEDS
 
 
