@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any, TypeAlias
@@ -20,6 +21,9 @@ PaintFn: TypeAlias = "Callable[[int], HostArray]"
 """`size -> uint8 [size, size, 3]`, of the environment as it is now."""
 
 GymEnv: TypeAlias = "gymnasium.Env[Any, Any]"
+
+SHADOWS = 512
+"""Height and width of the map of shadows at most, in pixels."""
 
 TRACK = "track"
 """The camera of gymnasium's MuJoCo models that follows the body."""
@@ -99,6 +103,8 @@ def _mujoco(env: GymEnv, identifier: str, camera: int | str | None) -> PaintFn:
     if camera is not None:
         _require_camera(renderer.model, identifier, camera)
     follow(env, camera)
+    _spare_shadows(renderer.model)
+    weakref.finalize(env, release, renderer).atexit = False
 
     def paint(size: int) -> HostArray:
         viewer = renderer.viewer
@@ -118,6 +124,7 @@ def _dm_control(env: GymEnv, identifier: str, camera: int | str | None) -> Paint
     physics = inner._env.physics
     if camera is not None:
         _require_camera(physics.model.ptr, identifier, camera)
+    _spare_shadows(physics.model)
     chosen = inner.render_kwargs.get("camera_id", 0 if physics.model.ncam else -1) if camera is None else camera
 
     def paint(size: int) -> HostArray:
@@ -125,6 +132,24 @@ def _dm_control(env: GymEnv, identifier: str, camera: int | str | None) -> Paint
         return _checked(env.render(), identifier)
 
     return paint
+
+
+def release(renderer: Any) -> None:
+    """Gives back what a viewer of gymnasium's drew with, while its own context is current.
+
+    MuJoCo frees it by numbers, in whichever context is current: left to the garbage collector, an environment that is
+    gone takes away what another one draws with, whose pictures are black from then on.
+    """
+    viewer = renderer.viewer
+    if viewer is not None and viewer.con is not None:
+        viewer.make_context_current()
+        viewer.con.free()
+        viewer.con = None
+
+
+def _spare_shadows(model: Any) -> None:
+    """Draws shadows by a small map: a large one takes most of the time where no graphics card draws."""
+    model.vis.quality.shadowsize = min(int(model.vis.quality.shadowsize), SHADOWS)
 
 
 def _pendulum(inner: Any, size: int) -> HostArray:

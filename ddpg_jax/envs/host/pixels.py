@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box
 
-from ddpg_jax.envs.host.painters import make_painter
+from ddpg_jax.envs.host.painters import make_painter, release
 from ddpg_jax.envs.pictures import View, to_gray
 from ddpg_jax.errors import EnvironmentFault
 from ddpg_jax.types import HostArray
@@ -76,6 +76,13 @@ class Pixels(gymnasium.Wrapper[Any, Any, Any, Any]):
         scene = self._paint(_SCENE)
         height = max(len(scene), len(newest))
         return np.concatenate([_centred(scene, height), _centred(newest, height)], 1)
+
+    def close(self) -> None:
+        """Closes the environment."""
+        renderer = getattr(self.env.unwrapped, "mujoco_renderer", None)
+        if renderer is not None:
+            release(renderer)
+        self.env.close()
 
     def _draw(self) -> HostArray:
         frame = self._paint(self.view.size)
