@@ -17,10 +17,12 @@ from ddpg_jax.envs.host.traits import warn_of
 from ddpg_jax.envs.host.vector import EpisodeSeedFn, LaneNameFn, VectorEnv, pooled_seeds, training_seeds
 from ddpg_jax.envs.host.workers import HostEnv, SubprocVectorEnv
 from ddpg_jax.envs.host.wrappers import Wrapping
+from ddpg_jax.envs.pictures import View
 from ddpg_jax.errors import ConfigError
 from ddpg_jax.types import DeviceEnv, StopFn, never_stop
 
 if TYPE_CHECKING:
+    from ddpg_jax.config.pixels import PixelsConfig
     from ddpg_jax.config.schema import Config
     from ddpg_jax.config.sections import EnvConfig
 
@@ -122,15 +124,7 @@ def device_env(config: Config) -> DeviceEnv:
         return env
     from ddpg_jax.envs.device.pixels import pixels  # with jax, which the command line does without
 
-    return pixels(
-        env,
-        config.env.id,
-        size=seen.size,
-        gray=seen.gray,
-        stack=seen.stack,
-        repeat=seen.repeat,
-        draw_each=seen.draw == "each",
-    )
+    return pixels(env, config.env.id, _view(seen))
 
 
 def undrawn_env(config: Config) -> DeviceEnv:
@@ -167,11 +161,16 @@ def env_maker(env: EnvConfig, render_mode: str | None = None, *, bounded: bool =
         env.max_episode_steps,
         dict(env.kwargs),
         render_mode,
+        view=None if env.pixels is None else _view(env.pixels),
         bounded=bounded,
         entry=entry,
         wrappings=tuple(Wrapping(each.name, dict(each.kwargs)) for each in env.wrappers),
         action_range=env.action_range,
     )
+
+
+def _view(seen: PixelsConfig) -> View:
+    return View(seen.size, seen.gray, seen.stack, seen.repeat, seen.draw == "each", seen.camera)
 
 
 def _lanes(

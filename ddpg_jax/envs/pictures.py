@@ -9,12 +9,43 @@ told by the observation.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 DrawFn: TypeAlias = Callable[[Any, int], Any]
 """`(obs [*O], size) -> uint8 [size, size, 3]`, of NumPy for an array of NumPy and of JAX for one of JAX."""
+
+
+class View(NamedTuple):
+    """How an environment is seen, as `[env.pixels]` says it.
+
+    Attributes:
+      size: height and width of a picture.
+      gray: one channel of brightness in the place of three.
+      stack: pictures of an observation, k.
+      repeat: steps of the environment that an action is held for.
+      draw_each: whether each of these steps is drawn, side by side as channels of one picture; otherwise the last is.
+      camera: number or name; None: the environment's own.
+    """
+
+    size: int
+    gray: bool = False
+    stack: int = 3
+    repeat: int = 1
+    draw_each: bool = False
+    camera: int | str | None = None
+
+    @property
+    def drawn(self) -> int:
+        """Steps of a decision that a picture shows."""
+        return self.repeat if self.draw_each else 1
+
+    @property
+    def channels(self) -> int:
+        """Channels of a picture, C."""
+        return (1 if self.gray else 3) * self.drawn
+
 
 _WHITE, _BLACK, _GRAY = (255.0, 255.0, 255.0), (0.0, 0.0, 0.0), (150.0, 150.0, 150.0)
 _RED, _BLUE, _LIGHT_BLUE = (204.0, 77.0, 77.0), (40.0, 60.0, 130.0), (150.0, 190.0, 245.0)

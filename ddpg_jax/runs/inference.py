@@ -21,6 +21,7 @@ from ddpg_jax.config.plugins import allow_imports as allow
 from ddpg_jax.config.schema import Config
 from ddpg_jax.envs.device.rollout import evaluate_greedy
 from ddpg_jax.envs.factory import device_env, env_maker, make_evaluation_envs
+from ddpg_jax.envs.host.offscreen import offscreen
 from ddpg_jax.envs.host.rollout import (
     HostMemory,
     PolicyFn,
@@ -33,7 +34,7 @@ from ddpg_jax.envs.host.rollout import (
     no_progress,
 )
 from ddpg_jax.envs.host.spaces import as_vectors, in_words, shown
-from ddpg_jax.envs.host.video import offscreen, record_episode
+from ddpg_jax.envs.host.video import record_episode
 from ddpg_jax.envs.memory import recall
 from ddpg_jax.equations.actions import to_units
 from ddpg_jax.errors import ConfigError, StorageError

@@ -24,7 +24,16 @@ FROZEN = json.loads((Path(__file__).parent / "presets.json").read_text())
 PAIRS = list(product(*preset_names().values()))
 
 
-IN_JAX = ("jax_pendulum_no_velocity", "jax_pendulum_no_angle", "recall", "tmaze", "hidden_pendulum")
+IN_JAX = (
+    "hidden_pendulum",
+    "jax_cartpole_swingup",
+    "jax_pendulum",
+    "jax_pendulum_no_angle",
+    "jax_pendulum_no_velocity",
+    "jax_reacher",
+    "recall",
+    "tmaze",
+)
 
 
 def load_pair(task: str, algorithm: str) -> Config:
@@ -38,14 +47,14 @@ def flat(config: Config) -> dict[str, object]:
     inner = {
         f"{name}.{field}": v for name, table in values.items() if isinstance(table, dict) for field, v in table.items()
     }
-    memory = inner.pop("algorithm.memory") or {}
-    inner |= {f"algorithm.memory.{field}": value for field, value in memory.items()}
+    for table in ("algorithm.memory", "algorithm.encoder", "env.pixels"):
+        inner |= {f"{table}.{field}": value for field, value in (inner.pop(table) or {}).items()}
     return {name: value for name, value in values.items() if not isinstance(value, dict)} | inner
 
 
 def test_there_are_all_pairs():
     tasks, algorithms = preset_names().values()
-    assert len(PAIRS) == 180
+    assert len(PAIRS) == 338
     assert sorted(FROZEN["learned"]) == sorted(algorithms)
     assert sorted(FROZEN["task"]) == sorted(tasks)
 
@@ -65,7 +74,7 @@ def test_a_resolved_pair_reads_back_equal(task, algorithm):
 
 
 def test_tasks_written_in_jax_are_known_and_need_no_workers():
-    assert [task for task in preset_names()["tasks"] if load_config(task).on_device] == sorted(IN_JAX)
+    assert [task for task in preset_names()["tasks"] if load_config(task).on_device] == list(IN_JAX)
     with pytest.raises(ConfigError, match=r"env\.workers = 8 .*set it to 0"):
         load_config("tmaze", "fasttd3")
 

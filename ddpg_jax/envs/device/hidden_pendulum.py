@@ -10,8 +10,8 @@ import jax.numpy as jnp
 
 from ddpg_jax.envs.device import pendulum
 from ddpg_jax.envs.device.autoreset import episodic
-from ddpg_jax.envs.pictures import draw_pendulum
 from ddpg_jax.envs.device.pendulum import Pendulum
+from ddpg_jax.envs.pictures import draw_pendulum
 from ddpg_jax.types import Array, DeviceEnv, EnvSpec
 
 

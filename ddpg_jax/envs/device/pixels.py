@@ -5,13 +5,14 @@ The twin for gymnasium's environments is in `envs/host/pixels.py`: the same stac
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from ddpg_jax.envs.device.autoreset import select
-from ddpg_jax.envs.pictures import DrawFn, to_gray
+from ddpg_jax.envs.pictures import View, to_gray
 from ddpg_jax.errors import EnvironmentFault
 from ddpg_jax.types import Array, DeviceEnv, Step, Tree
 
@@ -28,9 +29,7 @@ class Drawn(NamedTuple):
     stack: Array
 
 
-def pixels(
-    env: DeviceEnv, identifier: str, *, size: int, gray: bool, stack: int, repeat: int, draw_each: bool
-) -> DeviceEnv:
+def pixels(env: DeviceEnv, identifier: str, view: View) -> DeviceEnv:
     """The environment as its pictures show it: observations `uint8 [stack, size, size, C]`, the newest last.
 
     A step is one decision: the action is held for `repeat` steps of the environment, whose rewards are summed, and for
@@ -39,26 +38,20 @@ def pixels(
     Args:
       env: the environment.
       identifier: its id, for messages.
-      size: height and width of a picture, H and W.
-      gray: one channel of brightness in the place of three.
-      stack: pictures of an observation, k.
-      repeat: steps that an action is held for.
-      draw_each: whether each of these steps is drawn, side by side as channels of one picture; after an end the last
-        one again. Otherwise the last step is.
+      view: how it is seen; it has no cameras.
 
     Raises:
       EnvironmentFault: it cannot draw itself.
     """
-    shown = repeat if draw_each else 1
-    draw_one = _draw_fn(env, identifier, size, gray)
+    shown, draw_one = view.drawn, _draw_fn(env, identifier, view)
+    shape = (view.stack, view.size, view.size, view.channels)
 
     def draw(observations: Array) -> Array:
         """A picture `[H, W, C]` of `shown` observations."""
         return jnp.concatenate([draw_one(observations[i]) for i in range(shown)], axis=-1)
 
     def begin(obs: Array) -> Array:
-        first = draw_one(obs)
-        return jnp.broadcast_to(jnp.concatenate([first] * shown, axis=-1), (stack, *first.shape[:2], channels))
+        return jnp.broadcast_to(jnp.concatenate([draw_one(obs)] * shown, axis=-1), shape)
 
     def reset(key: Array) -> tuple[Drawn, Array]:
         state, obs = env.reset(key)
@@ -66,15 +59,14 @@ def pixels(
         return Drawn(state, pictures), pictures
 
     def step(drawn: Drawn, action: Array, key: Array) -> tuple[Drawn, Step]:
-        state, steps = _hold(env, drawn.state, action, key, repeat)
+        state, steps = _hold(env, drawn.state, action, key, view.repeat)
         last = jax.tree.map(lambda x: x[-1], steps)
         following = jnp.concatenate([drawn.stack[1:], draw(steps.next_obs[-shown:])[None]])
         seen = select(last.terminated | last.truncated, begin(last.obs), following)
         return Drawn(state, seen), last._replace(obs=seen, next_obs=following)
 
-    channels = (1 if gray else 3) * shown
-    spec = env.spec._replace(obs_shape=(stack, size, size, channels), obs_dtype="uint8", layout=(), stack=stack)
-    return DeviceEnv(reset, step, spec, -(-env.max_episode_steps // repeat))
+    spec = env.spec._replace(obs_shape=shape, obs_dtype="uint8", layout=(), stack=view.stack)
+    return DeviceEnv(reset, step, spec, -(-env.max_episode_steps // view.repeat))
 
 
 def _hold(env: DeviceEnv, state: Tree, action: Array, key: Array, repeat: int) -> tuple[Tree, Step]:
@@ -95,13 +87,13 @@ def _hold(env: DeviceEnv, state: Tree, action: Array, key: Array, repeat: int) -
     return state, jax.tree.map(lambda x, xs: jnp.concatenate([x[None], xs]), first, others)
 
 
-def _draw_fn(env: DeviceEnv, identifier: str, size: int, gray: bool) -> DrawFn:
+def _draw_fn(env: DeviceEnv, identifier: str, view: View) -> Callable[[Array], Array]:
     """Draws one observation, `[*O] -> [size, size, 1 or 3]`.
 
     Raises:
       EnvironmentFault: the environment cannot draw itself, or draws something else.
     """
-    draw = env.draw
+    draw, size = env.draw, view.size
     if draw is None:
         raise EnvironmentFault(
             f"env.id={identifier!r} cannot draw itself, so there are no pictures of it for env.pixels; "
@@ -114,4 +106,4 @@ def _draw_fn(env: DeviceEnv, identifier: str, size: int, gray: bool) -> DrawFn:
         raise EnvironmentFault(
             f"env.id={identifier!r} draws {picture.dtype}{list(picture.shape)}: expected uint8[{size}, {size}, 3]"
         )
-    return lambda obs: to_gray(draw(obs, size)) if gray else draw(obs, size)
+    return lambda obs: to_gray(draw(obs, size)) if view.gray else draw(obs, size)

@@ -21,7 +21,7 @@ _SHOULDER, _COUPLING, _ELBOW = 5 / 12, 1 / 8, 1 / 12
 
 
 class Reacher(NamedTuple):
-    """Angle of the first link, and of the second to the first, in radians; their derivatives; the target in m: `[2]`."""
+    """Angles of the first link and, to it, of the second in radians; their derivatives; the target in m; `[2]`."""
 
     angles: Array
     velocities: Array
@@ -32,8 +32,9 @@ def reacher(max_episode_steps: int = TIME_LIMIT) -> DeviceEnv:
     """The tip of an arm is to be brought to a target within its reach, and held there; never terminal.
 
     Observations are (cos, sin of the first angle, cos, sin of the second, both velocities, x, y of the target), `[8]`;
-    the actions in [-1, 1] are torques of 2 Nm at most at shoulder and elbow. The arm lies flat, so gravity does not pull
-    it; both joints are damped. A step is 0.05 s. The reward is −(distance of the tip from the target in m), in [-2, 0].
+    the actions in [-1, 1] are torques of 2 Nm at most at shoulder and elbow. The arm lies flat, so gravity does not
+    pull it; both joints are damped. A step is 0.05 s. The reward is −(distance of the tip from the target
+    in m), in [-2, 0].
 
     Args:
       max_episode_steps: time limit; in 100 steps, 5 s, the arm can go to any target and stay for most of the time.

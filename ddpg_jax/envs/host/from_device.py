@@ -13,6 +13,8 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box
 
+from ddpg_jax.errors import EnvironmentFault
+
 if TYPE_CHECKING:
     import jax
 
@@ -30,11 +32,12 @@ class FromDevice(gymnasium.Env[Any, Any]):
     Args:
       env: the environment; its actions are taken in its own units.
       max_episode_steps: time limit, which counts beside that of the environment; None: none beside.
+      render_mode: "rgb_array", where the environment can draw itself.
     """
 
-    metadata = {"render_modes": []}  # noqa: RUF012 - as gymnasium declares it
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 30}  # noqa: RUF012 - as gymnasium declares it
 
-    def __init__(self, env: DeviceEnv, max_episode_steps: int | None = None) -> None:
+    def __init__(self, env: DeviceEnv, max_episode_steps: int | None = None, render_mode: str | None = None) -> None:
         import jax
 
         spec = env.spec
@@ -47,7 +50,10 @@ class FromDevice(gymnasium.Env[Any, Any]):
         self.max_episode_steps = env.max_episode_steps if max_episode_steps is None else max_episode_steps
         self._device = _cpu()
         self._begin, self._advance = jax.jit(_beginning(env)), jax.jit(_advancing(env))
+        self.render_mode, self._drawing = render_mode, env.draw
+        self._painters: dict[int, Callable[..., Any]] = {}
         self._state: Any = None
+        self._obs: Any = None
         self._key: Any = None
         self._steps = 0
 
@@ -59,7 +65,7 @@ class FromDevice(gymnasium.Env[Any, Any]):
         drawn = int(self.np_random.integers(2**32)) if seed is None else seed
         with jax.default_device(self._device):
             self._state, obs, self._key = self._begin(np.array(divmod(drawn, 2**32), np.uint32))
-        self._steps = 0
+        self._steps, self._obs = 0, obs
         return np.array(obs), {}
 
     def step(self, action: Any) -> tuple[HostArray, float, bool, bool, dict[str, Any]]:
@@ -70,10 +76,29 @@ class FromDevice(gymnasium.Env[Any, Any]):
         inner = (2.0 * (taken - self._low) / (self._high - self._low) - 1.0).clip(-1.0, 1.0)
         with jax.default_device(self._device):
             self._state, obs, *rest = self._advance(self._state, inner, self._key, np.int32(self._steps))
-        self._steps += 1
+        self._steps, self._obs = self._steps + 1, obs
         reward, terminated, truncated = map(np.asarray, rest)
         limit = self._steps >= self.max_episode_steps
         return np.array(obs), float(reward), bool(terminated), bool(truncated) or limit, {}
+
+    def render(self) -> HostArray | None:
+        """The scene, `uint8 [480, 480, 3]`, where the render mode is `rgb_array`."""
+        return None if self.render_mode is None else self.paint(480)
+
+    def paint(self, size: int) -> HostArray:
+        """The scene, `uint8 [size, size, 3]`.
+
+        Raises:
+          EnvironmentFault: the environment cannot draw itself.
+        """
+        import jax
+
+        if self._drawing is None:
+            raise EnvironmentFault("this environment written in JAX cannot draw itself: its DeviceEnv.draw is None")
+        if size not in self._painters:
+            self._painters[size] = jax.jit(_drawing_at(self._drawing, size))
+        with jax.default_device(self._device):
+            return np.array(self._painters[size](self._obs))
 
 
 def recall(**kwargs: Any) -> FromDevice:
@@ -97,10 +122,26 @@ def hidden_pendulum(**kwargs: Any) -> FromDevice:
     return _with_limit_outside(hidden_pendulum, kwargs)
 
 
+def cartpole_swingup(**kwargs: Any) -> FromDevice:
+    """`ddpg_jax/CartPoleSwingUp-v0`: `jax:cartpole-swingup`, with its arguments."""
+    from ddpg_jax.envs.device.cartpole import cartpole_swingup
+
+    return _with_limit_outside(cartpole_swingup, kwargs)
+
+
+def reacher(**kwargs: Any) -> FromDevice:
+    """`ddpg_jax/Reacher-v0`: `jax:reacher`, with its arguments."""
+    from ddpg_jax.envs.device.reacher import reacher
+
+    return _with_limit_outside(reacher, kwargs)
+
+
 IDS = {
     "ddpg_jax/Recall-v0": recall,
     "ddpg_jax/TMaze-v0": tmaze,
     "ddpg_jax/HiddenPendulum-v0": hidden_pendulum,
+    "ddpg_jax/CartPoleSwingUp-v0": cartpole_swingup,
+    "ddpg_jax/Reacher-v0": reacher,
 }
 """What is registered with gymnasium when this module is imported."""
 
@@ -117,8 +158,14 @@ def set_limit(env: gymnasium.Env[Any, Any], max_episode_steps: int | None) -> No
 
 
 def _with_limit_outside(make: Callable[..., DeviceEnv], kwargs: dict[str, Any]) -> FromDevice:
+    kwargs = dict(kwargs)
+    render_mode = kwargs.pop("render_mode", None)
     own = make(**kwargs).max_episode_steps
-    return FromDevice(make(**kwargs, max_episode_steps=_ENDLESS), own)
+    return FromDevice(make(**kwargs, max_episode_steps=_ENDLESS), own, render_mode)
+
+
+def _drawing_at(draw: Callable[..., Any], size: int) -> Callable[..., Any]:
+    return lambda obs: draw(obs, size)
 
 
 def _beginning(env: DeviceEnv) -> Callable[..., Any]:

@@ -10,7 +10,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -22,9 +22,12 @@ from gymnasium.vector.utils import CloudpickleWrapper
 
 from ddpg_jax.envs.bounds import action_bounds
 from ddpg_jax.envs.host.from_device import set_limit
+from ddpg_jax.envs.host.offscreen import offscreen
+from ddpg_jax.envs.host.pixels import see_pixels, seen_stack
 from ddpg_jax.envs.host.spaces import observed
 from ddpg_jax.envs.host.traits import limit_evaluation
 from ddpg_jax.envs.host.wrappers import ActionRange, Wrapping, bound_actions, wrap
+from ddpg_jax.envs.pictures import View
 from ddpg_jax.errors import EnvironmentFault
 from ddpg_jax.types import EnvSpec
 
@@ -76,6 +79,7 @@ def make_env(
     kwargs: Mapping[str, Any],
     render_mode: str | None = None,
     *,
+    view: View | None = None,
     bounded: bool = False,
     wrappings: Sequence[Wrapping] = (),
     action_range: ActionRange | None = None,
@@ -88,6 +92,7 @@ def make_env(
       max_episode_steps: time limit; None: its own, if it has one.
       kwargs: arguments of its constructor.
       render_mode: how it draws itself.
+      view: how it is seen, where its pictures are to be the observations; None: as it observes itself.
       bounded: whether it gets the limit of evaluations where it has none.
       wrappings: what is put around it, the innermost first.
       action_range: of actions, where its space has no bounds; see `bound_actions`.
@@ -96,9 +101,10 @@ def make_env(
     Raises:
       EnvironmentFault: it cannot be made, or its spaces are not boxes with finite actions.
     """
+    render_mode = "rgb_array" if view is not None else render_mode
     options = dict(kwargs) | ({} if render_mode is None else {"render_mode": render_mode})
     try:
-        with _quietly(identifier):
+        with _quietly(identifier), nullcontext() if render_mode is None else offscreen():
             env = gymnasium.make(
                 _find(identifier, entry), max_episode_steps=max_episode_steps, disable_env_checker=True, **options
             )
@@ -107,7 +113,7 @@ def make_env(
     set_limit(env, max_episode_steps)
     env = wrap(env, wrappings)
     try:
-        env = bound_actions(env, action_range)
+        env = bound_actions(env if view is None else see_pixels(env, identifier, view), action_range)
         describe(env)
     except EnvironmentFault:
         with suppress(Exception):  # what it is refused for matters more
@@ -199,7 +205,7 @@ def describe(env: GymEnv) -> EnvSpec:
     low, high = action_bounds(env.action_space, any_shape=True)
     shape = tuple(env.action_space.shape or ())
     obs_shape, obs_dtype, layout = observed(env.observation_space)
-    return EnvSpec(obs_shape, obs_dtype, low, high, None if shape == (len(low),) else shape, layout)
+    return EnvSpec(obs_shape, obs_dtype, low, high, None if shape == (len(low),) else shape, layout, seen_stack(env))
 
 
 def _needs(identifier: str) -> str | None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import sys
 import warnings
-from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
-from importlib import import_module
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,39 +13,11 @@ import gymnasium
 import numpy as np
 
 from ddpg_jax.envs.host.make import make_env, reset_env
+from ddpg_jax.envs.host.offscreen import offscreen
+from ddpg_jax.envs.host.painters import follow
 from ddpg_jax.envs.host.vector import evaluation_seeds
 from ddpg_jax.errors import EnvironmentFault
 from ddpg_jax.types import HostArray
-
-_CAMERA = "track"
-"""The camera of gymnasium's MuJoCo models that follows the body."""
-
-
-@contextmanager
-def offscreen() -> Generator[None]:
-    """MuJoCo draws by EGL meanwhile where Linux has no display, unless MUJOCO_GL says what it shall draw by."""
-    shown = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    if shown or "MUJOCO_GL" in os.environ or not sys.platform.startswith("linux"):
-        yield
-        return
-    os.environ["MUJOCO_GL"] = "egl"
-    try:
-        yield
-    finally:
-        os.environ.pop("MUJOCO_GL", None)
-
-
-def follow(env: Any) -> bool:
-    """Draws a MuJoCo environment by the camera that follows it, if its model has one and no other was asked for."""
-    renderer = getattr(env.unwrapped, "mujoco_renderer", None)
-    asked = {"camera_id", "camera_name", "default_camera_config"} & set(env.spec.kwargs if env.spec else ())
-    if renderer is None or asked:
-        return False
-    mujoco: Any = import_module("mujoco")
-    number = mujoco.mj_name2id(renderer.model, mujoco.mjtObj.mjOBJ_CAMERA, _CAMERA)
-    if number >= 0:
-        renderer.camera_id = number
-    return number >= 0
 
 
 def draw_frame(identifier: str) -> str:

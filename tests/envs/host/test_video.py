@@ -11,8 +11,10 @@ import pytest
 from gymnasium.envs.classic_control import PendulumEnv
 
 from ddpg_jax.envs.host.make import make_env
+from ddpg_jax.envs.host.offscreen import offscreen
+from ddpg_jax.envs.host.painters import follow
 from ddpg_jax.envs.host.vector import evaluation_seeds
-from ddpg_jax.envs.host.video import draw_frame, follow, offscreen, record_episode
+from ddpg_jax.envs.host.video import draw_frame, record_episode
 from ddpg_jax.errors import EnvironmentFault
 
 
