@@ -235,7 +235,7 @@ def find_conflicts(config: Config) -> list[Conflict]:
         if value:
             message = f"has no effect on env.id={env.id!r}, which is written in JAX: leave it out"
             found.append(Conflict(f"env.{name}", message, ("env.id",)))
-    found += _memory_conflicts(config) + _noise_conflicts(config)
+    found += _memory_conflicts(config) + _noise_conflicts(config) + _pixel_conflicts(config)
     if capacity < batch:
         message = f"holds fewer transitions than algorithm.batch_size={batch} draws from it: give it many times more"
         found.append(Conflict("replay.capacity", message, ("algorithm.batch_size", "algorithm.name")))
@@ -254,6 +254,26 @@ def _noise_conflicts(config: Config) -> list[Conflict]:
         message = 'must be "constant", "linear" or "exponential" with algorithm.name="drqv2": updates have no episode'
         return [Conflict("exploration.schedule", message, ("algorithm.name",))]
     return []
+
+
+def _pixel_conflicts(config: Config) -> list[Conflict]:
+    """What a replay cannot do with stacks of pictures, or needs more of."""
+    pixels, envs = config.env.pixels, config.env.num_envs
+    if pixels is None:
+        return []
+    found: list[Conflict] = []
+    if isinstance(config.replay, HindsightReplayConfig):
+        message = (
+            '"hindsight" finds no goals in pictures: set it to "uniform" or "prioritized", or leave out env.pixels'
+        )
+        found.append(Conflict("replay.kind", message, ("env.pixels",)))
+    least = (pixels.stack + 1) * envs
+    if config.replay.capacity < least:
+        message = (
+            f"holds no stack of {pixels.stack} pictures and the next, of {envs} environments: set it to {least} or more"
+        )
+        found.append(Conflict("replay.capacity", message, ("env.pixels",)))
+    return found
 
 
 def _memory_conflicts(config: Config) -> list[Conflict]:

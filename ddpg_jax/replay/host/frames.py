@@ -5,9 +5,9 @@ Which pictures a stack is made of is arithmetic, and is told in `replay.stacks`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -57,8 +57,6 @@ class FrameRing(Ring):
     Raises:
       ConfigError: it would not fit into free memory, or holds no stack. Nothing has been allocated then.
     """
-
-    _row_dtype_of: ClassVar[Callable[[EnvSpec], np.dtype[np.void]]] = staticmethod(frame_row_dtype)
 
     def __init__(
         self,
@@ -147,6 +145,9 @@ class FrameRing(Ring):
         places = self.stacks.stack_places(newest, known, episode)
         taken = self._flat_pictures.take(places * (self._shape[1] * self._shape[2]) + lane[..., None], 0)
         return taken.reshape(*newest.shape, *self.spec.obs_shape)
+
+    def _describe_row(self, spec: EnvSpec) -> np.dtype[np.void]:
+        return frame_row_dtype(spec)
 
     def _lane_bytes(self, steps: int) -> int:
         pictures = StackShape(steps, self.spec.stack).places

@@ -66,13 +66,11 @@ class Ring:
     _bytes_beside: int = 0
     """Memory of a transition beside its row."""
 
-    _row_dtype_of: ClassVar[Callable[[EnvSpec], np.dtype[np.void]]] = staticmethod(row_dtype)
-
     def __init__(
         self, spec: EnvSpec, seeds: Sequence[int], *, num_envs: int, capacity: int, n_step: int, gamma: float
     ) -> None:
         self.spec, self.n_step, self.gamma = spec, n_step, np.float32(gamma)
-        self.row_dtype = self._row_dtype_of(spec)
+        self.row_dtype = self._describe_row(spec)
         self._shape = (-(-capacity // num_envs), len(seeds), num_envs)
         _check_memory(self._lane_bytes, self._shape)
         self._rows = np.zeros(self._shape, self.row_dtype)
@@ -229,6 +227,9 @@ class Ring:
     def weights(self, index: HostArray) -> HostArray:
         """Importance weights of the transitions that begin at given rows, float32, of the shape of `index`: 1 here."""
         return np.ones(index.shape, np.float32)
+
+    def _describe_row(self, spec: EnvSpec) -> np.dtype[np.void]:
+        return row_dtype(spec)
 
     def _lane_bytes(self, steps: int) -> int:
         """Memory of so many steps of one lane."""
