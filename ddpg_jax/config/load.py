@@ -17,11 +17,12 @@ import tomli_w
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from ddpg_jax.config.conflicts import Conflict
 from ddpg_jax.config.mistakes import MAX_LINES, describe, find_non_numbers, lookup, only_kind, shown
 from ddpg_jax.config.plugins import allow_imports as allow
 from ddpg_jax.config.plugins import imports_allowed, was_handed_over
 from ddpg_jax.config.presets import is_preset, read_preset
-from ddpg_jax.config.schema import TAGS, Config, Conflict, imported_names, name_agent, sections
+from ddpg_jax.config.schema import TAGS, Config, imported_names, name_agent, sections
 from ddpg_jax.config.wording import at_command_line, option
 from ddpg_jax.config.wording import overrides_name as name_overrides
 from ddpg_jax.errors import ConfigError, StorageError, printable

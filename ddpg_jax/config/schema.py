@@ -7,24 +7,23 @@ in `load`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, NamedTuple, cast, get_args
+from typing import Annotated, Any, Literal, cast, get_args
 
 from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from ddpg_jax.config.algorithms import AlgorithmConfig, DDPGConfig, MemoryConfig
+from ddpg_jax.config.conflicts import find_conflicts
 from ddpg_jax.config.marks import HARMLESS, LEARNING, STRUCTURAL, traced_fields
 from ddpg_jax.config.pixels import EncoderConfig, PixelsConfig
 from ddpg_jax.config.plugins import find
 from ddpg_jax.config.section import Count, Section
 from ddpg_jax.config.sections import (
-    WRAPPERS,
     CheckpointConfig,
     EnvConfig,
     EvaluationConfig,
     ExplorationConfig,
     GaussianConfig,
-    HindsightReplayConfig,
     LoggingConfig,
     ReplayConfig,
     ScheduledConfig,
@@ -182,122 +181,6 @@ def is_device_env(identifier: str) -> bool:
     """Whether an id names an environment written in JAX."""
     prefix, colon, _ = identifier.partition(":")
     return bool(colon) and prefix in DEVICE_BACKENDS
-
-
-class Conflict(NamedTuple):
-    """A field that does not go with others.
-
-    Attributes:
-      path: the field that is to be changed.
-      message: what is wrong.
-      others: the fields that it does not go with.
-    """
-
-    path: str
-    message: str
-    others: tuple[str, ...]
-
-
-def find_conflicts(config: Config) -> list[Conflict]:
-    """In which fields of different sections a configuration contradicts itself."""
-    env, capacity, batch = config.env, config.replay.capacity, config.algorithm.batch_size
-    native, what = ("device", "written in JAX") if config.on_device else ("host", "a gymnasium environment")
-    found: list[Conflict] = []
-    if config.loop not in ("auto", native):
-        hint = "; its counterpart written in JAX is jax:pendulum" if env.id == "Pendulum-v1" else ""
-        message = f'cannot run env.id={env.id!r}, which is {what}: set loop to "{native}"{hint}'
-        found.append(Conflict("loop", message, ("env.id",)))
-    if not config.on_device and config.data_parallel > 1:
-        message = f"has no effect on the host loop, which runs env.id={env.id!r}: set it to 1"
-        found.append(Conflict("data_parallel", message, ("env.id",)))
-    if config.on_device and env.workers:
-        message = f"has no effect on env.id={env.id!r}, which is written in JAX: set it to 0"
-        found.append(Conflict("env.workers", message, ("env.id",)))
-    if config.on_device and isinstance(config.replay, HindsightReplayConfig):
-        message = f'"hindsight" is for the host loop, but env.id={env.id!r} is written in JAX: set it to "uniform"'
-        found.append(Conflict("replay.kind", message, ("env.id",)))
-    if env.max_instances is not None and isinstance(config.replay, HindsightReplayConfig):
-        message = (
-            'is not kept by replay.kind="hindsight", which asks an environment of its own for rewards: leave it out'
-        )
-        found.append(Conflict("env.max_instances", message, ("replay.kind",)))
-    foreign = [each.name for each in env.wrappers if ":" not in each.name and each.name not in WRAPPERS]
-    if config.on_device and foreign:
-        known = f"there are {', '.join(WRAPPERS)}, and module:function of your own"
-        message = f"{foreign[0]!r} is not for env.id={env.id!r}, which is written in JAX: {known}"
-        found.append(Conflict("env.wrappers", message, ("env.id",)))
-    host_only = {
-        "action_range": env.action_range,
-        "max_instances": env.max_instances,
-        "info_keys": env.info_keys,
-    }
-    for name, value in host_only.items() if config.on_device else ():
-        if value:
-            message = f"has no effect on env.id={env.id!r}, which is written in JAX: leave it out"
-            found.append(Conflict(f"env.{name}", message, ("env.id",)))
-    found += _memory_conflicts(config) + _noise_conflicts(config) + _pixel_conflicts(config)
-    if capacity < batch:
-        message = f"holds fewer transitions than algorithm.batch_size={batch} draws from it: give it many times more"
-        found.append(Conflict("replay.capacity", message, ("algorithm.batch_size", "algorithm.name")))
-    return found
-
-
-def _noise_conflicts(config: Config) -> list[Conflict]:
-    """What DrQ-v2 cannot take for the noise in its losses."""
-    noise = config.exploration
-    if config.algorithm.name != "drqv2" or config.algorithm.make_agent is not None:
-        return []
-    if not isinstance(noise, GaussianConfig):
-        message = f'must be "gaussian" with algorithm.name="drqv2", whose losses have its noise too, not {noise.kind!r}'
-        return [Conflict("exploration.kind", message, ("algorithm.name",))]
-    if noise.schedule == "inverse_episode":
-        message = 'must be "constant", "linear" or "exponential" with algorithm.name="drqv2": updates have no episode'
-        return [Conflict("exploration.schedule", message, ("algorithm.name",))]
-    return []
-
-
-def _pixel_conflicts(config: Config) -> list[Conflict]:
-    """What a replay cannot do with stacks of pictures, or needs more of."""
-    pixels, envs = config.env.pixels, config.env.num_envs
-    if pixels is None:
-        return []
-    found: list[Conflict] = []
-    if isinstance(config.replay, HindsightReplayConfig):
-        message = (
-            '"hindsight" finds no goals in pictures: set it to "uniform" or "prioritized", or leave out env.pixels'
-        )
-        found.append(Conflict("replay.kind", message, ("env.pixels",)))
-    least = (pixels.stack + 1) * envs
-    if config.replay.capacity < least:
-        message = (
-            f"holds no stack of {pixels.stack} pictures and the next, of {envs} environments: set it to {least} or more"
-        )
-        found.append(Conflict("replay.capacity", message, ("env.pixels",)))
-    return found
-
-
-def _memory_conflicts(config: Config) -> list[Conflict]:
-    """What an agent with memory cannot do, or needs more of."""
-    memory, algorithm, envs = config.algorithm.memory, config.algorithm, config.env.num_envs
-    if memory is None:
-        return []
-    found: list[Conflict] = []
-    if isinstance(config.replay, HindsightReplayConfig):
-        message = '"hindsight" has no windows for an agent with memory: set it to "uniform" or "prioritized"'
-        found.append(Conflict("replay.kind", message, ("algorithm.memory",)))
-    steps = memory.burn_in + memory.length + max(0, memory.keep_every - 1)
-    for path, held in (
-        ("algorithm.warmup_steps", algorithm.learning_begins),
-        ("replay.capacity", config.replay.capacity),
-    ):
-        if held < steps * envs:
-            name = "algorithm.learning_starts" if path != "replay.capacity" and algorithm.learning_starts else path
-            message = (
-                f"holds no window of {steps} steps, burn-in included, of each of {envs} environments: "
-                f"set it to {steps * envs} or more, or lower algorithm.memory.length"
-            )
-            found.append(Conflict(name, message, ("algorithm.memory",)))
-    return found
 
 
 def warn_of_idle_learner(config: Config) -> list[str]:

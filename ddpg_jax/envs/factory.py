@@ -8,9 +8,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ddpg_jax.config.plugins import find, load
-from ddpg_jax.envs.device.backends import make_named_env
+from ddpg_jax.envs.device.backends import DRAWN, make_named_env
 from ddpg_jax.envs.host.goals import GoalTask, goal_task
 from ddpg_jax.envs.host.make import GymEnv, describe, make_env, portable
+from ddpg_jax.envs.host.pixels import see_pixels
 from ddpg_jax.envs.host.pool import INSTANCES, Pool, borrow
 from ddpg_jax.envs.host.timeout import Timeout
 from ddpg_jax.envs.host.traits import warn_of
@@ -167,6 +168,31 @@ def env_maker(env: EnvConfig, render_mode: str | None = None, *, bounded: bool =
         wrappings=tuple(Wrapping(each.name, dict(each.kwargs)) for each in env.wrappers),
         action_range=env.action_range,
     )
+
+
+def drawn_env_maker(config: Config) -> Callable[[], GymEnv]:
+    """What makes one environment of a configuration, as one of gymnasium that draws itself; all of its episodes end.
+
+    Raises:
+      ConfigError: as in `env_maker`, or an environment written in JAX cannot draw itself.
+      EnvironmentFault: as in `device_env`.
+    """
+    if not config.on_device:
+        return env_maker(config.env, "rgb_array", bounded=True)
+    from ddpg_jax.envs.host.from_device import FromDevice
+
+    env, seen = undrawn_env(config), config.env.pixels
+    if env.draw is None:
+        raise ConfigError(
+            f"env.id={config.env.id!r} cannot draw itself: there are videos of gymnasium's environments, and of those "
+            f"written in JAX that can, as {', '.join(DRAWN)}"
+        )
+
+    def make() -> GymEnv:
+        made = FromDevice(env, render_mode="rgb_array")
+        return made if seen is None else see_pixels(made, config.env.id, _view(seen))
+
+    return make
 
 
 def _view(seen: PixelsConfig) -> View:

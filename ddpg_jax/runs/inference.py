@@ -20,7 +20,7 @@ from ddpg_jax.config.plugins import Kind, hand_over
 from ddpg_jax.config.plugins import allow_imports as allow
 from ddpg_jax.config.schema import Config
 from ddpg_jax.envs.device.rollout import evaluate_greedy
-from ddpg_jax.envs.factory import device_env, env_maker, make_evaluation_envs
+from ddpg_jax.envs.factory import device_env, drawn_env_maker, make_evaluation_envs
 from ddpg_jax.envs.host.offscreen import offscreen
 from ddpg_jax.envs.host.rollout import (
     HostMemory,
@@ -292,13 +292,11 @@ def check_videos(run: LoadedRun, folder: str | Path) -> Path:
     """Refuses videos that cannot be recorded, before anything is run; makes their folder.
 
     Raises:
-      ConfigError: the extra `video` is not installed, or the environment is not one of gymnasium.
+      ConfigError: the extra `video` is not installed, or the environment is written in JAX and cannot draw itself.
       StorageError: the folder cannot be made.
     """
-    if run.config.on_device:
-        raise ConfigError(
-            f"env.id={run.config.env.id!r} cannot draw itself: videos are recorded of gymnasium environments only"
-        )
+    with hand_over(run.parts):
+        drawn_env_maker(run.config)
     if importlib.util.find_spec("moviepy") is None:
         raise ConfigError('recording needs moviepy, which is not installed: pip install "ddpg-jax[video]"')
     folder = Path(folder)
@@ -311,7 +309,7 @@ def check_videos(run: LoadedRun, folder: str | Path) -> Path:
 
 @in_numeric_modes
 def record_videos(run: LoadedRun, folder: str | Path, notify: NotifyFn | None = None) -> list[Path]:
-    """Records one evaluation episode of each seed as an MP4 file.
+    """Records one evaluation episode of each seed as an MP4 file; beside the scene, what an agent from pixels sees.
 
     Args:
       run: the run.
@@ -328,7 +326,7 @@ def record_videos(run: LoadedRun, folder: str | Path, notify: NotifyFn | None = 
     folder, env, seeds = check_videos(run, folder), run.config.env, run.config.seed_list
     paths: list[Path] = []
     with hand_over(run.parts), offscreen():
-        make = env_maker(env, "rgb_array", bounded=True)
+        make = drawn_env_maker(run.config)
         for i, seed in enumerate(seeds):
             if notify is not None:
                 notify(f"recording an episode of seed {seed} ({i + 1} of {len(seeds)})")

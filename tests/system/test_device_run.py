@@ -17,7 +17,7 @@ from ddpg_jax.config.schema import hyper_paths, with_values
 from ddpg_jax.envs.device.pendulum import pendulum
 from ddpg_jax.errors import ConfigError
 from ddpg_jax.rng import evaluation_keys
-from ddpg_jax.runs.inference import evaluate_run, load_run, record_videos
+from ddpg_jax.runs.inference import evaluate_run, load_run, record_videos, select_seed
 from ddpg_jax.training.report import METRICS
 
 FILES = {
@@ -201,10 +201,16 @@ def test_a_loaded_policy_earns_what_the_run_says(run):
     assert policy(np.zeros((4, 3), np.float32)).shape == (4, 1)
 
 
-def test_videos_are_of_gymnasium_environments_only(run, tmp_path):
-    with pytest.raises(ConfigError, match="'jax:pendulum' cannot draw itself"):
-        record_videos(load_run(run.directory), tmp_path / "videos")
+def test_videos_are_of_what_draws_itself(run, tmp_path):
+    with pytest.raises(ConfigError, match=r"'jax:recall' cannot draw itself: .*jax:pendulum"):
+        record_videos(load_run(run.directory, env={"id": "jax:recall"}), tmp_path / "videos")
     assert not (tmp_path / "videos").exists()
+    pytest.importorskip("moviepy")
+    loaded = load_run(run.directory)
+    seed = loaded.config.seed_list[-1]
+    (path,) = record_videos(select_seed(loaded, seed), tmp_path / "videos")
+    assert path.name == f"seed-{seed}.mp4"
+    assert path.stat().st_size > 1000
 
 
 # Refusals.

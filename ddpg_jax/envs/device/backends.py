@@ -48,6 +48,9 @@ NATIVE = (
 )
 """Names of our own environments, behind `jax:`."""
 
+DRAWN = ("jax:pendulum", "jax:hidden-pendulum", "jax:cartpole-swingup", "jax:reacher")
+"""Those that draw themselves."""
+
 
 def _native(name: str, max_episode_steps: int | None, kwargs: Mapping[str, Any]) -> DeviceEnv:
     from ddpg_jax.envs.device import cartpole, hidden_pendulum, memory_tasks, pendulum, probes, reacher

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from ddpg_jax.envs.device.autoreset import select
+from ddpg_jax.envs.device.backends import DRAWN
 from ddpg_jax.envs.pictures import View, to_gray
 from ddpg_jax.errors import EnvironmentFault
 from ddpg_jax.types import Array, DeviceEnv, Step, Tree
@@ -97,8 +98,7 @@ def _draw_fn(env: DeviceEnv, identifier: str, view: View) -> Callable[[Array], A
     if draw is None:
         raise EnvironmentFault(
             f"env.id={identifier!r} cannot draw itself, so there are no pictures of it for env.pixels; "
-            "jax:pendulum, jax:hidden-pendulum, jax:cartpole-swingup and jax:reacher can, as can one of your own with "
-            "make_device_env(..., draw=...)"
+            f"{', '.join(DRAWN)} can, and so can one of your own by make_device_env(..., draw=...)"
         )
     obs = jax.ShapeDtypeStruct(env.spec.obs_shape, env.spec.obs_dtype)
     picture = jax.eval_shape(lambda obs: draw(obs, size), obs)

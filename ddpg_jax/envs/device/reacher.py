@@ -77,7 +77,7 @@ def advance(state: Reacher, torques: Array, dt: float) -> Reacher:
     first, second = state.velocities
     turning = _COUPLING * sin * jnp.stack([-second * (2 * first + second), first * first])
     push = torques - _DAMPING * state.velocities - turning
-    m11 = _SHOULDER + _ELBOW + 2 * _COUPLING * cos + dt * _DAMPING
+    m11 = _SHOULDER + 2 * _COUPLING * cos + dt * _DAMPING
     m12, m22 = _ELBOW + _COUPLING * cos, _ELBOW + dt * _DAMPING
     accelerations = jnp.stack([m22 * push[0] - m12 * push[1], m11 * push[1] - m12 * push[0]])
     velocities = state.velocities + dt * accelerations / (m11 * m22 - m12 * m12)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import time
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +16,16 @@ import numpy as np
 
 from ddpg_jax.envs.host.make import make_env, reset_env
 from ddpg_jax.envs.host.offscreen import offscreen
-from ddpg_jax.envs.host.painters import follow
+from ddpg_jax.envs.host.painters import follow, release
+from ddpg_jax.envs.host.pixels import seen_stack
 from ddpg_jax.envs.host.vector import evaluation_seeds
+from ddpg_jax.envs.pictures import View
 from ddpg_jax.errors import EnvironmentFault
 from ddpg_jax.types import HostArray
 
 
 def draw_frame(identifier: str) -> str:
-    """Draws a frame of an environment as it begins, and says how large it is and, of MuJoCo, what has drawn it.
+    """Draws an environment as it begins, and says how large, by what, and how fast it draws what an agent may see.
 
     Raises:
       EnvironmentFault: it cannot be made or drawn.
@@ -31,15 +35,43 @@ def draw_frame(identifier: str) -> str:
         try:
             env.reset(seed=0)
             frame = np.asarray(env.render())
+            renderer = getattr(env.unwrapped, "mujoco_renderer", None)
+            drawn_by = (
+                "" if renderer is None else f" by {os.environ.get('MUJOCO_GL', renderer.viewer.backend)}{_card()}"
+            )
+            if renderer is not None:
+                release(renderer)
         except Exception as error:  # whatever its drawing library raises
             raise _cannot_draw(identifier, error) from error
         finally:
             _close(env)
-        viewer = getattr(getattr(env.unwrapped, "mujoco_renderer", None), "viewer", None)
-        backend = f" by {os.environ.get('MUJOCO_GL', 'the first OpenGL that works')}" if viewer is not None else ""
     if frame.ndim != 3 or np.ptp(frame) == 0:
         raise EnvironmentFault(f"env.id={identifier!r} draws an empty frame of shape {frame.shape}")
-    return f"{frame.shape[1]} x {frame.shape[0]}{backend}"
+    return f"{frame.shape[1]} x {frame.shape[0]}{drawn_by}, {_rate(identifier):.0f} pictures of 84 x 84 a second"
+
+
+def _rate(identifier: str) -> float:
+    """Pictures a second as `[env.pixels]` has them drawn, over half a second."""
+    env = make_env(identifier, None, {}, view=View(84))
+    try:
+        env.reset(seed=0)
+        began, drawn = time.perf_counter(), 0
+        while time.perf_counter() - began < 0.5:
+            env.step(env.action_space.sample() * 0)
+            drawn += 1
+        return drawn / (time.perf_counter() - began)
+    except Exception as error:  # whatever its drawing library raises
+        raise _cannot_draw(identifier, error) from error
+    finally:
+        _close(env)
+
+
+def _card() -> str:
+    """What OpenGL says that it draws with, in brackets; "" where it does not."""
+    with suppress(Exception):  # PyOpenGL has no part in drawing by some back-ends
+        gl: Any = import_module("OpenGL.GL")
+        return f" ({gl.glGetString(gl.GL_RENDERER).decode()})"
+    return ""
 
 
 def record_episode(
@@ -62,7 +94,8 @@ def record_episode(
     """
     plain = make()
     try:
-        follow(plain)
+        if not seen_stack(plain):  # which has its camera
+            follow(plain)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the folder may exist
             recorder = gymnasium.wrappers.RecordVideo(

@@ -257,7 +257,14 @@ def test_the_probe_of_two_steps():
 
 
 def test_every_name_is_made_with_its_time_limit():
-    limits = {"pendulum": 200, "hidden-pendulum": 200, "recall": 30, "tmaze": 55}
+    limits = {
+        "pendulum": 200,
+        "hidden-pendulum": 200,
+        "recall": 30,
+        "tmaze": 55,
+        "cartpole-swingup": 1000,
+        "reacher": 100,
+    }
     for name in NATIVE:
         env = make_named_env(f"jax:{name}", None, {})
         assert env.max_episode_steps == limits.get(name, 10)

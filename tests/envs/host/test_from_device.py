@@ -61,7 +61,7 @@ def test_an_episode_repeats(identifier):
 
 
 def test_ours_have_the_spaces_and_limits_of_their_twins():
-    twins = dict(zip(IDS, ("recall", "tmaze", "hidden-pendulum"), strict=True))
+    twins = dict(zip(IDS, ("recall", "tmaze", "hidden-pendulum", "cartpole-swingup", "reacher"), strict=True))
     for identifier, name in twins.items():
         env, twin = make_env(identifier, None, {}), backends.make_named_env(f"jax:{name}", None, {})
         assert describe(env) == twin.spec
