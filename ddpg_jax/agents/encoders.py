@@ -16,9 +16,9 @@ import jax.numpy as jnp
 from ddpg_jax.agents.modules import ACTIVATIONS, Activation, Initializer, Precision, orthogonal, symmetric_uniform
 from ddpg_jax.agents.networks import stateless
 from ddpg_jax.agents.precision import bfloat16_dot
-from ddpg_jax.agents.slots import Network
+from ddpg_jax.agents.slots import AugmentFn, LearnAux, Network
 from ddpg_jax.errors import EnvironmentFault
-from ddpg_jax.types import Array, Tree
+from ddpg_jax.types import Array, Params, Tree
 from ddpg_jax.xla.convolution import convolve
 
 
@@ -132,6 +132,60 @@ def side_by_side(obs: Array) -> Array:
         return obs
     k, height, width, channels = obs.shape
     return jnp.moveaxis(obs, 0, 2).reshape(height, width, k * channels)
+
+
+class PixelSettings(NamedTuple):
+    """What stands between pictures and the networks of an agent.
+
+    Attributes:
+      fronts: an encoder that actor and critics share, and what stands in front of each of them; none of them has
+        moments.
+      augment: of one transition; it may make several observations or successors, as a leading axis.
+      axes: of what encoder, actor and critic see of one picture stack: more of them are copies.
+      target_copies: K, successors made of one.
+      online_copies: M, observations made of one.
+    """
+
+    fronts: Params
+    augment: AugmentFn
+    axes: Params
+    target_copies: int = 1
+    online_copies: int = 1
+
+
+def in_sequence(first: Network, second: Network) -> Network:
+    """Two networks without moments as one, `x -> second(first(x))`."""
+
+    def init(key: Array) -> Tree:
+        first_key, second_key = jax.random.split(key)
+        return {"first": first.init(first_key), "second": second.init(second_key)}
+
+    return stateless(init, lambda params, x: second.apply(params["second"], (), first.apply(params["first"], (), x)))
+
+
+def behind(first: Network, second: Network) -> Network:
+    """Two networks as one, `(x, *more) -> second(first(x), *more)`; the first has no moments.
+
+    Parameters are `{"first": ..., "second": ...}`, and so are moments and traces, without the first.
+    """
+
+    def init(key: Array) -> Tree:
+        first_key, second_key = jax.random.split(key)
+        return {"first": first.init(first_key), "second": second.init(second_key)}
+
+    def moments() -> Tree:
+        return {"second": second.moments()}
+
+    def apply(params: Tree, moments: Tree, x: Array, *more: Array) -> Array:
+        seen = first.apply(params["first"], (), x)
+        return second.apply(params["second"], moments["second"], seen, *more)
+
+    def learn(params: Tree, moments: Tree, x: Array, *more: Array) -> tuple[Array, LearnAux]:
+        seen = first.apply(params["first"], (), x)
+        output, aux = second.learn(params["second"], moments["second"], seen, *more)
+        return output, aux._replace(moments={"second": aux.moments})
+
+    return Network(init, moments, apply, learn)
 
 
 def _uniform(key: Array, shape: tuple[int, ...]) -> Tree:

@@ -13,9 +13,9 @@ import optax
 from ddpg_jax.agents import augmentations, encoders, modules, networks, noise
 from ddpg_jax.agents import exploration as explorations
 from ddpg_jax.agents import normalizers as normalize
+from ddpg_jax.agents.encoders import PixelSettings, in_sequence
 from ddpg_jax.agents.memory_networks import MemoryEncoder, memory_encoder
 from ddpg_jax.agents.optimizers import Skippable, scale_part, skippable, skippable_adam
-from ddpg_jax.agents.pixels import PixelSettings, in_sequence
 from ddpg_jax.agents.slots import ActionFn, Exploration, Network, Noise, Normalizer
 from ddpg_jax.agents.targets import no_augmentation, scheduled_noise
 from ddpg_jax.config.plugins import load

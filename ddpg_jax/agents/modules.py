@@ -50,12 +50,15 @@ def orthogonal(scale: float = 1.0) -> Callable[..., Array]:
         rows = prod(shape) // columns
         drawn = jax.random.normal(key, (max(rows, columns), min(rows, columns)), dtype).T
 
+        def project(_: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+            basis, vector = carry
+            along = jnp.matmul(basis, vector, precision="highest")
+            return basis, vector - jnp.matmul(along, basis, precision="highest")
+
         def add(i: Array, basis: Array) -> Array:
-            vector = drawn[i]
-            for _ in range(2):
-                along = jnp.matmul(basis, vector, precision="highest")
-                vector = vector - jnp.matmul(along, basis, precision="highest")
-            return basis.at[i].set(vector / jnp.linalg.norm(vector))
+            _, vector = jax.lax.fori_loop(0, 2, project, (basis, drawn[i]))
+            vector = vector * jax.lax.rsqrt(jnp.sum(jnp.square(vector)))
+            return jax.lax.dynamic_update_index_in_dim(basis, vector, i, 0)
 
         basis = jax.lax.fori_loop(0, drawn.shape[0], add, jnp.zeros_like(drawn))
         return scale * (basis.T if rows >= columns else basis).reshape(shape)

@@ -636,6 +636,9 @@ def configs(draw: st.DrawFn) -> Config:
         algorithm |= {"memory": None, "normalize_observations": False, "normalization": "none"}
         if values["replay"].get("kind") == "hindsight":
             values["replay"] = {"kind": "uniform", "capacity": values["replay"]["capacity"]}
+    if pictures:
+        values["env"]["wrappers"] = []
+        values["env"]["pixels"] |= {"camera": None, "draw": "last"}
     if algorithm.get("name") == "drqv2":
         values["exploration"] = {"kind": "gaussian"}
     return resolve(values, {}, source="drawn")
