@@ -65,7 +65,7 @@ class Canvas:
         places = (np.arange(size, dtype=np.float32) + np.float32(0.5)) * np.float32(2 / size) - np.float32(1)
         self._x, self._y = places[None, :], -places[:, None]
         self._scale, self._pixels = np.float32(1 / reach), np.float32(size / 2)
-        self._colour: Any = np.asarray(_WHITE, np.float32)
+        self._colour: Any = _pixel(_WHITE)
 
     def segment(self, start: tuple[Any, Any], end: tuple[Any, Any], width: float, colour: tuple[float, ...]) -> None:
         """Draws a line with round ends between two points of the scene; a point is its (x, y)."""
@@ -89,7 +89,11 @@ class Canvas:
         distance = self.xp.sqrt(dx * dx + dy * dy)
         within = (np.float32(radius) * self._scale - distance) * self._pixels + np.float32(0.5)
         covered = self.xp.clip(within, 0.0, 1.0)[..., None]
-        self._colour = self._colour + covered * (np.asarray(colour, np.float32) - self._colour)
+        self._colour = self._colour + covered * (_pixel(colour) - self._colour)
+
+
+def _pixel(colour: tuple[float, ...]) -> HostArray:
+    return np.asarray(colour, np.float32).reshape(1, 1, -1)
 
 
 def draw_pendulum(obs: Any, size: int) -> Any:
@@ -128,7 +132,7 @@ def to_gray(picture: Any) -> Any:
 
     The sum is one of whole numbers, so NumPy and JAX give the same bits.
     """
-    weights = np.array([299, 587, 114], np.int32)
+    weights = np.array([299, 587, 114], np.int32).reshape(1, 1, 3)
     total = (picture.astype(np.int32) * weights).sum(-1, keepdims=True, dtype=np.int32)
     return ((total + np.int32(500)) // np.int32(1000)).astype(np.uint8)
 
