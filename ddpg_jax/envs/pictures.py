@@ -92,7 +92,8 @@ class Canvas:
         self._colour = self._colour + covered * (_pixel(colour) - self._colour)
 
 
-def _pixel(colour: tuple[float, ...]) -> HostArray:
+def _pixel(colour: tuple[float, ...]) -> Any:
+    """A colour, `[1, 1, 3]`."""
     return np.asarray(colour, np.float32).reshape(1, 1, -1)
 
 
