@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from tiny_run import tiny_config
 
+from ddpg_jax.runs.checkpoints.manifest import mark_of
 from ddpg_jax.training.factory import start
 from ddpg_jax.training.report import no_snapshots
 from ddpg_jax.types import Snapshot
@@ -15,6 +16,8 @@ PRIORITIES = {"kind": "prioritized", "capacity": 30}
 NORMALIZED = {"normalize_observations": True, "normalization": "batch"}
 OU = {"kind": "ou", "sigma": 0.3}
 MEMORY = {"hidden": 4, "length": 4, "burn_in": 2, "obs_embedding": 4, "action_embedding": 4, "reward_embedding": 4}
+SMALL = {"pixels": {"size": 16, "gray": True, "stack": 3}}
+PIXELS = {"algorithm": {"n_step": 3, "encoder": {"kind": "small", "channels": 2, "features": 4, "shift": 1}}}
 
 RUNS = {
     "plain": {},
@@ -40,6 +43,8 @@ RUNS = {
         "algorithm": {"name": "td3", "policy_delay": 1, "memory": MEMORY | {"cell": "lru", "keep_every": 3}},
         "replay": {"kind": "prioritized", "capacity": 30},
     },
+    "pixels, n-step, ring that goes round": PIXELS | {"replay": {"capacity": 36}, "env": {"num_envs": 2} | SMALL},
+    "pixels, priorities": PIXELS | {"replay": PRIORITIES, "env": SMALL},
     "d4pg, delayed errors": {
         "algorithm": {"name": "d4pg", "num_atoms": 5, "v_min": -100, "v_max": 0},
         "replay": PRIORITIES,
@@ -59,7 +64,9 @@ def kept(snapshot):
     rows = {name: x.copy() for name, x in rows.items()}
 
     def read(first, stop):
-        return {name: x[first - snapshot.first_row : stop - snapshot.first_row] for name, x in rows.items()}
+        bounds = [first - snapshot.first_row, stop - snapshot.first_row]
+        marked = {name: [int(rows[mark_of(name)][:i].sum()) for i in bounds] for name in rows if mark_of(name)}
+        return {name: x[slice(*marked.get(name, bounds))] for name, x in rows.items()}
 
     arrays = {name: x.copy() for name, x in snapshot.arrays.items()}
     return Snapshot(arrays, snapshot.first_row, snapshot.stop_row, read, dict(snapshot.seconds))
