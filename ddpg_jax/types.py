@@ -414,7 +414,8 @@ class Snapshot(NamedTuple):
       arrays: by name; whole in every snapshot.
       first_row: of the replay's rows, numbered since the run began, the first that is held.
       stop_row: the one after the last.
-      read_rows: `(first, stop) -> rows` by name, leaves `[stop - first, ...]`.
+      read_rows: `(first, stop) -> rows` by name, leaves `[stop - first, ...]`; one whose name is `a@b` has an entry for
+        each that is true of the leaf `b`, in order.
       seconds: spent so far, by phase.
       unrecorded: the rows of the report here, which the loop yields again because recording it failed; None: there is
         no such report.

@@ -1,16 +1,21 @@
 """The strict flags under which everything is tested, and small agents whose compiled programs are shared."""
 
+import importlib.metadata
 import os
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-os.environ.setdefault(
-    "XLA_FLAGS",  # two devices; compiling, which takes most of the time, without what makes no result better
-    "--xla_force_host_platform_device_count=2 "
-    "--xla_backend_optimization_level=1 --xla_cpu_parallel_codegen_split_count=1",
-)
+FLAGS = [
+    "--xla_force_host_platform_device_count=2",
+    # Compiling takes most of the time of the tests, and their programs run for an instant.
+    "--xla_backend_optimization_level=0",
+    "--xla_cpu_parallel_codegen_split_count=1",
+]
+if importlib.metadata.version("jaxlib") < "0.11":  # later ones do not know it
+    FLAGS.append("--xla_cpu_use_fusion_emitters=false")
+os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("DDPG_JAX_CACHE", str(Path(__file__).parents[1] / ".jax_cache"))  # not the user's
 

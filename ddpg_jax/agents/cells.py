@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 
+from ddpg_jax.agents.modules import orthogonal
 from ddpg_jax.agents.precision import bfloat16_dot
 from ddpg_jax.types import Array, Tree
 from ddpg_jax.xla.recurrence import Complex, linear_recurrence, multiply
@@ -179,10 +180,10 @@ CELLS: dict[str, Callable[..., Cell]] = {"lstm": lstm, "gru": gru, "lru": lru}
 
 def _kernels(key: Array, size_in: int, hidden: int, gates: int) -> dict[str, Array]:
     """Kernels of the input and of the recurrence, `[X, gates·H]` and `[H, gates·H]`, orthogonal gate by gate."""
-    orthogonal = jax.nn.initializers.orthogonal()
+    draw = orthogonal()
 
     def drawn(key: Array, size: int) -> Array:
-        kernels = jax.vmap(lambda each: orthogonal(each, (size, hidden)))(jax.random.split(key, gates))
+        kernels = jax.vmap(lambda each: draw(each, (size, hidden)))(jax.random.split(key, gates))
         return kernels.swapaxes(0, 1).reshape(size, gates * hidden)
 
     of_input, of_recurrence = jax.random.split(key)

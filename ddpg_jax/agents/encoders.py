@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ddpg_jax.agents.modules import ACTIVATIONS, Activation, Initializer, Precision, symmetric_uniform
+from ddpg_jax.agents.modules import ACTIVATIONS, Activation, Initializer, Precision, orthogonal, symmetric_uniform
 from ddpg_jax.agents.networks import stateless
 from ddpg_jax.agents.precision import bfloat16_dot
 from ddpg_jax.agents.slots import Network
@@ -147,6 +147,6 @@ def _without_bias(kernel: Callable[..., Array]) -> Callable[[Array, tuple[int, .
 _INITS: dict[str, Callable[[Array, tuple[int, ...]], Tree]] = {
     "fan_in": _uniform,
     "lecun_normal": _without_bias(jax.nn.initializers.lecun_normal()),
-    "orthogonal": _without_bias(jax.nn.initializers.orthogonal(2**0.5)),
+    "orthogonal": _without_bias(orthogonal(2**0.5)),
 }
 _PRODUCTS = {"float32": jnp.dot, "bfloat16": bfloat16_dot}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import flax.linen as nn
@@ -37,6 +38,31 @@ def symmetric_uniform(limit: float) -> Callable[..., Array]:
     return init
 
 
+def orthogonal(scale: float = 1.0) -> Callable[..., Array]:
+    """An initialiser of kernels whose columns, or rows where they are fewer, are orthogonal and of length `scale`.
+
+    The same numbers as jax.nn.initializers.orthogonal but for rounding, by Gram-Schmidt done twice over. jax's asks
+    LAPACK, whose calls wait for each other for ever where several devices of one CPU make them at once.
+    """
+
+    def init(key: Array, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
+        columns = shape[-1]
+        rows = prod(shape) // columns
+        drawn = jax.random.normal(key, (max(rows, columns), min(rows, columns)), dtype).T
+
+        def add(i: Array, basis: Array) -> Array:
+            vector = drawn[i]
+            for _ in range(2):
+                along = jnp.matmul(basis, vector, precision="highest")
+                vector = vector - jnp.matmul(along, basis, precision="highest")
+            return basis.at[i].set(vector / jnp.linalg.norm(vector))
+
+        basis = jax.lax.fori_loop(0, drawn.shape[0], add, jnp.zeros_like(drawn))
+        return scale * (basis.T if rows >= columns else basis).reshape(shape)
+
+    return init
+
+
 _PRODUCTS: dict[str, Callable[..., Array]] = {"float32": jax.lax.dot_general, "bfloat16": bfloat16_dot_general}
 
 
@@ -65,7 +91,7 @@ def normal_init(deviation: float) -> LayerInit:
 _LAYER_INITS: dict[str, Callable[[int], LayerInit]] = {
     "fan_in": lambda fan_in: uniform_init(fan_in**-0.5),
     "lecun_normal": lambda fan_in: LayerInit(nn.initializers.lecun_normal(), nn.initializers.zeros),
-    "orthogonal": lambda fan_in: LayerInit(nn.initializers.orthogonal(), nn.initializers.zeros),
+    "orthogonal": lambda fan_in: LayerInit(orthogonal(), nn.initializers.zeros),
 }
 
 

@@ -107,7 +107,7 @@ def _memory_conflicts(config: Config) -> list[Conflict]:
 
 
 def _pixels_conflicts(config: Config) -> list[Conflict]:
-    """What has no effect where the agent sees pictures."""
+    """What has no effect where the agent sees pictures, and what a replay cannot do with them."""
     env = config.env
     if env.pixels is None:
         return []
@@ -123,6 +123,15 @@ def _pixels_conflicts(config: Config) -> list[Conflict]:
         message = '"each" has no effect with env.pixels.repeat=1, which has one step to draw: set it to "last"'
         found.append(Conflict("env.pixels.draw", message, ("env.pixels.repeat",)))
     if isinstance(config.replay, HindsightReplayConfig):
-        message = '"hindsight" needs the goals, which env.pixels hides: set it to "uniform"'
+        message = (
+            '"hindsight" finds no goals in pictures: set it to "uniform" or "prioritized", or leave out env.pixels'
+        )
         found.append(Conflict("replay.kind", message, ("env.pixels",)))
+    least = (env.pixels.stack + 1) * env.num_envs
+    if config.replay.capacity < least:
+        message = (
+            f"holds no stack of {env.pixels.stack} pictures and the next, of {env.num_envs} environments: set it to "
+            f"{least} or more"
+        )
+        found.append(Conflict("replay.capacity", message, ("env.pixels",)))
     return found

@@ -121,9 +121,8 @@ def _number_paths() -> frozenset[str]:
 
 
 def _is_number(annotation: Any) -> bool:
-    return annotation in (int, float) or (
-        get_origin(annotation) is not tuple and any(_is_number(part) for part in get_args(annotation))
-    )
+    parts = () if get_origin(annotation) is tuple else get_args(annotation)
+    return annotation in (int, float) or (str not in parts and any(map(_is_number, parts)))
 
 
 def describe(details: ErrorDetails, merged: Mapping[str, Any]) -> tuple[str, str]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 from ddpg_jax.equations.priorities import Prioritization
 from ddpg_jax.replay.device import ring as replays
+from ddpg_jax.replay.device.frames import frames, prioritized_frames
 from ddpg_jax.replay.device.prioritized import prioritized
 from ddpg_jax.replay.device.sequences import prioritized_sequences, sequences
+from ddpg_jax.replay.host.frames import FrameRing, PrioritizedFrameRing
 from ddpg_jax.replay.host.hindsight import HindsightRing
 from ddpg_jax.replay.host.prioritized import PrioritizedRing
 from ddpg_jax.replay.host.ring import Ring
@@ -30,8 +32,11 @@ def make_replay(config: Config, spec: EnvSpec, carry_size: int = 0) -> replays.D
       config: the run.
       spec: what its environments look like.
       carry_size: numbers that the agent remembers of one environment, where states are kept.
+
+    Raises:
+      ConfigError: it is too short for a stack of pictures.
     """
-    kinds = _REPLAYS if config.algorithm.memory is None else _SEQUENCES
+    kinds = _kinds_for(config, spec, _REPLAYS, _FRAMES, _SEQUENCES)
     kind, rule = kinds[config.replay.kind]
     return kind(
         spec,
@@ -44,10 +49,24 @@ def make_replay(config: Config, spec: EnvSpec, carry_size: int = 0) -> replays.D
     )
 
 
+_Kinds = TypeVar("_Kinds", bound="Mapping[str, object]")
+
+
+def _kinds_for(config: Config, spec: EnvSpec, plain: _Kinds, stacks: _Kinds, windows: _Kinds) -> _Kinds:
+    """The replays to choose from; where there is none for stacks of pictures, these are kept as they come."""
+    if config.algorithm.memory is not None:
+        return windows
+    return stacks if spec.stack and config.replay.kind in stacks else plain
+
+
 _Replays: TypeAlias = "dict[str, tuple[Callable[..., replays.DeviceReplay], Callable[[Config], dict[str, Any]]]]"
 _REPLAYS: _Replays = {
     "uniform": (replays.uniform, lambda config: {}),
     "prioritized": (prioritized, lambda config: {"rule": prioritization(config)}),
+}
+_FRAMES: _Replays = {
+    "uniform": (frames, lambda config: {}),
+    "prioritized": (prioritized_frames, lambda config: {"rule": prioritization(config)}),
 }
 _SEQUENCES: _Replays = {
     "uniform": (sequences, lambda config: {}),
@@ -81,9 +100,9 @@ def make_ring(config: Config, spec: EnvSpec, goals: GoalTask | None = None, carr
       carry_size: as in `make_replay`.
 
     Raises:
-      ConfigError: it does not fit into memory.
+      ConfigError: it does not fit into memory, or is too short for a stack of pictures.
     """
-    kinds = _RINGS if config.algorithm.memory is None else _SEQUENCE_RINGS
+    kinds = _kinds_for(config, spec, _RINGS, _FRAME_RINGS, _SEQUENCE_RINGS)
     kind, rule = kinds[config.replay.kind]
     return kind(
         spec,
@@ -107,6 +126,10 @@ _RINGS: _Rings = {
     "uniform": (Ring, lambda config, goals: {}),
     "prioritized": (PrioritizedRing, lambda config, goals: {"rule": prioritization(config)}),
     "hindsight": (HindsightRing, lambda config, goals: {"goals": goals, "relabel": _relabel(config)}),
+}
+_FRAME_RINGS: _Rings = {
+    "uniform": (FrameRing, lambda config, goals: {}),
+    "prioritized": (PrioritizedFrameRing, lambda config, goals: {"rule": prioritization(config)}),
 }
 _SEQUENCE_RINGS: _Rings = {
     "uniform": (SequenceRing, lambda config, goals: {}),

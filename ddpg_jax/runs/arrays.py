@@ -61,11 +61,6 @@ def leaf_of(name: str, array: HostArray) -> Leaf:
     return Leaf(name=name, dtype=array.dtype.name, shape=list(array.shape))
 
 
-def of_rows(leaves: list[Leaf], count: int) -> list[Leaf]:
-    """The description of so many rows, from that of one."""
-    return [leaf.model_copy(update={"shape": [count, *leaf.shape]}) for leaf in leaves]
-
-
 def bytes_of(leaf: Leaf) -> int:
     """The memory of an array."""
     return prod(leaf.shape) * np.dtype(leaf.dtype).itemsize

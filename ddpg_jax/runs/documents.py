@@ -64,6 +64,7 @@ class StoredSpec(Open):
     layout: list[tuple[list[_Key], Size, Size, Annotated[list[Size], Field(max_length=8)], _Key]] = Field(
         default_factory=list[Any]
     )
+    stack: Annotated[int, Field(ge=0, le=65536)] = 0
 
     @model_validator(mode="after")
     def _bounds_fit(self) -> StoredSpec:
@@ -82,6 +83,8 @@ class StoredSpec(Open):
             raise ValueError("layout must divide the observation without gaps")
         if self.layout and self.obs_shape != ends[-1:]:
             raise ValueError("layout must cover the observation")
+        if self.stack and self.obs_shape[:1] != [self.stack]:
+            raise ValueError("stack must be the first axis of the observation")
         return self
 
 

@@ -253,6 +253,7 @@ def as_spec(values: Any) -> EnvSpec:
         tuple(
             ObsPart(tuple(path), start, stop, tuple(shape), dtype) for path, start, stop, shape, dtype in spec.layout
         ),
+        spec.stack,
     )
 
 

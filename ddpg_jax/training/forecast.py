@@ -55,14 +55,15 @@ def forecast(config: Config, obs_size: int = 1, action_size: int = 1) -> Forecas
     critics = getattr(algorithm, "num_critics", 1)
     outputs = getattr(algorithm, "num_atoms", 1)
     simba = algorithm.architecture == "simba"
-    actor = _weights(obs_size, algorithm.hidden, action_size, simba)
-    critic = _weights(obs_size + action_size, algorithm.critic_widths, outputs, simba)
-    row = 2 * obs_size + action_size + 2
+    seen = obs_size if algorithm.encoder is None else algorithm.encoder.features  # of pictures, as much as is sure
+    actor = _weights(seen, algorithm.hidden, action_size, simba)
+    critic = _weights(seen + action_size, algorithm.critic_widths, outputs, simba)
+    number = _FLOAT if algorithm.encoder is None else 1
     layers = sum(algorithm.hidden) + critics * (sum(algorithm.critic_widths) + outputs)
     on_host = not config.on_device
     return Forecast(
         learner=seeds * _COPIES * _FLOAT * (actor + critics * critic),
-        batch=seeds * _FLOAT * algorithm.batch_size * (row + layers),
+        batch=seeds * algorithm.batch_size * (2 * obs_size * number + _FLOAT * (action_size + 2 + layers)),
         envs=seeds * config.env.num_envs * _ENV_BYTES if on_host else 0,
     )
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy_reference import dense_layers
 
-from ddpg_jax.agents.modules import Architecture, uniform_init
+from ddpg_jax.agents.modules import Architecture, orthogonal, uniform_init
 from ddpg_jax.agents.networks import ensemble, mlp_actor, mlp_critic
 from ddpg_jax.agents.slots import LearnAux
 from ddpg_jax.types import BATCH
@@ -157,3 +157,14 @@ def test_a_hidden_unit_answers_where_its_activation_is_not_zero():
         assert trace.active.tolist() == active
         assert trace.moments == ()
         np.testing.assert_array_equal(output, network.apply({"params": layers}, (), jnp.array(obs)))
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 2, 5), (40, 7), (7, 40), (12, 12)])
+def test_orthogonal_kernels_are_those_of_jax_but_for_rounding(shape):
+    key = jax.random.key(3)
+    found = np.asarray(jax.jit(orthogonal(1.5), static_argnums=1)(key, shape))
+    expected = jax.nn.initializers.orthogonal(1.5)(jax.random.clone(key), shape)
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+    flat = found.reshape(-1, shape[-1]).astype(np.float64)
+    gram = flat.T @ flat if flat.shape[0] >= flat.shape[1] else flat @ flat.T
+    np.testing.assert_allclose(gram, 2.25 * np.eye(len(gram)), atol=2e-6)

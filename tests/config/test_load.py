@@ -25,7 +25,7 @@ from ddpg_jax.errors import ConfigError, StorageError
 CONFIGS = Path(__file__).parents[2] / "configs"
 FILES = sorted(path for path in CONFIGS.rglob("*.toml") if path.parent.name != "sweeps")
 CHOSEN_BY = {
-    "algorithm": ["ddpg", "td3", "d4pg", "fasttd3"],
+    "algorithm": ["ddpg", "td3", "d4pg", "fasttd3", "drqv2"],
     "exploration": ["none", "gaussian", "ou", "gaussian_per_env", "parameter"],
     "replay": ["uniform", "prioritized", "hindsight"],
 }
@@ -630,6 +630,14 @@ def configs(draw: st.DrawFn) -> Config:
         algorithm |= {"warmup_steps": 2**20, "learning_starts": None, "normalization": "none"}
         if values["replay"].get("kind") == "hindsight":
             values["replay"] = {"kind": "uniform", "capacity": values["replay"]["capacity"]}
+    pictures = values["env"].get("pixels") is not None
+    if pictures or algorithm.get("encoder") is not None:  # what does not go with it
+        algorithm["encoder"] = (algorithm.get("encoder") or {}) | {"shift": 1}
+        algorithm |= {"memory": None, "normalize_observations": False, "normalization": "none"}
+        if values["replay"].get("kind") == "hindsight":
+            values["replay"] = {"kind": "uniform", "capacity": values["replay"]["capacity"]}
+    if algorithm.get("name") == "drqv2":
+        values["exploration"] = {"kind": "gaussian"}
     return resolve(values, {}, source="drawn")
 
 

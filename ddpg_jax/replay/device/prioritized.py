@@ -77,7 +77,7 @@ def with_priorities(
     Args:
       plain: what stores the rows.
       enter: gives new rows their priorities.
-      read: what begins at given rows, age·E + environment.
+      read: what begins at given rows, age·E + environment; its weights are multiplied.
       steps: T.
       num_envs: E.
       rule: how priorities and weights come about.
@@ -96,7 +96,7 @@ def with_priorities(
         slots = device_tree.draw(store.tree, key, (updates, batch_size))
         age = (slots // num_envs - position.head + position.length) % steps
         batch = read(store.rows, position, age * num_envs + slots % num_envs)
-        weight = importance_weight(device_tree.get(store.tree, slots), annealed_beta(step, rule))
+        weight = importance_weight(device_tree.get(store.tree, slots), annealed_beta(step, rule)) * batch.weight
         # Always the slots; but what is written at them now waits for the weights, so that no copy of the tree is kept
         # to read those from.
         return batch._replace(weight=weight, index=jnp.where(weight >= 0, slots, jnp.zeros_like(slots)))
@@ -113,4 +113,6 @@ def with_priorities(
         write_back,
         rows=lambda store: plain.rows(store.rows),
         with_rows=lambda store, rows: store._replace(rows=plain.with_rows(store.rows, rows)),
+        beside=plain.beside,
+        put_beside=plain.put_beside,
     )

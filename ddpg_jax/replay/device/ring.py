@@ -7,7 +7,7 @@ compiled writes a row in place by a `dynamic_update_slice`, not by a scatter.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import prod
 from typing import Any, NamedTuple, TypeAlias
 
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddpg_jax.equations.returns import fold_steps
-from ddpg_jax.types import Array, Batch, EnvSpec, Step, Transition, Tree
+from ddpg_jax.types import Array, Batch, EnvSpec, HostArray, Step, Transition, Tree
 from ddpg_jax.xla.gather import prefetch
 
 
@@ -68,14 +68,19 @@ class DeviceReplay(NamedTuple):
       write_back: hands back what an update said of its transitions; nothing for uniform replay.
       rows: the rows of a store: what `add` writes and nothing changes afterwards.
       with_rows: `(store, rows) -> store` with others.
+      beside: `(rows [L, ...], read) -> more`, both by name: what belongs to rows that were read, leaves `[n, S, ...]`
+        of the host, and lies elsewhere. A name `a@b` is of one entry for each that is true of `b`, in order.
+      put_beside: `(rows [S, ...], read)`: puts that back into rows of the host, in order.
     """
 
     init: InitFn
     add: AddFn
     sample: SampleFn
     write_back: WriteBackFn
-    rows: Callable[[Tree], Rows] = lambda store: store
+    rows: Callable[[Tree], Any] = lambda store: store
     with_rows: Callable[[Tree, Any], Tree] = lambda store, rows: rows
+    beside: Callable[[Any, Mapping[str, HostArray]], dict[str, HostArray]] = lambda rows, read: {}
+    put_beside: Callable[[Any, Mapping[str, HostArray]], None] = lambda rows, read: None
 
 
 def with_lane_axis(replay: DeviceReplay) -> DeviceReplay:

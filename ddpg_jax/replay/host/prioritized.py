@@ -70,6 +70,11 @@ class PrioritizedRing(Ring):
         """The smallest index that is still stored."""
         return (self._added - self._length) * self._shape[2]
 
+    @property
+    def oldest_start(self) -> int:
+        """The smallest index at which a transition may begin."""
+        return self.oldest
+
     def add(self, obs: HostArray, action: HostArray, step: Step) -> None:
         """As `Ring.add`; the new rows get the largest priority that any row has had so far."""
         place = self._added % self._shape[0]
@@ -111,7 +116,8 @@ class PrioritizedRing(Ring):
     def write_back(self, index: HostArray, td_error: Any) -> None:
         """Sets the priorities of transitions that were learned from.
 
-        A row that has been overwritten since is left alone; of several errors of one row the largest counts.
+        A row that has been overwritten since, or is no start any more, is left alone; of several errors of one row the
+        largest counts.
 
         Args:
           index: as it was drawn, `[S, U, B]`.
@@ -119,7 +125,7 @@ class PrioritizedRing(Ring):
         """
         index = index.reshape(len(index), -1)
         values = priority(np.asarray(td_error, np.float64).reshape(index.shape), self._rule)
-        keep = index >= self.oldest
+        keep = index >= self.oldest_start
         self.tree.set(self._slot(index), values, keep)
         np.maximum(self._largest, values.max(1, initial=0.0, where=keep), out=self._largest)
 

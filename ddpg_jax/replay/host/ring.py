@@ -9,6 +9,7 @@ transitions is one gather of whole records.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, TypeAlias
 
@@ -23,8 +24,10 @@ from ddpg_jax.xla.memory import available_bytes, human_bytes
 _FOLDED = ("reward", "terminated", "truncated")
 _BLOCK = 2**14
 
-ReadRowsFn: TypeAlias = Callable[[int, int], HostArray]
-"""`(first, stop) -> rows` with these numbers since the run began."""
+_BLOCK_BYTES = 2**26
+
+ReadRowsFn: TypeAlias = Callable[[int, int], Mapping[str, HostArray]]
+"""`(first, stop) -> rows` by name, with these numbers since the run began."""
 
 
 def row_dtype(spec: EnvSpec) -> np.dtype[np.void]:
@@ -67,9 +70,9 @@ class Ring:
         self, spec: EnvSpec, seeds: Sequence[int], *, num_envs: int, capacity: int, n_step: int, gamma: float
     ) -> None:
         self.spec, self.n_step, self.gamma = spec, n_step, np.float32(gamma)
-        self.row_dtype = row_dtype(spec)
+        self.row_dtype = self._describe_row(spec)
         self._shape = (-(-capacity // num_envs), len(seeds), num_envs)
-        _check_memory(self.row_dtype.itemsize + self._bytes_beside, self._shape)
+        _check_memory(self._lane_bytes, self._shape)
         self._rows = np.zeros(self._shape, self.row_dtype)
         self._flat = self._rows.reshape(-1)
         self._first_lane = np.arange(len(seeds)) * num_envs
@@ -95,14 +98,18 @@ class Ring:
           step: what the environments reported, leaves `[S, E, ...]`.
         """
         row = self._rows[self._added % self._shape[0]]
-        row["obs"] = obs
         row["action"] = action
         row["reward"] = step.reward
-        row["next_obs"] = step.next_obs
         row["terminated"] = step.terminated
         row["truncated"] = step.truncated
+        self._keep_observations(row, obs, step.next_obs)
         self._added += 1
         self._length = min(self._length + 1, self._shape[0])
+
+    def _keep_observations(self, row: HostArray, obs: HostArray, next_obs: HostArray) -> None:
+        """Writes what was seen in a step of all lanes, whose row is the next one."""
+        row["obs"] = obs
+        row["next_obs"] = next_obs
 
     def cut(self, lanes: HostArray) -> None:
         """Ends the episodes in progress where they are, as a time limit would; at least one step was added.
@@ -118,10 +125,10 @@ class Ring:
         """The rows stored, numbered since the run began: the first, and the one after the last."""
         return self._added - self._length, self._added
 
-    def rows(self, first: int, stop: int) -> HostArray:
-        """Rows by their numbers since the run began, as bytes `[stop - first, S, E, row]`, a copy."""
+    def rows(self, first: int, stop: int) -> dict[str, HostArray]:
+        """Rows by their numbers since the run began, by name, copies: "rows", bytes `[stop - first, S, E, row]`."""
         taken = self._rows.take(np.arange(first, stop), 0, mode="wrap")
-        return taken.view(np.uint8).reshape(*taken.shape, self.row_dtype.itemsize)
+        return {"rows": taken.view(np.uint8).reshape(*taken.shape, self.row_dtype.itemsize)}
 
     def extra_state(self) -> dict[str, HostArray]:
         """What a resumed run needs beside the rows, by name, copies."""
@@ -141,11 +148,16 @@ class Ring:
         """
         if not 0 <= stop - first == min(stop, self._shape[0]):
             raise ValueError(f"rows {first} to {stop} are not those of a ring of {self._shape[0]}")
-        for start in range(first, stop, _BLOCK):
-            block = read(start, min(start + _BLOCK, stop))
-            where = np.arange(start, start + len(block)) % self._shape[0]
-            self._rows[where] = np.ascontiguousarray(block).view(self.row_dtype)[..., 0]
+        _, num_seeds, num_envs = self._shape
+        count = max(1, min(_BLOCK, _BLOCK_BYTES // (self._lane_bytes(1) * num_seeds * num_envs)))
+        for start in range(first, stop, count):
+            end = min(start + count, stop)
+            self._put(np.arange(start, end) % self._shape[0], read(start, end))
         self._added, self._length = stop, stop - first
+
+    def _put(self, where: HostArray, block: Mapping[str, HostArray]) -> None:
+        """Writes rows, as `rows` gave them, at places of the ring."""
+        self._rows[where] = np.ascontiguousarray(block["rows"]).view(self.row_dtype)[..., 0]
 
     def sample(self, updates: int, batch_size: int, call: int) -> Batch:
         """Draws transitions uniformly, with replacement, for one call of the update.
@@ -201,14 +213,27 @@ class Ring:
         window = [self._read(index, place, i) for i in range(self.n_step)]
         columns = {name: _side_by_side([rows[name] for rows in window]) for name in _FOLDED}
         reward, discount, last = fold_steps(**columns, available=self._length - place[0], gamma=self.gamma)
-        first = window[0]
-        end = first if self.n_step == 1 else self._read(index, place, last)
-        data = Transition(first["obs"], first["action"], reward, discount, end["next_obs"])
+        obs, next_obs = self._observations(index, place, window[0], last)
+        data = Transition(obs, window[0]["action"], reward, discount, next_obs)
         return Batch(data, self.weights(index), index)
+
+    def _observations(
+        self, index: HostArray, place: tuple[HostArray, HostArray], first: HostArray, last: HostArray
+    ) -> tuple[HostArray, HostArray]:
+        """What was acted on in the first row of transitions, and the successor of that which is `last` rows later."""
+        end = first if self.n_step == 1 else self._read(index, place, last)
+        return first["obs"], end["next_obs"]
 
     def weights(self, index: HostArray) -> HostArray:
         """Importance weights of the transitions that begin at given rows, float32, of the shape of `index`: 1 here."""
         return np.ones(index.shape, np.float32)
+
+    def _describe_row(self, spec: EnvSpec) -> np.dtype[np.void]:
+        return row_dtype(spec)
+
+    def _lane_bytes(self, steps: int) -> int:
+        """Memory of so many steps of one lane."""
+        return (self.row_dtype.itemsize + self._bytes_beside) * steps
 
     def _random(self, updates: int, batch_size: int, call: int) -> HostArray:
         """Numbers in [0, 1), `[S, U, B]`, each seed's from its own stream."""
@@ -244,11 +269,12 @@ def _side_by_side(columns: list[HostArray]) -> HostArray:
     return columns[0][..., None] if len(columns) == 1 else np.stack(columns, -1)
 
 
-def _check_memory(row_bytes: int, shape: tuple[int, int, int]) -> None:
+def _check_memory(lane_bytes: Callable[[int], int], shape: tuple[int, int, int]) -> None:
     steps, num_seeds, num_envs = shape
-    needed, free = row_bytes * steps * num_seeds * num_envs, available_bytes()
+    lanes, free = num_seeds * num_envs, available_bytes()
+    needed = lane_bytes(steps) * lanes
     if needed > free:
-        largest = free // (row_bytes * num_seeds * num_envs) * num_envs
+        largest = max(0, bisect_right(range(steps), free // lanes, key=lane_bytes) - 1) * num_envs
         raise ConfigError(
             f"replay.capacity={steps * num_envs} needs {human_bytes(needed)} for {num_seeds} seeds, "
             f"{human_bytes(free)} are free; the largest that fits is {largest}"

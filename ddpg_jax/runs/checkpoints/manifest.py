@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from ddpg_jax.errors import StorageError
-from ddpg_jax.runs.arrays import Leaf, Size, Strict, bytes_of, header_of, of_rows
+from ddpg_jax.runs.arrays import Leaf, Size, Strict, bytes_of, header_of
 
 FORMAT = 1
 
@@ -24,13 +24,14 @@ _Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Segment(Strict):
-    """A file of rows."""
+    """A file of rows; `entries` says how many there are of leaves that are not one for each row."""
 
     name: Annotated[str, Field(pattern=r"^\d{8,}-\d+-\d+\.safetensors$")]
     first: Size
     stop: Size
     bytes: Size
     sha256: _Sha256
+    entries: dict[str, Size] = Field(default={})
 
 
 class Manifest(Strict):
@@ -53,7 +54,7 @@ class Manifest(Strict):
 
 def canonical(manifest: Manifest) -> bytes:
     """The bytes of a manifest, its own hash among them."""
-    return canonical_bytes(manifest.model_dump())
+    return canonical_bytes(manifest.model_dump(exclude_defaults=True))
 
 
 def canonical_bytes(values: dict[str, Any]) -> bytes:
@@ -66,10 +67,32 @@ def canonical_bytes(values: dict[str, Any]) -> bytes:
     return text(hashlib.sha256(text("")).hexdigest())
 
 
+def mark_of(name: str) -> str | None:
+    """The leaf beside it that says how often a leaf has an entry, as `a/begins` of `a/firsts@begins`; None: each row.
+
+    There is one for each that is true of that leaf, bool `[rows, ...]`, in order.
+    """
+    folder, slash, own = name.rpartition("/")
+    _, at, mark = own.partition("@")
+    return f"{folder}{slash}{mark}" if at else None
+
+
+def leaves_of(row_leaves: list[Leaf], segment: Segment) -> list[Leaf]:
+    """What a file of rows holds, from the description of one row."""
+    rows = segment.stop - segment.first
+    counts = [rows if mark_of(leaf.name) is None else segment.entries.get(leaf.name, 0) for leaf in row_leaves]
+    return [
+        leaf.model_copy(update={"shape": [count, *leaf.shape]}) for leaf, count in zip(row_leaves, counts, strict=True)
+    ]
+
+
 def check_layout(manifest: Manifest, path: Path) -> None:
     """Refuses a manifest whose numbers contradict each other."""
     sizes = [(manifest.bytes, manifest.leaves)]
-    sizes += [(each.bytes, of_rows(manifest.row_leaves, each.stop - each.first)) for each in manifest.segments]
+    sizes += [(each.bytes, leaves_of(manifest.row_leaves, each)) for each in manifest.segments]
+    marks = {leaf.name: mark_of(leaf.name) for leaf in manifest.row_leaves if mark_of(leaf.name) is not None}
+    flags = {leaf.name for leaf in manifest.row_leaves if leaf.dtype == "bool" and leaf.name not in marks}
+    marked = flags.issuperset(marks.values()) and all(each.entries.keys() <= marks.keys() for each in manifest.segments)
     ends = [each.stop for each in manifest.segments]
     begins = [each.first for each in manifest.segments]
     covered = manifest.first == manifest.stop or (
@@ -79,5 +102,5 @@ def check_layout(manifest: Manifest, path: Path) -> None:
     unique = all(
         len({leaf.name for leaf in leaves}) == len(leaves) for leaves in (manifest.leaves, manifest.row_leaves)
     )
-    if not (covered and right and unique and all(a < b for a, b in zip(begins, ends, strict=True))):
+    if not (covered and right and unique and marked and all(a < b for a, b in zip(begins, ends, strict=True))):
         raise StorageError(f"{path} is broken: its sizes contradict each other")

@@ -1,17 +1,21 @@
-"""Rows of a replay in files: written once, when they are new, and shared by the checkpoints that need them."""
+"""Rows of a replay in files: written once, when they are new, and shared by the checkpoints that need them.
+
+A leaf has an entry for each row, or, as its name says (`mark_of`), one for each that is true of another leaf.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from ddpg_jax.errors import StorageError
 from ddpg_jax.runs import filesystem as filesystem
-from ddpg_jax.runs.arrays import Leaf, bytes_of, leaf_of, of_rows, parse, serialize
+from ddpg_jax.runs.arrays import Leaf, bytes_of, leaf_of, parse, serialize
 from ddpg_jax.runs.checkpoints.integrity import read
-from ddpg_jax.runs.checkpoints.manifest import MAX_SEGMENTS, Manifest, Segment
+from ddpg_jax.runs.checkpoints.manifest import MAX_SEGMENTS, Manifest, Segment, leaves_of, mark_of
 from ddpg_jax.types import HostArray, Snapshot
 
 SEGMENT_BYTES = 2**26
@@ -24,7 +28,7 @@ class Rows(NamedTuple):
     Attributes:
       first: the first that is held.
       stop: the one after the last.
-      read: `(a, b) -> rows`, arrays `[b - a, ...]` by name, for `first <= a <= b <= stop`.
+      read: `(a, b) -> rows`, arrays `[b - a, ...]` by name, for `first <= a <= b <= stop`; see `mark_of` for others.
     """
 
     first: int
@@ -39,8 +43,10 @@ def snapshot_rows(snapshot: Snapshot) -> Rows:
 
 def row_form(rows: Rows) -> list[Leaf]:
     """Name, dtype and shape of what a row is made of; nothing where there are no rows."""
-    one = rows.read(rows.first, min(rows.first + 1, rows.stop))
-    return [leaf_of(name, x[0]) for name, x in sorted(one.items()) if len(x)]
+    if rows.first == rows.stop:
+        return []
+    one = rows.read(rows.first, rows.first + 1)
+    return [leaf_of(name, np.empty(x.shape[1:], x.dtype)) for name, x in sorted(one.items())]
 
 
 def reusable(rows: Rows, leaves: list[Leaf], written: list[Segment], written_leaves: list[Leaf]) -> list[Segment]:
@@ -72,7 +78,8 @@ def write_rows(folder: Path, rows: Rows, leaves: list[Leaf], start: int, sequenc
         name = f"{sequence:08d}-{a}-{b}.safetensors"
         new.append(Segment(name=name, first=a, stop=b, bytes=0, sha256="0" * 64))
         found = rows.read(a, b)
-        parts = serialize(of_rows(leaves, b - a), [found[leaf.name] for leaf in leaves])
+        new[-1] = new[-1].model_copy(update={"entries": _entries(found)})
+        parts = serialize(leaves_of(leaves, new[-1]), [found[leaf.name] for leaf in leaves])
         size, sha256 = filesystem.write_file(folder / name, parts)
         new[-1] = new[-1].model_copy(update={"bytes": size, "sha256": sha256})
     if new:
@@ -88,7 +95,9 @@ def mend_rows(path: Path, rows: Rows, leaves: list[Leaf], segment: Segment) -> b
     if not rows.first <= segment.first <= segment.stop <= rows.stop:
         return False
     found = rows.read(segment.first, segment.stop)
-    parts = serialize(of_rows(leaves, segment.stop - segment.first), [found[leaf.name] for leaf in leaves])
+    if _entries(found) != segment.entries:
+        return False
+    parts = serialize(leaves_of(leaves, segment), [found[leaf.name] for leaf in leaves])
     return filesystem.replace_file(path, parts) == (segment.bytes, segment.sha256)
 
 
@@ -103,8 +112,10 @@ def rows_of(manifest: Manifest, folder: Path) -> Rows:
     def segment(each: Segment) -> dict[str, HostArray]:
         if not last or last[0][0] != each:
             content = read(folder / each.name, each.bytes, each.sha256)
-            leaves = of_rows(manifest.row_leaves, each.stop - each.first)
-            last[:] = [(each, parse(content, leaves, folder / each.name))]
+            found = parse(content, leaves_of(manifest.row_leaves, each), folder / each.name)
+            if _entries(found) != each.entries:
+                raise StorageError(f"{folder / each.name} is broken: its entries are not those that are marked")
+            last[:] = [(each, found)]
         return last[0][1]
 
     def between(a: int, b: int) -> dict[str, HostArray]:
@@ -112,12 +123,26 @@ def rows_of(manifest: Manifest, folder: Path) -> Rows:
         for each in manifest.segments:
             start, stop = max(a, each.first), min(b, each.stop)
             if start < stop:
-                rows = segment(each)
-                parts.append({name: x[start - each.first : stop - each.first] for name, x in rows.items()})
+                parts.append(_between(segment(each), start - each.first, stop - each.first))
         empty = {leaf.name: np.zeros((0, *leaf.shape), leaf.dtype) for leaf in manifest.row_leaves}
         return {name: np.concatenate([x, *(part[name] for part in parts)]) for name, x in empty.items()}
 
     return Rows(manifest.first, manifest.stop, between)
+
+
+def _entries(rows: Mapping[str, HostArray]) -> dict[str, int]:
+    """How many entries are marked of the leaves that are not one for each row."""
+    return {name: int(rows[mark].sum()) for name in rows if (mark := mark_of(name)) is not None}
+
+
+def _between(rows: Mapping[str, HostArray], start: int, stop: int) -> dict[str, HostArray]:
+    """Rows of those given, by their numbers among them."""
+
+    def bounds(name: str) -> slice:
+        mark = mark_of(name)
+        return slice(start, stop) if mark is None else slice(*(int(rows[mark][:i].sum()) for i in (start, stop)))
+
+    return {name: x[bounds(name)] for name, x in rows.items()}
 
 
 def _rows_of_a_file(leaves: list[Leaf]) -> int:

@@ -37,6 +37,10 @@ def actor_steps(config: Config, arrays: Mapping[str, HostArray]) -> list[Step]:
     Raises:
       ConfigError: the network is not one that the package makes.
     """
+    if config.algorithm.encoder is not None:
+        raise ConfigError(
+            "a policy that sees pictures can be exported to safetensors and stablehlo only: name those in --to"
+        )
     steps = [*_normalizer(config), *_NETWORKS[config.algorithm.architecture](config), {"op": "tanh"}]
     if odd := sorted(set(_names(steps)) ^ (arrays.keys() - {_UNREAD})):
         raise ConfigError(

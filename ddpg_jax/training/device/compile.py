@@ -17,6 +17,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ddpg_jax.errors import ConfigError
+from ddpg_jax.replay.device.frames import FrameStore
 from ddpg_jax.replay.device.prioritized import PrioritizedRows
 from ddpg_jax.replay.device.ring import DeviceReplay, Rows, with_lane_axis
 from ddpg_jax.replay.device.sequences import KeptRows
@@ -178,7 +179,7 @@ def free_bytes(mesh: Mesh) -> int:
 
 def _is_store(part: Tree) -> bool:
     """Whether it is what a replay stores, which keeps its axis of lanes; see `with_lane_axis`."""
-    return isinstance(part, Rows | PrioritizedRows | KeptRows)
+    return isinstance(part, Rows | FrameStore | PrioritizedRows | KeptRows)
 
 
 def _shard_batch(mesh: Mesh) -> Callable[[Batch], Batch]:

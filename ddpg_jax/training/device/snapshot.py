@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from ddpg_jax.errors import StorageError
+from ddpg_jax.replay.device.frames import BEGINS, FIRSTS
 from ddpg_jax.replay.device.ring import DeviceReplay
 from ddpg_jax.runs.pytrees import from_host, to_host
 from ddpg_jax.training.device.carry import Clock, Lane, Totals
@@ -19,7 +20,12 @@ from ddpg_jax.types import Array, HostArray, Snapshot, Tree
 if TYPE_CHECKING:
     from ddpg_jax.training.device.compile import Compiled
 
-_BLOCK = 2**14
+_BLOCK, _BLOCK_BYTES = 2**14, 2**26
+
+_ROWS = "rows/"
+"""What the names of rows begin with."""
+
+_BESIDE = f"{_ROWS}{BEGINS}", f"{_ROWS}{FIRSTS}"
 
 
 class DeviceCarry(NamedTuple):
@@ -51,8 +57,9 @@ def snapshot(carry: DeviceCarry, replay: DeviceReplay, num_seeds: int, seconds: 
 
     def read(first: int, stop: int) -> dict[str, HostArray]:
         where = np.arange(first, stop) % steps
-        taken = jax.tree.map(lambda x: _taken(x, where), rows)
-        return {name: np.moveaxis(x[:num_seeds], 1, 0).copy() for name, x in to_host(taken, "rows").items()}
+        taken = to_host(jax.tree.map(lambda x: _taken(x, where), rows))
+        found = {name: np.moveaxis(x[:num_seeds], 1, 0).copy() for name, x in taken.items()}
+        return {f"{_ROWS}{name}": x for name, x in (found | replay.beside(rows, found)).items()}
 
     first = max(0, carry.iteration - steps)
     arrays = {name: x[:num_seeds] for name, x in by_lane.items()} | to_host(counters)
@@ -76,7 +83,7 @@ def restore(compiled: Compiled, snapshot: Snapshot, num_seeds: int) -> DeviceCar
     bare = _of_seeds({"lane": lane._replace(store=replay.with_rows(lane.store, ())), "totals": totals}, seeds)
     counters = {name: np.int64(0) for name in ("iteration", "updates")}
     whole = from_host(counters | {"clock": clock} | bare, snapshot.arrays, "", source)
-    rows = _fill_rows(_of_seeds(rows_like, seeds), snapshot, source)
+    rows = _fill_rows(_of_seeds(rows_like, seeds), replay, snapshot, source)
     padding = np.minimum(np.arange(compiled.lanes), seeds - 1)
     of_lanes = jax.tree.map(lambda x: x[padding], {"lane": whole["lane"], "totals": whole["totals"], "rows": rows})
     placed = compiled.shard(of_lanes)
@@ -99,16 +106,24 @@ def _block(rows: Tree, count: int) -> Tree:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct((count, x.shape[0], *x.shape[2:]), x.dtype), rows)
 
 
-def _fill_rows(like: Tree, snapshot: Snapshot, source: str) -> Tree:
+def _fill_rows(like: Tree, replay: DeviceReplay, snapshot: Snapshot, source: str) -> Tree:
     """The rows of all seeds, each where it was in its ring."""
     leaves: list[HostArray] = [np.zeros(x.shape, x.dtype) for x in jax.tree.leaves(like)]
+    rows = jax.tree.unflatten(jax.tree.structure(like), leaves)
     steps, (first, stop) = leaves[0].shape[1], (snapshot.first_row, snapshot.stop_row)
     if stop - first != min(stop, steps):
         raise StorageError(f"{source} does not fit the configuration: it holds rows {first} to {stop} of {steps}")
-    for start in range(first, stop, _BLOCK):
-        end = min(start + _BLOCK, stop)
+    count = max(1, min(_BLOCK, _BLOCK_BYTES // max(1, sum(x.nbytes // x.shape[1] for x in leaves))))
+    for start in range(first, stop, count):
+        end = min(start + count, stop)
         where = np.arange(start, end) % steps
-        read = from_host(_block(like, len(where)), snapshot.read_rows(start, end), "rows", source)
+        found = snapshot.read_rows(start, end)
+        own = {name: x for name, x in found.items() if name not in _BESIDE}
+        read = from_host(_block(like, len(where)), own, "rows", source)
         for leaf, new in zip(leaves, jax.tree.leaves(read), strict=True):
             leaf[:, where] = np.moveaxis(new, 0, 1)
-    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+        try:
+            replay.put_beside(rows, {name.removeprefix(_ROWS): x for name, x in found.items()})
+        except (KeyError, ValueError) as error:
+            raise StorageError(f"{source} does not fit the configuration: {error}") from error
+    return rows

@@ -27,7 +27,7 @@ class PastEpisodes(NamedTuple):
       length: steps of the episode, `[S, E]`; 0 where an environment is amid an episode, or where it is not known.
       action: `[H, S, E, A]`.
       reward: `[H, S, E]`.
-      next_obs: `[H, S, E, *O]`.
+      next_obs: `[H, S, E, *O]`, or the newest picture of each, `[H, S, E, H, W, C]`, where pictures are kept once.
     """
 
     length: HostArray
@@ -149,7 +149,8 @@ def replay_episodes(
         ended |= done & ~whole
         seen[active] = step.obs[active]
         if left <= len(past.action):
-            other = (step.reward != past.reward[-left]) | _differs(step.next_obs, past.next_obs[-left])
+            seen_next = step.next_obs if past.next_obs.ndim > step.next_obs.ndim else step.next_obs[:, :, -1]
+            other = (step.reward != past.reward[-left]) | _differs(seen_next, past.next_obs[-left])
             unlike |= whole & active & (other | (done != (left == 1)))
     if unlike.any():  # wherever they are in the episode before
         seen[unlike] = lanes.reset(episode, unlike)[unlike]

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddpg_jax.errors import StorageError
+from ddpg_jax.replay.host.frames import FRAMES, frame_row_dtype
 from ddpg_jax.replay.host.ring import row_dtype
 from ddpg_jax.runs.pytrees import form, from_host, to_host
 from ddpg_jax.training.host.episodes import EpisodeLog, PastEpisodes, replay_episodes
@@ -114,7 +115,7 @@ def snapshot(carry: HostCarry, buffers: HostBuffers, seconds: Mapping[str, float
         | ({} if buffers.rewards is None else {_REWARDS: buffers.rewards.state()})
     )
     first, stop = ring.row_range
-    return Snapshot(arrays, first, stop, lambda a, b: {"rows": ring.rows(a, b)}, dict(seconds))
+    return Snapshot(arrays, first, stop, ring.rows, dict(seconds))
 
 
 def replay_snapshot(snapshot: Snapshot, lanes: HostEnv) -> ReplayedEpisodes:
@@ -154,14 +155,19 @@ def _doubts(unlike: HostArray, unknown: HostArray, statistics: tuple[str, ...]) 
 
 def _past_episodes(snapshot: Snapshot, spec: EnvSpec, between: HostArray) -> PastEpisodes:
     """The last whole episodes of the lanes that are between two, bool `[S, E]`, as the replay holds them."""
-    dtype, length = row_dtype(spec), np.zeros(between.shape, np.int64)
     first, start = snapshot.first_row, snapshot.stop_row
-    blocks, sought = [np.zeros((0, *between.shape), dtype)], between.copy()
+    once = FRAMES in snapshot.read_rows(first, first)
+    dtype = frame_row_dtype(spec) if once else row_dtype(spec)
+    pictures = {FRAMES: np.empty((0, *between.shape, *spec.obs_shape[1:]), spec.obs_dtype)} if once else {}
+    blocks, frames = [np.zeros((0, *between.shape), dtype)], list(pictures.values())
+    length, sought = np.zeros(between.shape, np.int64), between.copy()
     while sought.any() and start > first:
         stop, start = start, max(first, start - _BLOCK)
-        like = {"rows": np.empty((stop - start, *between.shape, dtype.itemsize), np.uint8)}
-        read = _check_forms(snapshot.read_rows(start, stop), like)["rows"]
-        blocks.insert(0, block := np.ascontiguousarray(read).view(dtype)[..., 0])
+        like = {"rows": np.empty((0, *between.shape, dtype.itemsize), np.uint8)} | pictures
+        like = {name: np.empty((stop - start, *x.shape[1:]), x.dtype) for name, x in like.items()}
+        read = _check_forms(snapshot.read_rows(start, stop), like)
+        blocks.insert(0, block := np.ascontiguousarray(read["rows"]).view(dtype)[..., 0])
+        frames[:0] = [read[FRAMES]] if once else []
         done = block["terminated"] | block["truncated"]
         for lane in np.argwhere(sought):
             s, e = lane.tolist()
@@ -170,8 +176,9 @@ def _past_episodes(snapshot: Snapshot, spec: EnvSpec, between: HostArray) -> Pas
                 began = start + int(ends[-1]) + 1 if len(ends) else 0
                 length[s, e], sought[s, e] = snapshot.stop_row - began, False
     rows = np.concatenate(blocks)
-    rows = rows[len(rows) - int(length.max()) :]
-    return PastEpisodes(length, rows["action"], rows["reward"], rows["next_obs"])
+    needed = slice(len(rows) - int(length.max()), None)
+    next_obs = np.concatenate(frames) if once else rows["next_obs"]
+    return PastEpisodes(length, rows["action"][needed], rows["reward"][needed], next_obs[needed])
 
 
 def restore(begun: ReplayedEpisodes, learner: TrainState, act_state: Tree, buffers: HostBuffers) -> HostCarry:
@@ -231,11 +238,11 @@ def cut_episodes(buffers: HostBuffers, lanes: HostArray) -> None:
 
 
 def _restore_ring(snapshot: Snapshot, ring: Ring) -> None:
-    def read(first: int, stop: int) -> HostArray:
-        like = {"rows": np.empty((stop - first, *row), np.uint8)}
-        return _check_forms(snapshot.read_rows(first, stop), like)["rows"]
+    def read(first: int, stop: int) -> dict[str, HostArray]:
+        like = {name: np.empty((stop - first, *x.shape[1:]), x.dtype) for name, x in none.items()}
+        return _check_forms(snapshot.read_rows(first, stop), like, free=tuple(name for name in none if "@" in name))
 
-    row = ring.rows(0, 0).shape[1:]
+    none = ring.rows(0, 0)
     extra_state = _part(snapshot.arrays, "ring", ring.extra_state())
     try:
         ring.restore(snapshot.first_row, snapshot.stop_row, read, extra_state)

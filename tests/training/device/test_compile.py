@@ -37,7 +37,14 @@ from ddpg_jax.training.factory import start
 from ddpg_jax.xla.memory import human_bytes
 
 OPTIONS = compiled_module.compiler_options
+LEVEL = "xla_backend_optimization_level"
+NEWER_EMITTERS = {"xla_cpu_use_fusion_emitters": True} if jax.__version_info__ < (0, 11) else {}
 OF_PLAIN_LAYERS = 0 if jax.__version_info__ < (0, 11) else 1e-4
+
+
+def default_options(mesh: Any, *, run_once: bool = False) -> dict[str, Any]:
+    """Those of a program, over the compiler's defaults instead of the flags of the tests."""
+    return NEWER_EMITTERS | (OPTIONS(mesh, run_once=run_once) or {})
 
 
 @contextmanager
@@ -232,7 +239,7 @@ def test_what_the_compiler_leaves_out_changes_no_bit_or_the_last_ones(seeds, alg
     """Exponentials and the moments of a layer may come out otherwise, and from jax 0.11 on the rest too."""
     config, found = device_config(seeds=list(SEEDS[:seeds]), algorithm=algorithm), []
     with fully_compiled():
-        for options in (OPTIONS, lambda mesh, run_once=False: {"xla_backend_optimization_level": 3}):
+        for options in (default_options, lambda mesh, run_once=False: NEWER_EMITTERS | {LEVEL: 3}):
             monkeypatch.setattr(compiled_module, "compiler_options", options)
             built = build(config, devices=jax.devices()[:1])
             ended = run(built, 60)
