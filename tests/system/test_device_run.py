@@ -202,8 +202,8 @@ def test_a_loaded_policy_earns_what_the_run_says(run):
 
 
 def test_videos_are_of_what_draws_itself(run, tmp_path):
-    with pytest.raises(ConfigError, match=r"'jax:recall' cannot draw itself: .*jax:pendulum"):
-        record_videos(load_run(run.directory, env={"id": "jax:recall"}), tmp_path / "videos")
+    with pytest.raises(ConfigError, match=r"'jax:probe-constant' cannot draw itself: .*jax:pendulum"):
+        record_videos(load_run(run.directory, env={"id": "jax:probe-constant"}), tmp_path / "videos")
     assert not (tmp_path / "videos").exists()
     pytest.importorskip("moviepy")
     loaded = load_run(run.directory)

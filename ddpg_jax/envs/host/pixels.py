@@ -55,6 +55,7 @@ class Pixels(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def step(self, action: Any) -> tuple[HostArray, Any, Any, Any, dict[str, Any]]:
         """Holds an action for `repeat` steps, or to the end of the episode."""
+        total: Any
         _, total, terminated, truncated, info = self.env.step(action)
         frames = [self._draw()] if self.view.draw_each else []
         for _ in range(self.view.repeat - 1):

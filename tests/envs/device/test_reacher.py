@@ -96,11 +96,11 @@ def test_the_hardest_push_stays_stable_and_a_simple_controller_reaches_the_targe
         """Pulls the tip to its target: torques of a spring, by the transposed Jacobian."""
         first = jnp.arctan2(obs[1], obs[0])
         angles = jnp.stack([first, jnp.arctan2(obs[3], obs[2])])
-        return jax.jacobian(tip)(angles).T @ (obs[6:] - tip(angles)) * 2 - 0.1 * obs[4:6]
+        return jax.jacobian(tip)(angles).T @ (obs[6:] - tip(angles)) * 8 - 0.3 * obs[4:6]
 
     numbers = jnp.arange(16)
     rewards, _ = jax.jit(jax.vmap(lambda number: play(number, pull)))(numbers)
-    assert np.mean(rewards[:, -1] > -0.2) > 0.8
+    assert (rewards[:, -1] > -0.1).all()
     assert np.mean(rewards[:, 0]) < -0.5
     to_and_fro = jax.vmap(lambda number: play(number, lambda obs, t: jnp.where(t % 10 < 5, jnp.ones(2), -jnp.ones(2))))
     _, obs = jax.jit(to_and_fro)(numbers)
