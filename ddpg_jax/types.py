@@ -290,12 +290,16 @@ class DeviceEnv(NamedTuple):
         the bounds of each component. The key is consumed.
       spec: what an agent must know.
       max_episode_steps: time limit of an episode; there always is one.
+      draw: `(obs [*O], size) -> uint8 [size, size, 3]`, the scene as a picture, for agents that see pixels and for
+        videos; a function of the observation alone, which an agent from pixels is to tell positions from, so it leaves
+        velocities out. None: the environment cannot draw itself.
     """
 
     reset: Callable[[Array], tuple[Tree, Array]]
     step: Callable[[Tree, Array, Array], tuple[Tree, Step]]
     spec: EnvSpec
     max_episode_steps: int
+    draw: Callable[[Array, int], Array] | None = None
 
 
 class UpdateFn(Protocol):

@@ -12,22 +12,25 @@ from ddpg_jax.agents import heads, modules, networks
 from ddpg_jax.agents.factory import (
     make_encoders,
     make_exploration,
+    make_loss_noise,
     make_networks,
     make_normalizer,
     make_optimizers,
+    make_pixel_settings,
 )
+from ddpg_jax.agents.pixels import from_pixels
 from ddpg_jax.agents.policy_gradient import policy_gradient
 from ddpg_jax.agents.precision import in_float32
 from ddpg_jax.agents.recurrent import WindowSettings, recurrent
 from ddpg_jax.agents.rewards import with_scaled_rewards
-from ddpg_jax.agents.targets import polyak, polyak_critic, smoothing, with_online
+from ddpg_jax.agents.targets import polyak, polyak_critic, smoothing, with_online, with_online_encoder
 from ddpg_jax.config.marks import traced_fields
 from ddpg_jax.config.plugins import load
 from ddpg_jax.errors import ConfigError, EnvironmentFault
 from ddpg_jax.types import Agent, EnvSpec, Params
 
 if TYPE_CHECKING:
-    from ddpg_jax.config.algorithms import D4PGConfig, FastTD3Config, TD3Config
+    from ddpg_jax.config.algorithms import D4PGConfig, DrQv2Config, FastTD3Config, TD3Config
     from ddpg_jax.config.schema import Config
 
 
@@ -57,16 +60,27 @@ def find_make_agent(config: Config) -> MakeAgentFn:
 
 
 def _make(make: MakeAgentFn, config: Config, spec: EnvSpec) -> Agent:
-    if len(spec.obs_shape) != 1 and config.algorithm.make_agent is None:
-        raise EnvironmentFault(
-            f"observations of shape {spec.obs_shape} are not vectors: algorithm.name={config.algorithm.name!r} learns "
-            f"from vectors only; flatten them with gymnasium.wrappers.FlattenObservation"
-        )
+    if config.algorithm.make_agent is None:
+        _check_observations(spec, pictures=config.algorithm.encoder is not None)
     agent: Any = make(config, spec)
     if not isinstance(agent, Agent):
         name = config.algorithm.make_agent
         raise ConfigError(f"algorithm.make_agent={name!r} made {type(agent).__name__}: expected an Agent")
     return in_float32(with_scaled_rewards(agent) if config.algorithm.scale_rewards else agent)
+
+
+def _check_observations(spec: EnvSpec, *, pictures: bool) -> None:
+    """Refuses observations that are not what the networks take."""
+    if pictures and not (spec.obs_dtype == "uint8" and len(spec.obs_shape) in (3, 4)):
+        raise EnvironmentFault(
+            f"observations {spec.obs_dtype} of shape {spec.obs_shape} are not pictures, which algorithm.encoder takes: "
+            "expected uint8 of (H, W, C) or (k, H, W, C); give [env.pixels], or leave algorithm.encoder out"
+        )
+    if not pictures and len(spec.obs_shape) != 1:
+        raise EnvironmentFault(
+            f"observations of shape {spec.obs_shape} are not vectors: give [algorithm.encoder] if they are pictures, "
+            "or flatten them with gymnasium.wrappers.FlattenObservation"
+        )
 
 
 MakeAgentFn: TypeAlias = "Callable[[Config, EnvSpec], Agent]"
@@ -144,9 +158,37 @@ def fasttd3(config: Config, spec: EnvSpec) -> Agent:
     )
 
 
+def drqv2(config: Config, spec: EnvSpec) -> Agent:
+    """DrQ-v2: twin critics that teach the encoder, no target actor, the noise of the behaviour in both losses.
+
+    The noise is kept within [-1, 1], of which the published code leaves out 1e-6 at both ends, and its schedule begins
+    after the warm-up. All else is as published (Yarats et al., arXiv:2107.09645); n belongs to the replay.
+    """
+    algorithm = cast("DrQv2Config", config.algorithm)
+    actor, critic = make_networks(config, spec)
+    disturb = make_loss_noise(config)
+    return _assembly(config, spec)(
+        networks=Params(networks.identity(), actor, networks.ensemble(critic, 2)),
+        head=heads.scalar(jnp.min, jnp.min),
+        exploration=make_exploration(config, spec),
+        optimizers=make_optimizers(config),
+        normalizer=make_normalizer(config, spec),
+        update_targets=polyak_critic(algorithm.tau),
+        next_policy=with_online,
+        next_critic=with_online_encoder,
+        next_action=disturb,
+        actor_action=disturb,
+        reuse=lambda encoded: encoded,
+        max_rejected=algorithm.max_rejected,
+        hyperparams=_traced_hyperparams(config),
+    )
+
+
 def _assembly(config: Config, spec: EnvSpec) -> Callable[..., Agent]:
-    """What joins the slots: `policy_gradient`, or `recurrent` for an agent with memory."""
+    """What joins the slots: `policy_gradient`, `from_pixels` where it sees pictures, `recurrent` with memory."""
     memory = config.algorithm.memory
+    if config.algorithm.encoder is not None:
+        return partial(from_pixels, make_pixel_settings(config, spec))
     if memory is None:
         return policy_gradient
     windows = WindowSettings(memory.length, memory.burn_in, memory.keep_every, memory.priority_of_largest)
@@ -155,13 +197,13 @@ def _assembly(config: Config, spec: EnvSpec) -> Callable[..., Agent]:
 
 def _traced_hyperparams(config: Config) -> tuple[Any, ...]:
     """The numbers by which steps are made: finite in a configuration that was checked, but they may be traced."""
-    tables = config.algorithm, config.algorithm.memory
+    tables = config.algorithm, config.algorithm.memory, config.algorithm.encoder
     given = [table for table in tables if table is not None]
     values = [getattr(table, field) for table in given for field in traced_fields(type(table))]
     return tuple(value for value in values if value is not None)
 
 
-_ALGORITHMS = {"ddpg": ddpg, "td3": td3, "d4pg": d4pg, "fasttd3": fasttd3}
+_ALGORITHMS = {"ddpg": ddpg, "td3": td3, "d4pg": d4pg, "fasttd3": fasttd3, "drqv2": drqv2}
 
 _JOIN: dict[str, heads.JoinFn] = {"min": heads.lowest, "mean": heads.average}
 _REDUCE: dict[str, heads.ReduceFn] = {"min": jnp.min, "mean": jnp.mean, "first": heads.first}

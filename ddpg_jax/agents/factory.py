@@ -10,18 +10,21 @@ from typing import TYPE_CHECKING, Any, cast
 import jax.numpy as jnp
 import optax
 
+from ddpg_jax.agents import augmentations, encoders, modules, networks, noise
 from ddpg_jax.agents import exploration as explorations
-from ddpg_jax.agents import modules, networks, noise
 from ddpg_jax.agents import normalizers as normalize
 from ddpg_jax.agents.memory_networks import MemoryEncoder, memory_encoder
 from ddpg_jax.agents.optimizers import Skippable, scale_part, skippable, skippable_adam
-from ddpg_jax.agents.slots import Exploration, Network, Noise, Normalizer
+from ddpg_jax.agents.pixels import PixelSettings, in_sequence
+from ddpg_jax.agents.slots import ActionFn, Exploration, Network, Noise, Normalizer
+from ddpg_jax.agents.targets import no_augmentation, scheduled_noise
 from ddpg_jax.config.plugins import load
 from ddpg_jax.types import Array, EnvSpec, Params
 from ddpg_jax.xla.tuning import tuning
 
 if TYPE_CHECKING:
-    from ddpg_jax.config.algorithms import LearnerConfig, MemoryConfig
+    from ddpg_jax.config.algorithms import DrQv2Config, LearnerConfig, MemoryConfig
+    from ddpg_jax.config.pixels import EncoderConfig
     from ddpg_jax.config.schema import Config
     from ddpg_jax.config.sections import GaussianPerEnvConfig, OUConfig, ParameterConfig, ScheduledConfig
 
@@ -70,9 +73,14 @@ def _of_scale(config: Config, make: Callable[[Array | float], Noise]) -> Noise:
     settings = cast("ScheduledConfig", config.exploration)
     if settings.schedule == "constant":
         return make(settings.sigma)
+    return noise.scheduled(make(1.0), _scale_fn(config, config.env.num_envs))
+
+
+def _scale_fn(config: Config, steps_at_once: float) -> noise.ScaleFn:
+    """The schedule of a scale, by steps of which each stands for so many of the seed's."""
+    settings = cast("ScheduledConfig", config.exploration)
     rest = max(1, config.total_steps - config.algorithm.warmup_steps)
-    steps = (settings.schedule_steps or rest) / config.env.num_envs
-    return noise.scheduled(make(1.0), _SCALES[settings.schedule](settings, steps))
+    return _SCALES[settings.schedule](settings, (settings.schedule_steps or rest) / steps_at_once)
 
 
 _SCALES: dict[str, Callable[[ScheduledConfig, float], noise.ScaleFn]] = {
@@ -92,10 +100,22 @@ def make_networks(
     """
     algorithm = config.algorithm
     if algorithm.memory is not None:  # they see what the encoders make of the history
-        spec = spec._replace(obs_shape=(make_encoders(config, spec)[0].features,), obs_dtype="float32", layout=())
+        spec = _of_features(spec, make_encoders(config, spec)[0].features)
+    elif algorithm.encoder is not None:  # or what they make of pictures
+        spec = _of_features(spec, algorithm.encoder.features or encoders.features(spec.obs_shape, _layers(config)))
     if algorithm.make_networks is not None:
         return load("networks", algorithm.make_networks, "algorithm.make_networks")(config, spec, outputs)
-    shape = modules.Architecture(
+    shape = _architecture(config)
+    sizes = prod(spec.obs_shape), spec.action_size
+    actor = networks.mlp_actor(*sizes, shape._replace(final=actor_final or shape.final))
+    of_critic = shape._replace(hidden=algorithm.critic_widths)
+    return actor, networks.mlp_critic(*sizes, of_critic, action_layer=algorithm.action_layer, outputs=outputs)
+
+
+def _architecture(config: Config) -> modules.Architecture:
+    """The actor's."""
+    algorithm = config.algorithm
+    return modules.Architecture(
         algorithm.hidden,
         algorithm.activation,
         algorithm.initializer,
@@ -104,10 +124,41 @@ def make_networks(
         algorithm.normalization,
         algorithm.architecture,
     )
-    sizes = prod(spec.obs_shape), spec.action_size
-    actor = networks.mlp_actor(*sizes, shape._replace(final=actor_final or shape.final))
-    of_critic = shape._replace(hidden=algorithm.critic_widths)
-    return actor, networks.mlp_critic(*sizes, of_critic, action_layer=algorithm.action_layer, outputs=outputs)
+
+
+def _of_features(spec: EnvSpec, features: int) -> EnvSpec:
+    """What the networks behind an encoder must know of an environment."""
+    return spec._replace(obs_shape=(features,), obs_dtype="float32", layout=(), stack=0)
+
+
+def make_pixel_settings(config: Config, spec: EnvSpec) -> PixelSettings:
+    """What stands between pictures and the networks, by `[algorithm.encoder]`, which is there.
+
+    Raises:
+      EnvironmentFault: the pictures are too small.
+    """
+    it, layers = cast("EncoderConfig", config.algorithm.encoder), _layers(config)
+    convolutions, size = encoders.pixel_encoder(spec.obs_shape, layers), encoders.features(spec.obs_shape, layers)
+    front = networks.trunk(size, it.features, _architecture(config)) if it.features else networks.identity()
+    axes = len(spec.obs_shape)
+    alone = front if it.shared else in_sequence(convolutions, front)
+    shift = augmentations.random_shift(
+        it.shift, augmentations.SHIFTS[it.interpolation], it.target_copies, it.online_copies
+    )
+    several = it.shift > 0 or it.target_copies > 1 or it.online_copies > 1
+    return PixelSettings(
+        fronts=Params(convolutions if it.shared else networks.identity(), alone, alone),
+        augment=shift if several else no_augmentation,
+        axes=Params(axes, 1 if it.shared else axes, 1 if it.shared else axes),
+        target_copies=it.target_copies,
+        online_copies=it.online_copies,
+    )
+
+
+def _layers(config: Config) -> encoders.Convolutions:
+    it = cast("EncoderConfig", config.algorithm.encoder)
+    layers = encoders.KINDS[it.kind](it.channels, it.kernel)
+    return layers._replace(initializer=config.algorithm.initializer, precision=config.precision)
 
 
 def make_encoders(config: Config, spec: EnvSpec) -> tuple[MemoryEncoder, MemoryEncoder]:
@@ -125,6 +176,7 @@ def make_normalizer(config: Config, spec: EnvSpec) -> Normalizer:
 def make_optimizers(config: Config) -> Params:
     """Adam for each network, over the critic steps of the run, and over the actor's, which are fewer."""
     algorithm, updates = config.algorithm, config.updates_owed(config.total_steps)
+    encoder = algorithm.encoder
     rounds, flat = updates // algorithm.critic_steps_per_round, tuning(config).flat_optimizer
 
     def make(rate: float, decay: float, steps: int) -> Skippable:
@@ -132,11 +184,27 @@ def make_optimizers(config: Config) -> Params:
         own = None if algorithm.memory is None else algorithm.memory.learning_rate
         return whole if own is None else scale_part(whole, "memory", own / rate)
 
+    rate, decay = algorithm.critic_learning_rate, algorithm.critic_weight_decay
+    own = rate if encoder is None or encoder.learning_rate is None else encoder.learning_rate
+    shared = encoder is not None and encoder.shared
     return Params(
-        encoder=optax.set_to_zero(),
+        encoder=make(own, decay, updates) if shared else optax.set_to_zero(),
         actor=make(algorithm.actor_learning_rate, algorithm.actor_weight_decay, rounds),
-        critic=make(algorithm.critic_learning_rate, algorithm.critic_weight_decay, updates),
+        critic=make(rate, decay, updates),
     )
+
+
+def make_loss_noise(config: Config) -> ActionFn:
+    """The noise of `[exploration]`, which is Gaussian, in the losses of DrQ-v2, by the number of the update."""
+    settings, algorithm = cast("ScheduledConfig", config.exploration), cast("DrQv2Config", config.algorithm)
+    begun = max(0, algorithm.learning_begins - algorithm.warmup_steps)
+    scale = _scale_fn(config, 1.0) if settings.schedule != "constant" else None
+
+    def sigma(update: Array) -> Array | float:
+        step = begun + (update.astype(jnp.float32) / algorithm.updates_per_step).astype(jnp.int32)
+        return settings.sigma if scale is None else scale(step, jnp.int32(0))
+
+    return scheduled_noise(sigma, algorithm.noise_clip)
 
 
 def _adam(config: LearnerConfig, rate: float, decay: float, steps: int, flat: bool) -> Skippable:

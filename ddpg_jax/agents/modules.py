@@ -14,13 +14,13 @@ from ddpg_jax.agents.slots import LearnAux, Network
 from ddpg_jax.types import BATCH, Array, Tree
 from ddpg_jax.xla.dot import FEW_OUTPUTS, transposed_dot_general
 
-Initializer: TypeAlias = Literal["fan_in", "lecun_normal"]
+Initializer: TypeAlias = Literal["fan_in", "lecun_normal", "orthogonal"]
 Activation: TypeAlias = Literal["relu", "elu", "tanh", "silu"]
 Precision: TypeAlias = Literal["float32", "bfloat16"]
 Normalization: TypeAlias = Literal["none", "layer", "batch"]
 ArchitectureName: TypeAlias = Literal["mlp", "simba"]
 
-_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": nn.relu,
     "elu": nn.elu,
     "tanh": nn.tanh,
@@ -65,6 +65,7 @@ def normal_init(deviation: float) -> LayerInit:
 _LAYER_INITS: dict[str, Callable[[int], LayerInit]] = {
     "fan_in": lambda fan_in: uniform_init(fan_in**-0.5),
     "lecun_normal": lambda fan_in: LayerInit(nn.initializers.lecun_normal(), nn.initializers.zeros),
+    "orthogonal": lambda fan_in: LayerInit(nn.initializers.orthogonal(), nn.initializers.zeros),
 }
 
 
@@ -75,7 +76,8 @@ class Architecture(NamedTuple):
       hidden: widths of the hidden layers, or of the residual blocks, which are equal.
       activation: of the hidden layers.
       initializer: of the hidden layers, and of the last where `final` is None. "fan_in" is U(±1/sqrt(fan_in)) for
-        weights and biases (Lillicrap et al., section 7); "lecun_normal" is that of flax, with zero biases.
+        weights and biases (Lillicrap et al., section 7); "lecun_normal" and "orthogonal" are those of flax, with zero
+        biases.
       final: how the last layer is drawn; `uniform_init(3e-3)` in Lillicrap et al.
       precision: of the factors of the hidden layers' matrix products; all else is float32, the last layer included: it
         costs little, and actions and predicted returns are not rounded.
@@ -155,7 +157,7 @@ class _MLP(nn.Module):
             if late is not None and i == self.late_layer:
                 x, norm = jnp.concatenate([x, late]), norms.after
             x = norm(self.architecture.dense(width, x.shape[-1])(x), learning)
-            x = _ACTIVATIONS[self.architecture.activation](x)
+            x = ACTIVATIONS[self.architecture.activation](x)
             active.append(x)
         return self.architecture.last(self.outputs, x.shape[-1])(x), _answering(active)
 
@@ -172,9 +174,21 @@ class _SimBa(nn.Module):
         x = self.architecture.dense(width, x.shape[-1])(x if late is None else jnp.concatenate([x, late]))
         for _ in self.architecture.hidden:
             wide = self.architecture.dense(4 * width, width)(nn.LayerNorm()(x))
-            active.append(_ACTIVATIONS[self.architecture.activation](wide))
+            active.append(ACTIVATIONS[self.architecture.activation](wide))
             x = x + self.architecture.dense(width, 4 * width)(active[-1])
         return self.architecture.last(self.outputs, width)(nn.LayerNorm()(x)), _answering(active)
+
+
+class _Trunk(nn.Module):
+    """A layer, its normalisation, and tanh."""
+
+    architecture: Architecture
+    width: int
+
+    @nn.compact
+    def __call__(self, x: Array, learning: bool = False) -> tuple[Array, Array]:
+        x = jnp.tanh(nn.LayerNorm()(self.architecture.dense(self.width, x.shape[-1])(x)))
+        return x, _answering([x])
 
 
 def _answering(layers: list[Array]) -> Array:
@@ -187,6 +201,11 @@ def make_module(architecture: Architecture, outputs: int, late_layer: int = 0) -
     if architecture.kind == "simba":
         return _SimBa(architecture, outputs)
     return _MLP(architecture, outputs, late_layer)
+
+
+def make_trunk(architecture: Architecture, width: int) -> nn.Module:
+    """The module of a trunk, of which the architecture says how its layer is drawn and multiplied."""
+    return _Trunk(architecture, width)
 
 
 def make_network(module: nn.Module, sizes: tuple[int, ...], last: Callable[[Array], Array]) -> Network:

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ddpg_jax.agents.modules import Architecture, make_module, make_network
+from ddpg_jax.agents.modules import Architecture, make_module, make_network, make_trunk
 from ddpg_jax.agents.slots import LearnAux, Network
 from ddpg_jax.types import Array, Tree
 
@@ -68,6 +68,23 @@ def mlp_critic(
             f"action_layer={action_layer} is not one of the {len(architecture.hidden)} hidden layers, from 0"
         )
     return make_network(make_module(architecture, outputs, action_layer), (obs_size, action_size), lambda x: x)
+
+
+def trunk(size: int, width: int, architecture: Architecture) -> Network:
+    """What stands between an encoder of pictures and a network: a layer, its normalisation, and tanh.
+
+    Args:
+      size: F, features of the encoder.
+      width: of the layer.
+      architecture: how the layer is drawn and multiplied.
+
+    Returns:
+      A network `(features [F]) -> [width]` in [-1, 1].
+
+    References:
+      Yarats et al., "Mastering visual continuous control", section 3 (arXiv:2107.09645).
+    """
+    return make_network(make_trunk(architecture, width), (size,), lambda x: x)
 
 
 def ensemble(network: Network, size: int) -> Network:

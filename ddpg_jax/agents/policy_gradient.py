@@ -66,9 +66,11 @@ def policy_gradient(
     update_target_critic: TargetUpdateFn = keep_targets,
     normalizer: Normalizer = normalize.UNCHANGED,
     next_policy: SelectFn = with_target,
+    next_critic: SelectFn = with_target,
     next_action: ActionFn = greedy,
     actor_action: ActionFn = greedy,
     augment: AugmentFn = no_augmentation,
+    reuse: Callable[[Tree], Tree] | None = None,
     policy_delay: int = 1,
     max_rejected: int = 10,
     hyperparams: tuple[Any, ...] = (),
@@ -84,9 +86,12 @@ def policy_gradient(
       update_target_critic: how they follow after each critic step.
       normalizer: of the observations.
       next_policy: whose actor and encoder choose the action in the target.
+      next_critic: whose critics and encoder judge it.
       next_action: what becomes of that action (target smoothing).
       actor_action: what becomes of the action in the actor's loss.
       augment: augmentation of one transition.
+      reuse: what the actor learns from, of what the encoder made of the observation in the critics' step, before it
+        was changed by that; None: the encoder is asked again, afterwards.
       policy_delay: critic steps for one step of actor and targets; U is a multiple of it.
       max_rejected: steps of critics, or of the actor, in a row that are not finite before a seed is frozen.
       hyperparams: of optimisers and targets, `[]`, which may be traced; where one is not finite, no step is applied.
@@ -130,11 +135,11 @@ def policy_gradient(
     def encode(params: Params, stats: Stats, obs: Array) -> Array:
         return networks.encoder.apply(params.encoder, stats.networks.encoder, normalizer.apply(stats.obs, obs))
 
-    def mu(params: Params, stats: Stats, obs: Array) -> tuple[Array, LearnAux]:
-        return networks.actor.learn(params.actor, stats.networks.actor, encode(params, stats, obs))
+    def mu(params: Params, stats: Stats, encoded: Tree) -> tuple[Array, LearnAux]:
+        return networks.actor.learn(params.actor, stats.networks.actor, encoded)
 
-    def q(params: Params, stats: Stats, obs: Array, action: Array) -> tuple[Array, LearnAux]:
-        return networks.critic.learn(params.critic, stats.networks.critic, encode(params, stats, obs), action)
+    def q(params: Params, stats: Stats, encoded: Tree, action: Array) -> tuple[Array, LearnAux]:
+        return networks.critic.learn(params.critic, stats.networks.critic, encoded, action)
 
     def with_actor_critics(params: Params, stats: Stats) -> tuple[Params, Stats]:
         """With those critics only that the actor ascends."""
@@ -144,34 +149,39 @@ def policy_gradient(
 
     def critic_loss(
         params: Params, target: Params, stats: Stats, data: Transition, key: Array, head_key: Array, step: Array
-    ) -> tuple[Array, Array, Array, LearnAux]:
-        """Loss, temporal-difference error and value of one transition, each `[]`, and the critics' trace."""
-        a_t = next_action(mu(next_policy(params, target), stats, data.next_obs)[0], key, step)
-        y = head.target(data.reward, data.discount, q(target, stats, data.next_obs, a_t)[0], head_key)
-        outputs, aux = q(params, stats, data.obs, data.action)
-        return *head.loss(outputs, jax.lax.stop_gradient(y)), head.value(outputs), aux
+    ) -> tuple[Array, Array, Array, LearnAux, Tree]:
+        """Loss, error and value of one transition, each `[]`, the critics' trace, and what the actor reuses."""
+        chooser, judge = next_policy(params, target), next_critic(params, target)
+        a_t = next_action(mu(chooser, stats, encode(chooser, stats, data.next_obs))[0], key, step)
+        next_outputs, _ = q(judge, stats, encode(judge, stats, data.next_obs), a_t)
+        y = head.target(data.reward, data.discount, next_outputs, head_key)
+        encoded = encode(params, stats, data.obs)
+        outputs, aux = q(params, stats, encoded, data.action)
+        kept = () if reuse is None else reuse(encoded)
+        return *head.loss(outputs, jax.lax.stop_gradient(y)), head.value(outputs), aux, kept
 
     def actor_loss(
-        params: Params, stats: Stats, data: Transition, key: Array, step: Array
+        params: Params, stats: Stats, obs: Array, kept: Tree, key: Array, step: Array
     ) -> tuple[Array, Array, LearnAux]:
         """Minus the value of the policy's action, that action `[A]`, and the actor's trace, for one transition."""
-        action, aux = mu(params, stats, data.obs)
-        outputs, _ = q(*with_actor_critics(params, stats), data.obs, actor_action(action, key, step))
+        encoded = encode(params, stats, obs) if reuse is None else kept
+        action, aux = mu(params, stats, encoded)
+        outputs, _ = q(*with_actor_critics(params, stats), encoded, actor_action(action, key, step))
         return -head.value(outputs), action, aux
 
-    def critic_step(state: TrainState, batch: Batch, run_key: Array) -> tuple[TrainState, tuple[Metrics, Array]]:
+    def critic_step(state: TrainState, batch: Batch, run_key: Array) -> tuple[TrainState, tuple[Metrics, Array, Tree]]:
         keys = jax.random.split(stream_key(run_key, "critic", state.step), batch.weight.shape)
         head_key = stream_key(run_key, "head", state.step)
 
-        def loss(learned: tuple[Tree, Tree]) -> tuple[Array, tuple[Array, Array, LearnAux]]:
-            params = state.params._replace(encoder=learned[0], critic=learned[1])
-            each = jax.vmap(critic_loss, (None, None, None, 0, 0, None, None), (0, 0, 0, _AUX_AXES), axis_name=BATCH)
-            losses, td_error, values, aux = each(
+        def loss(learned: tuple[Tree, Tree]) -> tuple[Array, tuple[Array, Array, LearnAux, Tree]]:
+            params, axes = state.params._replace(encoder=learned[0], critic=learned[1]), (0, 0, 0, _AUX_AXES, 0)
+            each = jax.vmap(critic_loss, (None, None, None, 0, 0, None, None), axes, axis_name=BATCH)
+            losses, td_error, values, aux, kept = each(
                 params, state.target_params, state.stats, batch.data, keys, head_key, state.step
             )
-            return jnp.mean(batch.weight * losses), (td_error, values, aux)
+            return jnp.mean(batch.weight * losses), (td_error, values, aux, kept)
 
-        (value, (td_error, values, aux)), (d_encoder, d_critic) = jax.value_and_grad(loss, has_aux=True)(
+        (value, (td_error, values, aux, kept)), (d_encoder, d_critic) = jax.value_and_grad(loss, has_aux=True)(
             (state.params.encoder, state.params.critic)
         )
         norm = global_norm(d_critic)
@@ -195,14 +205,15 @@ def policy_gradient(
         }
         opt_state = old_opt._replace(encoder=encoder_opt, critic=critic_opt)
         state = select(accepted, new, state)._replace(step=state.step + 1, opt_state=opt_state, rejected=rejected)
-        return state, (metrics | {"rejected": ~accepted}, td_error)
+        return state, (metrics | {"rejected": ~accepted}, td_error, kept)
 
-    def actor_step(state: TrainState, data: Transition, run_key: Array) -> tuple[TrainState, Metrics]:
+    def actor_step(state: TrainState, data: Transition, kept: Tree, run_key: Array) -> tuple[TrainState, Metrics]:
         keys = jax.random.split(stream_key(run_key, "actor", state.step), data.reward.shape[:1])
 
         def loss(actor: Tree) -> tuple[Array, tuple[Array, LearnAux]]:
-            each = jax.vmap(actor_loss, (None, None, 0, 0, None), (0, 0, _AUX_AXES), axis_name=BATCH)
-            losses, actions, aux = each(state.params._replace(actor=actor), state.stats, data, keys, state.step)
+            params = state.params._replace(actor=actor)
+            each = jax.vmap(actor_loss, (None, None, 0, 0, 0, None), (0, 0, _AUX_AXES), axis_name=BATCH)
+            losses, actions, aux = each(params, state.stats, data.obs, kept, keys, state.step)
             return jnp.mean(losses), (actions, aux)
 
         (value, (actions, aux)), d_actor = jax.value_and_grad(loss, has_aux=True)(state.params.actor)
@@ -230,13 +241,13 @@ def policy_gradient(
         return batch._replace(data=jax.vmap(augment)(batch.data, keys))
 
     def update(state: TrainState, batches: Batch, run_key: Array) -> tuple[TrainState, Metrics, Array]:
-        def one(state: TrainState, batch: Batch) -> tuple[TrainState, tuple[Metrics, Array]]:
+        def one(state: TrainState, batch: Batch) -> tuple[TrainState, tuple[Metrics, Array, Tree]]:
             return critic_step(state, augment_batch(batch, run_key, state.step), run_key)
 
         def one_round(state: TrainState, batches: Batch) -> tuple[TrainState, tuple[Metrics, Array]]:
             last = augment_batch(jax.tree.map(lambda x: x[-1], batches), run_key, state.step + policy_delay - 1)
-            state, (critic_metrics, td_error) = jax.lax.scan(one, state, batches)
-            state, actor_metrics = actor_step(state, last.data, run_key)
+            state, (critic_metrics, td_error, kept) = jax.lax.scan(one, state, batches)
+            state, actor_metrics = actor_step(state, last.data, jax.tree.map(lambda x: x[-1], kept), run_key)
             repeated = {name: jnp.full(policy_delay, value) for name, value in actor_metrics.items()}
             rejected = critic_metrics["rejected"] | repeated["rejected"]
             return state, (critic_metrics | repeated | {"rejected": rejected}, td_error)
@@ -251,8 +262,8 @@ def policy_gradient(
     def diagnose(state: TrainState, batch: Batch) -> Metrics:
         def traces(data: Transition) -> tuple[LearnAux, LearnAux]:
             return (
-                q(state.params, state.stats, data.obs, data.action)[1],
-                mu(state.params, state.stats, data.obs)[1],
+                q(state.params, state.stats, encode(state.params, state.stats, data.obs), data.action)[1],
+                mu(state.params, state.stats, encode(state.params, state.stats, data.obs))[1],
             )
 
         of_critic, of_actor = jax.vmap(traces, out_axes=(_AUX_AXES, _AUX_AXES), axis_name=BATCH)(batch.data)

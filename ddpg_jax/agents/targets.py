@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -32,6 +34,26 @@ def smoothing(sigma: Array | float, clip: Array | float) -> ActionFn:
     return smooth
 
 
+def scheduled_noise(sigma: Callable[[Array], Array | float], clip: Array | float) -> ActionFn:
+    """The action plus clip(sigma(step)·N(0, 1), ±clip), kept in [-1, 1]; to a gradient it is the action itself.
+
+    So where the noise drives an action beyond its bounds, or the policy has saturated, the gradient is not cut off.
+
+    Args:
+      sigma: `update [] -> deviation []`, in units of half the action range.
+      clip: largest noise, likewise, `[]`.
+
+    References:
+      Yarats et al., "Mastering visual continuous control", section 3.2 (arXiv:2107.09645).
+    """
+
+    def disturb(action: Array, key: Array, step: Array) -> Array:
+        noise = jnp.clip(sigma(step) * jax.random.normal(key, action.shape), -clip, clip)
+        return action + jax.lax.stop_gradient(jnp.clip(action + noise, -1.0, 1.0) - action)
+
+    return disturb
+
+
 def with_target(params: Params, target_params: Params) -> Params:
     """The target actor chooses the next action (DDPG, TD3)."""
     return target_params
@@ -40,6 +62,11 @@ def with_target(params: Params, target_params: Params) -> Params:
 def with_online(params: Params, target_params: Params) -> Params:
     """The online actor chooses the next action (DrQ-v2, FastTD3)."""
     return params
+
+
+def with_online_encoder(params: Params, target_params: Params) -> Params:
+    """The target critics judge it, on what the online encoder makes of the successor (DrQ-v2)."""
+    return target_params._replace(encoder=params.encoder)
 
 
 def no_augmentation(transition: Transition, key: Array) -> Transition:

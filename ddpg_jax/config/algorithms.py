@@ -143,6 +143,29 @@ class LearnerConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _of_pictures(self) -> LearnerConfig:
+        encoder = self.encoder
+        if encoder is None:
+            return self
+        if self.memory is not None:
+            raise ValueError("memory and encoder do not go together yet: leave one of them out")
+        if self.normalize_observations:
+            raise ValueError(
+                "normalize_observations has no effect on pictures, which are scaled to [-0.5, 0.5]: set it to false"
+            )
+        if self.normalization == "batch" and max(encoder.target_copies, encoder.online_copies) > 1:
+            raise ValueError(
+                'normalization="batch" is not possible with several copies of an observation; set it to "layer", or '
+                "encoder.target_copies and encoder.online_copies to 1"
+            )
+        if encoder.shift == 0 and max(encoder.target_copies, encoder.online_copies) > 1:
+            raise ValueError(
+                "encoder.target_copies and encoder.online_copies have no effect with encoder.shift=0, which makes all "
+                "copies equal: set them to 1"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _residual(self) -> LearnerConfig:
         if self.architecture == "mlp":
             return self

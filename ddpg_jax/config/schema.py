@@ -105,6 +105,19 @@ class Config(Section):
         low, high = ends if _is_range(ends) else (-1.0, 1.0)  # a wrong range is a mistake of its own
         return given | {"algorithm": {"v_min": low, "v_max": high} | algorithm}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _encoder_for_pixels(cls, values: object) -> object:
+        """Gives an algorithm without an encoder the default one, where the environment shows pictures."""
+        if not isinstance(values, dict):
+            return values
+        given = cast("dict[str, Any]", values)
+        env, algorithm = given.get("env"), given.get("algorithm", {})
+        pixels = env.get("pixels") if isinstance(env, dict) else getattr(env, "pixels", None)
+        if pixels is None or not isinstance(algorithm, dict):
+            return given
+        return given | {"algorithm": {"encoder": {}} | algorithm}
+
     @model_validator(mode="after")
     def _without_conflicts(self) -> Config:
         conflicts = find_conflicts(self)
@@ -222,11 +235,25 @@ def find_conflicts(config: Config) -> list[Conflict]:
         if value:
             message = f"has no effect on env.id={env.id!r}, which is written in JAX: leave it out"
             found.append(Conflict(f"env.{name}", message, ("env.id",)))
-    found += _memory_conflicts(config)
+    found += _memory_conflicts(config) + _noise_conflicts(config)
     if capacity < batch:
         message = f"holds fewer transitions than algorithm.batch_size={batch} draws from it: give it many times more"
         found.append(Conflict("replay.capacity", message, ("algorithm.batch_size", "algorithm.name")))
     return found
+
+
+def _noise_conflicts(config: Config) -> list[Conflict]:
+    """What DrQ-v2 cannot take for the noise in its losses."""
+    noise = config.exploration
+    if config.algorithm.name != "drqv2" or config.algorithm.make_agent is not None:
+        return []
+    if not isinstance(noise, GaussianConfig):
+        message = f'must be "gaussian" with algorithm.name="drqv2", whose losses have its noise too, not {noise.kind!r}'
+        return [Conflict("exploration.kind", message, ("algorithm.name",))]
+    if noise.schedule == "inverse_episode":
+        message = 'must be "constant", "linear" or "exponential" with algorithm.name="drqv2": updates have no episode'
+        return [Conflict("exploration.schedule", message, ("algorithm.name",))]
+    return []
 
 
 def _memory_conflicts(config: Config) -> list[Conflict]:

@@ -111,16 +111,38 @@ def open_goal_task(config: Config) -> Generator[GoalTask]:
 
 
 def device_env(config: Config) -> DeviceEnv:
-    """The environment written in JAX that a configuration names, in its wrappers.
+    """The environment written in JAX that a configuration names, in its wrappers, and as its pictures where it is seen.
 
     Raises:
       ConfigError: it is not known, or its package is not installed.
       EnvironmentFault: it cannot be made or trained, or one of its wrappers cannot.
     """
+    env, seen = undrawn_env(config), config.env.pixels
+    if seen is None:
+        return env
+    from ddpg_jax.envs.device.pixels import pixels  # with jax, which the command line does without
+
+    return pixels(
+        env,
+        config.env.id,
+        size=seen.size,
+        gray=seen.gray,
+        stack=seen.stack,
+        repeat=seen.repeat,
+        draw_each=seen.draw == "each",
+    )
+
+
+def undrawn_env(config: Config) -> DeviceEnv:
+    """The environment written in JAX that a configuration names, in its wrappers, as it observes itself.
+
+    Raises:
+      ConfigError: as in `device_env`, and EnvironmentFault too.
+    """
     env = make_named_env(config.env.id, config.env.max_episode_steps, config.env.kwargs)
     if not config.env.wrappers:
         return env
-    from ddpg_jax.envs.device.wrappers import wrap_device_env  # with jax, which the command line does without
+    from ddpg_jax.envs.device.wrappers import wrap_device_env
 
     return wrap_device_env(env, config.env.id, [(each.name, each.kwargs) for each in config.env.wrappers])
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 
+from ddpg_jax.envs.pictures import DrawFn
 from ddpg_jax.equations.actions import to_units
 from ddpg_jax.types import Array, DeviceEnv, EnvSpec, Step, Tree
 
@@ -37,7 +38,9 @@ class Episode(NamedTuple):
     steps: Array
 
 
-def episodic(reset: ResetFn, step: StepFn, spec: EnvSpec, max_episode_steps: int) -> DeviceEnv:
+def episodic(
+    reset: ResetFn, step: StepFn, spec: EnvSpec, max_episode_steps: int, draw: DrawFn | None = None
+) -> DeviceEnv:
     """Episode after episode out of a back-end's functions.
 
     A reset is computed at every step and taken where the episode has ended: under `vmap` a `cond` would do the same. So
@@ -48,6 +51,7 @@ def episodic(reset: ResetFn, step: StepFn, spec: EnvSpec, max_episode_steps: int
       step: one step, without any automatic reset.
       spec: what an agent must know.
       max_episode_steps: time limit, at least 1; reported as `truncated`.
+      draw: draws an observation; None: there are no pictures of it.
 
     Returns:
       The environment.
@@ -69,7 +73,7 @@ def episodic(reset: ResetFn, step: StepFn, spec: EnvSpec, max_episode_steps: int
         following, obs = select(terminated | truncated, fresh, (Episode(state, steps), next_obs))
         return following, Step(obs, next_obs, jnp.asarray(reward).astype(jnp.float32), terminated, truncated)
 
-    return DeviceEnv(begin, advance, spec, max_episode_steps)
+    return DeviceEnv(begin, advance, spec, max_episode_steps, draw)
 
 
 def select(condition: Array, if_true: Tree, if_false: Tree) -> Tree:

@@ -43,12 +43,14 @@ NATIVE = (
     "recall",
     "tmaze",
     "hidden-pendulum",
+    "cartpole-swingup",
+    "reacher",
 )
 """Names of our own environments, behind `jax:`."""
 
 
 def _native(name: str, max_episode_steps: int | None, kwargs: Mapping[str, Any]) -> DeviceEnv:
-    from ddpg_jax.envs.device import hidden_pendulum, memory_tasks, pendulum, probes
+    from ddpg_jax.envs.device import cartpole, hidden_pendulum, memory_tasks, pendulum, probes, reacher
 
     makers: dict[str, Callable[..., DeviceEnv]] = {
         "pendulum": pendulum.pendulum,
@@ -60,6 +62,8 @@ def _native(name: str, max_episode_steps: int | None, kwargs: Mapping[str, Any])
         "recall": memory_tasks.recall,
         "tmaze": memory_tasks.tmaze,
         "hidden-pendulum": hidden_pendulum.hidden_pendulum,
+        "cartpole-swingup": cartpole.cartpole_swingup,
+        "reacher": reacher.reacher,
     }
     if name not in makers:
         return _own(load("env", name, "env.id"), name, max_episode_steps, kwargs)

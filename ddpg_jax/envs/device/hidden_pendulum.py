@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from ddpg_jax.envs.device import pendulum
 from ddpg_jax.envs.device.autoreset import episodic
+from ddpg_jax.envs.pictures import draw_pendulum
 from ddpg_jax.envs.device.pendulum import Pendulum
 from ddpg_jax.types import Array, DeviceEnv, EnvSpec
 
@@ -66,4 +67,4 @@ def hidden_pendulum(
         return state, observe(obs, state), reward, terminated, truncated
 
     spec = EnvSpec((5 if observed else 3,), "float32", (-pendulum.MAX_TORQUE,), (pendulum.MAX_TORQUE,))
-    return episodic(reset, step, spec, max_episode_steps)
+    return episodic(reset, step, spec, max_episode_steps, draw_pendulum)

@@ -9,6 +9,7 @@ import numpy as np
 
 from ddpg_jax.envs.bounds import Bounds
 from ddpg_jax.envs.device.adapters.adapt import adapt
+from ddpg_jax.envs.pictures import DrawFn
 from ddpg_jax.errors import EnvironmentFault
 from ddpg_jax.types import Array, DeviceEnv, Tree
 
@@ -20,6 +21,7 @@ def make_device_env(
     action_low: Sequence[float],
     action_high: Sequence[float],
     max_episode_steps: int,
+    draw: DrawFn | None = None,
 ) -> DeviceEnv:
     """A `DeviceEnv` of two pure functions of one environment, to be handed to `train(config, env=...)`.
 
@@ -40,6 +42,8 @@ def make_device_env(
       action_low: lower bounds `[A]`, whose number is the number of components.
       action_high: upper bounds `[A]`.
       max_episode_steps: time limit; it is told from a terminal state, whose value is 0.
+      draw: `(obs [*O], size) -> uint8 [size, size, 3]`, the scene as a picture, for `[env.pixels]`; None: the
+        environment cannot draw itself.
 
     Raises:
       EnvironmentFault: the bounds are not finite and in order, the time limit is below 1, or what the functions return
@@ -64,4 +68,4 @@ def make_device_env(
         state, obs, reward, terminated, *truncated = returned
         return state, obs, reward, terminated, truncated[0] if truncated else False
 
-    return adapt(reset, advance, Bounds(tuple(low.tolist()), tuple(high.tolist())), int(max_episode_steps))
+    return adapt(reset, advance, Bounds(tuple(low.tolist()), tuple(high.tolist())), int(max_episode_steps), draw)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from ddpg_jax.envs.device.autoreset import episodic
+from ddpg_jax.envs.pictures import draw_pendulum
 from ddpg_jax.types import Array, DeviceEnv, EnvSpec
 
 TIME_LIMIT = 200
@@ -32,7 +33,7 @@ def pendulum(max_episode_steps: int = TIME_LIMIT) -> DeviceEnv:
     Args:
       max_episode_steps: time limit.
     """
-    return episodic(reset, step, _SPEC, max_episode_steps)
+    return episodic(reset, step, _SPEC, max_episode_steps, draw_pendulum)
 
 
 def reset(key: Array) -> tuple[Pendulum, Array]:

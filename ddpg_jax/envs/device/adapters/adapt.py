@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from ddpg_jax.envs.bounds import Bounds
 from ddpg_jax.envs.device.autoreset import ResetFn, StepFn, episodic
+from ddpg_jax.envs.pictures import DrawFn
 from ddpg_jax.errors import EnvironmentFault
 from ddpg_jax.types import Array, DeviceEnv, EnvSpec, Tree
 
@@ -19,7 +20,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def adapt(reset: ResetFn, step: StepFn, bounds: Bounds, max_episode_steps: int) -> DeviceEnv:
+def adapt(
+    reset: ResetFn, step: StepFn, bounds: Bounds, max_episode_steps: int, draw: DrawFn | None = None
+) -> DeviceEnv:
     """A `DeviceEnv` out of a back-end's functions, once they are checked to be fit for it.
 
     Both are traced here, abstractly and only once: `jit` keeps what was traced, and hands a copy of its containers to a
@@ -31,6 +34,7 @@ def adapt(reset: ResetFn, step: StepFn, bounds: Bounds, max_episode_steps: int) 
       step: one step, without any automatic reset.
       bounds: of the actions.
       max_episode_steps: time limit, at least 1.
+      draw: draws an observation, if anything does.
 
     Raises:
       EnvironmentFault: the observations are not one array, or what the two functions return does not agree.
@@ -57,7 +61,9 @@ def adapt(reset: ResetFn, step: StepFn, bounds: Bounds, max_episode_steps: int) 
         return _cast(state, common), next_obs, reward, terminated, truncated
 
     dtype = "uint8" if obs.dtype == jnp.uint8 and len(obs.shape) > 1 else "float32"
-    return episodic(begin, advance, EnvSpec(obs.shape, dtype, *bounds), max_episode_steps)
+    return episodic(
+        begin, advance, EnvSpec(obs.shape, dtype, *bounds), max_episode_steps, None if draw is None else lenient(draw)
+    )
 
 
 def adapt_stateful(env: Any, max_episode_steps: int) -> DeviceEnv:
