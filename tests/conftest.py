@@ -7,15 +7,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-FLAGS = [
-    "--xla_force_host_platform_device_count=2",
-    # Compiling takes most of the time of the tests, and their programs run for an instant.
-    "--xla_backend_optimization_level=0",
-    "--xla_cpu_parallel_codegen_split_count=1",
-]
-if importlib.metadata.version("jaxlib") < "0.11":  # later ones do not know it
-    FLAGS.append("--xla_cpu_use_fusion_emitters=false")
-os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
+os.environ.setdefault(
+    "XLA_FLAGS",  # two devices; compiling, which takes most of the time, without what makes no result better
+    "--xla_force_host_platform_device_count=2 "
+    "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
+    + " --xla_cpu_use_fusion_emitters=false"
+    * (importlib.metadata.version("jaxlib") < "0.11"),  # unknown since
+)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("DDPG_JAX_CACHE", str(Path(__file__).parents[1] / ".jax_cache"))  # not the user's
 
@@ -56,7 +54,7 @@ def without_network() -> Iterator[None]:
         yield
 
 
-WHOLE_RUNS = ("cli", "system", "training")
+WHOLE_RUNS = ("cli", "pages", "system", "training", "xla")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -85,20 +85,21 @@ def one_batch(batches, u):
 # --- Algorithm 1
 
 
-@pytest.mark.parametrize("action_layer", [0, 1])
 @pytest.mark.parametrize(
-    ("settings", "decay"),
+    ("action_layer", "settings", "decay"),
     [
-        ({}, {}),
-        ({"weight_decay": "l2", "critic_weight_decay": 1e-2}, {"l2": 1e-2}),
-        ({"weight_decay": "decoupled", "critic_weight_decay": 1e-2}, {"decoupled": 1e-2}),
-        ({"max_grad_norm": 0.02}, {"max_norm": 0.02}),
+        (0, {}, {}),
+        (1, {}, {}),
+        (1, {"weight_decay": "l2", "critic_weight_decay": 1e-2}, {"l2": 1e-2}),
+        (0, {"weight_decay": "decoupled", "critic_weight_decay": 1e-2}, {"decoupled": 1e-2}),
+        (0, {"max_grad_norm": 0.02}, {"max_norm": 0.02}),
         (
+            1,
             {"max_grad_norm": 0.02, "weight_decay": "l2", "critic_weight_decay": 1e-2},
             {"max_norm": 0.02, "l2": 1e-2},
         ),
     ],
-    ids=["plain", "l2", "decoupled", "clipped", "clipped_l2"],
+    ids=["plain", "plain, later", "l2", "decoupled", "clipped", "clipped_l2"],
 )
 def test_three_updates_equal_algorithm_1_in_numpy(make_tiny, make_batches, action_layer, settings, decay):
     rates = {"actor_learning_rate": 3e-3, "critic_learning_rate": 1e-2}

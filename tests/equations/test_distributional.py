@@ -30,7 +30,7 @@ def test_projection_by_hand(call, reward, discount, expected):
 
 
 @given(
-    st.integers(2, 60),
+    st.sampled_from([2, 3, 10, 51, 60]),  # each is compiled
     st.floats(-100, 100, width=32),
     st.floats(1, 100, width=32),
     st.floats(-50, 50, width=32),

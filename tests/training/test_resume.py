@@ -108,24 +108,31 @@ def test_the_command_exits_with_75_and_resume_goes_on(clean, signal_at, tmp_path
     assert contents(path) == contents(clean["Pendulum-v1"].directory)
 
 
-@pytest.mark.parametrize("power", [False, True], ids=["the process", "the power"])
+@pytest.fixture(scope="module")
+def calls(tmp_path_factory):
+    """How often a run calls the file system."""
+    counted = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(filesystem, "fault_point", lambda *call: counted.append(call))
+        dj.train(config_of(), tmp_path_factory.mktemp("counted") / "run")
+    return len(counted)
+
+
 @pytest.mark.parametrize("share", [*range(1, 9), 0.1, 0.35, 0.6, 0.85, 1.0])
-def test_where_a_run_is_cut_off_at_a_call_the_same_command_ends_it(share, power, clean, tmp_path, monkeypatch):
+def test_where_a_run_is_cut_off_at_a_call_the_same_command_ends_it(share, calls, clean, tmp_path, monkeypatch):
     """At one of its first calls of the file system, or after a share of them. If the power fails, all that was not
-    synced is lost, names too."""
-    config, calls = config_of(), []
-    if isinstance(share, float):
-        with monkeypatch.context() as patch:
-            patch.setattr(filesystem, "fault_point", lambda *call: calls.append(call))
-            dj.train(config, tmp_path / "counted")
-    (tmp_path / "disk").mkdir()
+    synced is lost, names too; if only the process ends, nothing is."""
+    config, place, process = config_of(), tmp_path / "disk", tmp_path / "process"
+    place.mkdir()
     with monkeypatch.context() as patch:
-        disk = Disk(tmp_path / "disk", patch, at=round(share * len(calls)) if calls else share)
+        disk = Disk(place, patch, at=round(share * calls) if isinstance(share, float) else share)
         with suppress(Killed):
-            dj.train(config, tmp_path / "disk" / "run")
-    disk.after_the_power_failed(tmp_path / "disk") if power else disk.forget()
-    dj.train(config, tmp_path / "disk" / "run", resume="auto")
-    assert contents(tmp_path / "disk" / "run") == contents(clean["Pendulum-v1"].directory)
+            dj.train(config, place / "run")
+    shutil.copytree(place, process)
+    disk.after_the_power_failed(place)
+    for left in (process, place):
+        dj.train(config, left / "run", resume="auto")
+        assert contents(left / "run") == contents(clean["Pendulum-v1"].directory)
 
 
 def test_resume_auto_needs_a_directory(capsys):

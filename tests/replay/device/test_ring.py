@@ -1,7 +1,7 @@
 """The ring of the device loop against the ring of the host, and what its compiled functions do with memory."""
 
 import re
-from functools import cache
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -113,9 +113,8 @@ def filled(num_envs, steps, length, *, n_step=1, head=0):
 def test_gather_takes_indices_of_any_shape(num_envs):
     _, rows, position = filled(num_envs, 8, 8, head=5)
     flat = jnp.asarray(np.random.default_rng(1).integers(0, 8 * num_envs, 24))
-    one, other = (
-        replays.gather(rows, position, index, SPEC, n_step=3, gamma=GAMMA) for index in (flat, flat.reshape(2, 3, 4))
-    )
+    gather = jax.jit(partial(replays.gather, spec=SPEC, n_step=3, gamma=GAMMA))
+    one, other = (gather(rows, position, index) for index in (flat, flat.reshape(2, 3, 4)))
     assert other.data.obs.shape == (2, 3, 4, 3)
     assert other.weight.shape == other.index.shape == other.data.reward.shape == (2, 3, 4)
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
@@ -188,7 +187,8 @@ def test_a_sample_is_what_gather_gives_at_its_indices():
     assert batch.index.min() >= 0
     assert batch.index.max() < 24
     index = jnp.asarray(batch.index)
-    expected = replays.gather(rows, position, index, SPEC, n_step=3, gamma=jnp.float32(GAMMA))
+    gather = jax.jit(partial(replays.gather, spec=SPEC, n_step=3))
+    expected = gather(rows, position, index, gamma=jnp.float32(GAMMA))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), batch, expected)
     rows_folded = np.minimum(3, 8 - batch.index // 3)
     np.testing.assert_allclose(batch.data.discount, GAMMA**rows_folded, rtol=1e-6)
