@@ -78,6 +78,32 @@ def drawing(kind: str) -> Callable[[], Racer]:
     return make
 
 
+def pixels(seeds: int) -> Callable[[], Racer]:
+    """Updates of DrQ-v2 from gray pictures of 48 x 48, of so many seeds."""
+
+    def make() -> Racer:
+        import jax
+        from pixels import batch_of, config_of, spec_of
+
+        from ddpg_jax.agents.algorithms import make_agent
+        from ddpg_jax.rng import run_keys
+
+        spec = spec_of(48, 1)
+        agent, keys = make_agent(config_of("small", 48, 1), spec), run_keys(list(range(seeds)))
+        batches = jax.tree.map(lambda x: jax.numpy.stack([x] * seeds), batch_of(spec))
+        state = jax.jit(jax.vmap(agent.init))(keys)
+        step = jax.jit(jax.vmap(agent.update), donate_argnums=0)
+
+        def advance() -> None:
+            nonlocal state
+            state = jax.block_until_ready(step(state, batches, keys)[0])
+
+        advance()
+        return Racer(advance)
+
+    return make
+
+
 CASES = {
     "host-64": host(64, 1, 1500),
     "host-256": host(256, 1, 300),
@@ -85,6 +111,8 @@ CASES = {
     "device-64-16seeds": on_device(64, 16, 400),
     "device-64-td3": on_device(64, 1, 3000, "td3"),
     "device-256": on_device(256, 1, 200),
+    "pixels": pixels(1),
+    "pixels-3seeds": pixels(3),
     "drawing": drawing("uniform"),
     "drawing-prioritized": drawing("prioritized"),
 }
@@ -131,6 +159,12 @@ def _leaf_by_leaf(config: Any) -> Any:
     return tuning(config)._replace(flat_optimizer=False)
 
 
+def _plainly(x: Any, kernel: Any, stride: int, product: Any = None, factors: Any = None) -> Any:
+    from ddpg_jax.xla.convolution import plainly
+
+    return plainly(x, kernel, stride)
+
+
 def _newer_emitters(mesh: Any, **_: Any) -> dict[str, Any]:
     return {"xla_backend_optimization_level": 1}
 
@@ -149,6 +183,8 @@ TRICKS = {
     "squeeze-host": Trick("host-256", {"ddpg_jax.training.host.compile.squeezed_vmap": _vmap}),
     "norm": Trick("host-256", {"ddpg_jax.agents.policy_gradient.global_norm": _flat_norm}),
     "dot": Trick("host-256", {"ddpg_jax.agents.modules.FEW_OUTPUTS": 0}),
+    "patches": Trick("pixels", {"ddpg_jax.agents.encoders.convolve": _plainly}),
+    "patches-3seeds": Trick("pixels-3seeds", {"ddpg_jax.agents.encoders.convolve": _plainly}),
     "gather": Trick("drawing", {"ddpg_jax.replay.device.ring.prefetch": _same_rows}),
     "gather-prioritized": Trick(
         "drawing-prioritized",
