@@ -23,6 +23,7 @@ from ddpg_jax.cli.arguments import fields_help, find_options, parse_config, pars
 from ddpg_jax.cli.main import _COMMANDS, main
 from ddpg_jax.cli.parser import make_parser
 from ddpg_jax.config.algorithms import MemoryConfig
+from ddpg_jax.config.pixels import EncoderConfig, PixelsConfig
 from ddpg_jax.config.load import load_config
 from ddpg_jax.config.presets import preset_names
 from ddpg_jax.errors import ConfigError
@@ -106,8 +107,11 @@ def test_help_is_plain_and_does_not_import_jax(words):
 def test_help_lists_every_field():
     text = program("train", "--help").stdout
     whole = load_config().model_dump()
-    whole["algorithm.memory"] = MemoryConfig().model_dump()
-    del whole["algorithm"]["memory"]  # a table
+    tables = {"env.pixels": PixelsConfig, "algorithm.memory": MemoryConfig, "algorithm.encoder": EncoderConfig}
+    for table, model in tables.items():
+        section, name = table.split(".")
+        del whole[section][name]
+        whole[table] = model().model_dump()
     for section, values in whole.items():
         for name in values if isinstance(values, dict) else [section]:
             option = f"{section}.{name}" if isinstance(values, dict) else name
@@ -304,7 +308,7 @@ def test_help_says_what_a_field_may_be():
     assert "discount of one step (at least 0, at most 1; default 0.99)" in text
     assert "of Adam (above 0, at most 1; default 0.0005)" in text
     assert "of the hidden layers (relu, elu, tanh or silu; default relu)" in text
-    assert "the algorithm (ddpg, td3, d4pg or fasttd3; default ddpg)" in text
+    assert "the algorithm (ddpg, td3, d4pg, fasttd3 or drqv2; default ddpg)" in text
 
 
 def test_foreign_text_is_shown_escaped(tmp_path, capsys):

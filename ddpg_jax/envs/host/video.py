@@ -67,10 +67,11 @@ def _rate(identifier: str) -> float:
 
 
 def _card() -> str:
-    """What OpenGL says that it draws with, in brackets; "" where it does not."""
+    """The name of what OpenGL says that it draws with, in brackets; "" where it does not say."""
     with suppress(Exception):  # PyOpenGL has no part in drawing by some back-ends
         gl: Any = import_module("OpenGL.GL")
-        return f" ({gl.glGetString(gl.GL_RENDERER).decode()})"
+        name = gl.glGetString(gl.GL_RENDERER).decode()
+        return f" ({name.partition(' (')[0].partition('/')[0]})"  # without versions and buses
     return ""
 
 
