@@ -23,8 +23,8 @@ from ddpg_jax.cli.arguments import fields_help, find_options, parse_config, pars
 from ddpg_jax.cli.main import _COMMANDS, main
 from ddpg_jax.cli.parser import make_parser
 from ddpg_jax.config.algorithms import MemoryConfig
-from ddpg_jax.config.pixels import EncoderConfig, PixelsConfig
 from ddpg_jax.config.load import load_config
+from ddpg_jax.config.pixels import EncoderConfig, PixelsConfig
 from ddpg_jax.config.presets import preset_names
 from ddpg_jax.errors import ConfigError
 
