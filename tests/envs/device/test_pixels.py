@@ -111,7 +111,7 @@ def test_who_cannot_draw_is_refused():
         ({"env": {"id": "jax:pendulum", "pixels": {"camera": 1}}}, "camera.*has no cameras: leave it out"),
         ({"env": {"id": "jax:pendulum", "pixels": {"draw": "each"}}}, '"each" has no effect with env.pixels.repeat=1'),
         ({"env": {"pixels": {}, "wrappers": ["HideVelocities"]}}, "'HideVelocities' has no effect with env.pixels"),
-        ({"env": {"pixels": {}}, "replay": {"kind": "hindsight"}}, "needs the goals, which env.pixels hides"),
+        ({"env": {"pixels": {}}, "replay": {"kind": "hindsight"}}, "finds no goals in pictures"),
     ],
 )
 def test_what_has_no_effect_beside_pictures_is_refused(values, said):
