@@ -109,7 +109,7 @@ class LearnerConfig(Section):
     memory: Annotated[MemoryConfig | None, STRUCTURAL] = None
     """what the agent remembers of its episode; left out: nothing"""
     encoder: Annotated[EncoderConfig | None, STRUCTURAL] = None
-    """what takes pictures in, where the environment's observations are some; left out: nothing"""
+    """what takes pictures in; left out: that of the defaults where env.pixels is there, else nothing"""
 
     @property
     def learning_begins(self) -> int:
