@@ -145,10 +145,9 @@ def make_pixel_settings(config: Config, spec: EnvSpec) -> PixelSettings:
     shift = augmentations.random_shift(
         it.shift, augmentations.SHIFTS[it.interpolation], it.target_copies, it.online_copies
     )
-    several = it.shift > 0 or it.target_copies > 1 or it.online_copies > 1
     return PixelSettings(
         fronts=Params(convolutions if it.shared else networks.identity(), alone, alone),
-        augment=shift if several else no_augmentation,
+        augment=shift if it.shift else no_augmentation,
         axes=Params(axes, 1 if it.shared else axes, 1 if it.shared else axes),
         target_copies=it.target_copies,
         online_copies=it.online_copies,
