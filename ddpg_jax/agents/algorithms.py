@@ -161,8 +161,9 @@ def fasttd3(config: Config, spec: EnvSpec) -> Agent:
 def drqv2(config: Config, spec: EnvSpec) -> Agent:
     """DrQ-v2: twin critics that teach the encoder, no target actor, the noise of the behaviour in both losses.
 
-    The noise is kept within [-1, 1], of which the published code leaves out 1e-6 at both ends, and its schedule begins
-    after the warm-up. All else is as published (Yarats et al., arXiv:2107.09645); n belongs to the replay.
+    As published (Yarats et al., arXiv:2107.09645), but for what docs/pixels.md names, and: actions are kept within
+    [-1, 1], of which the published code leaves out 1e-6 at both ends; the noise in the actor's loss is that of the next
+    update, as the critics' step has been counted; layers are normalised with 1e-6, not 1e-5. n belongs to the replay.
     """
     algorithm = cast("DrQv2Config", config.algorithm)
     actor, critic = make_networks(config, spec)

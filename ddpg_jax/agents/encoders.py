@@ -13,9 +13,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ddpg_jax.agents.cells import PRODUCTS
 from ddpg_jax.agents.modules import ACTIVATIONS, Activation, Initializer, Precision, orthogonal, symmetric_uniform
 from ddpg_jax.agents.networks import stateless
-from ddpg_jax.agents.precision import bfloat16_dot
 from ddpg_jax.agents.slots import AugmentFn, LearnAux, Network
 from ddpg_jax.errors import EnvironmentFault
 from ddpg_jax.types import Array, Params, Tree
@@ -103,7 +103,7 @@ def pixel_encoder(obs_shape: tuple[int, ...], layers: Convolutions) -> Network:
     """
     layers.map_shape(obs_shape)
     seen = prod(obs_shape[:-3]) * obs_shape[-1]
-    activate, product = ACTIVATIONS[layers.activation], _PRODUCTS[layers.precision]
+    activate, product = ACTIVATIONS[layers.activation], PRODUCTS[layers.precision]
 
     def init(key: Array) -> Tree:
         draw = _INITS[layers.initializer]
@@ -203,4 +203,3 @@ _INITS: dict[str, Callable[[Array, tuple[int, ...]], Tree]] = {
     "lecun_normal": _without_bias(jax.nn.initializers.lecun_normal()),
     "orthogonal": _without_bias(orthogonal(2**0.5)),
 }
-_PRODUCTS = {"float32": jnp.dot, "bfloat16": bfloat16_dot}

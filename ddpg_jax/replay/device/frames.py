@@ -17,7 +17,7 @@ from ddpg_jax.equations.priorities import Prioritization
 from ddpg_jax.equations.returns import fold_steps
 from ddpg_jax.replay.device import sum_tree as device_tree
 from ddpg_jax.replay.device.prioritized import with_priorities
-from ddpg_jax.replay.device.ring import DeviceReplay, Position
+from ddpg_jax.replay.device.ring import DeviceReplay, Position, write_row
 from ddpg_jax.replay.stacks import StackShape, stack_shape
 from ddpg_jax.types import Array, Batch, EnvSpec, HostArray, Step, Transition
 from ddpg_jax.xla.gather import prefetch
@@ -208,15 +208,11 @@ def _add(store: FrameStore, position: Position, obs: Array, action: Array, step:
     ends = [x.astype(jnp.float32)[:, None] for x in (step.reward, step.terminated, step.truncated)]
     first = shape.first_place(counts[:, _EPISODE])
     place = jnp.where(begins, first, jnp.full_like(first, shape.places))  # beyond the table, nothing is written
-    pictures = _write(rows.pictures, position, step.next_obs[:, -1].reshape(num_envs, -1))
+    pictures = write_row(rows.pictures, position, step.next_obs[:, -1].reshape(num_envs, -1))
     pictures = pictures.at[place, jnp.arange(num_envs)].set(obs[:, -1].reshape(num_envs, -1), mode="drop")
-    columns = _write(rows.columns, position, jnp.concatenate([action, *ends], -1))
-    rows = FrameRows(columns, _write(rows.counts, position, counts), pictures)
+    columns = write_row(rows.columns, position, jnp.concatenate([action, *ends], -1))
+    rows = FrameRows(columns, write_row(rows.counts, position, counts), pictures)
     return FrameStore(rows, jnp.concatenate([counts, done[:, None]], -1))
-
-
-def _write(leaf: Array, position: Position, row: Array) -> Array:
-    return jax.lax.dynamic_update_index_in_dim(leaf, row, position.head, 0)
 
 
 def _fetch_firsts(rows: FrameRows, counts: HostArray, shape: StackShape) -> dict[str, HostArray]:

@@ -156,8 +156,8 @@ def add(rows: Rows, position: Position, obs: Array, action: Array, step: Step) -
     observed = obs, step.next_obs
     vectors = [] if rows.images else [x.reshape(x.shape[0], -1) for x in observed]
     row = jnp.concatenate([action, *ends, *vectors], -1)
-    images = [_write(image, position, x) for image, x in zip(rows.images, observed, strict=False)]
-    return Rows(_write(rows.columns, position, row), tuple(images))
+    images = [write_row(image, position, x) for image, x in zip(rows.images, observed, strict=False)]
+    return Rows(write_row(rows.columns, position, row), tuple(images))
 
 
 def gather(rows: Rows, position: Position, index: Array, spec: EnvSpec, *, n_step: int, gamma: Array | float) -> Batch:
@@ -199,5 +199,6 @@ def gather(rows: Rows, position: Position, index: Array, spec: EnvSpec, *, n_ste
     return Batch(data, jnp.ones(index.shape), index)
 
 
-def _write(leaf: Array, position: Position, row: Array) -> Array:
+def write_row(leaf: Array, position: Position, row: Array) -> Array:
+    """A leaf `[T, ...]` with a row `[...]` at the head."""
     return jax.lax.dynamic_update_index_in_dim(leaf, row, position.head, 0)
