@@ -17,6 +17,12 @@ from typing import Any, NamedTuple
 from ddpg_jax.errors import ConfigError
 from ddpg_jax.types import EnvSpec
 
+BEGINS = "begins"
+"""Name of whether an episode begins with a row, among what is kept of rows."""
+
+FIRSTS = f"firsts@{BEGINS}"
+"""Likewise of the first pictures of the episodes that begin."""
+
 _STEPS_OF_A_FIRST = 8
 
 

@@ -18,17 +18,11 @@ from ddpg_jax.equations.returns import fold_steps
 from ddpg_jax.replay.device import sum_tree as device_tree
 from ddpg_jax.replay.device.prioritized import with_priorities
 from ddpg_jax.replay.device.ring import DeviceReplay, Position, write_row
-from ddpg_jax.replay.stacks import StackShape, stack_shape
+from ddpg_jax.replay.stacks import BEGINS, FIRSTS, StackShape, stack_shape
 from ddpg_jax.types import Array, Batch, EnvSpec, HostArray, Step, Transition
 from ddpg_jax.xla.gather import prefetch
 
 _SINCE, _EPISODE, _ENDED = 0, 1, 2
-
-BEGINS = "begins"
-"""Name of whether an episode begins with a row, among what is kept of rows beside their leaves."""
-
-FIRSTS = f"firsts@{BEGINS}"
-"""Likewise of the first pictures of the episodes that begin."""
 
 
 class FrameRows(NamedTuple):

@@ -13,14 +13,11 @@ import numpy as np
 
 from ddpg_jax.replay.host.prioritized import PrioritizedRing
 from ddpg_jax.replay.host.ring import Ring
-from ddpg_jax.replay.stacks import StackShape, stack_shape
+from ddpg_jax.replay.stacks import BEGINS, FIRSTS, StackShape, stack_shape
 from ddpg_jax.types import EnvSpec, HostArray
 
-FRAMES, BEGINS = "frames", "begins"
-"""Names of the rows' pictures, and of whether an episode begins with them, among what `FrameRing.rows` gives."""
-
-FIRSTS = f"firsts@{BEGINS}"
-"""Likewise of the first pictures of the episodes that begin."""
+FRAMES = "frames"
+"""Name of the rows' pictures, among what `FrameRing.rows` gives."""
 
 
 def frame_row_dtype(spec: EnvSpec) -> np.dtype[np.void]:

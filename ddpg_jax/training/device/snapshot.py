@@ -11,8 +11,8 @@ import jax
 import numpy as np
 
 from ddpg_jax.errors import StorageError
-from ddpg_jax.replay.device.frames import BEGINS, FIRSTS
 from ddpg_jax.replay.device.ring import DeviceReplay
+from ddpg_jax.replay.stacks import BEGINS, FIRSTS
 from ddpg_jax.runs.pytrees import from_host, to_host
 from ddpg_jax.training.device.carry import Clock, Lane, Totals
 from ddpg_jax.types import Array, HostArray, Snapshot, Tree
