@@ -100,29 +100,42 @@ _ENDS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
 
 
 def find_non_numbers(merged: Mapping[str, Any]) -> dict[str, str]:
-    """Booleans and texts where a number belongs; pydantic would turn them into numbers."""
+    """Booleans and texts where a number belongs; pydantic would turn them into numbers. Some fields may be texts."""
     found = {name: lookup(merged, name.split(".")) for name in sections()}
     tables = {name: cast("Mapping[str, Any]", table) for name, table in found.items() if isinstance(table, Mapping)}
     given = {f"{section}.{name}": value for section, table in tables.items() for name, value in table.items()}
     return {
         path: f"must be a number, not {type(value).__name__}"
         for path, value in (dict(merged) | given).items()
-        if isinstance(value, (bool, str)) and path in _number_paths()
+        if path in (_number_paths() if isinstance(value, bool) else _number_paths() - _text_paths())
+        and isinstance(value, (bool, str))
     }
 
 
 @cache
 def _number_paths() -> frozenset[str]:
     """The fields that are numbers."""
+    return frozenset(path for path, annotation in _annotations().items() if _is_number(annotation))
+
+
+@cache
+def _text_paths() -> frozenset[str]:
+    """The fields that are texts, or may be."""
+    return frozenset(path for path, annotation in _annotations().items() if str in (annotation, *get_args(annotation)))
+
+
+def _annotations() -> dict[str, Any]:
+    """What every field may be, by `section.field`."""
     places = dict(Config.model_fields)
     for section, models in sections().items():
         places |= {f"{section}.{name}": field for model in models for name, field in model.model_fields.items()}
-    return frozenset(path for path, field in places.items() if _is_number(field.annotation))
+    return {path: field.annotation for path, field in places.items()}
 
 
 def _is_number(annotation: Any) -> bool:
-    parts = () if get_origin(annotation) is tuple else get_args(annotation)
-    return annotation in (int, float) or (str not in parts and any(map(_is_number, parts)))
+    return annotation in (int, float) or (
+        get_origin(annotation) is not tuple and any(_is_number(part) for part in get_args(annotation))
+    )
 
 
 def describe(details: ErrorDetails, merged: Mapping[str, Any]) -> tuple[str, str]:

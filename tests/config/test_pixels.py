@@ -41,6 +41,7 @@ def test_an_environment_with_pictures_brings_an_encoder_unless_one_is_given():
         ),
         ({"env": DEVICE | {"pixels": {"camera": 1}}}, "camera = 1 .*has no cameras: leave it out"),
         ({"env": {"pixels": {"draw": "each"}}}, '"each" has no effect with env.pixels.repeat=1'),
+        ({"env": {"pixels": {"camera": True}}}, "env.pixels.camera = True .*must be a number, not bool"),
         ({"env": {"pixels": {"size": 7}}}, "env.pixels.size = 7 .*greater than or equal to 8"),
         (PIXELS | {"algorithm": {"memory": {}}}, "memory and encoder do not go together yet"),
         (PIXELS | {"algorithm": {"normalize_observations": True}}, "normalize_observations has no effect on pictures"),
