@@ -238,6 +238,7 @@ class EnvSpec(NamedTuple):
       layout: where the arrays of an observation lie in the vector, in order; `()` where it is one array of `*O`.
       stack: where it is above 0, an observation is the last pictures of the episode, `[stack, H, W, C]`, the newest
         last, and the first of the episode stands in for those before it; so a replay may keep each picture once.
+      proprioception: P, numbers that are observed with each picture; their bytes are its last rows, see `envs.mixed`.
     """
 
     obs_shape: tuple[int, ...]
@@ -247,6 +248,7 @@ class EnvSpec(NamedTuple):
     action_shape: tuple[int, ...] | None = None
     layout: tuple[ObsPart, ...] = ()
     stack: int = 0
+    proprioception: int = 0
 
     @property
     def action_size(self) -> int:

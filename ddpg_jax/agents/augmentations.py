@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from ddpg_jax.agents.slots import AugmentFn
+from ddpg_jax.envs.mixed import split_rows
 from ddpg_jax.types import Array, Transition
 
 ShiftFn: TypeAlias = Callable[[Array, Array, int], Array]
@@ -48,7 +49,9 @@ SHIFTS: dict[str, ShiftFn] = {"none": shift_bytes, "bilinear": shift_bilinear}
 """By the names of `algorithm.encoder.interpolation`."""
 
 
-def random_shift(pad: int, shift: ShiftFn = shift_bytes, target_copies: int = 1, online_copies: int = 1) -> AugmentFn:
+def random_shift(
+    pad: int, shift: ShiftFn = shift_bytes, target_copies: int = 1, online_copies: int = 1, numbers: int = 0
+) -> AugmentFn:
     """Shifts the pictures of a transition by at most `pad` pixels, those of one stack alike.
 
     Args:
@@ -56,6 +59,7 @@ def random_shift(pad: int, shift: ShiftFn = shift_bytes, target_copies: int = 1,
       shift: how.
       target_copies: K, shifted successors; more than 1 are a leading axis of `next_obs`.
       online_copies: M, shifted observations; likewise of `obs`.
+      numbers: P, below each picture, which stay as they are.
 
     References:
       Yarats et al., "Image augmentation is all you need", section 3 (arXiv:2004.13649).
@@ -63,7 +67,8 @@ def random_shift(pad: int, shift: ShiftFn = shift_bytes, target_copies: int = 1,
 
     def several(pictures: Array, key: Array, copies: int) -> Array:
         offsets = jax.random.randint(key, (copies, 2), 0, 2 * pad + 1)
-        shifted = jax.vmap(lambda offset: shift(pictures, offset, pad))(offsets)
+        shown, below = split_rows(pictures, numbers)
+        shifted = jax.vmap(lambda offset: jnp.concatenate([shift(shown, offset, pad), below], -3))(offsets)
         return shifted if copies > 1 else shifted[0]
 
     def augment(transition: Transition, key: Array) -> Transition:

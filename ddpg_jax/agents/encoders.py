@@ -17,6 +17,7 @@ from ddpg_jax.agents.cells import PRODUCTS
 from ddpg_jax.agents.modules import ACTIVATIONS, Activation, Initializer, Precision, orthogonal, symmetric_uniform
 from ddpg_jax.agents.networks import stateless
 from ddpg_jax.agents.slots import AugmentFn, LearnAux, Network
+from ddpg_jax.envs.mixed import numbers_in, split_rows
 from ddpg_jax.errors import EnvironmentFault
 from ddpg_jax.types import Array, Params, Tree
 from ddpg_jax.xla.convolution import convolve
@@ -88,15 +89,16 @@ KINDS: dict[str, Callable[[int, int], Convolutions]] = {
 """By the names of `[algorithm.encoder]`: `(channels, kernel) -> Convolutions`."""
 
 
-def pixel_encoder(obs_shape: tuple[int, ...], layers: Convolutions) -> Network:
-    """Convolutions of pictures in [-0.5, 0.5].
+def pixel_encoder(obs_shape: tuple[int, ...], layers: Convolutions, numbers: int = 0) -> Network:
+    """Convolutions of pictures in [-0.5, 0.5]; numbers that lie below them are given on as they are.
 
     Args:
-      obs_shape: `(k, H, W, C)` or `(H, W, C)`.
+      obs_shape: `(k, H, W, C)` or `(H, W, C)`, of the pictures alone.
       layers: of the network.
+      numbers: P, below each picture; those of the newest are given on.
 
     Returns:
-      A network `(obs uint8 [*O]) -> features [F]`; F is `features(obs_shape, layers)`.
+      A network `(obs uint8 [*O]) -> features [F + P]`, the numbers last; F is `features(obs_shape, layers)`.
 
     Raises:
       EnvironmentFault: the pictures are too small.
@@ -112,11 +114,14 @@ def pixel_encoder(obs_shape: tuple[int, ...], layers: Convolutions) -> Network:
         return {f"Conv_{i}": draw(k, shape) for i, (k, shape) in enumerate(zip(keys, shapes, strict=True))}
 
     def apply(params: Tree, obs: Array) -> Array:
-        x = side_by_side(obs).astype(jnp.float32) / 255.0 - 0.5
+        pictures, rows = split_rows(obs, numbers)
+        x = side_by_side(pictures).astype(jnp.float32) / 255.0 - 0.5
         for i, stride in enumerate(layers.strides):
             layer = params[f"Conv_{i}"]
             x = activate(convolve(x, layer["kernel"], stride, product, layers.precision) + layer["bias"][None, None])
-        return x.reshape(-1)
+        if not numbers:
+            return x.reshape(-1)
+        return jnp.concatenate([x.reshape(-1), numbers_in(rows, numbers).reshape(-1, numbers)[-1]])
 
     return stateless(init, apply)
 
@@ -132,6 +137,17 @@ def side_by_side(obs: Array) -> Array:
         return obs
     k, height, width, channels = obs.shape
     return jnp.moveaxis(obs, 0, 2).reshape(height, width, k * channels)
+
+
+def past(network: Network, numbers: int) -> Network:
+    """A network without moments that the last numbers of its input go past, `[F + P] -> [Z + P]`."""
+    if not numbers:
+        return network
+
+    def apply(params: Tree, x: Array) -> Array:
+        return jnp.concatenate([network.apply(params, (), x[:-numbers]), x[-numbers:]])
+
+    return stateless(network.init, apply)
 
 
 class PixelSettings(NamedTuple):

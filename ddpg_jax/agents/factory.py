@@ -13,12 +13,13 @@ import optax
 from ddpg_jax.agents import augmentations, encoders, modules, networks, noise
 from ddpg_jax.agents import exploration as explorations
 from ddpg_jax.agents import normalizers as normalize
-from ddpg_jax.agents.encoders import PixelSettings, in_sequence
+from ddpg_jax.agents.encoders import PixelSettings, in_sequence, past
 from ddpg_jax.agents.memory_networks import MemoryEncoder, memory_encoder
 from ddpg_jax.agents.optimizers import Skippable, scale_part, skippable, skippable_adam
 from ddpg_jax.agents.slots import ActionFn, Exploration, Network, Noise, Normalizer
 from ddpg_jax.agents.targets import no_augmentation, scheduled_noise
 from ddpg_jax.config.plugins import load
+from ddpg_jax.envs.mixed import number_rows
 from ddpg_jax.types import Array, EnvSpec, Params
 from ddpg_jax.xla.tuning import tuning
 
@@ -102,7 +103,8 @@ def make_networks(
     if algorithm.memory is not None:  # they see what the encoders make of the history
         spec = _of_features(spec, make_encoders(config, spec)[0].features)
     elif algorithm.encoder is not None:  # or what they make of pictures
-        spec = _of_features(spec, algorithm.encoder.features or encoders.features(spec.obs_shape, _layers(config)))
+        features = algorithm.encoder.features or encoders.features(_picture_shape(spec), _layers(config))
+        spec = _of_features(spec, features + spec.proprioception)
     if algorithm.make_networks is not None:
         return load("networks", algorithm.make_networks, "algorithm.make_networks")(config, spec, outputs)
     shape = _architecture(config)
@@ -128,7 +130,13 @@ def _architecture(config: Config) -> modules.Architecture:
 
 def _of_features(spec: EnvSpec, features: int) -> EnvSpec:
     """What the networks behind an encoder must know of an environment."""
-    return spec._replace(obs_shape=(features,), obs_dtype="float32", layout=(), stack=0)
+    return spec._replace(obs_shape=(features,), obs_dtype="float32", layout=(), stack=0, proprioception=0)
+
+
+def _picture_shape(spec: EnvSpec) -> tuple[int, ...]:
+    """Of what is seen, without the rows of numbers below it."""
+    *stack, height, width, channels = spec.obs_shape
+    return *stack, height - number_rows(spec.proprioception, (width, channels)), width, channels
 
 
 def make_pixel_settings(config: Config, spec: EnvSpec) -> PixelSettings:
@@ -138,12 +146,14 @@ def make_pixel_settings(config: Config, spec: EnvSpec) -> PixelSettings:
       EnvironmentFault: the pictures are too small.
     """
     it, layers = cast("EncoderConfig", config.algorithm.encoder), _layers(config)
-    convolutions, size = encoders.pixel_encoder(spec.obs_shape, layers), encoders.features(spec.obs_shape, layers)
+    shape, felt = _picture_shape(spec), spec.proprioception
+    convolutions, size = encoders.pixel_encoder(shape, layers, felt), encoders.features(shape, layers)
     front = networks.trunk(size, it.features, _architecture(config)) if it.features else networks.identity()
-    axes = len(spec.obs_shape)
+    front = past(front, felt)
+    axes = len(shape)
     alone = front if it.shared else in_sequence(convolutions, front)
     shift = augmentations.random_shift(
-        it.shift, augmentations.SHIFTS[it.interpolation], it.target_copies, it.online_copies
+        it.shift, augmentations.SHIFTS[it.interpolation], it.target_copies, it.online_copies, felt
     )
     return PixelSettings(
         fronts=Params(convolutions if it.shared else networks.identity(), alone, alone),

@@ -113,12 +113,18 @@ def _pixels_conflicts(config: Config) -> list[Conflict]:
         return []
     found: list[Conflict] = []
     ours = [each.name for each in env.wrappers if each.name in WRAPPERS]
-    if ours:
+    if ours and not env.pixels.proprioception:
         message = f"{ours[0]!r} has no effect with env.pixels, which hides the observations that it changes"
         found.append(Conflict("env.wrappers", message, ("env.pixels",)))
     if config.on_device and env.pixels.camera is not None:
         message = f"has no effect on env.id={env.id!r}, which is written in JAX and has no cameras: leave it out"
         found.append(Conflict("env.pixels.camera", message, ("env.id",)))
+    if config.on_device and env.pixels.source == "observation":
+        message = f'"observation" is for images, and env.id={env.id!r}, which is written in JAX, draws itself: "scene"'
+        found.append(Conflict("env.pixels.source", message, ("env.id",)))
+    if env.pixels.source == "observation" and env.pixels.camera is not None:
+        message = 'has no effect with env.pixels.source="observation", which is not drawn: leave it out'
+        found.append(Conflict("env.pixels.camera", message, ("env.pixels.source",)))
     if env.pixels.draw == "each" and env.pixels.repeat == 1:
         message = '"each" has no effect with env.pixels.repeat=1, which has one step to draw: set it to "last"'
         found.append(Conflict("env.pixels.draw", message, ("env.pixels.repeat",)))

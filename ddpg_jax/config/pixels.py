@@ -26,6 +26,10 @@ class PixelsConfig(Section):
     """which of the repeated steps are drawn: the last, or each, side by side as channels of one picture"""
     camera: Annotated[int | str | None, STRUCTURAL] = None
     """number or name of the camera, where the environment has several; left out: its own"""
+    source: Annotated[Literal["scene", "observation"], STRUCTURAL] = "scene"
+    """what is seen: the scene, which the environment draws, or the image that is (a part of) its observation"""
+    proprioception: Annotated[bool, STRUCTURAL] = False
+    """the numbers that the environment observes are seen too, beside the newest picture"""
 
 
 class EncoderConfig(Section):

@@ -196,7 +196,16 @@ def drawn_env_maker(config: Config) -> Callable[[], GymEnv]:
 
 
 def _view(seen: PixelsConfig) -> View:
-    return View(seen.size, seen.gray, seen.stack, seen.repeat, seen.draw == "each", seen.camera)
+    return View(
+        seen.size,
+        seen.gray,
+        seen.stack,
+        seen.repeat,
+        seen.draw == "each",
+        seen.camera,
+        seen.source == "observation",
+        seen.proprioception,
+    )
 
 
 def _lanes(

@@ -27,6 +27,8 @@ class View(NamedTuple):
       repeat: steps of the environment that an action is held for.
       draw_each: whether each of these steps is drawn, side by side as channels of one picture; otherwise the last is.
       camera: number or name; None: the environment's own.
+      observed: whether the picture is the image that the environment observes; otherwise it is drawn.
+      proprioception: whether the numbers that the environment observes are seen beside the picture.
     """
 
     size: int
@@ -35,6 +37,8 @@ class View(NamedTuple):
     repeat: int = 1
     draw_each: bool = False
     camera: int | str | None = None
+    observed: bool = False
+    proprioception: bool = False
 
     @property
     def drawn(self) -> int:

@@ -65,6 +65,7 @@ class StoredSpec(Open):
         default_factory=list[Any]
     )
     stack: Annotated[int, Field(ge=0, le=65536)] = 0
+    proprioception: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
 
     @model_validator(mode="after")
     def _bounds_fit(self) -> StoredSpec:
@@ -85,6 +86,9 @@ class StoredSpec(Open):
             raise ValueError("layout must cover the observation")
         if self.stack and self.obs_shape[:1] != [self.stack]:
             raise ValueError("stack must be the first axis of the observation")
+        rows = 4 * self.proprioception > prod(self.obs_shape[1:])
+        if self.proprioception and (rows or len(self.obs_shape) != 4 or self.obs_dtype != "uint8"):
+            raise ValueError("proprioception must lie below pictures")
         return self
 
 

@@ -254,6 +254,7 @@ def as_spec(values: Any) -> EnvSpec:
             ObsPart(tuple(path), start, stop, tuple(shape), dtype) for path, start, stop, shape, dtype in spec.layout
         ),
         spec.stack,
+        spec.proprioception,
     )
 
 

@@ -6,6 +6,7 @@ The twin for gymnasium's environments is in `envs/host/pixels.py`: the same stac
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 
 from ddpg_jax.envs.device.autoreset import select
 from ddpg_jax.envs.device.backends import DRAWN
+from ddpg_jax.envs.mixed import number_rows, put_below
 from ddpg_jax.envs.pictures import View, to_gray
 from ddpg_jax.errors import EnvironmentFault
 from ddpg_jax.types import Array, DeviceEnv, Step, Tree
@@ -33,6 +35,8 @@ class Drawn(NamedTuple):
 def pixels(env: DeviceEnv, identifier: str, view: View) -> DeviceEnv:
     """The environment as its pictures show it: observations `uint8 [stack, size, size, C]`, the newest last.
 
+    What it observes lies in rows below each picture if the view has proprioception; see `envs.mixed`.
+
     A step is one decision: the action is held for `repeat` steps of the environment, whose rewards are summed, and for
     fewer where the episode ends before. Its first picture stands in for those before it.
 
@@ -45,14 +49,17 @@ def pixels(env: DeviceEnv, identifier: str, view: View) -> DeviceEnv:
       EnvironmentFault: it cannot draw itself.
     """
     shown, draw_one = view.drawn, _draw_fn(env, identifier, view)
-    shape = (view.stack, view.size, view.size, view.channels)
+    felt = prod(env.spec.obs_shape) if view.proprioception else 0
+    row_shape = (view.size, view.channels)
+    shape = (view.stack, view.size + number_rows(felt, row_shape), *row_shape)
 
     def draw(observations: Array) -> Array:
         """A picture `[H, W, C]` of `shown` observations."""
-        return jnp.concatenate([draw_one(observations[i]) for i in range(shown)], axis=-1)
+        picture = jnp.concatenate([draw_one(observations[i]) for i in range(shown)], axis=-1)
+        return put_below(picture, jnp.ravel(observations[-1])[:felt])
 
     def begin(obs: Array) -> Array:
-        return jnp.broadcast_to(jnp.concatenate([draw_one(obs)] * shown, axis=-1), shape)
+        return jnp.broadcast_to(put_below(jnp.concatenate([draw_one(obs)] * shown, axis=-1), jnp.ravel(obs)[:felt]), shape)
 
     def reset(key: Array) -> tuple[Drawn, Array]:
         state, obs = env.reset(key)
@@ -66,7 +73,7 @@ def pixels(env: DeviceEnv, identifier: str, view: View) -> DeviceEnv:
         seen = select(last.terminated | last.truncated, begin(last.obs), following)
         return Drawn(state, seen), last._replace(obs=seen, next_obs=following)
 
-    spec = env.spec._replace(obs_shape=shape, obs_dtype="uint8", layout=(), stack=view.stack)
+    spec = env.spec._replace(obs_shape=shape, obs_dtype="uint8", layout=(), stack=view.stack, proprioception=felt)
     return DeviceEnv(reset, step, spec, -(-env.max_episode_steps // view.repeat))
 
 

@@ -23,7 +23,7 @@ from gymnasium.vector.utils import CloudpickleWrapper
 from ddpg_jax.envs.bounds import action_bounds
 from ddpg_jax.envs.host.from_device import set_limit
 from ddpg_jax.envs.host.offscreen import offscreen
-from ddpg_jax.envs.host.pixels import see_pixels, seen_stack
+from ddpg_jax.envs.host.pixels import find_pixels, see_pixels
 from ddpg_jax.envs.host.spaces import observed
 from ddpg_jax.envs.host.traits import limit_evaluation
 from ddpg_jax.envs.host.wrappers import ActionRange, Wrapping, bound_actions, wrap
@@ -101,7 +101,7 @@ def make_env(
     Raises:
       EnvironmentFault: it cannot be made, or its spaces are not boxes with finite actions.
     """
-    render_mode = "rgb_array" if view is not None else render_mode
+    render_mode = "rgb_array" if view is not None and not view.observed else render_mode
     options = dict(kwargs) | ({} if render_mode is None else {"render_mode": render_mode})
     try:
         with _quietly(identifier), nullcontext() if render_mode is None else offscreen():
@@ -205,7 +205,9 @@ def describe(env: GymEnv) -> EnvSpec:
     low, high = action_bounds(env.action_space, any_shape=True)
     shape = tuple(env.action_space.shape or ())
     obs_shape, obs_dtype, layout = observed(env.observation_space)
-    return EnvSpec(obs_shape, obs_dtype, low, high, None if shape == (len(low),) else shape, layout, seen_stack(env))
+    seen = find_pixels(env)
+    pictures = () if seen is None else (seen.view.stack, seen.proprioception)
+    return EnvSpec(obs_shape, obs_dtype, low, high, None if shape == (len(low),) else shape, layout, *pictures)
 
 
 def _needs(identifier: str) -> str | None:

@@ -41,13 +41,36 @@ def observed(space: gymnasium.Space[Any]) -> tuple[tuple[int, ...], str, tuple[O
             f"observation space {space} is not a Box, nor a Dict or Tuple of them: flatten it with "
             "gymnasium.wrappers.FlattenObservation"
         )
+    images, parts = divided(space)
+    if images:
+        raise EnvironmentFault(
+            f"part {images[0].name!r} of the observation is an image, beside numbers: to see both give "
+            '[env.pixels] with source = "observation" and proprioception = true; or leave it out with '
+            "gymnasium.wrappers.FilterObservation"
+        )
+    if not parts or not parts[-1].stop:
+        raise EnvironmentFault(f"observation space {space} holds no number: there is nothing to learn from")
+    return (parts[-1].stop,), "float32", parts
+
+
+def divided(space: gymnasium.Space[Any]) -> tuple[tuple[ObsPart, ...], tuple[ObsPart, ...]]:
+    """The images of an observation, and its numbers as they lie in one vector.
+
+    Raises:
+      EnvironmentFault: a part of it is not a Box.
+    """
+    images: list[ObsPart] = []
     parts: list[ObsPart] = []
     for path, box in _leaves(space, ()):
         start = parts[-1].stop if parts else 0
-        parts.append(ObsPart(path, start, start + prod(box.shape), box.shape, np.dtype(box.dtype).name))
-    if not parts or not parts[-1].stop:
-        raise EnvironmentFault(f"observation space {space} holds no number: there is nothing to learn from")
-    return (parts[-1].stop,), "float32", tuple(parts)
+        part = ObsPart(path, start, start + prod(box.shape), box.shape, np.dtype(box.dtype).name)
+        (images if _is_image(box) else parts).append(part)
+    return tuple(images), tuple(parts)
+
+
+def value_of(observation: Any, part: ObsPart) -> HostArray:
+    """A part of an observation as the environment gives it."""
+    return np.asarray(_at(observation, part.path))
 
 
 def flatten(value: Any, layout: Sequence[ObsPart]) -> HostArray | None:
@@ -112,12 +135,11 @@ def _leaves(space: gymnasium.Space[Any], path: tuple[str, ...]) -> Iterator[tupl
         inner = list(space.spaces.items())
     elif isinstance(space, gymnasium.spaces.Tuple):
         inner = [(str(i), each) for i, each in enumerate(space.spaces)]
-    elif isinstance(space, gymnasium.spaces.Box) and not _is_image(space):
+    elif isinstance(space, gymnasium.spaces.Box):
         yield path, space
         return
     else:
-        what = "is an image, and no network here takes one" if _is_image(space) else f"is {space}, which is not a Box"
-        raise EnvironmentFault(f"part {name!r} of the observation {what}: {_LEAVE_OUT}")
+        raise EnvironmentFault(f"part {name!r} of the observation is {space}, which is not a Box: {_LEAVE_OUT}")
     for key, each in inner:
         yield from _leaves(each, (*path, str(key)))
 

@@ -17,7 +17,7 @@ import numpy as np
 from ddpg_jax.envs.host.make import make_env, reset_env
 from ddpg_jax.envs.host.offscreen import offscreen
 from ddpg_jax.envs.host.painters import follow, release
-from ddpg_jax.envs.host.pixels import seen_stack
+from ddpg_jax.envs.host.pixels import find_pixels
 from ddpg_jax.envs.host.vector import evaluation_seeds
 from ddpg_jax.envs.pictures import View
 from ddpg_jax.errors import EnvironmentFault
@@ -95,7 +95,7 @@ def record_episode(
     """
     plain = make()
     try:
-        if not seen_stack(plain):  # which has its camera
+        if find_pixels(plain) is None:  # which has its camera
             follow(plain)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the folder may exist

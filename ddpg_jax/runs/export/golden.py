@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ddpg_jax.envs.mixed import put_below, split_rows
 from ddpg_jax.types import EnvSpec, HostArray
 
 COUNT = 1000
@@ -40,7 +41,8 @@ def golden_observations(spec: EnvSpec, arrays: Mapping[str, HostArray], count: i
     """
     rng, size, dtype = np.random.default_rng(0), prod(spec.obs_shape), np.dtype(spec.obs_dtype)
     if dtype.kind == "u":
-        return rng.integers(0, np.iinfo(dtype).max, (count, *spec.obs_shape), dtype, endpoint=True)
+        images = rng.integers(0, np.iinfo(dtype).max, (count, *spec.obs_shape), dtype, endpoint=True)
+        return _with_numbers(images, spec, rng)
     mean = np.ravel(arrays.get("stats/obs/mean", np.zeros(size)))
     deviation = np.sqrt(np.ravel(arrays.get("stats/obs/variance", np.ones(size))))
     ordinary = mean + deviation * rng.normal(size=(ORDINARY, size))
@@ -48,6 +50,15 @@ def golden_observations(spec: EnvSpec, arrays: Mapping[str, HostArray], count: i
     each = -(-(count - ORDINARY - len(corners)) // len(_SCALES))
     scaled = [mean + scale * deviation * rng.normal(size=(each, size)) for scale in _SCALES]
     return np.concatenate([ordinary, corners, *scaled])[:count].reshape(-1, *spec.obs_shape).astype(dtype)
+
+
+def _with_numbers(images: HostArray, spec: EnvSpec, rng: np.random.Generator) -> HostArray:
+    """Images `[N, k, H + r, W, C]` with numbers in their rows, where the environment observes such."""
+    if not spec.proprioception:
+        return images
+    pictures, _ = split_rows(images, spec.proprioception)
+    numbers = rng.normal(size=(*pictures.shape[:-3], spec.proprioception)).astype(np.float32)
+    return np.array([[put_below(*pair) for pair in zip(*each, strict=True)] for each in zip(pictures, numbers)])
 
 
 def differences(spec: EnvSpec, golden: Golden, action: HostArray) -> HostArray:
