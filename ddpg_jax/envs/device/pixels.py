@@ -59,7 +59,8 @@ def pixels(env: DeviceEnv, identifier: str, view: View) -> DeviceEnv:
         return put_below(picture, jnp.ravel(observations[-1])[:felt])
 
     def begin(obs: Array) -> Array:
-        return jnp.broadcast_to(put_below(jnp.concatenate([draw_one(obs)] * shown, axis=-1), jnp.ravel(obs)[:felt]), shape)
+        picture = jnp.concatenate([draw_one(obs)] * shown, axis=-1)
+        return jnp.broadcast_to(put_below(picture, jnp.ravel(obs)[:felt]), shape)
 
     def reset(key: Array) -> tuple[Drawn, Array]:
         state, obs = env.reset(key)

@@ -58,7 +58,9 @@ def _with_numbers(images: HostArray, spec: EnvSpec, rng: np.random.Generator) ->
         return images
     pictures, _ = split_rows(images, spec.proprioception)
     numbers = rng.normal(size=(*pictures.shape[:-3], spec.proprioception)).astype(np.float32)
-    return np.array([[put_below(*pair) for pair in zip(*each, strict=True)] for each in zip(pictures, numbers)])
+    return np.array(
+        [[put_below(*pair) for pair in zip(*each, strict=True)] for each in zip(pictures, numbers, strict=True)]
+    )
 
 
 def differences(spec: EnvSpec, golden: Golden, action: HostArray) -> HostArray:
