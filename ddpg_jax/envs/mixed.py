@@ -1,7 +1,8 @@
 """Numbers beside pictures, as agents with cameras and joints see them: one array of bytes holds both.
 
 A picture `[H, W, C]` and P numbers become `[H + r, W, C]`: the bytes of the numbers, as float32, fill further rows
-below the picture, so whatever keeps, stacks and stores pictures keeps them too, to the bit. NumPy and JAX give the same.
+below the picture, so whatever keeps, stacks and stores pictures keeps them too, to the bit. NumPy and JAX do the
+same.
 """
 
 from __future__ import annotations

@@ -57,10 +57,9 @@ def _with_numbers(images: HostArray, spec: EnvSpec, rng: np.random.Generator) ->
     if not spec.proprioception:
         return images
     pictures, _ = split_rows(images, spec.proprioception)
-    numbers = rng.normal(size=(*pictures.shape[:-3], spec.proprioception)).astype(np.float32)
-    return np.array(
-        [[put_below(*pair) for pair in zip(*each, strict=True)] for each in zip(pictures, numbers, strict=True)]
-    )
+    flat = pictures.reshape(-1, *pictures.shape[-3:])
+    numbers = rng.normal(size=(len(flat), spec.proprioception)).astype(np.float32)
+    return np.array([put_below(*pair) for pair in zip(flat, numbers, strict=True)]).reshape(images.shape)
 
 
 def differences(spec: EnvSpec, golden: Golden, action: HostArray) -> HostArray:
