@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from itertools import product
 from math import prod
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, cast, get_args
+from typing import Annotated, Any, NamedTuple, cast
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -20,7 +20,7 @@ from ddpg_jax.config.load import Source, compose, dump_toml, merge, read_source,
 from ddpg_jax.config.mistakes import nearest, shown
 from ddpg_jax.config.parts import Parts
 from ddpg_jax.config.presets import is_preset
-from ddpg_jax.config.schema import Config, hyper_paths, sections, with_values
+from ddpg_jax.config.schema import Config, hyper_paths, takes_fractions, with_values
 from ddpg_jax.config.wording import overrides_name
 from ddpg_jax.errors import ConfigError, printable
 
@@ -179,7 +179,7 @@ def _combinations(file: SweepFile, path: Path, fixed: Values) -> tuple[Values, .
         problems.append(f"  draws = {file.draws} with {len(draws)} fields in [random]: set both or neither")
     ranges: dict[str, Draw] = {}
     for name, value in draws.items():
-        if not _takes_fractions(name):
+        if not takes_fractions(name):
             problems.append(f"  random.{name}: takes no fractions, so it cannot be drawn; list its values in [grid]")
             continue
         try:
@@ -198,13 +198,6 @@ def _combinations(file: SweepFile, path: Path, fixed: Values) -> tuple[Values, .
 def _said(details: ErrorDetails) -> str:
     message = details["msg"].removeprefix("Value error, ")
     return f"{details['loc'][0]}: {message}" if details["loc"] else message
-
-
-def _takes_fractions(path: str) -> bool:
-    """Whether a field is a floating-point number; what is unknown is refused later, with the nearest key."""
-    section, _, name = path.rpartition(".")
-    fields = [model.model_fields[name] for model in sections().get(section, ()) if name in model.model_fields]
-    return not fields or any(float in (field.annotation, *get_args(field.annotation)) for field in fields)
 
 
 def _random_draws(ranges: Mapping[str, Draw], count: int, seed: int) -> list[Values]:
