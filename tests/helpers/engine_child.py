@@ -24,6 +24,10 @@ def note(number, frame):
     stopped = True
 
 
+def row_text(row: int) -> str:
+    return f"{row} {hashlib.sha256(str(row).encode()).hexdigest()[:8]}\n"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("run_dir", type=Path)
@@ -65,7 +69,7 @@ def write_rows(options, starts: int) -> int:
                 print(f"ends with {options.end} at row {row}")
                 return options.end
         with open(path, "a") as file:
-            file.write(f"{row} {hashlib.sha256(str(row).encode()).hexdigest()[:8]}\n")
+            file.write(row_text(row))
         time.sleep(options.seconds)
     print("done")
     return 0

@@ -51,7 +51,9 @@ def why_not() -> str | None:
     """The reason for which there can be no SLURM here; None: there can."""
     if missing := [name for name in PROGRAMS if shutil.which(name) is None]:
         return f"{', '.join(missing)}: not installed"
-    done = subprocess.run(["unshare", "--mount", "--uts", "--pid", "--fork", "--mount-proc", "true"], capture_output=True)
+    done = subprocess.run(
+        ["unshare", "--mount", "--uts", "--pid", "--fork", "--mount-proc", "true"], capture_output=True
+    )
     return f"namespaces are refused: {done.stderr.decode().strip()}" if done.returncode else None
 
 
@@ -59,7 +61,9 @@ def main() -> int:
     folder, command = Path(sys.argv[1]).absolute(), sys.argv[2:]
     if os.environ.get("SLURM_HERE") != "inside":
         words = ["unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc", sys.executable]
-        return subprocess.run([*words, __file__, str(folder), *command], env=os.environ | {"SLURM_HERE": "inside"}).returncode
+        return subprocess.run(
+            [*words, __file__, str(folder), *command], env=os.environ | {"SLURM_HERE": "inside"}
+        ).returncode
     for name in ("state", "spool"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     name = platform.node().partition(".")[0]

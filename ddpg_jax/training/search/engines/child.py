@@ -24,6 +24,7 @@ class Child:
       environment: its variables.
       cores: those that it may use; empty: all.
       folder: its working directory; None: that of this process.
+      node: what the log calls the place where it runs; None: the name of this machine.
     """
 
     def __init__(
@@ -33,9 +34,10 @@ class Child:
         environment: Mapping[str, str],
         cores: Sequence[int] = (),
         folder: str | None = None,
+        node: str | None = None,
     ) -> None:
         self._log, self._began = log_path(directory), time.monotonic()
-        mark_start(self._log, platform.node())
+        mark_start(self._log, node or platform.node())
         with open(self._log, "ab") as log:
             self._process = subprocess.Popen(  # noqa: S603
                 launch_words(os.getpid(), cores, command),

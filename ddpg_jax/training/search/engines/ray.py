@@ -9,6 +9,7 @@ Run directories lie on storage that all nodes share. A cluster runs the code of 
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import time
 from collections.abc import Mapping
@@ -37,6 +38,9 @@ from ddpg_jax.types import StopFn
 _LOOK_SECONDS = 0.2
 _PAUSE_SECONDS = 1.0
 """Before what ended soon is started again."""
+
+_SAVING_SECONDS = 600.0
+"""For a program to save after a stop; where its node is lost meanwhile, nobody notes its end."""
 
 _PASSED = ("JAX_", "XLA_", "DDPG_JAX_", "MUJOCO_", "OMP_NUM_THREADS", "NPROC", "PJRT_NPROC", "PYTHONPATH", "PATH")
 """Variables of the driver that its programs get on every node; Ray itself would set OMP_NUM_THREADS=1 for one core."""
@@ -71,7 +75,8 @@ def run_child(command: tuple[str, ...], directory: str, variables: Mapping[str, 
     own = {name: value for name, value in os.environ.items() if not name.startswith(_PASSED)}
     gpus = tuple(os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")) if share else ()
     environment = own | dict(variables) | gpu_variables(gpus, min(share, 1.0))
-    child = Child(command, Path(directory), environment, folder=folder if Path(folder).is_dir() else None)
+    where = {"folder": folder if Path(folder).is_dir() else None, "node": f"{platform.node()}/{node}"}
+    child = Child(command, Path(directory), environment, **where)
     try:
         while (code := child.poll()) is None:
             time.sleep(_LOOK_SECONDS)
@@ -114,6 +119,7 @@ class RayEngine:
 
     def __init__(self, config: EngineConfig) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_worker_niceness", "0")  # it is 15: programs beside others would hardly run
         try:
             import ray
         except ImportError as error:
@@ -211,11 +217,10 @@ class RayEngine:
 
     def _awaited_code(self, log: Path) -> int:
         """The code of a cancelled start, waited for: Ray may call a task cancelled while its program still saves."""
-        while True:
-            marks = read_marks(log)
-            if marks.starts == 0 or marks.code is not None:
-                return STOPPED if marks.code is None else stopped_code(marks.code)
+        until = time.monotonic() + _SAVING_SECONDS
+        while (marks := read_marks(log)).starts and marks.code is None and time.monotonic() < until:
             time.sleep(_LOOK_SECONDS)
+        return STOPPED if marks.code is None else stopped_code(marks.code)
 
 
 def _connect(ray: Any, address: str | None) -> None:
@@ -224,8 +229,34 @@ def _connect(ray: Any, address: str | None) -> None:
     try:
         more: dict[str, Any] = {"address": address} if address else {"include_dashboard": False}
         ray.init(log_to_driver=False, logging_level="error", **more)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"engine.address = {address!r}: no Ray cluster is reached there: {error}") from error
+    except Exception as error:  # Ray raises Exception itself where a node does not come up
+        what = f"no Ray cluster is reached at engine.address = {address!r}" if address else "Ray does not start here"
+        raise ConfigError(f"{what}: {error}") from error
     finally:
         with suppress(ValueError):  # in another thread than the main one, where Ray took nothing
             signal.signal(signal.SIGTERM, before)
+
+
+def cluster_versions(address: str) -> tuple[str, str]:
+    """Versions of Ray and Python of a running cluster, which Ray itself compares where one joins.
+
+    Raises:
+      ConfigError: it is not reached, or has other versions than this process.
+    """
+    import ray
+
+    joined = not ray.is_initialized()
+    if joined:
+        _connect(ray, address)
+    try:
+        return tuple(ray.get(ray.remote(_versions).options(num_cpus=0).remote()))
+    finally:
+        if joined:
+            ray.shutdown()
+
+
+def _versions() -> list[str]:
+    """Of a node."""
+    import ray
+
+    return [ray.__version__, platform.python_version()]

@@ -47,11 +47,16 @@ _GOING |= {"SIGNALING", "STAGE_OUT", "STOPPED", "SUSPENDED", "SPECIAL_EXIT"}
 """States of a job that has not ended; all others are final."""
 
 _BY_SCRIPT = """\
+trap 'noticed=1; [ -n "$program" ] && kill -TERM $program' TERM
 "$@" >>"$log" 2>&1 &
 program=$!
-trap 'kill -TERM $program 2>/dev/null' TERM
-code=143
-while kill -0 $program 2>/dev/null; do wait $program; code=$?; done
+[ -n "$noticed" ] && kill -TERM $program
+while :; do
+  noticed=
+  wait $program
+  code=$?
+  [ $code -gt 128 ] && [ -n "$noticed" ] || break  # else the notice ended the wait, not the program
+done
 echo "--- ended with $code" >>"$log"
 if [ $code -eq 75 ]; then scontrol requeue "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"; fi
 exit $code"""
@@ -107,7 +112,12 @@ def render(tasks: Sequence[Task], config: EngineConfig, folder: Path | None = No
     lines += ["#SBATCH --ntasks=1", "#SBATCH --requeue", *config.lines, "", 'case "$SLURM_ARRAY_TASK_ID" in']
     for number, task in enumerate(tasks):
         log = shlex.quote(str(log_path(task.directory.absolute())))
-        lines += [f"{number})  # {task.name}".replace("\n", " "), f"  log={log}", f"  set -- {shlex.join(task.command)}", "  ;;"]
+        lines += [
+            f"{number})  # {task.name}".replace("\n", " "),
+            f"  log={log}",
+            f"  set -- {shlex.join(task.command)}",
+            "  ;;",
+        ]
     lines += ["esac", 'mkdir -p "$(dirname "$log")"']
     lines += ['echo "--- start on $SLURMD_NODENAME, $(date \'+%F %T\')" >>"$log"']
     return "\n".join([*lines, _BY_SITE if config.requeue == "site" else _BY_SCRIPT, ""])
@@ -147,7 +157,9 @@ class SlurmEngine:
 
     def __init__(self, config: EngineConfig, folder: Path) -> None:
         if missing := [name for name in ("sbatch", "scontrol", "scancel", "squeue") if shutil.which(name) is None]:
-            raise ConfigError(f'engine.kind = "slurm" needs {", ".join(missing)}: start the sweep where jobs are submitted')
+            raise ConfigError(
+                f'engine.kind = "slurm" needs {", ".join(missing)}: start the sweep where jobs are submitted'
+            )
         self._config, self._folder = config, folder
         self._queued: list[_Job] = []
         self._jobs: dict[str, _Job] = {}
