@@ -37,6 +37,7 @@ EXTRAS = {
     "wandb": ("wandb",),
     "mlflow": ("mlflow", "sqlalchemy", "alembic"),
     "trackio": ("trackio",),
+    "ray": ("ray",),
     "peers": ("stable_baselines3", "sbx", "cpprb"),
     "test": ("pytest", "hypothesis", "chex"),
 }

@@ -38,7 +38,7 @@ def main() -> int:
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.SIG_IGN if options.deaf else note)
     options.run_dir.mkdir(parents=True, exist_ok=True)
-    lock = open(options.run_dir / "lock", "w")
+    lock = os.open(options.run_dir / "lock", os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -14,7 +14,7 @@ from ddpg_jax.training.search.engines.engine import Task, parse_engine, read_mar
 from ddpg_jax.training.search.engines.factory import make_engine
 
 CHILD = str(Path(__file__).with_name("engine_child.py"))
-ROWS = 150
+ROWS = 60
 
 
 def main() -> None:

@@ -74,9 +74,9 @@ def main() -> int:
     config.write_text(CONFIG.format(name=name, user=user, folder=folder, cpus=cpus, more=more))
     os.environ |= {"SLURM_CONF": str(config)}
     daemons = [["slurmctld", "-D", "-c", "-f", str(config)], ["slurmd", "-D", "-f", str(config)]]
-    log = open(folder / "daemons.log", "w")
-    for words in daemons:
-        subprocess.Popen(words, stdout=log, stderr=log)
+    with open(folder / "daemons.log", "w") as log:
+        for words in daemons:
+            subprocess.Popen(words, stdout=log, stderr=log)
     for _ in range(120):
         said = subprocess.run(["sinfo", "--noheader", "--format=%T"], capture_output=True, text=True).stdout
         if "idle" in said:

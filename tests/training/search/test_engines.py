@@ -17,6 +17,10 @@ import pytest
 import slurm_here
 from engine_child import row_text
 
+from ddpg_jax.training.search.engines import local
+from ddpg_jax.training.search.engines.engine import EngineConfig, Task
+from ddpg_jax.training.search.engines.local import LocalEngine
+
 DRIVER = Path(slurm_here.__file__).with_name("engine_driver.py")
 ROWS = 12
 
@@ -210,9 +214,6 @@ def test_local_divides_cores_and_gpus(tmp_path, monkeypatch):
 
 def test_what_a_program_leaves_of_its_group_is_ended(tmp_path):
     code = "import subprocess, sys; print(subprocess.Popen(['sleep', '300']).pid)"
-    from ddpg_jax.training.search.engines.engine import EngineConfig, Task
-    from ddpg_jax.training.search.engines.local import LocalEngine
-
     engine = LocalEngine(EngineConfig())
     engine.submit(Task("leaves", (sys.executable, "-c", code), tmp_path / "leaves"))
     (ended,) = engine.wait(lambda: False)
@@ -221,9 +222,6 @@ def test_what_a_program_leaves_of_its_group_is_ended(tmp_path):
 
 
 def test_a_program_that_is_not_there_is_a_result(tmp_path):
-    from ddpg_jax.training.search.engines.engine import EngineConfig, Task
-    from ddpg_jax.training.search.engines.local import LocalEngine
-
     engine = LocalEngine(EngineConfig())
     engine.submit(Task("none", (str(tmp_path / "none"),), tmp_path / "run"))
     (ended,) = engine.wait(lambda: False)
@@ -233,9 +231,6 @@ def test_a_program_that_is_not_there_is_a_result(tmp_path):
 
 
 def test_close_ends_what_hears_nothing(tmp_path, monkeypatch):
-    from ddpg_jax.training.search.engines import local
-    from ddpg_jax.training.search.engines.engine import EngineConfig, Task
-
     monkeypatch.setattr(local, "_CLOSE_SECONDS", 0.3)
     engine = local.LocalEngine(EngineConfig())
     child = str(DRIVER.with_name("engine_child.py"))
@@ -250,8 +245,9 @@ def test_close_ends_what_hears_nothing(tmp_path, monkeypatch):
 
 
 def test_the_modules_of_engines_import_nothing_heavy():
-    names = "engine child local ray slurm kubernetes factory examine".split()
+    names = ["engine", "child", "local", "ray", "slurm", "kubernetes", "factory", "examine"]
     code = "".join(f"import ddpg_jax.training.search.engines.{name}\n" for name in names)
-    code += "import sys\nprint([n for n in ('jax', 'flax', 'optax', 'ray', 'kubernetes', 'optuna', 'scipy') if n in sys.modules])"
+    heavy = ["jax", "flax", "optax", "ray", "kubernetes", "optuna", "scipy"]
+    code += f"import sys\nprint([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr

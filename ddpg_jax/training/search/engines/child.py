@@ -73,10 +73,12 @@ class Child:
 
     def kill(self) -> int:
         """Ends it and its process group at once; returns its exit code."""
-        if self._process.returncode is None:
-            self._kill_group()
-            mark_end(self._log, self._process.wait())
-        return self._process.returncode
+        if (code := self._process.returncode) is not None:
+            return code
+        self._kill_group()
+        code = self._process.wait()
+        mark_end(self._log, code)
+        return code
 
     def _kill_group(self) -> None:
         with suppress(ProcessLookupError, PermissionError):

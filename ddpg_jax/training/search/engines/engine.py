@@ -97,13 +97,13 @@ class EngineConfig(Section):
     """local: programs side by side; left out: as many as there are cores and GPUs for; slurm: at most so many"""
     cores_per_process: Count | None = None
     """left out: 1, or what each of `processes` can have"""
-    gpus_per_process: float | None = Field(None, ge=0, le=64)
+    gpus_per_process: float | None = Field(default=None, ge=0, le=64)
     """a whole number, or a fraction if programs share one; left out: local one where there are any, elsewhere 0"""
     address: str | None = None
     """ray: of the cluster, as "auto"; left out: one is started on this machine"""
     partition: str | None = None
     """slurm: which part of the cluster; left out: the default"""
-    time: str | None = Field(None, pattern=r"^(\d+-)?\d+(:\d+){0,2}$")
+    time: str | None = Field(default=None, pattern=r"^(\d+-)?\d+(:\d+){0,2}$")
     """slurm: limit of one start, as "4:00:00"; what is not done by then is put into the queue again"""
     lines: tuple[str, ...] = ()
     """slurm: lines of the script before the command, as "#SBATCH --mem=8G" or "module load cuda\""""
@@ -171,21 +171,21 @@ class Starts(NamedTuple):
     """How often a task was started, and how those starts ended.
 
     Attributes:
-      count: all of them.
+      total: all of them.
       storage: those that ended with the code of a storage error.
       signals: those that a signal ended.
       short: those at the end that lasted less than `SHORT_SECONDS` each.
     """
 
-    count: int = 0
+    total: int = 0
     storage: int = 0
     signals: int = 0
     short: int = 0
 
-    def add(self, code: int, seconds: float, count: int = 1) -> Starts:
+    def add(self, code: int, seconds: float) -> Starts:
         """These and one more that ended."""
         return Starts(
-            self.count + count,
+            self.total + 1,
             self.storage + (code == StorageError.exit_code),
             self.signals + ended_by_signal(code),
             self.short + 1 if seconds < SHORT_SECONDS else 0,

@@ -14,6 +14,9 @@ from ddpg_jax.errors import ConfigError
 from ddpg_jax.training.search.engines.engine import EngineConfig, EngineKind
 from ddpg_jax.training.search.engines.local import divide, own_cores, visible_gpus
 
+PROBLEM = "PROBLEM"
+"""How lines begin that say what keeps an engine from working."""
+
 _LOCAL_FILESYSTEMS = {"overlay", "ext4", "xfs", "btrfs", "tmpfs", "apfs", "ramfs"}
 """Kinds of storage that other machines do not see."""
 

@@ -20,6 +20,8 @@ from ddpg_jax.training.search.engines.engine import STOPPED, EngineConfig, Task,
 GRACE_SECONDS = 180
 """From SIGTERM to the end of a pod, for a run to save."""
 
+_START = """printf '\\n--- start on %s, %s\\n' "$(hostname)" "$(date)" >>"$log\""""
+
 _RESULTS = (2, 3, 4)
 
 
@@ -92,7 +94,7 @@ def _script(tasks: Sequence[Task]) -> str:
         log = shlex.quote(str(log_path(task.directory.absolute())))
         lines.append(f"{number}) log={log}; set -- {shlex.join(task.command)} ;;")
     lines += ["esac", 'mkdir -p "$(dirname "$log")"']
-    lines += ['echo "--- start on $(hostname), $(date)" >>"$log"', 'exec "$@" >>"$log" 2>&1']
+    lines += [_START, 'exec "$@" >>"$log" 2>&1']
     return "\n".join(lines)
 
 

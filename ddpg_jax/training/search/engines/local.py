@@ -194,7 +194,7 @@ class LocalEngine:
                 self._waiting.append(_Waiting(running.task, starts, time.monotonic() + pause_seconds(starts)))
                 continue
             said = last_words(log_path(running.task.directory))
-            ended.append(Ended(running.task.name, stopped_code(code) if stopping else code, starts.count, said))
+            ended.append(Ended(running.task.name, stopped_code(code) if stopping else code, starts.total, said))
         return ended
 
     def _stop(self) -> list[Ended]:

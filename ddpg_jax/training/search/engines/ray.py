@@ -3,7 +3,8 @@
 A Ray task starts the same command line as a person would, as a process of its own, and waits for it: variables are set
 before jax is imported, a crash of XLA is an exit code, and SIGTERM reaches a main thread. What can be resumed (75), and
 what was lost with its worker or its node, Ray starts again by itself; all other codes come back and are judged here.
-Run directories lie on storage that all nodes share. A cluster runs the code of whoever reaches it: private networks only.
+Run directories lie on storage that all nodes share. A cluster runs the code of whoever reaches it: keep its network
+private.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import signal
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,13 +71,11 @@ def run_child(command: tuple[str, ...], directory: str, variables: Mapping[str, 
     Raises:
       Interrupted: it can be resumed, and nobody asked it to stop: Ray starts it again.
     """
-    import ray
-
-    node = ray.get_runtime_context().get_node_id()
+    node = import_module("ray").get_runtime_context().get_node_id()
     own = {name: value for name, value in os.environ.items() if not name.startswith(_PASSED)}
     gpus = tuple(os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")) if share else ()
     environment = own | dict(variables) | gpu_variables(gpus, min(share, 1.0))
-    where = {"folder": folder if Path(folder).is_dir() else None, "node": f"{platform.node()}/{node}"}
+    where: dict[str, Any] = {"folder": folder if Path(folder).is_dir() else None, "node": f"{platform.node()}/{node}"}
     child = Child(command, Path(directory), environment, **where)
     try:
         while (code := child.poll()) is None:
@@ -121,7 +121,7 @@ class RayEngine:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_worker_niceness", "0")  # it is 15: programs beside others would hardly run
         try:
-            import ray
+            ray = import_module("ray")
         except ImportError as error:
             raise ConfigError("engine.kind = \"ray\" needs Ray: pip install 'ddpg-jax[ray]'") from error
         self._ray, self._config, self._own = ray, config, not ray.is_initialized()
@@ -158,9 +158,10 @@ class RayEngine:
         strategy: Any = "SPREAD"
         others = [node["NodeID"] for node in self._ray.nodes() if node["Alive"] and node["NodeID"] != avoid]
         if avoid and others:
-            from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-            strategy = NodeAffinitySchedulingStrategy(others[submitted.starts.count % len(others)], soft=True)
+            strategies = import_module("ray.util.scheduling_strategies")
+            strategy = strategies.NodeAffinitySchedulingStrategy(
+                others[submitted.starts.total % len(others)], soft=True
+            )
         remote = self._ray.remote(run_child).options(
             num_cpus=self._cores,
             num_gpus=self._gpus,
@@ -202,7 +203,7 @@ class RayEngine:
         return Ended(submitted.task.name, code, attempts, said or last_words(log))
 
     def _stop(self) -> list[Ended]:
-        """Cancels all tasks, which has running ones ask their programs to stop; those that never started are given up."""
+        """Cancels all tasks: running ones ask their programs to stop, those that never started are given up."""
         for ref in self._refs:
             self._ray.cancel(ref, force=False)
         ended: list[Ended] = []
@@ -243,8 +244,7 @@ def cluster_versions(address: str) -> tuple[str, str]:
     Raises:
       ConfigError: it is not reached, or has other versions than this process.
     """
-    import ray
-
+    ray = import_module("ray")
     joined = not ray.is_initialized()
     if joined:
         _connect(ray, address)
@@ -257,6 +257,4 @@ def cluster_versions(address: str) -> tuple[str, str]:
 
 def _versions() -> list[str]:
     """Of a node."""
-    import ray
-
-    return [ray.__version__, platform.python_version()]
+    return [import_module("ray").__version__, platform.python_version()]

@@ -42,9 +42,26 @@ NOTICE_SECONDS = 180
 _LOOK_SECONDS = 3.0
 """Between two questions to the controller; it forgets jobs `MinJobAge` (300 s by default) after their end."""
 
-_GOING = {"PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESIZING"}
-_GOING |= {"SIGNALING", "STAGE_OUT", "STOPPED", "SUSPENDED", "SPECIAL_EXIT"}
+_GOING = frozenset(
+    [
+        "PENDING",
+        "RUNNING",
+        "CONFIGURING",
+        "COMPLETING",
+        "REQUEUED",
+        "REQUEUE_FED",
+        "REQUEUE_HOLD",
+        "RESIZING",
+        "SIGNALING",
+        "STAGE_OUT",
+        "STOPPED",
+        "SUSPENDED",
+        "SPECIAL_EXIT",
+    ]
+)
 """States of a job that has not ended; all others are final."""
+
+_START = """printf '\\n--- start on %s, %s\\n' "$SLURMD_NODENAME" "$(date '+%F %T')" >>"$log\""""
 
 _BY_SCRIPT = """\
 trap 'noticed=1; [ -n "$program" ] && kill -TERM $program' TERM
@@ -57,7 +74,7 @@ while :; do
   code=$?
   [ $code -gt 128 ] && [ -n "$noticed" ] || break  # else the notice ended the wait, not the program
 done
-echo "--- ended with $code" >>"$log"
+printf '\\n--- ended with %s\\n' $code >>"$log"
 if [ $code -eq 75 ]; then scontrol requeue "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"; fi
 exit $code"""
 
@@ -119,7 +136,7 @@ def render(tasks: Sequence[Task], config: EngineConfig, folder: Path | None = No
             "  ;;",
         ]
     lines += ["esac", 'mkdir -p "$(dirname "$log")"']
-    lines += ['echo "--- start on $SLURMD_NODENAME, $(date \'+%F %T\')" >>"$log"']
+    lines.append(_START)
     return "\n".join([*lines, _BY_SITE if config.requeue == "site" else _BY_SCRIPT, ""])
 
 
