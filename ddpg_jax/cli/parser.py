@@ -223,6 +223,11 @@ def _add_export(commands: Commands) -> argparse.ArgumentParser:
 def _add_doctor(commands: Commands) -> argparse.ArgumentParser:
     parser = commands.add_parser("doctor", help="show versions, devices and extras, and test the installation")
     parser.add_argument("--determinism", action="store_true", help="train twice for a moment on each loop and compare")
+    parser.add_argument(
+        "--engine",
+        choices=["local", "ray", "slurm", "kubernetes"],
+        help="look at what an engine of sweeps needs: versions, names, shared storage",
+    )
     return parser
 
 
