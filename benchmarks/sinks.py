@@ -1,0 +1,148 @@
+"""What a sink costs training that cannot be reached, does not answer, or has a full disk: beside it and alone.
+
+    python benchmarks/sinks.py [--pairs 5] [--steps 10000] [--out FILE.json]
+
+Each run is a process of its own, and its neighbour is the same run without a sink. Two figures are compared: the
+seconds of training that its `result.json` says, without compiling and without the wait for the sink at the end, and the
+processor time of the trainer alone, which other work on the machine moves less. Both must rise by 5% at most, and one
+line must be said.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from contenders import record
+from rich.console import Console
+from rich.table import Table
+
+LIMIT = 1.05
+FIGURES = ("training", "processor")
+PROGRAM = """
+import sys, time
+from ddpg_jax.cli.main import main
+code = main(sys.argv[1:])
+print(f"processor {time.process_time()}")
+sys.exit(code)
+"""
+
+
+class FullDisk:
+    """A sink whose disk is full."""
+
+    def destination(self, run: Any) -> str:
+        """A device that is always full."""
+        return "/dev/full"
+
+    def open(self, run: Any, *, resumes: bool) -> bool:
+        """Does nothing."""
+        return resumes
+
+    def send(self, rows: list[dict[str, Any]], when: float, *, again: bool) -> None:
+        """Writes, and fails."""
+        with open(self.destination(None), "w") as file:
+            file.write(json.dumps(rows))
+
+    def close(self) -> None:
+        """Does nothing."""
+
+
+class Server(FullDisk):
+    """A sink that asks the server of `SINK_SERVER` for an answer to each batch."""
+
+    def send(self, rows: list[dict[str, Any]], when: float, *, again: bool) -> None:
+        """Sends, and waits for an answer."""
+        host, port = os.environ["SINK_SERVER"].split(":")
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(json.dumps(rows).encode())
+            connection.recv(1)
+
+
+def cases(silent: int, closed: int) -> dict[str, tuple[str, dict[str, str]]]:
+    """A sink and its environment, by what ails it."""
+    found = {
+        "server unreachable": ("sinks:Server", {"SINK_SERVER": f"127.0.0.1:{closed}"}),
+        "server does not answer": ("sinks:Server", {"SINK_SERVER": f"127.0.0.1:{silent}"}),
+        "disk full": ("sinks:FullDisk", {}),
+    }
+    if importlib.util.find_spec("mlflow"):
+        found["MLflow, unreachable"] = ("mlflow", {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{closed}"})
+    return found
+
+
+def run(folder: Path, steps: int, sink: str | None, environment: Mapping[str, str]) -> tuple[dict[str, float], int]:
+    """Trains; the figures, and how many lines of warning were said."""
+    words = ["train", "--run-dir", str(folder), "--total-steps", str(steps), "--seeds", "1", "--quiet"]
+    words += ["--logging.every", "200", "--evaluation.every", "0", "--evaluation.episodes", "1"]
+    words += ["--logging.sinks", sink] if sink else []
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    fresh = {**os.environ, **environment, "PYTHONPATH": path}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *words], env=fresh, capture_output=True, text=True, check=True
+    )
+    seconds = json.loads((folder / "result.json").read_text())["seconds"]["training"]
+    processor = float(done.stdout.rpartition("processor ")[2])
+    return {"training": seconds, "processor": processor}, done.stderr.count("lacks rows")
+
+
+def measured(folder: Path, options: argparse.Namespace, sink: str, environment: Mapping[str, str]) -> dict[str, Any]:
+    """Medians of the figures without the sink and with it, and the ratios of neighbours."""
+    found = np.empty((options.pairs, 2, len(FIGURES)))
+    for i in range(options.pairs):
+        for j in (0, 1) if i % 2 else (1, 0):
+            figures, warned = run(folder / f"{i}-{j}", options.steps, (None, sink)[j], environment)
+            found[i, j] = [figures[name] for name in FIGURES]
+            if warned != j:
+                raise SystemExit(f"{sink}: {warned} warnings were said, expected {j}")
+    ratios = found[:, 1] / found[:, 0]
+    return {
+        name: {
+            "seconds_without": np.median(found[:, 0, k]).item(),
+            "seconds": np.median(found[:, 1, k]).item(),
+            "ratio": np.median(ratios[:, k]).item(),
+            "ratios": ratios[:, k].tolist(),
+        }
+        for k, name in enumerate(FIGURES)
+    }
+
+
+def main() -> None:
+    """Measures every case."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=10_000)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    results: dict[str, Any] = {}
+    with socket.create_server(("127.0.0.1", 0)) as silent, tempfile.TemporaryDirectory() as folder:
+        with socket.create_server(("127.0.0.1", 0)) as gone:
+            closed = gone.getsockname()[1]
+        run(Path(folder) / "warm", options.steps, None, {})  # what is compiled is kept
+        for name, (sink, environment) in cases(silent.getsockname()[1], closed).items():
+            results[name] = measured(Path(folder) / sink / name, options, sink, environment)
+            Console().print(name, {each: results[name][each]["ratios"] for each in FIGURES})
+    table = Table("sink", "training, s", "beside the sink, s", "ratio", "processor time, ratio", f"at most {LIMIT}")
+    for name, each in results.items():
+        wall, work = (each[figure] for figure in FIGURES)
+        ratios = f"{wall['ratio']:.3f}", f"{work['ratio']:.3f}"
+        within = "yes" if max(wall["ratio"], work["ratio"]) <= LIMIT else "no"
+        table.add_row(name, f"{wall['seconds_without']:.1f}", f"{wall['seconds']:.1f}", *ratios, within)
+    Console().print(table)
+    if options.out:
+        facts = record(sys.argv, ()) | {"limit": LIMIT, "steps": options.steps, "sinks": results}
+        options.out.write_text(json.dumps(facts, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
