@@ -1,19 +1,19 @@
 """What a sink costs training that cannot be reached, does not answer, or has a full disk: beside it and alone.
 
-    python benchmarks/sinks.py [--pairs 5] [--steps 10000] [--out FILE.json]
+    python benchmarks/sinks.py [--pairs 6] [--window 1000] [--out FILE.json]
 
-Runs with the sink and without it take turns in one process, whose compiled programs they share. Two figures are
-compared, both from the first report to the last, without compiling and the wait for the sink at the end: the seconds,
-and the processor time of the trainer alone, which other work on the machine moves less. Both may rise by 5%, and one
-line must be said.
+One run for each case, in windows of so many steps: beside the sink's process, which is started anew for each and imports
+what it needs, and alone, in the order alone, beside, beside, alone. Two figures are compared: seconds, and the processor
+time of the trainer, which other work on the machine moves less. Both may rise by 5%. That one line is said at the end
+is tested (`tests/runs/loggers/test_followers.py`).
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import itertools
 import json
-import logging
 import os
 import socket
 import sys
@@ -30,6 +30,8 @@ from rich.console import Console
 from rich.table import Table
 
 import ddpg_jax as dj
+from ddpg_jax.runs.directory import RunDirectory
+from ddpg_jax.runs.sinks.process import Child
 from ddpg_jax.xla.tuning import configure_process
 
 LIMIT = 1.05
@@ -79,44 +81,53 @@ def cases(silent: int, closed: int) -> dict[str, tuple[str, dict[str, str]]]:
     return found
 
 
-class Clock:
-    """A callback that reads clocks at each report: seconds, and processor time of this process."""
+class Turns:
+    """A callback that trains beside a sink and alone, in turns, and reads the clocks of each.
 
-    def __init__(self) -> None:
-        self.read: list[tuple[float, float]] = []
+    Args:
+      sink: its name.
+      skipped: reports before the first turn, while nothing is learned yet and programs are compiled.
+    """
+
+    def __init__(self, sink: str, skipped: int) -> None:
+        self.spent: tuple[list[Any], list[Any]] = [], []
+        self._sink, self._left, self._child = sink, skipped, None
+        self._order, self._beside, self._since = itertools.cycle((0, 1, 1, 0)), 0, np.zeros(2)
 
     def __call__(self, report: Any) -> None:
-        """Reads them."""
-        self.read.append((time.perf_counter(), time.process_time()))
+        """Ends a turn and begins the next."""
+        now = np.array([time.perf_counter(), time.process_time()])
+        self._left -= 1
+        if self._left < 0:
+            self.spent[self._beside].append(now - self._since)
+        self.end()
+        if self._left <= 0:
+            self._beside = next(self._order)
+            self._child = Child(RunDirectory(report.directory), self._sink) if self._beside else None
+        self._since = np.array([time.perf_counter(), time.process_time()])
 
-
-def run(folder: Path, steps: int, sink: str | None, environment: Mapping[str, str]) -> tuple[Any, int]:
-    """Trains; the figures `[2]`, and how many lines of warning were said."""
-    sections = {"logging": {"every": 200, "sinks": [sink] if sink else []}, "evaluation": {"every": 0, "episodes": 1}}
-    config, clock, said = dj.load_config(seeds=1, total_steps=steps, **sections), Clock(), list[str]()
-    listener = logging.Handler()
-    listener.emit = lambda entry: said.append(entry.getMessage())
-    logging.getLogger("ddpg_jax").addHandler(listener)
-    with mock.patch.dict(os.environ, environment):
-        dj.train(config, folder, quiet=True, callbacks=[clock])
-    logging.getLogger("ddpg_jax").removeHandler(listener)
-    first = next(i for i in range(len(clock.read)) if (i + 1) * 200 > config.algorithm.warmup_steps)
-    return np.subtract(clock.read[-2], clock.read[first]), sum("lacks rows" in line for line in said)
+    def end(self) -> None:
+        """Ends the sink's process."""
+        if self._child is not None:
+            self._child.kill()
+        self._child = None
 
 
 def measured(folder: Path, options: argparse.Namespace, sink: str, environment: Mapping[str, str]) -> dict[str, Any]:
-    """Medians of the figures without the sink and with it, and the ratios of neighbours."""
-    found = np.empty((options.pairs, 2, len(FIGURES)))
-    for i in range(options.pairs):
-        for j in (0, 1) if i % 2 else (1, 0):
-            found[i, j], warned = run(folder / f"{i}-{j}", options.steps, (None, sink)[j], environment)
-            if warned != j:
-                raise SystemExit(f"{sink}: {warned} warnings were said, expected {j}")
-    ratios = found[:, 1] / found[:, 0]
+    """Medians of the figures alone and beside the sink, and the ratios of neighbours."""
+    skipped, every = 2, options.window
+    steps = (skipped + 2 * options.pairs) * every
+    sections = {"logging": {"every": every}, "evaluation": {"every": 0, "episodes": 1}, "checkpoint": {"every": 0}}
+    turns = Turns(sink, skipped)
+    with mock.patch.dict(os.environ, environment):
+        dj.train(dj.load_config(seeds=1, total_steps=steps, **sections), folder, quiet=True, callbacks=[turns])
+    turns.end()
+    alone, beside = (np.array(spent[: options.pairs]) for spent in turns.spent)
+    ratios = beside / alone
     return {
         name: {
-            "alone": np.median(found[:, 0, k]).item(),
-            "beside": np.median(found[:, 1, k]).item(),
+            "alone": np.median(alone[:, k]).item(),
+            "beside": np.median(beside[:, k]).item(),
             "ratio": np.median(ratios[:, k]).item(),
             "ratios": ratios[:, k].tolist(),
         }
@@ -127,8 +138,8 @@ def measured(folder: Path, options: argparse.Namespace, sink: str, environment: 
 def main() -> None:
     """Measures every case."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=10_000)
+    parser.add_argument("--pairs", type=int, default=6)
+    parser.add_argument("--window", type=int, default=1000)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     sys.path.insert(0, str(Path(__file__).parent))  # where the processes of sinks find this module
@@ -137,7 +148,6 @@ def main() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent, tempfile.TemporaryDirectory() as folder:
         with socket.create_server(("127.0.0.1", 0)) as gone:
             closed = gone.getsockname()[1]
-        run(Path(folder) / "warm", options.steps, None, {})  # what is compiled is kept
         for name, (sink, environment) in cases(silent.getsockname()[1], closed).items():
             results[name] = measured(Path(folder) / sink / name, options, sink, environment)
             Console().print(name, {each: results[name][each]["ratios"] for each in FIGURES})
@@ -149,7 +159,7 @@ def main() -> None:
         table.add_row(name, f"{wall['alone']:.1f}", f"{wall['beside']:.1f}", *ratios, within)
     Console().print(table)
     if options.out:
-        facts = record(sys.argv, ()) | {"limit": LIMIT, "steps": options.steps, "sinks": results}
+        facts = record(sys.argv, ()) | {"limit": LIMIT, "window": options.window, "sinks": results}
         options.out.write_text(json.dumps(facts, indent=1) + "\n")
 
 
