@@ -2,10 +2,10 @@
 
     python benchmarks/sinks.py [--pairs 6] [--window 1000] [--out FILE.json]
 
-One run for each case, in windows of so many steps: beside the sink's process, which is started anew for each and imports
-what it needs, and alone, in the order alone, beside, beside, alone. Two figures are compared: seconds, and the processor
-time of the trainer, which other work on the machine moves less. Both may rise by 5%. That one line is said at the end
-is tested (`tests/runs/loggers/test_followers.py`).
+One run for each case, in windows of so many steps: beside the sink's process, which is started anew for each of them
+and imports what it needs, and alone, in the order alone, beside, beside, alone. Two figures are compared: seconds, and
+the processor time of the trainer, which other work on the machine moves less. Both may rise by 5%. That one line is
+said at the end is tested (`tests/runs/loggers/test_followers.py`).
 """
 
 from __future__ import annotations
