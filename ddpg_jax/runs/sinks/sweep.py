@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from ddpg_jax.config.load import Source, compose, dump_toml, resolve_sources
 from ddpg_jax.config.plugins import allow_imports
@@ -125,7 +125,7 @@ class Combinations:
     def config(self, lane: Lane) -> dict[str, Any]:
         """The configuration of a run that would be this lane; without the defaults where it cannot be made here."""
         file = self._file
-        base = cast("dict[str, Any]", file.base) if isinstance(file.base, dict) else {}
+        base = file.base if isinstance(file.base, dict) else {}
         values = compose((base, file.config, nest(self._values[lane.combination]), {"seeds": [lane.seed]}))
         try:
             with allow_imports():
