@@ -143,7 +143,7 @@ def _default_options(mesh: Any, **_: Any) -> None:
     """What XLA does by itself."""
 
 
-def _one_after_another(programs: Any) -> list[Any]:
+def _one_after_another(programs: Any, stop: Any) -> list[Any]:
     return [each.lower(*arguments).compile(options) for each, arguments, options in programs]
 
 
