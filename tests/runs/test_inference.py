@@ -3,6 +3,7 @@
 import _thread
 import json
 import shutil
+import signal
 import threading
 
 import gymnasium
@@ -214,7 +215,11 @@ def test_ctrl_c_is_heard_while_a_device_evaluates(tmp_path):
     env = pendulum(max_episode_steps=3)
     config = tiny_config(env={"id": "jax:pendulum", "max_episode_steps": 3}, seeds=1, total_steps=12)
     path = dj.train(config, tmp_path / "run").directory
-    with pytest.raises(KeyboardInterrupt):
-        evaluate_run(load_run(path, env=env._replace(step=step)), 1)
-    release.set()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            evaluate_run(load_run(path, env=env._replace(step=step)), 1)
+    finally:
+        signal.signal(signal.SIGINT, before)
+        release.set()
     assert not heard
