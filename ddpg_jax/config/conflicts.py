@@ -61,6 +61,10 @@ def find_conflicts(config: Config) -> list[Conflict]:
         if value:
             message = f"has no effect on env.id={env.id!r}, which is written in JAX: leave it out"
             found.append(Conflict(f"env.{name}", message, ("env.id",)))
+    encoder = config.algorithm.encoder
+    if config.logging.augmentations and (encoder is None or not encoder.shift):
+        message = "has no effect without algorithm.encoder.shift, by which pictures are shifted: leave it out"
+        found.append(Conflict("logging.augmentations", message, ("algorithm.encoder",)))
     found += _pixels_conflicts(config) + _memory_conflicts(config) + _noise_conflicts(config)
     if capacity < batch:
         message = f"holds fewer transitions than algorithm.batch_size={batch} draws from it: give it many times more"

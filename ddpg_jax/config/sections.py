@@ -294,6 +294,8 @@ class LoggingConfig(Section):
     number"""
     tensorboard: Annotated[bool, HARMLESS] = True
     """write event files"""
+    augmentations: Annotated[bool, HARMLESS] = False
+    """draw a batch of pictures as it is stored and as it is shifted, augmentations.png, at the first report"""
     sinks: Annotated[tuple[str, ...], HARMLESS] = ()
     """where the record is sent while it is written: wandb, mlflow, trackio, each with the extra of its name; or
     module:Class"""

@@ -26,6 +26,7 @@ _FILES = (
     "metrics.jsonl",
     "timing.jsonl",
     "result.json",
+    "augmentations.png",
     "learning_curve.png",
     "ranking.png",
     "best.toml",
@@ -74,6 +75,7 @@ class RunDirectory:
         self.weights = self.checkpoints / "final.safetensors"
         self.best_weights = self.checkpoints / "best.safetensors"
         self.learning_curve = self.path / "learning_curve.png"
+        self.augmentations = self.path / "augmentations.png"
         self.result = self.path / "result.json"
         self.fault = self.path / "fault.txt"
         self.format = self.path / _FORMAT
@@ -270,7 +272,7 @@ class RunDirectory:
         self.check_owner()
         try:
             of_sweep = self.path / "ranking.png", self.path / "best.toml"
-            for path in (self.result, self.weights, self.learning_curve, self.fault, *of_sweep):
+            for path in (self.result, self.weights, self.learning_curve, self.augmentations, self.fault, *of_sweep):
                 filesystem.remove(path)
         except OSError as error:
             raise StorageError(f"{self.path} cannot be written: {error}") from error

@@ -56,6 +56,30 @@ def ranking(path: Path, combinations: Sequence[Mapping[str, Any]], title: str, m
     _save(figure, path)
 
 
+def picture_table(path: Path, rows: Sequence[tuple[str, HostArray]], title: str) -> None:
+    """Draws rows of pictures below each other, each with its name before it.
+
+    Args:
+      path: a PNG file to write.
+      rows: names and pictures, `uint8 [N, H, W, 3 or 1]`.
+      title: what is seen.
+
+    Raises:
+      StorageError: the file cannot be written.
+    """
+    columns = max(len(pictures) for _, pictures in rows)
+    figure = Figure(figsize=(1.2 + 1.25 * columns, 0.5 + 1.25 * len(rows)), layout="constrained")
+    table = figure.subplots(len(rows), columns, squeeze=False)
+    for line, (name, pictures) in zip(table, rows, strict=True):
+        for axes, picture in zip(line, pictures, strict=False):
+            axes.imshow(np.broadcast_to(picture, (*picture.shape[:-1], 3)), interpolation="nearest")
+        for axes in line:
+            axes.set(xticks=(), yticks=())
+        line[0].set_ylabel(name)
+    figure.suptitle(title, fontsize=11)
+    _save(figure, path)
+
+
 def _short_name(path: str) -> str:
     return path.rpartition(".")[2]
 

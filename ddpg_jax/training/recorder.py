@@ -14,6 +14,8 @@ import numpy as np
 from ddpg_jax.config.schema import Config
 from ddpg_jax.config.wording import resume_command
 from ddpg_jax.errors import Interrupted, NotFiniteError, StorageError
+from ddpg_jax.rng import run_keys, stream_key
+from ddpg_jax.runs.augmented import draw_augmentations
 from ddpg_jax.runs.checkpoints.checkpoint import Checkpoint
 from ddpg_jax.runs.checkpoints.rows import snapshot_rows
 from ddpg_jax.runs.failed_update import write_bundle
@@ -109,6 +111,7 @@ class RunRecorder:
             judged = Evaluated(report.step, self._loop.evaluate(report.state))
             rows = rows + _evaluation_rows(config.seed_list, judged)
         rows = rows + self._call_callbacks(report, rows, judged)
+        self._draw_augmentations_once(report)
         if judged is not None:
             self._evaluated.append(judged)
             self._keep_if_best(report)
@@ -224,6 +227,17 @@ class RunRecorder:
         except StorageError as error:
             self._context.notify(f"warning: {error}; training goes on")
         self._drawn = time.monotonic()
+
+    def _draw_augmentations_once(self, report: Report) -> None:
+        """Draws a batch of the first seed before and after it is shifted, where that is asked for."""
+        config, path = self._config, self._context.directory.augmentations
+        if not config.logging.augmentations or not report.updates or path.exists():
+            return
+        batch, key = next(report.batches(0)), stream_key(run_keys(config.seed_list)[0], "augment", report.updates)
+        try:
+            draw_augmentations(path, config, self._loop.spec, batch, key)
+        except StorageError as error:
+            self._context.notify(f"warning: {error}; training goes on")
 
     def _note_diverged(self, report: Report) -> list[Row]:
         """Rows of the seeds that were frozen since the last report; their last good states are kept in files."""
