@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -17,7 +17,7 @@ from ddpg_jax.config.plugins import allow_imports as allow
 from ddpg_jax.config.plugins import hand_over
 from ddpg_jax.config.wording import option
 from ddpg_jax.envs.factory import device_env
-from ddpg_jax.errors import ConfigError
+from ddpg_jax.errors import ConfigError, Interrupted
 from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.runs.loggers.followers import Followers
 from ddpg_jax.runs.loggers.logger import Logger
@@ -26,7 +26,7 @@ from ddpg_jax.runs.sinks.factory import check_sinks
 from ddpg_jax.training.callbacks import CallbackFn, own_callbacks, own_loggers
 from ddpg_jax.training.checkpointer import Checkpointer
 from ddpg_jax.training.context import RunContext, Session
-from ddpg_jax.training.device.loop import device_loop
+from ddpg_jax.training.device.loop import Chunk, device_loop
 from ddpg_jax.training.device.snapshot import DeviceCarry, restore
 from ddpg_jax.training.forecast import check_forecast
 from ddpg_jax.training.report import keep_init
@@ -34,7 +34,7 @@ from ddpg_jax.training.resume_point import ResumePoint
 from ddpg_jax.training.runner import drive
 from ddpg_jax.training.sweep.batches import LaneBatch, SweepPosition, lane_batches
 from ddpg_jax.training.sweep.grid import Sweep, load_sweep, name_parts, swept_values
-from ddpg_jax.training.sweep.recorder import SweepRecorder, SweepReport, SweepRun, position, sweep_point
+from ddpg_jax.training.sweep.recorder import SweepRecorder, SweepReport, SweepRun, chunk_rows, position, sweep_point
 from ddpg_jax.types import Agent, DeviceEnv, Snapshot
 from ddpg_jax.xla.modes import in_numeric_modes
 from ddpg_jax.xla.process import make_core_devices
@@ -216,7 +216,7 @@ def _continue_from(
     rest = _rest(point, sweep)
     if rest.snapshot is None:
         context.store.forget_rows()  # those that are there are of other lanes
-    batches = lane_batches(sweep.groups, envs, display.print, rest.position)
+    batches = lane_batches(sweep.groups, envs, display.print, rest.position, context.stop.is_requested)
     reports = _reports(batches, rest, recorder, checkpointer, context)
     return drive(reports, recorder, checkpointer, context)
 
@@ -242,7 +242,7 @@ def _rest(point: ResumePoint, sweep: Sweep) -> _Rest:
         return _Rest()
     group = sweep.groups[begun.group]
     config = group.config
-    if int(snapshot.arrays["iteration"]) * config.env.num_envs < config.total_steps:
+    if point.unrecorded is not None or int(snapshot.arrays["iteration"]) * config.env.num_envs < config.total_steps:
         return _Rest(begun, before, snapshot)
     first = begun.first + begun.lanes
     more = first < len(group.numbers) * len(config.seed_list)
@@ -259,8 +259,8 @@ def _reports(
 ) -> Iterator[SweepReport]:
     """The chunks of one batch of lanes after another, until a stop is requested."""
     _, before, resumed = rest
-    for batch in batches:
-        if context.stop.requested:  # while it compiled
+    for batch in _compiled(batches):
+        if context.stop.requested:
             return
         compiled, done = batch.compiled, (0, 0)
         keys, hyper = compiled.shard((batch.keys, batch.hyper))
@@ -268,11 +268,19 @@ def _reports(
         if isinstance(begun, DeviceCarry):
             done = begun.iteration * batch.config.env.num_envs, begun.updates
         recorder.begin(batch, *done)
+        if resumed is not None and resumed.unrecorded is not None and isinstance(begun, DeviceCarry):
+            yield SweepReport(batch, Chunk(*done, begun.totals, 0.0, begun, True), before, resumed.unrecorded)
         should_save = partial(_should_save, checkpointer, before)
         for chunk in device_loop(batch.config, compiled, keys, hyper, begun, should_save):
-            yield SweepReport(batch, chunk, before)
+            yield SweepReport(batch, chunk, before, chunk_rows(batch, chunk))
         before, resumed = before + batch.config.total_steps, None
         context.store.forget_rows()  # those of the next batch are others
+
+
+def _compiled(batches: Iterator[LaneBatch]) -> Iterator[LaneBatch]:
+    """The turns, up to a stop that is heard while one is compiled."""
+    with suppress(Interrupted):
+        yield from batches
 
 
 def _should_save(checkpointer: Checkpointer, before: int, step: int) -> bool:

@@ -1,6 +1,7 @@
 """A sweep run: its lanes equal runs of their own, memory makes turns, and what diverges disturbs nobody."""
 
 import json
+import signal
 import tomllib
 from contextlib import contextmanager
 
@@ -21,6 +22,7 @@ from ddpg_jax.runs.checkpoints.store import CheckpointStore
 from ddpg_jax.training.device import compile as compiled
 from ddpg_jax.training.device import loop as device
 from ddpg_jax.training.signals import StopRequest
+from ddpg_jax.training.sweep import recorder
 from ddpg_jax.training.sweep.grid import load_sweep
 from ddpg_jax.training.sweep.ranking import Ranking
 from ddpg_jax.training.sweep.run import resume_sweep, run_sweep
@@ -101,9 +103,9 @@ def test_lanes_that_do_not_fit_run_in_turns_with_the_same_results(swept, tmp_pat
     sizes = []
     compile_program = compiled.compile_program
 
-    def noted(config, env, keys, hyper, mesh):
+    def noted(config, env, keys, *rest):
         sizes.append(len(keys))
-        return compile_program(config, env, keys, hyper, mesh)
+        return compile_program(config, env, keys, *rest)
 
     def free():
         """Enough for one lane on each of two devices."""
@@ -310,6 +312,51 @@ def test_an_interrupted_sweep_goes_on_to_the_bit(clean, tmp_path):
             run = resume_sweep(tmp_path / "run")
     assert not run.result["complete"]
     assert left(resume_sweep(tmp_path / "run")) == clean
+
+
+def stopping(call, number):
+    """The function, with a signal when it is called for that time, counted from 1."""
+    calls = iter(range(1, 1000))
+
+    def with_signal(*arguments):
+        if next(calls) == number:
+            signal.raise_signal(signal.SIGTERM)
+        return call(*arguments)
+
+    return with_signal
+
+
+def test_a_sweep_that_was_stopped_in_an_evaluation_goes_on_to_the_bit(clean, tmp_path, monkeypatch):
+    """Of the two evaluations the first is begun three times, the last twice; neither is waited for."""
+    fetch = recorder.fetch
+    monkeypatch.setattr(recorder, "LAST_SECONDS", -1.0)
+    for number, step, judged in ((1, 30, 0), (1, 30, 0), (2, 60, 30)):
+        monkeypatch.setattr(recorder, "fetch", stopping(fetch, number))
+        run = run_sweep(load(tmp_path, **SAVING), tmp_path / "run", resume="auto")
+        assert not run.result["complete"]
+        assert {entry["step"] for entry in run.result["combinations"]} == {judged}
+        assert CheckpointStore(run.directory / "checkpoints").newest()[0].step == step
+    monkeypatch.setattr(recorder, "fetch", fetch)
+    assert left(resume_sweep(tmp_path / "run")) == clean
+
+
+def test_a_stop_does_not_wait_for_a_long_evaluation(tmp_path, monkeypatch):
+    monkeypatch.setattr(recorder, "LAST_SECONDS", -1.0)
+    with stopped_after(1):
+        run = run_sweep(load(tmp_path), tmp_path / "run")
+    assert not run.result["complete"]
+    assert all(entry["interquartile_mean"] is None for entry in run.result["combinations"])
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+def test_a_sweep_that_was_stopped_while_a_turn_was_compiled_goes_on_to_the_bit(turn, tmp_path, monkeypatch):
+    """Two structures, each compiled by itself."""
+    text, compile_all = TINY + "[grid]\nalgorithm.n_step = [1, 2]\n", compiled.compile_all
+    monkeypatch.setattr(compiled, "compile_all", stopping(compile_all, turn))
+    run = run_sweep(load(tmp_path, text, **SAVING), tmp_path / "run")
+    assert run.result["finished"] == [0][: turn - 1]
+    monkeypatch.setattr(compiled, "compile_all", compile_all)
+    assert left(resume_sweep(run.directory)) == left(run_sweep(load(tmp_path, text, **SAVING), tmp_path / "clean"))
 
 
 @pytest.mark.slow
