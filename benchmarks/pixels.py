@@ -62,9 +62,8 @@ def batch_of(spec: EnvSpec) -> Batch:
     return Batch(Transition(pictures[0], action, ones, ones, pictures[1]), ones, ())
 
 
-def convolutions(layers: encoders.Convolutions, spec: EnvSpec, batch: Batch, way: Any) -> Callable[[], Any]:
-    """The encoder's part of an update."""
-    encoders.convolve = way  # what is measured is this function in the place of the other
+def encoder_loss(layers: encoders.Convolutions, spec: EnvSpec, batch: Batch) -> tuple[Any, Callable[[Any], Any]]:
+    """Parameters of an encoder, and what of an update passes through it: both observations, one with a gradient."""
     network = encoders.pixel_encoder(spec.obs_shape, layers)
     params, data = network.init(jax.random.key(0)), jax.tree.map(lambda x: x[0], batch.data)
 
@@ -73,6 +72,13 @@ def convolutions(layers: encoders.Convolutions, spec: EnvSpec, batch: Batch, way
         seen = jax.vmap(lambda obs: network.apply(params, (), obs))(data.obs)
         return jnp.mean(jnp.sin(seen + jax.lax.stop_gradient(ahead)))
 
+    return params, loss
+
+
+def convolutions(layers: encoders.Convolutions, spec: EnvSpec, batch: Batch, way: Any) -> Callable[[], Any]:
+    """The encoder's part of an update."""
+    encoders.convolve = way  # what is measured is this function in the place of the other
+    params, loss = encoder_loss(layers, spec, batch)
     program = jax.jit(jax.grad(loss)).lower(params).compile()
     encoders.convolve = convolution.convolve
     return lambda: program(params)

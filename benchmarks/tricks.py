@@ -79,24 +79,21 @@ def drawing(kind: str) -> Callable[[], Racer]:
 
 
 def pixels(seeds: int) -> Callable[[], Racer]:
-    """Updates of DrQ-v2 from gray pictures of 48 x 48, of so many seeds."""
+    """The convolutions of an update of DrQ-v2 from gray pictures of 48 x 48, of so many seeds."""
 
     def make() -> Racer:
         import jax
-        from pixels import batch_of, config_of, spec_of
+        from pixels import batch_of, encoder_loss, spec_of
 
-        from ddpg_jax.agents.algorithms import make_agent
-        from ddpg_jax.rng import run_keys
+        from ddpg_jax.agents import encoders
 
         spec = spec_of(48, 1)
-        agent, keys = make_agent(config_of("small", 48, 1), spec), run_keys(list(range(seeds)))
-        batches = jax.tree.map(lambda x: jax.numpy.stack([x] * seeds), batch_of(spec))
-        state = jax.jit(jax.vmap(agent.init))(keys)
-        step = jax.jit(jax.vmap(agent.update), donate_argnums=0)
+        params, loss = encoder_loss(encoders.KINDS["small"](32, 3), spec, batch_of(spec))
+        each = jax.tree.map(lambda x: jax.numpy.stack([x] * seeds), params)
+        program = jax.jit(jax.vmap(jax.grad(loss)))
 
         def advance() -> None:
-            nonlocal state
-            state = jax.block_until_ready(step(state, batches, keys)[0])
+            jax.block_until_ready(program(each))
 
         advance()
         return Racer(advance)
@@ -143,7 +140,7 @@ def _default_options(mesh: Any, **_: Any) -> None:
     """What XLA does by itself."""
 
 
-def _one_after_another(programs: Any) -> list[Any]:
+def _one_after_another(programs: Any, stop: Any) -> list[Any]:
     return [each.lower(*arguments).compile(options) for each, arguments, options in programs]
 
 

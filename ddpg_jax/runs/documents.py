@@ -10,7 +10,7 @@ import json
 from itertools import pairwise
 from math import prod
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -128,6 +128,13 @@ class _Facts(_System):
     level: Annotated[str, Field(pattern="^[a-z]{1,16}$")]
     metrics_bytes: Size
     metrics_sha256: Annotated[str | None, Field(pattern="^[0-9a-f]{64}$")] = None
+    untaken: list[list[tuple[_Name, Any]]] | None = None
+
+    @model_validator(mode="after")
+    def _rows_are_rows(self) -> Self:
+        for row in self.untaken or ():
+            StoredRow.model_validate(dict(row))
+        return self
 
 
 class RunFacts(_Facts):
@@ -141,13 +148,6 @@ class RunFacts(_Facts):
     seconds: dict[str, _Seconds]
     timing_bytes: Size
     best_step: Size | None = None
-    untaken: list[list[tuple[_Name, Any]]] | None = None
-
-    @model_validator(mode="after")
-    def _rows_are_rows(self) -> RunFacts:
-        for row in self.untaken or ():
-            StoredRow.model_validate(dict(row))
-        return self
 
 
 class SweepFacts(_Facts):

@@ -19,7 +19,7 @@ from ddpg_jax.config.parts import OwnEnv, Parts, split_env
 from ddpg_jax.config.plugins import Kind, hand_over
 from ddpg_jax.config.plugins import allow_imports as allow
 from ddpg_jax.config.schema import Config
-from ddpg_jax.envs.device.rollout import evaluate_greedy
+from ddpg_jax.envs.device.rollout import evaluate_greedy, fetch
 from ddpg_jax.envs.factory import device_env, drawn_env_maker, make_evaluation_envs
 from ddpg_jax.envs.host.offscreen import offscreen
 from ddpg_jax.envs.host.rollout import (
@@ -42,6 +42,7 @@ from ddpg_jax.rng import run_keys
 from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.runs.weights import fit, read_weights, stored_part
 from ddpg_jax.types import EnvSpec, Evaluation, HostArray, TrainState
+from ddpg_jax.xla.compiler import compile_all
 from ddpg_jax.xla.modes import in_numeric_modes
 
 HostPolicy: TypeAlias = Callable[..., Any]
@@ -171,7 +172,8 @@ def _evaluate_on_device(run: LoadedRun, episodes: int) -> Evaluation:
     _check_spec(run, env.spec)
     agent, gamma = agents.make_agent(run.config, env.spec), run.config.algorithm.gamma
     evaluate = jax.jit(jax.vmap(partial(evaluate_greedy, env, agent, episodes=episodes, gamma=gamma)))
-    return Evaluation(*jax.device_get(evaluate(run.state)))
+    (program,) = compile_all([(evaluate, (run.state,), None)])
+    return Evaluation(*fetch(partial(program, run.state)))
 
 
 def _check_spec(run: LoadedRun, spec: EnvSpec) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ddpg_jax.agents.algorithms import make_agent
 from ddpg_jax.agents.recurrent import carry_size
+from ddpg_jax.envs.device.rollout import fetch
 from ddpg_jax.envs.factory import device_env, make_evaluation_envs, make_training_envs, open_goal_task
 from ddpg_jax.envs.host.rollout import evaluate_episodes, jit_memory, jit_policy, jit_value
 from ddpg_jax.errors import ConfigError
@@ -24,7 +25,7 @@ from ddpg_jax.training.device.compile import (
     memory_bytes,
     round_up_lanes,
 )
-from ddpg_jax.training.device.loop import device_loop, drop_padding, fetch, reports
+from ddpg_jax.training.device.loop import device_loop, drop_padding, reports
 from ddpg_jax.training.device.snapshot import DeviceCarry, restore
 from ddpg_jax.training.forecast import check_forecast
 from ddpg_jax.training.host.loop import host_loop
@@ -53,12 +54,12 @@ def start(
       snapshot: where a loop of this configuration was; None: at the beginning.
       should_snapshot: where the loop's state shall be seen beside its reports.
       begin: what becomes of the fresh learner of a loop at the beginning.
-      stop: asked while environments are made, reset and stepped, and while an evaluation is waited for.
+      stop: asked while environments are made, reset and stepped, and while a program or an evaluation is waited for.
 
     Raises:
       ConfigError: the run does not fit into memory.
       EnvironmentFault: an environment cannot be made or trained.
-      Interrupted: `stop` said so while environments were made or brought to where they were.
+      Interrupted: `stop` said so while programs were compiled, or environments made or brought to where they were.
       StorageError: the snapshot is not one of this configuration.
     """
     check_forecast(config)
@@ -86,7 +87,7 @@ def _host(
     begun = begin if snapshot is None else replay_snapshot(snapshot, lanes)
     return Loop(
         lanes.spec,
-        host_loop(config, agent, lanes, ring, begun, should_snapshot),
+        host_loop(config, agent, lanes, ring, begun, should_snapshot, stop),
         lambda state: evaluate_episodes(
             policy, value, state, trials, gamma, info_keys=config.env.info_keys, memory=memory
         ),
@@ -110,7 +111,7 @@ def _device(
     seeds = config.seed_list
     mesh = lane_mesh(len(seeds), config.data_parallel)
     keys = run_keys([*seeds, *seeds[-1:] * (round_up_lanes(len(seeds), mesh) - len(seeds))])
-    compiled = compile_program(config, env, keys, {}, mesh)
+    compiled = compile_program(config, env, keys, {}, mesh, stop)
     _check_memory(config, compiled)
     carry = begin if snapshot is None else restore(compiled, snapshot, len(seeds))
     chunks = device_loop(config, compiled, keys, {}, carry, should_snapshot)

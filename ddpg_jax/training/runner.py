@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -89,7 +89,7 @@ def drive(
       StorageError: too many checkpoints failed, or the last one did.
     """
     save_now = partial(checkpointer.save_now, context.store)
-    for report in reports:
+    for report in _begun(reports):
         make = partial(recorder.checkpoint, report)
         if report.due:
             try:
@@ -110,6 +110,18 @@ def drive(
         elif checkpointer.should_save(report.step) or recorder.must_save(report):
             checkpointer.save(context.store, make)
     return recorder.stop(None)
+
+
+def _begun(reports: Iterable[ReportT]) -> Iterator[ReportT]:
+    """The reports of a loop; none where a stop was heard before its first one, while it was made ready."""
+    loop = iter(reports)
+    try:
+        first = next(loop, None)
+    except Interrupted:
+        return
+    if first is not None:
+        yield first
+        yield from loop
 
 
 def _save_before(fault: EnvironmentFault, context: RunContext, save: Callable[[], None]) -> None:

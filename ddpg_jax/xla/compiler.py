@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import jax
 from jax.sharding import Mesh
+
+from ddpg_jax.errors import Interrupted
+from ddpg_jax.types import StopFn, never_stop
+
+LOOK_SECONDS = 0.05
+"""Between two looks at whether to stop while the compiler is waited for."""
 
 
 def compiler_options(mesh: Mesh, *, run_once: bool = False) -> dict[str, Any] | None:
@@ -25,21 +31,37 @@ def compiler_options(mesh: Mesh, *, run_once: bool = False) -> dict[str, Any] | 
     return {"xla_backend_optimization_level": 1} | older
 
 
-def compile_all(programs: Sequence[tuple[Any, tuple[Any, ...], dict[str, Any] | None]]) -> list[Any]:
+def compile_all(
+    programs: Sequence[tuple[Any, tuple[Any, ...], dict[str, Any] | None]], stop: StopFn = never_stop
+) -> list[Any]:
     """Compiles several programs at a time.
 
     The compiler works without the interpreter, which lowers the next program meanwhile. So one that is lowered soon
     comes first: then two cores are busy from early on.
 
     Args:
-      programs: a jitted function, its arguments (or their shapes) and options of the compiler, for each.
+      programs: a jitted function, its arguments (or their shapes) and options of the compiler, for each. A function
+        that is compiled without options keeps its program: a call of it, with such arguments, compiles nothing more.
+      stop: asked before each is lowered, and while the compiler is waited for.
 
     Returns:
       The compiled programs, in the same order.
+
+    Raises:
+      Interrupted: `stop` said so; the compiler works on to the end of what it has begun, and nobody waits for it.
     """
-    pool = ThreadPoolExecutor()
+    pool, compiling = ThreadPoolExecutor(), list[Future[Any]]()
     try:
-        compiling = [pool.submit(each.lower(*arguments).compile, options) for each, arguments, options in programs]
+        for each, arguments, options in programs:
+            _heed(stop)
+            compiling.append(pool.submit(each.lower(*arguments).compile, options))
+        while wait(compiling, LOOK_SECONDS).not_done:
+            _heed(stop)
         return [each.result() for each in compiling]
     finally:
         pool.shutdown(wait=False, cancel_futures=True)  # an interrupt does not wait for the compiler
+
+
+def _heed(stop: StopFn) -> None:
+    if stop():
+        raise Interrupted("interrupted while its programs were compiled; start it again")

@@ -1,6 +1,5 @@
 """The program as its users start it: real processes, their output, their exit codes, and what they leave behind."""
 
-import io
 import json
 import os
 import re
@@ -15,75 +14,17 @@ import jax
 import numpy as np
 import pytest
 from matplotlib import pyplot as plt
+from program import PROGRAM, RUN_FILES, SECONDS, TINY, assert_plain, environment, imported, program
 from safetensors.numpy import load_file
 from tiny_run import read_rows
 
-from ddpg_jax.cli import main as cli
-from ddpg_jax.cli.arguments import fields_help, find_options, parse_config, parse_overrides, split_overrides
+from ddpg_jax.cli.arguments import find_options, parse_config, parse_overrides, split_overrides
 from ddpg_jax.cli.main import _COMMANDS, main
 from ddpg_jax.cli.parser import make_parser
 from ddpg_jax.config.algorithms import MemoryConfig
 from ddpg_jax.config.load import load_config
 from ddpg_jax.config.pixels import EncoderConfig, PixelsConfig
 from ddpg_jax.config.presets import preset_names
-from ddpg_jax.errors import ConfigError
-
-PROGRAM = (sys.executable, "-m", "ddpg_jax")
-SECONDS = 240  # far more than any command takes: a guard against hanging
-TINY = (
-    *("--seeds", "2", "--total-steps", "60", "--env.max-episode-steps", "15"),
-    *("--algorithm.hidden", "[8]", "--algorithm.batch-size", "4", "--algorithm.warmup-steps", "20"),
-    *("--replay.capacity", "1000", "--evaluation.episodes", "1"),
-)
-RUN_FILES = {
-    *("config.toml", "metrics.jsonl", "timing.jsonl", "result.json", "learning_curve.png", "tensorboard"),
-    *("checkpoints", "run.lock", "format.json"),
-}
-
-
-def environment(**more):
-    """This process's, with a terminal of 80 columns, and compiled programs shared with the other tests."""
-    cache = {
-        "JAX_COMPILATION_CACHE_DIR": str(jax.config.jax_compilation_cache_dir),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }
-    return os.environ | cache | {"COLUMNS": "80", "PYTHONIOENCODING": "utf-8"} | more
-
-
-def program(*words, cwd=None, **more):
-    """Runs the program to its end, its output in pipes."""
-    return subprocess.run(
-        [*PROGRAM, *map(str, words)],
-        cwd=cwd,
-        env=environment(**more),
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        timeout=SECONDS,
-    )
-
-
-def imported(stderr):
-    """Top-level modules in a report of `-X importtime`."""
-    return {match.split(".")[0] for match in re.findall(r"^import time:.*\|\s*([\w.]+)$", stderr, re.MULTILINE)}
-
-
-def assert_plain(text, columns=80):
-    """No escape codes, no line over the terminal's width."""
-    assert "\x1b" not in text
-    assert "\r" not in text
-    assert [line for line in text.splitlines() if len(line) > columns] == []
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A tiny run by `train`, started in its parent directory."""
-    folder = tmp_path_factory.mktemp("cli")
-    done = program("train", *TINY, "--run-dir", "run", cwd=folder)
-    assert done.returncode == 0, done.stderr
-    return done, folder / "run"
-
 
 # --- Before jax.
 
@@ -163,88 +104,6 @@ def test_files_that_cannot_be_read_are_mistakes(tmp_path):
         assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ("my.toml", "--seeds", "0"),
-        ("--seeds", "0", "my.toml"),
-        ("--seeds=0", "my.toml"),
-        ("--quiet", "my.toml", "--seeds", "0", "--overwrite"),
-        ("--seeds", "0", "--run-dir", "somewhere", "my.toml"),
-        ("--run_dir", "somewhere", "--seeds", "0", "my.toml"),
-    ],
-)
-def test_a_file_is_not_taken_for_a_value_nor_a_value_for_a_file(tmp_path, words):
-    (tmp_path / "my.toml").write_text("[algorithm]\ntau = 2\n")
-    done = program("train", *words, cwd=tmp_path)
-    assert done.returncode == 2
-    assert "2 mistakes" in done.stderr
-    assert re.search(r"algorithm\.tau = 2 \(my\.toml\)", done.stderr)
-    assert re.search(r"seeds = 0 \(command line\)", done.stderr)
-
-
-@pytest.mark.parametrize("word", ["--tau", "--algorithm.tau", "--seeds"])
-def test_an_option_without_a_value_is_a_mistake(word):
-    for words in ((word,), (word, "--total-steps", "0")):
-        done = program("train", *words)
-        assert done.returncode == 2
-        assert word.lstrip("-") in done.stderr
-
-
-# --- How values are written.
-
-
-@pytest.mark.parametrize(
-    ("words", "changes"),
-    [
-        (["--total-steps", "7"], {"total_steps": 7}),
-        (["--total_steps", "7"], {"total_steps": 7}),
-        (["--total-steps=7"], {"total_steps": 7}),
-        (["--total-steps", "1e6"], {"total_steps": 1_000_000}),
-        (["--algorithm.actor-learning-rate=1e-4"], {"algorithm": {"actor_learning_rate": 1e-4}}),
-        (["--algorithm.actor_learning-rate", "1e-4"], {"algorithm": {"actor_learning_rate": 1e-4}}),
-        (["--algorithm.hidden", "32,16"], {"algorithm": {"hidden": (32, 16)}}),
-        (["--algorithm.hidden=[32, 16]"], {"algorithm": {"hidden": (32, 16)}}),
-        (["--algorithm.hidden", "[32]"], {"algorithm": {"hidden": (32,)}}),
-        (["--seeds", "3,1,2"], {"seeds": (3, 1, 2)}),
-        (["--seeds", "[3]"], {"seeds": (3,)}),
-        (["--seeds", "2", "--seeds", "3"], {"seeds": 3}),
-        (["--exploration.kind", "ou", "--exploration.theta", "0.2"], {"exploration": {"kind": "ou", "theta": 0.2}}),
-        (["--exploration.kind=none"], {"exploration": {"kind": "none"}}),
-        (["--env.id", "Hopper-v5"], {"env": {"id": "Hopper-v5"}}),
-        (["--env.id", "my.envs:Mine-v0"], {"env": {"id": "my.envs:Mine-v0"}}),
-        (["--env.kwargs.g", "9.81"], {"env": {"kwargs": {"g": 9.81}}}),
-        (["--env.kwargs.render-fps=3"], {"env": {"kwargs": {"render_fps": 3}}}),
-        (
-            ["--env.kwargs.z", "0.8,2.0", "--env.kwargs.t={a = [1]}"],
-            {"env": {"kwargs": {"z": (0.8, 2.0), "t": {"a": [1]}}}},
-        ),
-        (["--env.kwargs.n", "None", "--env.kwargs.b=False"], {"env": {"kwargs": {"n": None, "b": False}}}),
-        (["--logging.tensorboard", "false"], {"logging": {"tensorboard": False}}),
-    ],
-)
-def test_values_on_the_command_line(words, changes):
-    assert parse_config([], words) == load_config(**changes)
-
-
-def test_the_command_line_wins_over_the_file(tmp_path):
-    (tmp_path / "my.toml").write_text("seeds = 2\ntotal_steps = 9\n[algorithm]\ntau = 0.1\nn_step = 3\n")
-    config = parse_config([str(tmp_path / "my.toml")], ["--algorithm.tau", "0.2", "--seeds=4"])
-    assert config == load_config(seeds=4, total_steps=9, algorithm={"tau": 0.2, "n_step": 3})
-
-
-def test_a_negative_value_is_a_value():
-    with pytest.raises(ConfigError, match=r"exploration\.sigma = -1 \(arguments\)"):
-        parse_config([], ["--exploration.sigma", "-1"])
-
-
-def test_a_file_may_not_name_a_module(tmp_path):
-    (tmp_path / "my.toml").write_text('[env]\nid = "antigravity:Pendulum-v1"\n')
-    done = program("train", "my.toml", cwd=tmp_path)
-    assert done.returncode == 2
-    assert "command line only" in done.stderr
-
-
 # --- Presets, and a whole configuration.
 
 
@@ -270,30 +129,7 @@ def test_a_task_and_a_way_to_learn_are_joined_in_order(capsys):
     assert "no preset hoper; did you mean hopper?" in capsys.readouterr().err
 
 
-# --- Output that fails, foreign text, and Python without docstrings.
-
-
-@pytest.mark.parametrize("stream", ["2>/dev/full", "2>&-", "2>&- >&-", "2>/dev/full >/dev/full", "<&- 2>&-"])
-@pytest.mark.parametrize(("words", "code"), [("train --seeds 0", 2), ("evaluate /none", 5), ("nonsense", 2)])
-def test_the_exit_code_is_that_of_the_table_though_nobody_hears_why(stream, words, code):
-    done = subprocess.run(
-        ["sh", "-c", f'exec "$@" {stream}', "sh", *PROGRAM, *words.split()],
-        env=environment(),
-        capture_output=True,
-        timeout=SECONDS,
-    )
-    assert done.returncode == code
-    assert done.stdout == b""
-
-
-@pytest.mark.parametrize("words", [("train", "--help"), ("presets",), ("train", "--σ", "漢"), ("train", b"\xff.toml")])
-def test_what_cannot_be_encoded_is_written_escaped(words):
-    done = subprocess.run(
-        [*PROGRAM, *words], env=environment(LC_ALL="C", PYTHONIOENCODING="ascii"), capture_output=True, timeout=SECONDS
-    )
-    assert done.returncode == (0 if words in (("train", "--help"), ("presets",)) else 2)
-    assert b"Traceback" not in done.stderr
-    assert (done.stdout + done.stderr).isascii()
+# --- Python without docstrings, and modules of one's own.
 
 
 def test_help_needs_no_docstrings():
@@ -301,22 +137,6 @@ def test_help_needs_no_docstrings():
     assert done.returncode == 0
     assert '[exploration] with kind = "ou"' in done.stdout
     assert "discount of one step" in done.stdout
-
-
-def test_help_says_what_a_field_may_be():
-    text = " ".join(fields_help().split())
-    assert "discount of one step (at least 0, at most 1; default 0.99)" in text
-    assert "of Adam (above 0, at most 1; default 0.0005)" in text
-    assert "of the hidden layers (relu, elu, tanh or silu; default relu)" in text
-    assert "the algorithm (ddpg, td3, d4pg, fasttd3 or drqv2; default ddpg)" in text
-
-
-def test_foreign_text_is_shown_escaped(tmp_path, capsys):
-    (tmp_path / "my.toml").write_text('"\\u001b[2J" = "[bold]"\n')
-    assert main(["train", str(tmp_path / "my.toml"), "--\x1b[1m", "\u202e"]) == 2
-    said = capsys.readouterr().err
-    assert said.replace("\n", "").isprintable()
-    assert r"\x1b[2J = '[bold]'" in said
 
 
 def test_modules_of_the_working_directory_are_found_by_the_script(tmp_path):
@@ -410,23 +230,7 @@ def test_overwriting_replaces_the_run_and_leaves_foreign_files(trained, tmp_path
     assert_plain("\n".join(table), 40)
 
 
-# --- Evaluation and the doctor.
-
-
-@pytest.mark.parametrize("columns", ["80", "40"])
-def test_evaluating_a_run(trained, columns):
-    path = trained[1]
-    done = program("evaluate", path.name, "--episodes", "2", cwd=path.parent, COLUMNS=columns)
-    assert done.returncode == 0, done.stderr
-    assert_plain(done.stdout, int(columns))
-    assert "2 episodes" in " ".join(done.stdout.split())
-    if columns == "80":
-        rows = re.findall(r"│\s+(\d+) │((?:\s+-?[\d.]+ │){5})", done.stdout)
-        assert [seed for seed, _ in rows] == ["0", "1"]
-        for _, row in rows:
-            mean, _, lowest, highest, length = (float(x) for x in row.split("│")[:-1])
-            assert lowest <= mean <= highest < 0
-            assert length == 15
+# --- What may come next, and the doctor.
 
 
 def test_the_last_lines_are_commands_to_copy(trained):
@@ -442,21 +246,6 @@ def test_the_last_lines_are_commands_to_copy(trained):
         assert len(line) <= 80
 
 
-def test_evaluating_what_is_no_run(tmp_path):
-    done = program("evaluate", tmp_path / "none")
-    assert done.returncode == 5
-    assert "none" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-@pytest.mark.parametrize("words", [("--episodes", "0"), ("--episodes", "inf"), ("--env.num-envs", "0"), ("--what",)])
-def test_evaluating_with_a_mistake(trained, words):
-    done = program("evaluate", trained[1], *words)
-    assert done.returncode == 2
-    assert words[0] in done.stderr or words[0].strip("-").replace("-", "_") in done.stderr
-    assert "Traceback" not in done.stderr
-
-
 def test_the_doctor_finds_the_installation_well():
     done = program("doctor")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -469,61 +258,9 @@ def test_the_doctor_finds_the_installation_well():
 # --- What goes wrong on the way.
 
 
-@pytest.mark.parametrize("output", ["broken pipe", "closed", "full"])
-def test_an_output_that_cannot_be_written_does_not_end_training(tmp_path, output):
-    words = [*PROGRAM, "train", *TINY, "--logging.every", "10", "--run-dir", str(tmp_path / "run")]
-    if output == "closed":
-        words = ["sh", "-c", 'exec "$@" >&-', "sh", *words]
-    target = {"broken pipe": subprocess.PIPE, "closed": None, "full": Path("/dev/full")}[output]
-    stdout = target.open("w") if isinstance(target, Path) else target
-    process = subprocess.Popen(words, stdout=stdout, stderr=subprocess.PIPE, text=True, env=environment())
-    for pipe in (process.stdout, stdout):
-        if hasattr(pipe, "close"):
-            pipe.close()
-    with process:
-        said = process.stderr.read()
-        process.wait(SECONDS)
-    assert "Traceback" not in said
-    assert {file.name for file in (tmp_path / "run").iterdir()} == RUN_FILES
-    assert json.loads((tmp_path / "run" / "result.json").read_text())["complete"]
-
-
-@pytest.mark.parametrize("output", ["broken pipe", "full"])
-def test_help_that_cannot_be_written_is_no_fault(output):
-    with Path("/dev/full").open("w") as full:
-        stdout = full if output == "full" else subprocess.PIPE
-        words = [*PROGRAM, "train", "--help"]
-        process = subprocess.Popen(words, stdout=stdout, stderr=subprocess.PIPE, text=True, env=environment())
-        if process.stdout is not None:
-            process.stdout.close()
-        with process:
-            said = process.stderr.read()
-            assert process.wait(SECONDS) == 0
-    assert said == ""
-
-
-def test_a_path_may_look_like_markup(tmp_path, capsys):
-    path = tmp_path / "m[/x]" / "[red]"
-    assert main(["train", *TINY, "--quiet", "--run-dir", str(path)]) == 0
-    assert f"{path}/learning_curve.png" in capsys.readouterr().out.replace("\n", "")
-
-
 def test_a_path_that_no_system_takes_is_an_error_of_storage(capsys):
     assert main(["evaluate", "a" * 300]) == 5
     assert "File name too long" in capsys.readouterr().err
-
-
-def test_a_section_is_not_a_field(capsys):
-    assert main(["train", "--env", "Pendulum-v1", "--env.id", "Foo-v0"]) == 2
-    said = capsys.readouterr().err
-    assert "env = 'Pendulum-v1' (command line): is a section; write --env.id" in said
-    assert "--env.id: env is a section, and --env sets it to a value" in said
-
-
-def test_a_count_is_a_number(capsys):
-    with pytest.raises(SystemExit):
-        main(["evaluate", "run", "--episodes", "many"])
-    assert "many is not a whole number of at least 1" in capsys.readouterr().err
 
 
 def test_an_interrupt_ends_a_run_in_good_order(tmp_path):
@@ -669,50 +406,3 @@ def test_a_run_that_diverges_says_so(tmp_path):
     assert "all seeds have diverged: 10 updates in a row were not finite" in done.stderr
     assert (tmp_path / "run" / "not-finite-seed-0.safetensors").exists()
     assert "Traceback" not in done.stderr
-
-
-class Broken(io.StringIO):
-    """Nobody reads it any more."""
-
-    def write(self, text):
-        raise BrokenPipeError
-
-    def flush(self):
-        raise BrokenPipeError
-
-
-def closed():
-    stream = io.StringIO()
-    stream.close()
-    return stream
-
-
-@pytest.mark.parametrize("output", [Broken(), closed(), None], ids=["broken", "closed", "none"])
-@pytest.mark.parametrize("again", [False, True], ids=["once", "again"])
-def test_an_abort_ends_the_process_whatever_became_of_its_output(output, again, monkeypatch):
-    def aborted():
-        if again:
-            raise KeyboardInterrupt
-        return 130
-
-    ended, before = [], signal.getsignal(signal.SIGINT)
-    monkeypatch.setattr("ddpg_jax.cli.main.main", aborted)
-    monkeypatch.setattr("os._exit", ended.append)
-    monkeypatch.setattr(sys, "stdout", output)
-    try:
-        with pytest.raises(SystemExit):
-            cli.program()
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert ended == [130]
-
-
-def test_an_abort_is_told_where_somebody_listens(monkeypatch, capsys, tmp_path):
-    def aborted(*of):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("ddpg_jax.cli.verify.verify", aborted)
-    assert main(["verify", str(tmp_path)]) == 130
-    assert "interrupted" in capsys.readouterr().err
-    monkeypatch.setattr(sys, "stderr", Broken())
-    assert main(["verify", str(tmp_path)]) == 130

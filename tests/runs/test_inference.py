@@ -1,16 +1,22 @@
 """A finished run put to use."""
 
+import _thread
 import json
 import shutil
+import signal
+import threading
 
 import gymnasium
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from tiny_run import EPISODE
+from tiny_run import EPISODE, tiny_config
 
 import ddpg_jax as dj
 from ddpg_jax.cli.main import main
+from ddpg_jax.envs.device.pendulum import pendulum
 from ddpg_jax.envs.host.vector import evaluation_seeds
 from ddpg_jax.errors import ConfigError, StorageError
 from ddpg_jax.runs.inference import evaluate_run, load_run, seed_policy, select_seed
@@ -190,3 +196,30 @@ def test_a_run_imports_no_module_because_its_file_says_so(copied):
     with pytest.raises(ConfigError, match="by an argument only"):
         load_run(copied)
     assert load_run(copied, env={"id": "Pendulum-v1"}).config.env.id == "Pendulum-v1"
+
+
+def test_ctrl_c_is_heard_while_a_device_evaluates(tmp_path):
+    """The environment's first step asks for it, and ends when that was heard."""
+    release, heard = threading.Event(), []
+
+    def hold(steps):
+        if not release.is_set():
+            _thread.interrupt_main()
+            heard.append(release.wait(20))
+        return steps
+
+    def step(state, action, key):
+        same = jax.pure_callback(hold, jax.ShapeDtypeStruct((), jnp.int32), state.steps, vmap_method="sequential")
+        return env.step(state._replace(steps=same), action, key)
+
+    env = pendulum(max_episode_steps=3)
+    config = tiny_config(env={"id": "jax:pendulum", "max_episode_steps": 3}, seeds=1, total_steps=12)
+    path = dj.train(config, tmp_path / "run").directory
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            evaluate_run(load_run(path, env=env._replace(step=step)), 1)
+    finally:
+        signal.signal(signal.SIGINT, before)
+        release.set()
+    assert not heard

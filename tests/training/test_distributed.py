@@ -20,6 +20,8 @@ from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.training import distributed
 
 PROCESSES = 2
+PROGRAM = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+"""Compiled as for users, by one process and by several: the flags of the tests round otherwise."""
 
 
 @pytest.mark.parametrize(("index", "seeds"), [(0, (0, 1, 2)), (1, (3, 4, 5))])
@@ -91,9 +93,8 @@ def _start(config, directory, *more):
         *job,
         *more,
     ]
-    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     return [
-        subprocess.Popen([*command, "--process-id", str(i)], env=environment, stdout=subprocess.PIPE, text=True)
+        subprocess.Popen([*command, "--process-id", str(i)], env=PROGRAM, stdout=subprocess.PIPE, text=True)
         for i in range(PROCESSES)
     ]
 
@@ -110,9 +111,11 @@ def _train_in_processes(config, directory, *more):
 def test_two_processes_equal_one(tmp_path):
     config = dj.load_config(seeds=8, total_steps=700, env={"id": "jax:pendulum"})  # 200 updates
     result = _train_in_processes(config, tmp_path / "shared")
-    alone = dj.train(config, tmp_path / "alone")
-    assert alone.result["updates_per_seed"] == 200
-    whole = load_file(alone.directory / "checkpoints" / "final.safetensors")
+    words = ["train", str(tmp_path / "shared.toml"), "--run-dir", str(tmp_path / "alone"), "--quiet"]
+    subprocess.run([sys.executable, "-m", "ddpg_jax", *words], env=PROGRAM, check=True, stdout=subprocess.PIPE)
+    alone = json.loads((tmp_path / "alone" / "result.json").read_text())
+    assert alone["updates_per_seed"] == 200
+    whole = load_file(tmp_path / "alone" / "checkpoints" / "final.safetensors")
     parts = [
         load_file(tmp_path / "shared" / f"process-{i}" / "checkpoints" / "final.safetensors") for i in range(PROCESSES)
     ]
@@ -121,7 +124,7 @@ def test_two_processes_equal_one(tmp_path):
     assert result["seeds"] == list(range(8))
     assert result["processes"] == PROCESSES
     assert result["complete"]
-    np.testing.assert_allclose(result["final"]["per_seed"], alone.result["final"]["per_seed"], rtol=1e-3)
+    np.testing.assert_allclose(result["final"]["per_seed"], alone["final"]["per_seed"], rtol=1e-3)
     assert dj.load_config(tmp_path / "shared" / "config.toml") == config
 
 

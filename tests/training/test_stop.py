@@ -1,12 +1,10 @@
-"""A stop is heard wherever environments are at work: made, reset, played again, stepped or evaluated."""
+"""A stop is heard while programs are compiled and where environments are at work: made, reset, stepped, evaluated."""
 
 import signal
-import threading
 from collections import Counter
 from typing import ClassVar
 
 import gymnasium
-import numpy as np
 import pytest
 from gymnasium.envs.classic_control import PendulumEnv
 from gymnasium.wrappers import NormalizeReward, TimeLimit
@@ -22,6 +20,8 @@ from ddpg_jax.runs.checkpoints.store import CheckpointStore
 from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.training import factory
 from ddpg_jax.training.checkpointer import Checkpointer
+from ddpg_jax.training.device import compile as device_compile
+from ddpg_jax.training.host import compile as host_compile
 
 BANK = {evaluation_seeds(3)(lane, 0) for lane in range(3)}
 
@@ -130,14 +130,28 @@ def test_a_run_that_was_stopped_in_an_evaluation_on_the_device_ends_with_the_sam
     assert contents(tmp_path / "run") == contents(whole.directory)
 
 
-def test_a_program_that_does_not_return_is_not_waited_for_after_a_stop():
-    release, looks = threading.Event(), iter([False, False, True])
-    with pytest.raises(Interrupted, match="while the policies were evaluated"):
-        factory.fetch(release.wait, lambda: next(looks))
-    release.set()
-    assert factory.fetch(lambda: np.arange(3), lambda: False).tolist() == [0, 1, 2]
-    with pytest.raises(ZeroDivisionError):
-        factory.fetch(lambda: 1 // 0, lambda: False)
+@pytest.mark.parametrize("loop", ["host", "device"])
+def test_a_run_that_was_stopped_while_it_was_compiled_makes_no_step(loop, tmp_path, monkeypatch):
+    """The host loop has its directory by then, the device loop has not; none is left locked."""
+    env = {"id": "Signalling-v0"} if loop == "host" else {"id": "jax:pendulum", "max_episode_steps": 30}
+    config, module = tiny_config(env=env), {"host": host_compile, "device": device_compile}[loop]
+    compile_all = module.compile_all
+
+    def while_it_compiles(programs, stop):
+        signal.raise_signal(signal.SIGTERM)
+        return compile_all(programs, stop)
+
+    Signalling.calls.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "compile_all", while_it_compiles)
+        said = "interrupted after 0 of 60 steps; to go on" if loop == "host" else "while its programs were compiled"
+        with pytest.raises(Interrupted, match=said):
+            dj.train(config, tmp_path / "run", resume="auto")
+    assert not Signalling.calls["training reset"]
+    assert (tmp_path / "run").exists() == (loop == "host")
+    dj.train(config, tmp_path / "run", resume="auto")
+    whole = dj.train(config, tmp_path / "whole")
+    assert contents(tmp_path / "run") == contents(whole.directory)
 
 
 @pytest.mark.parametrize(("what", "count"), [("made", 1), ("made", 5), ("training reset", 1)])
@@ -146,7 +160,8 @@ def test_before_a_run_has_begun_it_ends_with_75_at_once(what, count, stop_at, tm
     words = ["train", str(tmp_path / "tiny.toml"), "--run-dir", str(tmp_path / "run"), "--resume", "auto", "--quiet"]
     stop_at(what, count)
     assert main(words) == 75
-    assert "interrupted while environments were" in capsys.readouterr().err
+    said = "interrupted while environments were made" if what == "made" else "interrupted after 0 of 60 steps; to go on"
+    assert said in capsys.readouterr().err
     assert Signalling.calls[what] == count
     stop_at()
     assert main(words) == 0

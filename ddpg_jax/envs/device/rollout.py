@@ -5,6 +5,8 @@ That is a call for each step with gymnasium's environments, and one call in all 
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -12,8 +14,12 @@ import jax.numpy as jnp
 
 from ddpg_jax.envs.device.autoreset import select
 from ddpg_jax.envs.memory import Kept, init_kept, recall, remember
+from ddpg_jax.errors import Interrupted
 from ddpg_jax.rng import evaluation_keys
-from ddpg_jax.types import Agent, Array, DeviceEnv, Evaluation, TrainState, Tree
+from ddpg_jax.types import Agent, Array, DeviceEnv, Evaluation, StopFn, TrainState, Tree, never_stop
+
+LOOK_SECONDS = 0.05
+"""Between two looks at whether to stop while a program is waited for."""
 
 
 class _Trial(NamedTuple):
@@ -96,3 +102,32 @@ def evaluate_greedy(
     end = jax.lax.fori_loop(0, env.max_episode_steps, step, start)
     rest = end.rest * value(end.kept, end.last, False)
     return Evaluation(end.returns, end.lengths, end.discounted + rest, predicted)
+
+
+def fetch(compute: Callable[[], Tree], stop: StopFn = never_stop) -> Tree:
+    """What a program comes to, as NumPy arrays; it runs in a thread, as a call may not return before it is done.
+
+    So Ctrl-C is heard meanwhile, too. What the program is traced and compiled with is the thread's: compile it before.
+
+    Raises:
+      Interrupted: `stop` said so before; the program runs on to its end, and nobody waits for it.
+    """
+    found, failed = list[Tree](), list[BaseException]()
+
+    def run() -> None:
+        try:
+            found.append(jax.device_get(compute()))
+        except BaseException as error:  # raised below
+            failed.append(error)
+
+    thread, waited = threading.Thread(target=run, daemon=True), False
+    while not waited or thread.is_alive():
+        if stop():
+            raise Interrupted("interrupted while the policies were evaluated")
+        if not waited:
+            thread.start()
+        thread.join(LOOK_SECONDS)
+        waited = True
+    if failed:
+        raise failed[0]
+    return found[0]

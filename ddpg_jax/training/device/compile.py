@@ -23,7 +23,7 @@ from ddpg_jax.replay.device.ring import DeviceReplay, Rows, with_lane_axis
 from ddpg_jax.replay.device.sequences import KeptRows
 from ddpg_jax.training.device.carry import Clock, Lane, Totals, start_clock, zero_totals
 from ddpg_jax.training.device.program import program
-from ddpg_jax.types import Array, Batch, DeviceEnv, Evaluation, HostArray, TrainState, Tree
+from ddpg_jax.types import Array, Batch, DeviceEnv, Evaluation, HostArray, StopFn, TrainState, Tree, never_stop
 from ddpg_jax.xla.compiler import compile_all, compiler_options
 from ddpg_jax.xla.memory import available_bytes
 from ddpg_jax.xla.squeeze import squeezed_vmap
@@ -94,7 +94,9 @@ def round_up_lanes(lanes: int, mesh: Mesh) -> int:
     return -(-lanes // mesh.shape["seed"]) * mesh.shape["seed"]
 
 
-def compile_program(config: Config, env: DeviceEnv, keys: Array, hyper: Tree, mesh: Mesh) -> Compiled:
+def compile_program(
+    config: Config, env: DeviceEnv, keys: Array, hyper: Tree, mesh: Mesh, stop: StopFn = never_stop
+) -> Compiled:
     """Compiles the training of L lanes; nothing is allocated.
 
     Args:
@@ -103,9 +105,11 @@ def compile_program(config: Config, env: DeviceEnv, keys: Array, hyper: Tree, me
       keys: of the lanes, `[L]`.
       hyper: numbers by path, each `[L]`; `{}` for none.
       mesh: where the lanes go.
+      stop: as in `compile_all`.
 
     Raises:
       ConfigError: the batch cannot be shared by as many devices as asked for.
+      Interrupted: `stop` said so.
     """
     shared = mesh.shape["data"]
     if config.algorithm.batch_size % shared:
@@ -136,7 +140,8 @@ def compile_program(config: Config, env: DeviceEnv, keys: Array, hyper: Tree, me
             (init, (keys, hyper), run_once),
             (advance, (lane, clock, totals, counts, keys, hyper), often),
             (evaluate, (lane.learner, hyper), run_once),
-        ]
+        ],
+        stop,
     )
     return Compiled(
         init,

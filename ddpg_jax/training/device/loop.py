@@ -6,8 +6,7 @@ over the local devices; nothing leaves a device between two reports.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import jax
 import numpy as np
 
-from ddpg_jax.errors import EnvironmentFault, Interrupted, NotFiniteError
+from ddpg_jax.errors import EnvironmentFault, NotFiniteError
 from ddpg_jax.replay.device.ring import DeviceReplay
 from ddpg_jax.rng import run_keys, stream_key
 from ddpg_jax.training.device.carry import Totals
@@ -23,7 +22,7 @@ from ddpg_jax.training.device.compile import Compiled
 from ddpg_jax.training.device.snapshot import DeviceCarry, snapshot
 from ddpg_jax.training.report import DIAGNOSTICS, METRICS, InitFn, Report, SnapshotFn, keep_init, no_snapshots
 from ddpg_jax.training.schedule import chunks, is_boundary, updates_per_call
-from ddpg_jax.types import Array, Batch, Row, StopFn, TrainState, Tree
+from ddpg_jax.types import Array, Batch, Row, TrainState, Tree
 
 if TYPE_CHECKING:
     from ddpg_jax.config.schema import Config
@@ -34,9 +33,6 @@ CANDIDATES = 20
 
 PIECE_SECONDS = 1.0
 """How long the program runs at most, about, before the loop looks up."""
-
-LOOK_SECONDS = 0.05
-"""Between two looks at whether to stop while a program is waited for."""
 
 FIRST_PIECE = 64
 """Iterations of the first piece; the length of the others is found by doubling."""
@@ -158,33 +154,6 @@ def reports(
         _check(config, chunk)
         lanes = enumerate(config.seed_list) if chunk.due else ()
         yield report(chunk, [row for i, seed in lanes for row in lane_rows(chunk, i, seed)])
-
-
-def fetch(compute: Callable[[], Tree], stop: StopFn) -> Tree:
-    """What a program comes to, as NumPy arrays; it runs in a thread, as a call may not return before it is done.
-
-    Raises:
-      Interrupted: `stop` said so before; the program runs on to its end, and nobody waits for it.
-    """
-    found, failed = list[Tree](), list[BaseException]()
-
-    def run() -> None:
-        try:
-            found.append(jax.device_get(compute()))
-        except BaseException as error:  # raised below
-            failed.append(error)
-
-    thread, waited = threading.Thread(target=run, daemon=True), False
-    while not waited or thread.is_alive():
-        if stop():
-            raise Interrupted("interrupted while the policies were evaluated")
-        if not waited:
-            thread.start()
-        thread.join(LOOK_SECONDS)
-        waited = True
-    if failed:
-        raise failed[0]
-    return found[0]
 
 
 def _batches(config: Config, replay: DeviceReplay, carry: DeviceCarry, seed: int) -> Iterator[Batch]:

@@ -15,7 +15,8 @@ from ddpg_jax.envs.memory import Remembered, init_kept, recall, remember
 from ddpg_jax.training.host.transfer import BatchTransfer, pack_obs, unpack_obs
 from ddpg_jax.training.report import METRICS
 from ddpg_jax.training.schedule import updates_per_call
-from ddpg_jax.types import Agent, Array, Batch, HostArray, TrainState, Tree
+from ddpg_jax.types import Agent, Array, Batch, HostArray, StopFn, TrainState, Tree, never_stop
+from ddpg_jax.xla.compiler import compile_all
 from ddpg_jax.xla.squeeze import squeezed_vmap
 from ddpg_jax.xla.tuning import tuning
 
@@ -60,7 +61,9 @@ class HostPrograms(NamedTuple):
     flatten: Callable[[ActState], Array]
 
 
-def compile_programs(config: Config, agent: Agent, ring: Ring, transfer: BatchTransfer) -> HostPrograms:
+def compile_programs(
+    config: Config, agent: Agent, ring: Ring, transfer: BatchTransfer, stop: StopFn = never_stop
+) -> HostPrograms:
     """Compiles what the host loop calls; each program runs once on a state that is thrown away.
 
     Args:
@@ -68,6 +71,10 @@ def compile_programs(config: Config, agent: Agent, ring: Ring, transfer: BatchTr
       agent: a learner of one seed.
       ring: where its batches come from.
       transfer: how they travel.
+      stop: as in `compile_all`.
+
+    Raises:
+      Interrupted: `stop` said so.
     """
     seeds, num_envs, squeeze_seed = config.seed_list, config.env.num_envs, tuning(config).squeeze_seed
     keys = rng.run_keys(seeds)
@@ -84,15 +91,24 @@ def compile_programs(config: Config, agent: Agent, ring: Ring, transfer: BatchTr
     def init() -> tuple[TrainState, Tree]:
         return init_state(keys), jax.vmap(init_act)(jnp.arange(len(seeds)))
 
-    state, act_state = init()
+    state, act_state = jax.eval_shape(init)
     obs = np.zeros((len(seeds), num_envs, *ring.spec.obs_shape), ring.spec.obs_dtype)
     words = np.zeros((*obs.shape[:2], *jax.random.key_data(keys).shape[1:]), np.uint32)
     packed_obs = pack_obs(obs, np.ones(obs.shape[:2], bool))
     readable = _readable(agent)
-    jax.block_until_ready(act(readable(state), act_state, packed_obs, words))
     batches = transfer.pack(np.zeros((len(seeds), updates_per_call(config), config.algorithm.batch_size), np.int64))
     observe = jit_observe(agent, state) if agent.memory is None else jit_remember(agent)
-    jax.block_until_ready(diagnose(state, batches))
+    compile_all(
+        [
+            (init_state, (keys,), None),
+            (update, (state, batches, keys), None),
+            (act, (readable(state), act_state, packed_obs, words), None),
+            (diagnose, (state, batches), None),
+        ],
+        stop,
+    )
+    state, act_state = init()
+    jax.block_until_ready((act(readable(state), act_state, packed_obs, words), diagnose(state, batches)))
     jax.block_until_ready(update(state, batches, keys))
     first_block = config.algorithm.warmup_steps // num_envs // KEY_BLOCK
     explore = make_explore(act, keys, num_envs, first_block, readable)

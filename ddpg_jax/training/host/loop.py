@@ -48,7 +48,7 @@ from ddpg_jax.training.host.snapshot import (
 from ddpg_jax.training.host.transfer import BatchTransfer, batch_transfer
 from ddpg_jax.training.report import METRICS, InitFn, Report, SnapshotFn, keep_init, no_batches, no_snapshots
 from ddpg_jax.training.schedule import is_boundary, is_due, resets_before, updates_per_call
-from ddpg_jax.types import Agent, Batch, HostArray, Row, Step
+from ddpg_jax.types import Agent, Batch, HostArray, Row, Step, StopFn, never_stop
 from ddpg_jax.xla.tuning import tuning
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ def host_loop(
     ring: Ring,
     begun: ReplayedEpisodes | InitFn = keep_init,
     should_snapshot: SnapshotFn = no_snapshots,
+    stop: StopFn = never_stop,
 ) -> Iterator[Report]:
     """Trains all seeds side by side.
 
@@ -89,6 +90,7 @@ def host_loop(
       begun: where another loop of this configuration was, from `replay_snapshot`; or, for a run that begins, what is
         done to the fresh learner.
       should_snapshot: asked after every iteration that makes no report.
+      stop: asked while the programs are compiled.
 
     Yields:
       A report at every multiple of `logging.every` and `evaluation.every`, and at the end; and where it is wanted, or
@@ -96,12 +98,13 @@ def host_loop(
 
     Raises:
       EnvironmentFault: an environment failed.
+      Interrupted: `stop` said so, or the environments were asked to stop.
       NotFiniteError: a metric or an action is NaN or infinite.
     """
     seeds, num_envs = config.seed_list, config.env.num_envs
     lap, seconds = _stopwatch(begun.snapshot.seconds if isinstance(begun, ReplayedEpisodes) else {})
     transfer = batch_transfer(ring, raw=tuning(config).raw_rows)
-    programs = compile_programs(config, agent, ring, transfer)
+    programs = compile_programs(config, agent, ring, transfer, stop)
     state, act_state = programs.init()
     metrics = EpisodeMetrics(seeds, num_envs, METRICS, config.env.info_keys)
     shape = len(seeds), num_envs

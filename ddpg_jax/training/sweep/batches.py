@@ -20,7 +20,7 @@ from ddpg_jax.training.device.compile import (
     round_up_lanes,
 )
 from ddpg_jax.training.sweep.grid import Group
-from ddpg_jax.types import Array, DeviceEnv, HostArray
+from ddpg_jax.types import Array, DeviceEnv, HostArray, StopFn, never_stop
 from ddpg_jax.xla.memory import human_bytes
 
 Lane = tuple[int, int]
@@ -64,7 +64,11 @@ class LaneBatch(NamedTuple):
 
 
 def lane_batches(
-    groups: Sequence[Group], envs: Sequence[DeviceEnv], show: Callable[[str], None], begun: SweepPosition | None = None
+    groups: Sequence[Group],
+    envs: Sequence[DeviceEnv],
+    show: Callable[[str], None],
+    begun: SweepPosition | None = None,
+    stop: StopFn = never_stop,
 ) -> Iterator[LaneBatch]:
     """The turns of a sweep; each is compiled when it is asked for, and what its lanes take is said beforehand.
 
@@ -73,18 +77,20 @@ def lane_batches(
       envs: of each group.
       show: prints a line, of what that is.
       begun: a turn to begin with; the group's turns are divided as they were then. Groups before it are passed over.
+      stop: asked while a turn is compiled.
 
     Raises:
       ConfigError: not even one lane fits into memory, or not so many as in the turn to begin with.
+      Interrupted: `stop` said so.
     """
     for number in range(0 if begun is None else begun.group, len(groups)):
         here = begun if begun is not None and begun.group == number and begun.lanes else None
-        for batch in _of_group(number, groups[number], envs[number], show, here):
+        for batch in _of_group(number, groups[number], envs[number], show, here, stop):
             yield batch._replace(ends=batch.ends and number == len(groups) - 1)
 
 
 def _of_group(
-    number: int, group: Group, env: DeviceEnv, show: Callable[[str], None], begun: SweepPosition | None
+    number: int, group: Group, env: DeviceEnv, show: Callable[[str], None], begun: SweepPosition | None, stop: StopFn
 ) -> Iterator[LaneBatch]:
     config, seeds = group.config, group.config.seed_list
     lanes = [(place, seed) for place in range(len(group.numbers)) for seed in range(len(seeds))]
@@ -98,7 +104,7 @@ def _of_group(
         """The programs of so many lanes, and how many lanes they are with the padding."""
         mesh = lane_mesh(count, config.data_parallel)
         size = round_up_lanes(count, mesh)
-        return compile_program(config, env, *arguments(padding(lanes[:count], size)), mesh), size
+        return compile_program(config, env, *arguments(padding(lanes[:count], size)), mesh, stop), size
 
     def padding(chosen: list[Lane], size: int) -> list[Lane]:
         return chosen + chosen[-1:] * (size - len(chosen))

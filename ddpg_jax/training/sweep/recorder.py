@@ -6,14 +6,16 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ddpg_jax.config.load import dump_toml
-from ddpg_jax.errors import EnvironmentFault, StorageError, printable
+from ddpg_jax.envs.device.rollout import fetch
+from ddpg_jax.errors import EnvironmentFault, Interrupted, StorageError, printable
 from ddpg_jax.runs.checkpoints.checkpoint import Checkpoint
 from ddpg_jax.runs.checkpoints.rows import snapshot_rows
 from ddpg_jax.runs.documents import SweepFacts, validate
@@ -30,7 +32,10 @@ from ddpg_jax.training.schedule import is_due
 from ddpg_jax.training.sweep.batches import LaneBatch, SweepPosition
 from ddpg_jax.training.sweep.grid import Sweep
 from ddpg_jax.training.sweep.ranking import Ranking
-from ddpg_jax.types import Row
+from ddpg_jax.types import Evaluation, Row
+
+LAST_SECONDS = 3.0
+"""How long a stop waits, at most, for an evaluation: most end sooner, and need not be made again."""
 
 
 class SweepRun(NamedTuple):
@@ -52,11 +57,13 @@ class SweepReport(NamedTuple):
       batch: the lanes.
       chunk: what they did.
       before: environment steps of a lane in the turns before, added up.
+      rows: the lines of the record since the last chunk that was at its end, from `chunk_rows`.
     """
 
     batch: LaneBatch
     chunk: Chunk
     before: int
+    rows: list[Row]
 
     @property
     def step(self) -> int:
@@ -77,6 +84,15 @@ class SweepReport(NamedTuple):
     def ends_batch(self) -> bool:
         """Whether its lanes are at their end."""
         return self.chunk.step >= self.batch.config.total_steps
+
+
+def chunk_rows(batch: LaneBatch, chunk: Chunk) -> list[Row]:
+    """What the lanes did in a chunk that is at its end, as lines of the record; none in its midst."""
+    return [
+        {"combination": number, **row}
+        for i, (number, seed) in enumerate(batch.lanes if chunk.due else ())
+        for row in lane_rows(chunk, i, batch.config.seed_list[seed])
+    ]
 
 
 class SweepRecorder:
@@ -100,6 +116,7 @@ class SweepRecorder:
         self._record = context.stack.enter_context(closing(record))
         self._earlier, self._began = sum(point.seconds.values()), time.perf_counter()
         self._rates = RateMeter(1)
+        self._heard: float | None = None
 
     def begin(self, batch: LaneBatch, step: int, updates: int) -> None:
         """Shows the lanes that are about to run, or to go on after so many steps and updates of each."""
@@ -118,16 +135,15 @@ class SweepRecorder:
         return report.ends_batch
 
     def record(self, report: SweepReport) -> None:
-        """Records what the lanes did, evaluates them where that is due, and shows figures."""
+        """Records what the lanes did, evaluates them where that is due, and shows figures.
+
+        Raises:
+          Interrupted: evaluating them would take longer than a stop may wait; nothing is recorded.
+        """
         batch, chunk = report.batch, report.chunk
         self._ranking.mark_failed(batch, chunk)
-        rows: list[Row] = [
-            {"combination": number, **row}
-            for i, (number, seed) in enumerate(batch.lanes)
-            for row in lane_rows(chunk, i, batch.config.seed_list[seed])
-        ]
-        rows += self._evaluate(report) if self._is_judged(report) else []
-        rows += self._call_callbacks(report, rows)
+        rows = report.rows + (self._evaluate(report) if self._is_judged(report) else [])
+        rows = rows + self._call_callbacks(report, rows)
         self._record.write([row for row in rows if _is_finite(row)])
         speed = self._rates.since(chunk.step, chunk.updates, chunk.seconds)
         figures = self._seconds, {"device": chunk.seconds}, speed, self._ranking.median(batch), chunk.learner
@@ -142,14 +158,12 @@ class SweepRecorder:
         return [{"combination": number, **row} for (number, _), row in zip(batch.lanes, found, strict=False)]
 
     def checkpoint(self, report: SweepReport, *, unrecorded: bool = False) -> Checkpoint:
-        """All that the sweep needs to go on.
+        """All that the sweep needs to go on from a report; or with it, where `record` failed and it is untaken.
 
         Raises:
-          StorageError: lines of the record are not on the disk; or a callback failed, so that the lines of this report
-            never will be: the sweep goes on from the checkpoint before, which is the same sweep.
+          StorageError: lines of the record are not on the disk.
         """
-        if unrecorded:
-            raise StorageError("a sweep goes on from the checkpoint before this report")
+        untaken = [list(row.items()) for row in report.rows if _is_finite(row)]  # in the order of a line
         self._context.directory.check_owner()
         kept = snapshot(report.chunk.carry, report.batch.compiled.replay, len(report.batch.lanes), {})
         reached = {f"{RANKING}{name}": x for name, x in self._ranking.arrays.items()}
@@ -161,15 +175,20 @@ class SweepRecorder:
             "seconds": self._seconds,
             "metrics_bytes": self._record.sync(),
             "metrics_sha256": self._record.sha256,
+            **({"untaken": untaken} if unrecorded else {}),
             **system_info(),
         }
         return Checkpoint(report.step, dict(kept.arrays) | reached, snapshot_rows(kept), facts)
 
     def stop(self, report: SweepReport | None) -> SweepRun:
-        """Judges what the lanes have reached, for the ranking only: the sweep goes on from what was saved."""
+        """Judges what the lanes have reached, for the ranking only: the sweep goes on from what was saved.
+
+        Where that takes longer than a stop may wait, the ranking shows what was judged last.
+        """
         if report is not None and not (report.due and self._is_judged(report)):
             self._ranking.mark_failed(report.batch, report.chunk)
-            self._evaluate(report)
+            with suppress(Interrupted):
+                self._evaluate(report)
         return self._write()
 
     def finish(self, report: SweepReport, save: Callable[[Callable[[], Checkpoint]], None]) -> SweepRun:
@@ -191,10 +210,18 @@ class SweepRecorder:
         config = report.batch.config
         return report.ends_batch or is_due(report.chunk.step, config.evaluation.every, config.env.num_envs)
 
+    def _must_leave(self) -> bool:
+        """Whether a stop was heard so long ago that no evaluation is waited for."""
+        now = time.monotonic()
+        if self._heard is None and self._context.stop.requested:
+            self._heard = now
+        return self._heard is not None and now - self._heard > LAST_SECONDS
+
     def _evaluate(self, report: SweepReport) -> list[Row]:
-        batch = report.batch
-        returns = batch.compiled.evaluate(report.chunk.learner, batch.compiled.shard(batch.hyper)).returns
-        return self._ranking.record_evaluation(batch, report.chunk.step, np.asarray(returns))
+        batch, learner = report.batch, report.chunk.learner
+        evaluate = partial(batch.compiled.evaluate, learner, batch.compiled.shard(batch.hyper))
+        found = Evaluation(*fetch(evaluate, self._must_leave))
+        return self._ranking.record_evaluation(batch, report.chunk.step, found.returns)
 
     def _write(self) -> SweepRun:
         """Writes the result, its picture, and, where all is complete, the configuration of the best combination."""

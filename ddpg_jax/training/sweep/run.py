@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -17,14 +17,16 @@ from ddpg_jax.config.plugins import allow_imports as allow
 from ddpg_jax.config.plugins import hand_over
 from ddpg_jax.config.wording import option
 from ddpg_jax.envs.factory import device_env
-from ddpg_jax.errors import ConfigError
+from ddpg_jax.errors import ConfigError, Interrupted
 from ddpg_jax.runs.directory import RunDirectory
+from ddpg_jax.runs.loggers.followers import Followers
 from ddpg_jax.runs.loggers.logger import Logger
 from ddpg_jax.runs.loggers.progress import Display, make_display, message_printer
+from ddpg_jax.runs.sinks.factory import check_sinks
 from ddpg_jax.training.callbacks import CallbackFn, own_callbacks, own_loggers
 from ddpg_jax.training.checkpointer import Checkpointer
 from ddpg_jax.training.context import RunContext, Session
-from ddpg_jax.training.device.loop import device_loop
+from ddpg_jax.training.device.loop import Chunk, device_loop
 from ddpg_jax.training.device.snapshot import DeviceCarry, restore
 from ddpg_jax.training.forecast import check_forecast
 from ddpg_jax.training.report import keep_init
@@ -32,7 +34,7 @@ from ddpg_jax.training.resume_point import ResumePoint
 from ddpg_jax.training.runner import drive
 from ddpg_jax.training.sweep.batches import LaneBatch, SweepPosition, lane_batches
 from ddpg_jax.training.sweep.grid import Sweep, load_sweep, name_parts, swept_values
-from ddpg_jax.training.sweep.recorder import SweepRecorder, SweepReport, SweepRun, position, sweep_point
+from ddpg_jax.training.sweep.recorder import SweepRecorder, SweepReport, SweepRun, chunk_rows, position, sweep_point
 from ddpg_jax.types import Agent, DeviceEnv, Snapshot
 from ddpg_jax.xla.modes import in_numeric_modes
 from ddpg_jax.xla.process import make_core_devices
@@ -78,6 +80,7 @@ def run_sweep(
     sweep = name_parts(sweep, parts)
     with ExitStack() as stack:
         stack.enter_context(hand_over(parts.by_name(sweep.configs[0].model_dump())))
+        check_sinks(_sinks(sweep))
         envs = _environments(sweep)
         session, display = _begin(stack, sweep, console, loggers, callbacks)
         if resume == "auto" and run_dir is not None and RunDirectory(run_dir).sweep.is_file():
@@ -125,6 +128,7 @@ def resume_sweep(
         stack.enter_context(hand_over(parts))
         stack.enter_context(allow(allow_imports))
         sweep = load_sweep(directory.sweep)
+        check_sinks(_sinks(sweep))
         envs = _environments(sweep)
         session, display = _begin(stack, sweep, console, loggers, callbacks)
         return _resume(sweep, envs, session.within(directory, _keep(sweep)), display)
@@ -171,6 +175,17 @@ def _refuse_another(sweep: Sweep, before: Sweep, directory: RunDirectory) -> Non
             )
 
 
+def _sinks(sweep: Sweep) -> tuple[str, ...]:
+    return sweep.configs[0].logging.sinks
+
+
+def _start_sinks(sweep: Sweep, context: RunContext) -> None:
+    """Starts what sends the record; it is waited for when the context is closed."""
+    sinks = Followers(context.directory, _sinks(sweep), context.stop.is_requested, warn=context.notify)
+    context.stack.enter_context(closing(sinks))
+    sinks.begin()
+
+
 def _keep(sweep: Sweep) -> int:
     return sweep.configs[0].checkpoint.keep
 
@@ -182,6 +197,7 @@ def _resume(sweep: Sweep, envs: Sequence[DeviceEnv], context: RunContext, displa
     checkpoint = context.newest_checkpoint()
     result = directory.read_result()
     if result is not None and result.get("complete"):
+        _start_sinks(sweep, context)  # which a sweep that was killed at its end had no time for
         context.notify(f"{directory.path} is complete")
         return SweepRun(directory.path, result)
     point = ResumePoint() if checkpoint is None else sweep_point(checkpoint, sweep, context.notify)
@@ -195,11 +211,12 @@ def _continue_from(
 ) -> SweepRun:
     """Runs the batches of lanes that are left, and writes what was reached."""
     recorder = SweepRecorder(sweep, point, context)
+    _start_sinks(sweep, context)
     checkpointer = Checkpointer(sweep.configs[0].checkpoint, context.stop, point.step, context.notify)
     rest = _rest(point, sweep)
     if rest.snapshot is None:
         context.store.forget_rows()  # those that are there are of other lanes
-    batches = lane_batches(sweep.groups, envs, display.print, rest.position)
+    batches = lane_batches(sweep.groups, envs, display.print, rest.position, context.stop.is_requested)
     reports = _reports(batches, rest, recorder, checkpointer, context)
     return drive(reports, recorder, checkpointer, context)
 
@@ -225,7 +242,7 @@ def _rest(point: ResumePoint, sweep: Sweep) -> _Rest:
         return _Rest()
     group = sweep.groups[begun.group]
     config = group.config
-    if int(snapshot.arrays["iteration"]) * config.env.num_envs < config.total_steps:
+    if point.unrecorded is not None or int(snapshot.arrays["iteration"]) * config.env.num_envs < config.total_steps:
         return _Rest(begun, before, snapshot)
     first = begun.first + begun.lanes
     more = first < len(group.numbers) * len(config.seed_list)
@@ -242,8 +259,8 @@ def _reports(
 ) -> Iterator[SweepReport]:
     """The chunks of one batch of lanes after another, until a stop is requested."""
     _, before, resumed = rest
-    for batch in batches:
-        if context.stop.requested:  # while it compiled
+    for batch in _compiled(batches):
+        if context.stop.requested:
             return
         compiled, done = batch.compiled, (0, 0)
         keys, hyper = compiled.shard((batch.keys, batch.hyper))
@@ -251,11 +268,19 @@ def _reports(
         if isinstance(begun, DeviceCarry):
             done = begun.iteration * batch.config.env.num_envs, begun.updates
         recorder.begin(batch, *done)
+        if resumed is not None and resumed.unrecorded is not None and isinstance(begun, DeviceCarry):
+            yield SweepReport(batch, Chunk(*done, begun.totals, 0.0, begun, True), before, resumed.unrecorded)
         should_save = partial(_should_save, checkpointer, before)
         for chunk in device_loop(batch.config, compiled, keys, hyper, begun, should_save):
-            yield SweepReport(batch, chunk, before)
+            yield SweepReport(batch, chunk, before, chunk_rows(batch, chunk))
         before, resumed = before + batch.config.total_steps, None
         context.store.forget_rows()  # those of the next batch are others
+
+
+def _compiled(batches: Iterator[LaneBatch]) -> Iterator[LaneBatch]:
+    """The turns, up to a stop that is heard while one is compiled."""
+    with suppress(Interrupted):
+        yield from batches
 
 
 def _should_save(checkpointer: Checkpointer, before: int, step: int) -> bool:

@@ -139,16 +139,18 @@ def test_the_program_equals_a_plain_python_loop(settings, exploration, replay):
     )
     lane, (totals,) = lane_of(ended.lane, 0), ended.totals
     assert int(state.step) == totals.updates[0] == 3 * 56  # 56 iterations of three calls for two
-    assert_close(lane.learner, state, 1e-5)
-    assert_close((lane.act_state, lane.env_state, lane.obs), (act_state, env_state, obs), 1e-5)
+    # Biases before a batch normalisation have no gradient but rounding, which Adam makes steps of.
+    tolerance = 1e-3 if "batch" in settings.values() else 1e-5
+    assert_close(lane.learner, state, tolerance)
+    assert_close((lane.act_state, lane.env_state, lane.obs), (act_state, env_state, obs), tolerance)
     np.testing.assert_array_equal(lane.first, first)
-    np.testing.assert_allclose(lane.episode_return, running, rtol=1e-5)
+    np.testing.assert_allclose(lane.episode_return, running, rtol=tolerance)
     assert (lane.episode_length == 60 % 4).all()
-    assert_close(lane_of(stored(built, ended), 0)[:2], ring_rows(ring)[:2], 1e-5)
-    assert_close(lane.store, store, 1e-4)
+    assert_close(lane_of(stored(built, ended), 0)[:2], ring_rows(ring)[:2], tolerance)
+    assert_close(lane.store, store, 10 * tolerance)
     assert built.compiled.lane_bytes["replay"] == sum(leaf.nbytes for leaf in jax.tree.leaves(store))
 
-    np.testing.assert_allclose(totals.metrics[0], sums, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(totals.metrics[0], sums, rtol=10 * tolerance, atol=tolerance)
     diagnosed = dict(zip(DIAGNOSTICS, totals.diagnostics[0], strict=True))
     vector, target = (ravel_pytree(tree.critic)[0] for tree in (state.params, state.target_params))
     distance = jnp.linalg.norm(vector - target) / jnp.linalg.norm(vector)
@@ -157,7 +159,7 @@ def test_the_program_equals_a_plain_python_loop(settings, exploration, replay):
     assert np.isfinite(totals.max_q[0])
     assert totals.episodes[0] == len(finished) == 30
     assert totals.episode_length[0] == 4 * 30
-    np.testing.assert_allclose(totals.episode_return[0], sum(finished), rtol=1e-5)
+    np.testing.assert_allclose(totals.episode_return[0], sum(finished), rtol=tolerance)
     assert totals.faults[0] == 0
 
 

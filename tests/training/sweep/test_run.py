@@ -1,11 +1,13 @@
 """A sweep run: its lanes equal runs of their own, memory makes turns, and what diverges disturbs nobody."""
 
 import json
+import signal
 import tomllib
 from contextlib import contextmanager
 
 import jax.numpy as jnp
 import numpy as np
+import plain_sink
 import pytest
 import tomli_w
 from rich.console import Console
@@ -20,6 +22,7 @@ from ddpg_jax.runs.checkpoints.store import CheckpointStore
 from ddpg_jax.training.device import compile as compiled
 from ddpg_jax.training.device import loop as device
 from ddpg_jax.training.signals import StopRequest
+from ddpg_jax.training.sweep import recorder
 from ddpg_jax.training.sweep.grid import load_sweep
 from ddpg_jax.training.sweep.ranking import Ranking
 from ddpg_jax.training.sweep.run import resume_sweep, run_sweep
@@ -100,9 +103,9 @@ def test_lanes_that_do_not_fit_run_in_turns_with_the_same_results(swept, tmp_pat
     sizes = []
     compile_program = compiled.compile_program
 
-    def noted(config, env, keys, hyper, mesh):
+    def noted(config, env, keys, *rest):
         sizes.append(len(keys))
-        return compile_program(config, env, keys, hyper, mesh)
+        return compile_program(config, env, keys, *rest)
 
     def free():
         """Enough for one lane on each of two devices."""
@@ -311,6 +314,51 @@ def test_an_interrupted_sweep_goes_on_to_the_bit(clean, tmp_path):
     assert left(resume_sweep(tmp_path / "run")) == clean
 
 
+def stopping(call, number):
+    """The function, with a signal when it is called for that time, counted from 1."""
+    calls = iter(range(1, 1000))
+
+    def with_signal(*arguments):
+        if next(calls) == number:
+            signal.raise_signal(signal.SIGTERM)
+        return call(*arguments)
+
+    return with_signal
+
+
+def test_a_sweep_that_was_stopped_in_an_evaluation_goes_on_to_the_bit(clean, tmp_path, monkeypatch):
+    """Of the two evaluations the first is begun three times, the last twice; neither is waited for."""
+    fetch = recorder.fetch
+    monkeypatch.setattr(recorder, "LAST_SECONDS", -1.0)
+    for number, step, judged in ((1, 30, 0), (1, 30, 0), (2, 60, 30)):
+        monkeypatch.setattr(recorder, "fetch", stopping(fetch, number))
+        run = run_sweep(load(tmp_path, **SAVING), tmp_path / "run", resume="auto")
+        assert not run.result["complete"]
+        assert {entry["step"] for entry in run.result["combinations"]} == {judged}
+        assert CheckpointStore(run.directory / "checkpoints").newest()[0].step == step
+    monkeypatch.setattr(recorder, "fetch", fetch)
+    assert left(resume_sweep(tmp_path / "run")) == clean
+
+
+def test_a_stop_does_not_wait_for_a_long_evaluation(tmp_path, monkeypatch):
+    monkeypatch.setattr(recorder, "LAST_SECONDS", -1.0)
+    with stopped_after(1):
+        run = run_sweep(load(tmp_path), tmp_path / "run")
+    assert not run.result["complete"]
+    assert all(entry["interquartile_mean"] is None for entry in run.result["combinations"])
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+def test_a_sweep_that_was_stopped_while_a_turn_was_compiled_goes_on_to_the_bit(turn, tmp_path, monkeypatch):
+    """Two structures, each compiled by itself."""
+    text, compile_all = TINY + "[grid]\nalgorithm.n_step = [1, 2]\n", compiled.compile_all
+    monkeypatch.setattr(compiled, "compile_all", stopping(compile_all, turn))
+    run = run_sweep(load(tmp_path, text, **SAVING), tmp_path / "run")
+    assert run.result["finished"] == [0][: turn - 1]
+    monkeypatch.setattr(compiled, "compile_all", compile_all)
+    assert left(resume_sweep(run.directory)) == left(run_sweep(load(tmp_path, text, **SAVING), tmp_path / "clean"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("chunks", [6, 20, 24])
 def test_a_sweep_goes_on_in_the_turn_it_was_in(clean_in_turns, tmp_path, chunks):
@@ -432,3 +480,28 @@ def test_the_command_shows_a_table_of_at_most_80_columns(tmp_path, capsys):
     assert tomllib.loads((tmp_path / "run" / "best.toml").read_text())["seeds"] == [4, 9]
     assert main(["sweep", str(path), "--run-dir", str(tmp_path / "run")]) == 5
     assert "is not empty" in capsys.readouterr().err
+
+
+def test_a_sweep_is_sent_while_it_goes_on_and_each_row_once(swept, tmp_path):
+    """It is stopped in its second turn and goes on; `tests/runs/sinks` kills what sends it."""
+    with two_at_a_time():
+        with stopped_after(6):
+            run_sweep(load(tmp_path, logging={"sinks": [plain_sink.NAME]}), tmp_path / "run")
+        run = resume_sweep(tmp_path / "run", allow_imports=True)
+    assert run.result["complete"]
+    rows = read_rows(run.directory / "metrics.jsonl")
+    for number, seed in {(row["combination"], row["seed"]) for row in rows}:
+        sent = read_rows(run.directory / "followers" / f"combination-{number}-seed-{seed}" / "plain.jsonl")
+        assert sent == [row for row in rows if (row["combination"], row["seed"]) == (number, seed)]
+    assert len(list((run.directory / "followers").glob("combination-*"))) == 8
+
+
+def test_a_sink_that_cannot_be_made_is_told_before_a_sweep_begins(tmp_path):
+    with pytest.raises(ConfigError, match="there is no sink 'tensorbord'"):
+        load(tmp_path, logging={"sinks": ["tensorbord"]})
+    sweep = load(tmp_path, logging={"sinks": ["wandb"]})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("importlib.util.find_spec", lambda name: None)
+        with pytest.raises(ConfigError, match="needs wandb, not installed here"):
+            run_sweep(sweep, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
