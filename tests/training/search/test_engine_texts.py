@@ -196,7 +196,7 @@ def test_what_the_controller_says_is_read():
 
 @pytest.mark.skipif(shutil.which("sbatch") is not None, reason="SLURM is installed")
 def test_without_slurm_that_is_said(tmp_path):
-    with pytest.raises(ConfigError, match='engine.kind = "slurm" needs sbatch, scontrol'):
+    with pytest.raises(ConfigError, match=r'engine\.kind = "slurm" needs sbatch, scontrol'):
         make_engine(EngineConfig(kind="slurm"), tmp_path)
 
 
