@@ -37,6 +37,8 @@ EXTRAS = {
     "wandb": ("wandb",),
     "mlflow": ("mlflow", "sqlalchemy", "alembic"),
     "trackio": ("trackio",),
+    "search": ("optuna", "cmaes"),
+    "ray": ("ray",),
     "peers": ("stable_baselines3", "sbx", "cpprb"),
     "test": ("pytest", "hypothesis", "chex"),
 }

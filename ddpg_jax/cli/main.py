@@ -26,7 +26,7 @@ from ddpg_jax.cli.parser import CommandFn, make_parser
 from ddpg_jax.cli.streams import flush_streams, prepare_streams, tell
 from ddpg_jax.config.plugins import allow_imports, import_plugins
 from ddpg_jax.config.wording import command_line, resume_command
-from ddpg_jax.errors import ConfigError, DdpgJaxError, Interrupted, StorageError
+from ddpg_jax.errors import ConfigError, DdpgJaxError, Interrupted, StorageError, printable
 from ddpg_jax.training.signals import StopRequest
 
 if TYPE_CHECKING:
@@ -310,6 +310,12 @@ def _export(options: argparse.Namespace, words: list[str]) -> int:
 def _doctor(options: argparse.Namespace, words: list[str]) -> int:
     if words:
         raise ConfigError(f"doctor takes no arguments, but got {' '.join(words)}")
+    if options.engine is not None:
+        from ddpg_jax.training.search.engines.examine import PROBLEM, examine_engine
+
+        lines = examine_engine(options.engine)
+        print(printable("\n".join(lines), lines=True))
+        return ConfigError.exit_code if any(line.startswith(PROBLEM) for line in lines) else 0
     from ddpg_jax.cli.doctor import examine, examine_determinism
 
     return examine_determinism() if options.determinism else examine()

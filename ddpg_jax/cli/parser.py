@@ -129,10 +129,10 @@ def _add_sweep(commands: Commands) -> argparse.ArgumentParser:
 def _add_sync(commands: Commands) -> argparse.ArgumentParser:
     parser = commands.add_parser(
         "sync",
-        help="send the record of a run to W&B, MLflow or trackio, as far as that was not done",
+        help="send the record of a run or a sweep to W&B, MLflow or trackio, as far as that was not done",
         epilog="What was sent already is not sent again; so it is with logging.sinks, which sends while a run goes on.",
     )
-    parser.add_argument("run_dir", type=Path, help="directory of a run")
+    parser.add_argument("run_dir", type=Path, help="directory of a run or a sweep")
     parser.add_argument("--to", required=True, metavar="SINK", help="wandb, mlflow or trackio")
     return parser
 
@@ -223,6 +223,11 @@ def _add_export(commands: Commands) -> argparse.ArgumentParser:
 def _add_doctor(commands: Commands) -> argparse.ArgumentParser:
     parser = commands.add_parser("doctor", help="show versions, devices and extras, and test the installation")
     parser.add_argument("--determinism", action="store_true", help="train twice for a moment on each loop and compare")
+    parser.add_argument(
+        "--engine",
+        choices=["local", "ray", "slurm", "kubernetes"],
+        help="look at what an engine of sweeps needs: versions, names, shared storage",
+    )
     return parser
 
 

@@ -1,4 +1,4 @@
-"""The command `sync`: sends the record of a run to a sink, as far as that has not been done."""
+"""The command `sync`: sends the record of a run, or of a sweep, to a sink, as far as that has not been done."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from rich.console import Console
 from ddpg_jax.config.wording import option
 from ddpg_jax.errors import StorageError
 from ddpg_jax.runs.directory import RunDirectory
-from ddpg_jax.runs.sinks.factory import check_sinks, make_sink
-from ddpg_jax.runs.sinks.follower import Follower
+from ddpg_jax.runs.sinks.factory import check_sinks, make_follower
 from ddpg_jax.runs.sinks.process import describe
 
 
@@ -18,7 +17,7 @@ def sync(run_dir: Path, name: str, console: Console) -> int:
     """Sends what a sink lacks, and says how many rows that were.
 
     Args:
-      run_dir: directory of a run, whether it is complete or not.
+      run_dir: directory of a run or a sweep, whether it is complete or not.
       name: of the sink.
       console: where that is said.
 
@@ -30,9 +29,9 @@ def sync(run_dir: Path, name: str, console: Console) -> int:
       StorageError: there is no run, another process follows it, or the rows could not be sent.
     """
     check_sinks((name,))
-    directory = RunDirectory.open(run_dir)
+    directory = RunDirectory.open(run_dir, of="sweep" if RunDirectory(run_dir).sweep.is_file() else "run")
     try:
-        follower = Follower(directory, name, lambda: make_sink(name))
+        follower = make_follower(directory, name)
         try:
             while follower.advance(at_end=True):
                 pass

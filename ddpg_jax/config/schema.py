@@ -165,6 +165,13 @@ def sections() -> dict[str, tuple[type[BaseModel], ...]]:
     }
 
 
+def takes_fractions(path: str) -> bool:
+    """Whether a field, as `section.field`, may be a floating-point number; of an unknown one nothing else is said."""
+    section, _, name = path.rpartition(".")
+    fields = [model.model_fields[name] for model in sections().get(section, ()) if name in model.model_fields]
+    return not fields or any(float in (field.annotation, *get_args(field.annotation)) for field in fields)
+
+
 _CATEGORICAL = {
     m.model_fields["name"].annotation.__args__[0] for m in get_args(AlgorithmConfig) if "v_min" in m.model_fields
 }

@@ -307,7 +307,7 @@ class LoggingConfig(Section):
     @field_validator("sinks", mode="before")
     @classmethod
     def _one_or_more(cls, names: object) -> object:
-        return (names,) if isinstance(names, str) else names
+        return tuple(name.strip() for name in names.split(",")) if isinstance(names, str) else names
 
     @field_validator("sinks")
     @classmethod

@@ -4,12 +4,15 @@ import json
 import os
 import sqlite3
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from ddpg_jax.runs.sinks.factory import find_problem
 
+LABELS = {"event", "combination", "seed", "step", "env", "episode", "episodes", "updates", "returns"}
 BACKENDS = ("plain_sink:PlainSink", "wandb", "mlflow", "trackio")
 
 
@@ -31,34 +34,54 @@ def settings(folder: Path) -> dict[str, str]:
     }
 
 
-def expected(run: Path):
-    """What the record of a run says; its seeds have one environment each."""
+def environment(folder: Path) -> dict[str, str]:
+    """That of a process which sends to them."""
+    here = Path(__file__).parent
+    path = os.pathsep.join([str(here.parents[1]), str(here), os.environ.get("PYTHONPATH", "")])
+    return os.environ | settings(folder) | {"PYTHONPATH": path}
+
+
+def follow(run: Path, name: str, lengths: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Runs `follow_record.py`."""
+    program = Path(__file__).with_name("follow_record.py")
+    command = [sys.executable, "-W", "ignore", str(program), str(run), name, lengths]
+    return subprocess.run(command, env=environment(folder), capture_output=True, text=True, check=False)
+
+
+def expected(run: Path, lane=None):
+    """What the record of a run says, or that of a sweep of a lane; seeds have one environment each."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return sorted(
-        (row["step"], f"{row['event']}/{name}/seed-{row['seed']}", value)
+        (row["step"], f"{row['event']}/{name}" + (f"/seed-{row['seed']}" if lane is None else ""), value)
         for row in rows
         for name, value in row.items()
-        if name not in ("event", "seed", "step", "env", "episode", "episodes", "updates", "returns")
+        if name not in LABELS and lane in (None, (row.get("combination"), row["seed"]))
     )
 
 
-def read(name, run: Path, folder: Path):
-    """What the back-end holds of a run."""
-    return sorted({"wandb": _wandb, "mlflow": _mlflow, "trackio": _trackio}.get(name, _plain)(run, folder))
+def part(lane):
+    """The folder of a lane of a sweep in `followers`."""
+    return "" if lane is None else f"combination-{lane[0]}-seed-{lane[1]}"
 
 
-def _plain(run, folder):
-    rows = [json.loads(line) for line in (run / "followers" / "plain.jsonl").read_text().splitlines()]
-    kept = {"event", "seed", "step", "env", "episode", "episodes", "updates", "returns"}
+def read(name, run: Path, folder: Path, lane=None):
+    """What the back-end holds of a run, or of a lane of a sweep."""
+    files = run / "followers" / part(lane)
+    return sorted({"wandb": _wandb, "mlflow": _mlflow, "trackio": _trackio}.get(name, _plain)(files, folder, lane))
+
+
+def _plain(files, folder, lane):
+    rows = [json.loads(line) for line in (files / "plain.jsonl").read_text().splitlines()]
     for row in rows:
-        for name in row.keys() - kept:
-            yield row["step"], f"{row['event']}/{name}/seed-{row['seed']}", row[name]
+        whose = f"/seed-{row['seed']}" if lane is None else ""
+        for name in row.keys() - LABELS:
+            yield row["step"], f"{row['event']}/{name}{whose}", row[name]
 
 
-def _wandb(run, folder):
+def _wandb(files, folder, lane):
     from wandb.proto import wandb_internal_pb2
 
-    (path,) = (run / "followers" / "wandb").glob("offline-run-*/run-*.wandb")
+    (path,) = (files / "wandb").glob("offline-run-*/run-*.wandb")
     for content in _records(path.read_bytes()):
         record = wandb_internal_pb2.Record()
         record.ParseFromString(content)
@@ -89,8 +112,8 @@ def _records(content):
             parts = b""
 
 
-def _mlflow(run, folder):
-    identifier = json.loads((run / "followers" / "mlflow.json").read_text())["id"]
+def _mlflow(files, folder, lane):
+    identifier = json.loads((files / "mlflow.json").read_text())["id"]
     with sqlite3.connect(folder / "mlflow.db") as base:
         query = (
             "select step, metrics.key, metrics.value from metrics join tags using (run_uuid) "
@@ -101,8 +124,8 @@ def _mlflow(run, folder):
     return found
 
 
-def _trackio(run, folder):
-    identifier = json.loads((run / "followers" / "trackio.json").read_text())["id"]
+def _trackio(files, folder, lane):
+    identifier = json.loads((files / "trackio.json").read_text())["id"]
     with sqlite3.connect(folder / "trackio" / "ddpg_jax.db") as base:
         found = base.execute("select step, metrics from metrics where run_id = ?", (identifier,)).fetchall()
     base.close()

@@ -1,6 +1,8 @@
 """Runs as they lie on disk, whose networks were drawn and never trained: of any algorithm, network and bounds."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -24,10 +26,16 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-def store_run(path: Path, spec: EnvSpec = UNEQUAL, precision: str = "float32", **algorithm: Any) -> Path:
+def store_run(
+    path: Path,
+    spec: EnvSpec = UNEQUAL,
+    precision: str = "float32",
+    env: Mapping[str, Any] = MappingProxyType({"value_range": (-10.0, 0.0)}),
+    **algorithm: Any,
+) -> Path:
     """A run directory with a configuration and final weights; moments, scales and biases are drawn too."""
     settings = {"hidden": (16, 12)} | algorithm
-    config = load_config(seeds=2, precision=precision, algorithm=settings, env={"value_range": (-10.0, 0.0)})
+    config = load_config(seeds=2, precision=precision, algorithm=settings, env=env)
     shapes = jax.eval_shape(jax.vmap(make_agent(config, spec).init), run_keys(config.seed_list))
     rng = np.random.default_rng(3)
 

@@ -73,6 +73,8 @@ def make_card(document: Mapping[str, Any], forms: Sequence[str], agreement: Mapp
         f"# {algorithm} on {env['id']}\n",
         _introduction(document, algorithm),
         _interface(env),
+        _layout(env),
+        _pictures(document),
         _scores(document),
         "# How to use it\n",
         *(_USES[form] for form in ("numpy", "onnx", "stablehlo", "safetensors") if form in forms),
@@ -120,10 +122,53 @@ def _introduction(document: Mapping[str, Any], algorithm: str) -> str:
 def _interface(env: Mapping[str, Any]) -> str:
     bounds = [f"[{low:g}, {high:g}]" for low, high in zip(env["action_low"], env["action_high"], strict=True)]
     shown = bounds[0] if len(set(bounds)) == 1 else ", ".join(bounds)
+    made = {"obs_layout", "obs_stack"} & env.keys()
+    given = "put together as said below" if made else "as the environment gives them"
     return (
-        f"It takes observations as the environment gives them, {_form(env, 'obs')}, and gives actions in the "
-        f"environment's units, {_form(env, 'action')}, bounds {shown}, without noise. Normalising, squashing, scaling "
-        "and clipping are inside.\n"
+        f"It takes observations {given}, {_form(env, 'obs')}, and gives actions in the environment's units, "
+        f"{_form(env, 'action')}, bounds {shown}, without noise. Normalising, squashing, scaling and clipping are "
+        "inside.\n"
+    )
+
+
+def _layout(env: Mapping[str, Any]) -> str:
+    """Where the arrays of an observation lie in the vector."""
+    if "obs_layout" not in env:
+        return ""
+    lines = ["# How an observation is put together\n", "| numbers | array | shape | dtype |", "|---|---|---|---|"]
+    for part in env["obs_layout"]:
+        path = "".join(f"[{json.dumps(key)}]" for key in part["path"]) or "all of it"
+        lines.append(f"| {part['start']} to {part['stop'] - 1} | `{path}` | {tuple(part['shape'])} | {part['dtype']} |")
+    return "\n".join(
+        [
+            *lines,
+            "\nThe arrays that the environment gives, each in C order, are joined in this order to one vector. "
+            "`numpy_policy.py` takes both, that vector and the observation as the environment gives it.\n",
+        ]
+    )
+
+
+def _pictures(document: Mapping[str, Any]) -> str:
+    """How pictures are stacked, and where the numbers beside them lie."""
+    env = document["env"]
+    if "obs_stack" not in env:
+        return ""
+    stack, rows, width, channels = env["obs_shape"]
+    seen, count = document["config"]["env"].get("pixels") or {}, env["proprioception"]
+    made = f"`env.pixels` in `spec.json`, under `config`, says how each is made ({seen})." if seen else ""
+    text = (
+        f"# How an observation is put together\n\nIt is the last {stack} pictures of the episode, the oldest first; "
+        f"the first picture of an episode stands in for those before it. {made}\n"
+    )
+    if not count:
+        return text
+    filled = -(-4 * count // (width * channels))
+    return text + (
+        f"\nThe last {filled} of its {rows} rows are no picture: they hold the {count} numbers that the environment "
+        "observes beside it, as bytes of float32, and zeros.\n\n```python\nimport numpy as np\n\n"
+        f"rows = np.zeros({filled * width * channels}, np.uint8)\n"
+        f'rows[:{4 * count}] = np.asarray(numbers, "<f4").view(np.uint8)  # float32 [{count}]\n'
+        f"picture = np.concatenate([picture, rows.reshape({filled}, {width}, {channels})])  # one of the {stack}\n```\n"
     )
 
 

@@ -47,6 +47,7 @@ def describe(
         "action_dtype": golden.action.dtype.name,
         "action_low": list(spec.action_low),
         "action_high": list(spec.action_high),
+        **_put_together(spec),
     }
     found = {
         "format": FORMAT,
@@ -62,6 +63,16 @@ def describe(
         "config": config.model_dump(mode="json"),
     }
     return {**found, "sha256": hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()}
+
+
+def _put_together(spec: EnvSpec) -> dict[str, Any]:
+    """What an observation is made of, where it is not one vector as the environment gives it."""
+    found: dict[str, Any] = {}
+    if spec.layout:
+        found["obs_layout"] = [{**part._asdict(), "path": list(part.path)} for part in spec.layout]
+    if spec.stack:
+        found |= {"obs_stack": spec.stack, "proprioception": spec.proprioception}
+    return found
 
 
 def _reached(seed: int, which: str, result: Mapping[str, Any] | None) -> dict[str, Any]:

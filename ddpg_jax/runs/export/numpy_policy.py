@@ -31,7 +31,7 @@ class Policy(NamedTuple):
     def __call__(self, obs: Any) -> Any:
         """The action of one observation `[*O]`, or those of many, `[N, *O] -> [N, *A]`."""
         env = self.spec["env"]
-        obs, shape = np.asarray(obs, env["obs_dtype"]), tuple(env["obs_shape"])
+        obs, shape = np.asarray(_as_vectors(obs, env), env["obs_dtype"]), tuple(env["obs_shape"])
         if obs.shape == shape:
             return self(obs[None])[0]
         if obs.shape[1:] != shape or not obs.ndim:
@@ -47,6 +47,22 @@ def load_policy(path: Any = "policy.safetensors") -> Policy:
     with safe_open(str(path), "np") as file:
         arrays = {name: file.get_tensor(name).astype(np.float64) for name in file.keys()}  # noqa: SIM118
         return Policy(json.loads(file.metadata()["spec"]), arrays)
+
+
+def _as_vectors(obs: Any, env: dict[str, Any]) -> Any:
+    """Observations as the environment gives them, arrays by their keys, as vectors; vectors stay as they are."""
+    arrays = list[Any]()
+    for part in env.get("obs_layout", ()):
+        array = obs
+        for key in part["path"]:
+            if not isinstance(array, (dict, tuple)):
+                return obs
+            array = array[int(key) if isinstance(array, tuple) else key]
+        shape, cut = np.shape(array), max(0, np.ndim(array) - len(part["shape"]))
+        if shape[cut:] != tuple(part["shape"]):
+            return obs
+        arrays.append(np.reshape(array, (*shape[:cut], part["stop"] - part["start"])))
+    return np.concatenate(arrays, -1) if arrays else obs
 
 
 def _run(steps: list[dict[str, Any]], arrays: dict[str, Any], x: Any) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from ddpg_jax.config.wording import option
 from ddpg_jax.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ def actor_steps(config: Config, arrays: Mapping[str, HostArray]) -> list[Step]:
     """
     if config.algorithm.encoder is not None:
         raise ConfigError(
-            "a policy that sees pictures can be exported to safetensors and stablehlo only: name those in --to"
+            "a policy that sees pictures can be exported to safetensors and stablehlo only: name those in "
+            f"{option('to')}"
         )
     steps = [*_normalizer(config), *_NETWORKS[config.algorithm.architecture](config), {"op": "tanh"}]
     if odd := sorted(set(_names(steps)) ^ (arrays.keys() - {_UNREAD})):

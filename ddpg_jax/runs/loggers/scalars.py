@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ddpg_jax.types import Row
 
-NOT_SCALARS = frozenset({"event", "seed", "step", "env", "episode", "episodes", "updates", "returns"})
+NOT_SCALARS = frozenset({"event", "combination", "seed", "step", "env", "episode", "episodes", "updates", "returns"})
 
 
 def scalars(row: Row) -> dict[str, float]:

@@ -12,7 +12,10 @@ from ddpg_jax.config.sections import SINKS
 from ddpg_jax.errors import ConfigError
 
 if TYPE_CHECKING:
+    from ddpg_jax.runs.directory import RunDirectory
+    from ddpg_jax.runs.sinks.follower import Follower
     from ddpg_jax.runs.sinks.sink import Sink
+    from ddpg_jax.runs.sinks.sweep import SweepFollower
 
 
 class _Home(NamedTuple):
@@ -37,6 +40,20 @@ def make_sink(name: str) -> Sink:
     """
     check_sinks((name,))
     return load("sink", _HOMES[name].sink if name in _HOMES else name, "logging.sinks")()
+
+
+def make_follower(directory: RunDirectory, name: str) -> Follower | SweepFollower:
+    """Makes what sends the record of a run, or of a sweep, to the sink of a name.
+
+    Raises:
+      StorageError: another process does that, or its files cannot be used.
+      OSError: likewise.
+    """
+    from ddpg_jax.runs.sinks.follower import Follower
+    from ddpg_jax.runs.sinks.sweep import SweepFollower
+
+    kind = SweepFollower if directory.sweep.is_file() else Follower
+    return kind(directory, name, lambda: make_sink(name))
 
 
 def check_sinks(names: Sequence[str]) -> None:

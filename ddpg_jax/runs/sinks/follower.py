@@ -10,15 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ddpg_jax.config.load import read_toml
-from ddpg_jax.runs import filesystem as filesystem
 from ddpg_jax.runs.lock import Lock
 from ddpg_jax.runs.sinks.position import (
     Pending,
@@ -27,6 +25,7 @@ from ddpg_jax.runs.sinks.position import (
     read_positions,
     write_positions,
 )
+from ddpg_jax.runs.sinks.record import Record, RunRecord
 from ddpg_jax.runs.sinks.sink import Identity, Sink
 
 if TYPE_CHECKING:
@@ -36,6 +35,24 @@ if TYPE_CHECKING:
 _PIECE = 2**20
 
 
+class Part(NamedTuple):
+    """A lane of a sweep, which is sent as a run is.
+
+    Attributes:
+      record: its rows.
+      folder: in `followers`, for its files.
+      name: what it is called.
+      group: with which others it is shown.
+      config: its configuration.
+    """
+
+    record: Record
+    folder: str
+    name: str
+    group: str
+    config: dict[str, Any]
+
+
 class Follower:
     """The way of a record to one sink; one process at a time has it.
 
@@ -43,18 +60,20 @@ class Follower:
       directory: of the run.
       name: of the sink.
       make: makes it; called again after it has raised.
+      part: of a sweep, whose follower holds the lock; None: all of a run.
 
     Raises:
       StorageError: another process follows the run to this sink, or its files cannot be used.
       OSError: likewise.
     """
 
-    def __init__(self, directory: RunDirectory, name: str, make: Callable[[], Sink]) -> None:
+    def __init__(self, directory: RunDirectory, name: str, make: Callable[[], Sink], part: Part | None = None) -> None:
         self._directory, self._make = directory, make
-        self._path = follower_file(directory, name, ".json")
-        self._lock = Lock(follower_file(directory, name, ".lock"))
+        self._record = RunRecord(directory.metrics) if part is None else part.record
+        self._path = follower_file(directory, name, ".json", "" if part is None else part.folder)
+        self._lock = Lock(follower_file(directory, name, ".lock")) if part is None else None
         self._positions = read_positions(self._path)
-        self._run = _identify(directory, self._positions.id, self._path.parent)
+        self._run = _identify(directory, self._positions.id, self._path.parent, part)
         self._sink: Sink | None = None
         self._opened, self._destination = False, ""
         self._begin()
@@ -91,7 +110,8 @@ class Follower:
                 if not self._position.arrived:
                     self._write(self._position.model_copy(update={"arrived": True}))
         finally:
-            self._lock.release()
+            if self._lock is not None:
+                self._lock.release()
 
     def _advance(self, sink: Sink, at_end: bool) -> bool:
         if not self._agrees and not self._compare(at_end):
@@ -121,7 +141,7 @@ class Follower:
         """Reads the record up to where it was sent; False: it is still shorter."""
         position = self._position
         while self._at < position.offset:
-            piece = self._read(self._at, min(_PIECE, position.offset - self._at))
+            piece = self._record.read(self._at, min(_PIECE, position.offset - self._at))
             if not piece and not (at_end and self._directory.result.exists()):
                 return False
             if not piece:
@@ -143,17 +163,17 @@ class Follower:
         """Rows of whole steps, and the bytes that they are; those that a killed process may have sent stay together."""
         pending = self._position.pending
         if pending is not None:
-            content, whole = self._read(self._at, pending.end - self._at), self._hash.copy()
+            content, whole = self._record.read(self._at, pending.end - self._at), self._hash.copy()
             if len(content) < pending.end - self._at:
                 return [], b""
             whole.update(content)
             if whole.hexdigest() == pending.sha256:
                 return _parse(content), content
             self._go_by_steps()
-        size = filesystem.file_size(self._directory.metrics) if self._directory.metrics.exists() else 0
+        size = self._record.size()
         settled, self._size = at_end or size == self._size, size
         content = b""
-        while piece := self._read(self._at + len(content), _PIECE):
+        while piece := self._record.read(self._at + len(content), _PIECE):
             content += piece
             at_last = self._at + len(content) >= size
             if whole_steps := _whole_steps(content, with_last=settled and at_last):
@@ -196,14 +216,6 @@ class Follower:
         self._hash.update(content)
         self._at += len(content)
 
-    def _read(self, start: int, most: int) -> bytes:
-        """Bytes of the record, by its name: a run that goes on puts another file in its place."""
-        if filesystem.identity(self._directory.metrics) is None:
-            return b""
-        with filesystem.open_file(self._directory.metrics, os.O_RDONLY) as file:
-            file.seek(start)
-            return file.read(most)
-
     def _drop_sink(self) -> None:
         sink, self._sink = self._sink, None
         if sink is not None and self._opened:
@@ -212,12 +224,13 @@ class Follower:
         self._opened = False
 
 
-def _identify(directory: RunDirectory, identifier: str, files: Path) -> Identity:
+def _identify(directory: RunDirectory, identifier: str, files: Path, part: Part | None) -> Identity:
     """What a sink is told of a run, from its configuration as it stands there: no name in it is imported."""
-    config = read_toml(directory.config)
+    config = read_toml(directory.config) if part is None else part.config
     algorithm = config.get("algorithm", {})
     title = f"{config.get('env', {}).get('id')}, {algorithm.get('make_agent') or algorithm.get('name')}"
-    return Identity(identifier, directory.path.name, title, config, directory.path, files)
+    name, group = (directory.path.name, title) if part is None else (part.name, part.group)
+    return Identity(identifier, name, title, config, directory.path, files, group, one_seed=part is not None)
 
 
 def _whole_steps(content: bytes, *, with_last: bool) -> bytes:

@@ -32,7 +32,7 @@ class MlflowSink:
     def __init__(self) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         self._client: Any = None
-        self._id = ""
+        self._id, self._one_seed = "", False
 
     def destination(self, run: Identity) -> str:
         """The database or the server, without a password, and the experiment."""
@@ -47,9 +47,9 @@ class MlflowSink:
         artifacts = None if "MLFLOW_TRACKING_URI" in os.environ else (run.directory.parent / "mlartifacts").as_uri()
         where = client.create_experiment(_experiment(), artifacts) if found is None else found.experiment_id
         known = client.search_runs([where], f"tags.`{_TAG}` = '{run.id}'")
-        tags = {_TAG: run.id, "task": run.title}
+        tags = {_TAG: run.id, "task": run.title, "group": run.group}
         there = known[0] if known else client.create_run(where, run_name=run.name, tags=tags)
-        self._id = there.info.run_id
+        self._id, self._one_seed = there.info.run_id, run.one_seed
         client.update_run(self._id, status="RUNNING")
         lacking = [
             mlflow.entities.Param(name, text) for name, text in _flat(run.config) if name not in there.data.params
@@ -62,7 +62,9 @@ class MlflowSink:
         """Stores the metrics, at the time of the batch."""
         metric, time = import_module("mlflow").entities.Metric, round(when * 1000)
         metrics = [
-            metric(name, value, time, point.step) for point in points(rows) for name, value in point.values.items()
+            metric(name, value, time, point.step)
+            for point in points(rows, one_seed=self._one_seed)
+            for name, value in point.values.items()
         ]
         for some in _pieces(metrics, _MOST_METRICS):
             self._client.log_batch(self._id, metrics=some)

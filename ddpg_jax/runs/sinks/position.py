@@ -70,28 +70,29 @@ class Positions(Open):
     destinations: dict[str, Position] = Field(default_factory=dict[str, Position])
 
 
-def followers_folder(directory: RunDirectory) -> Path:
-    """Makes the folder of all that follows a run.
+def followers_folder(directory: RunDirectory, part: str = "") -> Path:
+    """Makes the folder of all that follows a run, or of what follows a part of it.
 
     Raises:
       StorageError: it cannot be made, or a link has its name.
     """
-    if directory.followers.is_symlink():
-        raise StorageError(f"{directory.followers} is a link: replace it by the folder it leads to")
-    try:
-        filesystem.make_folder(directory.followers)
-    except OSError as error:
-        raise StorageError(f"{directory.followers} cannot be made: {error}") from error
-    return directory.followers
+    for folder in (directory.followers, directory.followers / part):
+        if folder.is_symlink():
+            raise StorageError(f"{folder} is a link: replace it by the folder it leads to")
+        try:
+            filesystem.make_folder(folder)
+        except OSError as error:
+            raise StorageError(f"{folder} cannot be made: {error}") from error
+    return directory.followers / part
 
 
-def follower_file(directory: RunDirectory, name: str, suffix: str) -> Path:
+def follower_file(directory: RunDirectory, name: str, suffix: str, part: str = "") -> Path:
     """A file of the follower of a sink, as `followers/wandb.json`; its folder is made.
 
     Raises:
       StorageError: as `followers_folder`.
     """
-    return followers_folder(directory) / f"{name.replace(':', '.')}{suffix}"
+    return followers_folder(directory, part) / f"{name.replace(':', '.')}{suffix}"
 
 
 def read_positions(path: Path) -> Positions:

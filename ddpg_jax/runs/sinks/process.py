@@ -25,6 +25,7 @@ from ddpg_jax.runs.sinks.position import follower_file
 
 if TYPE_CHECKING:
     from ddpg_jax.runs.sinks.follower import Follower
+    from ddpg_jax.runs.sinks.sweep import SweepFollower
 
 POLL = 1.0
 """Seconds between two looks at the record."""
@@ -94,8 +95,7 @@ class Child:
 
 def main() -> None:
     """The program of the child: `directory name`."""
-    from ddpg_jax.runs.sinks.factory import make_sink
-    from ddpg_jax.runs.sinks.follower import Follower
+    from ddpg_jax.runs.sinks.factory import make_follower
 
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     with suppress(OSError):
@@ -105,7 +105,7 @@ def main() -> None:
     directory, name = RunDirectory(sys.argv[2]), sys.argv[3]
     clock = Clock(answer)
     threading.Thread(target=clock.listen, args=(sys.stdin,), daemon=True).start()
-    clock.tell(follow(lambda: Follower(directory, name, lambda: make_sink(name)), clock))
+    clock.tell(follow(lambda: make_follower(directory, name), clock))
 
 
 class Clock:
@@ -147,7 +147,7 @@ class Clock:
             os._exit(0)
 
 
-def follow(begin: Callable[[], Follower], clock: Clock) -> str | None:
+def follow(begin: Callable[[], Follower | SweepFollower], clock: Clock) -> str | None:
     """Sends what is written until the run has ended; a sink that fails is tried again, less and less often.
 
     Args:

@@ -26,6 +26,8 @@ class Identity(NamedTuple):
       config: its configuration: numbers, texts, lists and tables.
       directory: of the run.
       files: a folder in it where a sink may keep files of its own.
+      group: what it is shown together with: runs of one task and algorithm, or the seeds of a sweep's combination.
+      one_seed: whether it is one seed, a lane of a sweep, whose numbers are called as those of its group's others.
     """
 
     id: str
@@ -34,6 +36,8 @@ class Identity(NamedTuple):
     config: dict[str, Any]
     directory: Path
     files: Path
+    group: str = ""
+    one_seed: bool = False
 
 
 class Sink(Protocol):
@@ -72,22 +76,24 @@ class Sink(Protocol):
 
 
 class Point(NamedTuple):
-    """All that was measured at a step: numbers by `event/name/seed-N`."""
+    """All that was measured at a step: numbers by `event/name/seed-N`, or `event/name`."""
 
     step: int
     values: dict[str, float]
 
 
-def points(rows: Iterable[Row]) -> list[Point]:
+def points(rows: Iterable[Row], *, one_seed: bool = False) -> list[Point]:
     """The measurements of some rows, a point for each step.
 
-    Where several episodes of a seed end at one step, their mean is taken.
+    Where several episodes of a seed end at one step, their mean is taken. Names do not say of which seed they are
+    where all are of one.
     """
     found: dict[int, dict[str, list[float]]] = {}
     for row in rows:
         at = found.setdefault(row["step"], {})
+        whose = "" if one_seed else f"/seed-{row['seed']}"
         for name, value in scalars(row).items():
-            at.setdefault(f"{row['event']}/{name}/seed-{row['seed']}", []).append(value)
+            at.setdefault(f"{row['event']}/{name}{whose}", []).append(value)
     return [
         Point(step, {name: values[0] if len(values) == 1 else sum(values) / len(values) for name, values in at.items()})
         for step, at in found.items()

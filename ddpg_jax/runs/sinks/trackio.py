@@ -33,13 +33,13 @@ class TrackioSink:
     def open(self, run: Identity, *, resumes: bool) -> bool:
         """Looks for the run."""
         self._run = run
-        self._config = run.config | {"_Created": datetime.now(UTC).isoformat(), "_Group": run.title, "_Username": None}
+        self._config = run.config | {"_Created": datetime.now(UTC).isoformat(), "_Group": run.group, "_Username": None}
         return _storage().get_max_step_for_run(_project(), _name(run), run_id=run.id) is not None
 
     def send(self, rows: list[Row], when: float, *, again: bool) -> None:
         """Stores a row for each step."""
         assert self._run is not None  # noqa: S101 - it was opened
-        found = points(rows)
+        found = points(rows, one_seed=self._run.one_seed)
         _storage().bulk_log(
             project=_project(),
             run=_name(self._run),

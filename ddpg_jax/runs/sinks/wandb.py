@@ -26,11 +26,16 @@ _SECONDS = 10.0
 """That its file may take to appear."""
 
 
+_OPEN: set[int] = set()
+"""Sinks of this process whose run goes on: the lanes of a sweep have one each."""
+
+
 class WandbSink:
     """A run of W&B for a run directory; its steps are environment steps, `env_step`."""
 
     def __init__(self) -> None:
         self._run: Any = None
+        self._one_seed = False
         self._offline, self._first, self._bytes = False, 0, 0
 
     def destination(self, run: Identity) -> str:
@@ -48,13 +53,15 @@ class WandbSink:
             project=_settings().project or _PROJECT,
             id=run.id,
             name=run.name,
-            group=run.title,
+            group=run.group,
             dir=str(run.files),
             config=run.config,
             resume=None if self._offline else "allow",
-            reinit="finish_previous",
+            reinit="create_new",
             settings=wandb.Settings(console="off", silent=True, disable_git=True, disable_code=True),
         )
+        _OPEN.add(id(self))
+        self._one_seed = run.one_seed
         self._run.define_metric("env_step")
         self._run.define_metric("*", step_metric="env_step")
         self._first = int(self._run.step) if self._run.resumed else 0
@@ -62,7 +69,7 @@ class WandbSink:
 
     def send(self, rows: list[Row], when: float, *, again: bool) -> None:
         """Logs each step as one row; what the server holds already is passed over."""
-        for point in points(rows):
+        for point in points(rows, one_seed=self._one_seed):
             if point.step >= self._first:
                 self._run.log({**point.values, "env_step": point.step}, step=point.step, commit=True)
                 self._bytes += sum(map(len, point.values))
@@ -73,8 +80,10 @@ class WandbSink:
         Raises:
           OSError: what was written offline is too small to hold it.
         """
+        _OPEN.discard(id(self))
         self._run.finish()
-        import_module("wandb").teardown()  # `finish` returns before its service has written what it holds
+        if not _OPEN:
+            import_module("wandb").teardown()  # `finish` returns before its service has written what it holds
         if not self._offline:
             return
         segment, last = Path(self._run.dir).parent, time.monotonic() + _SECONDS

@@ -7,67 +7,21 @@ other difference, of networks or batches say, is structure and makes a group of 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import product
-from math import prod
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, cast, get_args
+from typing import Any, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
 
 from ddpg_jax.config.load import Source, compose, dump_toml, merge, read_source, read_toml, resolve_sources
-from ddpg_jax.config.mistakes import nearest, shown
 from ddpg_jax.config.parts import Parts
 from ddpg_jax.config.presets import is_preset
-from ddpg_jax.config.schema import Config, hyper_paths, sections, with_values
+from ddpg_jax.config.schema import Config, hyper_paths, with_values
+from ddpg_jax.config.sweep_file import RANGE, SweepFile, Values, flatten, list_combinations, nest, read_sweep_file
 from ddpg_jax.config.wording import overrides_name
 from ddpg_jax.errors import ConfigError, printable
 
 _SHOWN, _ENOUGH = 20, 1000
 """Mistakes that are shown, and after which no more are looked for."""
-
-MAX_COMBINATIONS = 65536
-"""Most combinations of a sweep."""
-
-Values = dict[str, Any]
-"""What a combination sets, by path."""
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Draw(_Strict):
-    """A number drawn uniformly between `low` and `high`, or its logarithm if `log`."""
-
-    low: float
-    high: float
-    log: bool = False
-
-    @model_validator(mode="after")
-    def _check_order(self) -> Draw:
-        if not self.low < self.high or (self.log and self.low <= 0):
-            raise ValueError(f"low={self.low}, high={self.high}: low must be below high, and positive for log = true")
-        return self
-
-
-class SweepFile(_Strict):
-    """What a sweep file may hold."""
-
-    base: str | tuple[str, ...] | dict[str, Any] | None = None
-    """a preset, or a configuration file relative to this one; or several, in order; or what stands in them; left out:
-    the defaults"""
-    config: dict[str, Any] = Field(default_factory=dict[str, Any])
-    """[config]: what differs from it, for all combinations"""
-    grid: dict[str, Any] = Field(default_factory=dict[str, Any])
-    """[grid]: lists of values by path; every combination of them is run"""
-    random: dict[str, Any] = Field(default_factory=dict[str, Any])
-    """[random]: `{ low = , high = , log = }` by path"""
-    draws: Annotated[int, Field(ge=0, le=65536)] = 0
-    """random draws, for each combination of the grid"""
-    draw_seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    """of the random draws"""
 
 
 class Group(NamedTuple):
@@ -111,17 +65,18 @@ def load_sweep(path: str | Path, overrides: Mapping[str, Any] | None = None) -> 
       ConfigError: the file or a combination is wrong; it lists the mistakes.
     """
     path = Path(path)
-    values = read_toml(path)
-    try:
-        file = SweepFile.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError("\n".join(_mistakes(error, path))) from error
-    base = file.base if isinstance(file.base, dict) else _read_base(file.base or (), path.parent)
-    fixed = merge(file.config, overrides or {})
-    combinations = _combinations(file, path, _flat(fixed))
-    swept = {"grid": _flat(file.grid), "random": _flat(file.random, leaf={"low", "high"})}
+    return sweep_of(read_sweep_file(path), path, overrides or {})
+
+
+def sweep_of(file: SweepFile, path: Path, overrides: Mapping[str, Any]) -> Sweep:
+    """The sweep that a file holds; arguments and errors are those of `load_sweep`."""
+    base = file.base if isinstance(file.base, dict) else read_base(file.base or (), path.parent)
+    fixed = merge(file.config, overrides)
+    combinations = list_combinations(file, path, flatten(fixed))
+    swept: dict[str, Any] = {"grid": flatten(file.grid), "random": flatten(file.random, leaf=RANGE)}
+    swept = {"settings": list(combinations)} if file.settings else swept
     source = {"draws": file.draws, "draw_seed": file.draw_seed, "base": base, "config": fixed, **swept}
-    return _check_sweep(source, combinations, str(path), overrides or {})
+    return check_sweep(source, combinations, str(path), overrides)
 
 
 def name_parts(sweep: Sweep, parts: Parts) -> Sweep:
@@ -137,7 +92,7 @@ def name_parts(sweep: Sweep, parts: Parts) -> Sweep:
     given = {"env": parts.env, "algorithm": parts.make_agent}
     names = {section: table for section, table in names.items() if given[section] is not None}
     source = sweep.source | {"config": merge(sweep.source["config"], names)}
-    return _check_sweep(source, sweep.combinations, "the sweep", names)
+    return check_sweep(source, sweep.combinations, "the sweep", names)
 
 
 def swept_values(path: Path) -> dict[str, Any]:
@@ -146,83 +101,26 @@ def swept_values(path: Path) -> dict[str, Any]:
     return compose((values.get("base", {}), values.get("config", {})))
 
 
-def _read_base(base: str | tuple[str, ...], folder: Path) -> dict[str, Any]:
+def read_base(base: str | tuple[str, ...], folder: Path) -> dict[str, Any]:
     """The values of the presets and files that a sweep starts from."""
     words = (base,) if isinstance(base, str) else base
     return compose(read_source(word if is_preset(word) else folder / word).values for word in words)
 
 
-def _mistakes(error: ValidationError, path: Path) -> list[str]:
-    lines = [f"{path} is not a sweep:"]
-    for details in error.errors(include_url=False):
-        where, key = ".".join(map(str, details["loc"])), str(details["loc"][-1])
-        unknown = details["type"] == "extra_forbidden"
-        lines.append(
-            f"  {where}: " + (f"unknown key{nearest(key, list(SweepFile.model_fields))}" if unknown else details["msg"])
-        )
-    return lines
-
-
-def _combinations(file: SweepFile, path: Path, fixed: Values) -> tuple[Values, ...]:
-    grid, draws = _flat(file.grid), _flat(file.random, leaf={"low", "high"})
-    problems = [
-        f"  grid.{name} = {shown(values)}: must be a list of values"
-        for name, values in grid.items()
-        if not isinstance(values, list) or not values
-    ]
-    problems += [f"  {name}: stands in both [grid] and [random]" for name in grid.keys() & draws.keys()]
-    twice = fixed.keys() & (grid.keys() | draws.keys())
-    problems += [f"  {name}: is swept, and set to {shown(fixed[name])} for all; leave one out" for name in twice]
-    if not grid and not draws:
-        problems.append("  there is neither [grid] nor [random]: nothing is swept")
-    if bool(draws) != bool(file.draws):
-        problems.append(f"  draws = {file.draws} with {len(draws)} fields in [random]: set both or neither")
-    ranges: dict[str, Draw] = {}
-    for name, value in draws.items():
-        if not _takes_fractions(name):
-            problems.append(f"  random.{name}: takes no fractions, so it cannot be drawn; list its values in [grid]")
-            continue
-        try:
-            ranges[name] = Draw.model_validate(value)
-        except ValidationError as error:
-            problems += [f"  random.{name}: {_said(details)}" for details in error.errors(include_url=False)]
-    count = prod(len(values) for values in grid.values() if isinstance(values, list)) * max(1, file.draws)
-    if count > MAX_COMBINATIONS:
-        problems.append(f"  {count} combinations are more than {MAX_COMBINATIONS}")
-    if problems:
-        raise ConfigError("\n".join([f"{printable(path)} is not a sweep:", *map(printable, problems[:_SHOWN])]))
-    corners = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
-    return tuple(corner | drawn for corner in corners for drawn in _random_draws(ranges, file.draws, file.draw_seed))
-
-
-def _said(details: ErrorDetails) -> str:
-    message = details["msg"].removeprefix("Value error, ")
-    return f"{details['loc'][0]}: {message}" if details["loc"] else message
-
-
-def _takes_fractions(path: str) -> bool:
-    """Whether a field is a floating-point number; what is unknown is refused later, with the nearest key."""
-    section, _, name = path.rpartition(".")
-    fields = [model.model_fields[name] for model in sections().get(section, ()) if name in model.model_fields]
-    return not fields or any(float in (field.annotation, *get_args(field.annotation)) for field in fields)
-
-
-def _random_draws(ranges: Mapping[str, Draw], count: int, seed: int) -> list[Values]:
-    """Random combinations; the same for every corner of the grid."""
-    if not ranges:
-        return [{}]
-    rng = np.random.default_rng(seed)
-    columns = {
-        name: np.exp(rng.uniform(np.log(r.low), np.log(r.high), count)) if r.log else rng.uniform(r.low, r.high, count)
-        for name, r in ranges.items()
-    }
-    return [{name: float(values[i]) for name, values in columns.items()} for i in range(count)]
-
-
-def _check_sweep(
+def check_sweep(
     file: dict[str, Any], combinations: tuple[Values, ...], source: str, overrides: Mapping[str, Any]
 ) -> Sweep:
-    """The sweep of a file; the overrides are in it already, and may name modules to import, as nothing else may."""
+    """The sweep of a file.
+
+    Args:
+      file: its values: base, config, and what gives the combinations.
+      combinations: what each sets, by path.
+      source: what it is called in messages.
+      overrides: are in it already; they may name modules to import, as nothing else may.
+
+    Raises:
+      ConfigError: a combination is wrong; it lists the mistakes.
+    """
     own = Source(overrides_name(), overrides, trusted=True)
     base, problems = compose((file["base"], file["config"])), list[str]()
     configs: list[Config] = []
@@ -230,7 +128,7 @@ def _check_sweep(
         if "seeds" in values:
             problems.append("  seeds: every combination runs the same seeds; set them in [config]")
         try:
-            configs.append(resolve_sources([Source(source, base), own, Source("a combination", _nest(values))]))
+            configs.append(resolve_sources([Source(source, base), own, Source("a combination", nest(values))]))
         except ConfigError as error:
             problems += str(error).splitlines()[1:]
         if len(problems) > _ENOUGH:
@@ -254,25 +152,3 @@ def _check_sweep(
 def _structure(config: Config, values: Values) -> str:
     """The configuration without the numbers that may differ within a group."""
     return dump_toml(with_values(config, {name: 0.0 for name in values if name in hyper_paths(config)}))
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "", leaf: frozenset[str] | set[str] = frozenset()) -> Values:
-    """Nested tables by path; a table that has a key of `leaf` is a value."""
-    flat: Values = {}
-    for name, value in values.items():
-        if isinstance(value, dict) and not (leaf & value.keys()):
-            flat |= _flat(cast("dict[str, Any]", value), f"{prefix}{name}.", leaf)
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
-
-
-def _nest(values: Values) -> dict[str, Any]:
-    nested: dict[str, Any] = {}
-    for path, value in values.items():
-        *parents, last = path.split(".")
-        node: dict[str, Any] = {last: value}
-        for parent in reversed(parents):
-            node = {parent: node}
-        nested = merge(nested, node)
-    return nested

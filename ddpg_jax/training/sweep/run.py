@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -19,8 +19,10 @@ from ddpg_jax.config.wording import option
 from ddpg_jax.envs.factory import device_env
 from ddpg_jax.errors import ConfigError, Interrupted
 from ddpg_jax.runs.directory import RunDirectory
+from ddpg_jax.runs.loggers.followers import Followers
 from ddpg_jax.runs.loggers.logger import Logger
 from ddpg_jax.runs.loggers.progress import Display, make_display, message_printer
+from ddpg_jax.runs.sinks.factory import check_sinks
 from ddpg_jax.training.callbacks import CallbackFn, own_callbacks, own_loggers
 from ddpg_jax.training.checkpointer import Checkpointer
 from ddpg_jax.training.context import RunContext, Session
@@ -78,6 +80,7 @@ def run_sweep(
     sweep = name_parts(sweep, parts)
     with ExitStack() as stack:
         stack.enter_context(hand_over(parts.by_name(sweep.configs[0].model_dump())))
+        check_sinks(_sinks(sweep))
         envs = _environments(sweep)
         session, display = _begin(stack, sweep, console, loggers, callbacks)
         if resume == "auto" and run_dir is not None and RunDirectory(run_dir).sweep.is_file():
@@ -125,6 +128,7 @@ def resume_sweep(
         stack.enter_context(hand_over(parts))
         stack.enter_context(allow(allow_imports))
         sweep = load_sweep(directory.sweep)
+        check_sinks(_sinks(sweep))
         envs = _environments(sweep)
         session, display = _begin(stack, sweep, console, loggers, callbacks)
         return _resume(sweep, envs, session.within(directory, _keep(sweep)), display)
@@ -171,6 +175,17 @@ def _refuse_another(sweep: Sweep, before: Sweep, directory: RunDirectory) -> Non
             )
 
 
+def _sinks(sweep: Sweep) -> tuple[str, ...]:
+    return sweep.configs[0].logging.sinks
+
+
+def _start_sinks(sweep: Sweep, context: RunContext) -> None:
+    """Starts what sends the record; it is waited for when the context is closed."""
+    sinks = Followers(context.directory, _sinks(sweep), context.stop.is_requested, warn=context.notify)
+    context.stack.enter_context(closing(sinks))
+    sinks.begin()
+
+
 def _keep(sweep: Sweep) -> int:
     return sweep.configs[0].checkpoint.keep
 
@@ -182,6 +197,7 @@ def _resume(sweep: Sweep, envs: Sequence[DeviceEnv], context: RunContext, displa
     checkpoint = context.newest_checkpoint()
     result = directory.read_result()
     if result is not None and result.get("complete"):
+        _start_sinks(sweep, context)  # which a sweep that was killed at its end had no time for
         context.notify(f"{directory.path} is complete")
         return SweepRun(directory.path, result)
     point = ResumePoint() if checkpoint is None else sweep_point(checkpoint, sweep, context.notify)
@@ -195,6 +211,7 @@ def _continue_from(
 ) -> SweepRun:
     """Runs the batches of lanes that are left, and writes what was reached."""
     recorder = SweepRecorder(sweep, point, context)
+    _start_sinks(sweep, context)
     checkpointer = Checkpointer(sweep.configs[0].checkpoint, context.stop, point.step, context.notify)
     rest = _rest(point, sweep)
     if rest.snapshot is None:

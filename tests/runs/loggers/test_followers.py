@@ -89,6 +89,7 @@ def test_what_does_not_answer_is_waited_for_no_longer_than_that(stopped, directo
 
 def test_names_of_sinks():
     assert dj.load_config(logging={"sinks": "wandb"}).logging.sinks == ("wandb",)
+    assert dj.load_config(logging={"sinks": "wandb,mlflow"}).logging.sinks == ("wandb", "mlflow")
     assert dj.load_config(logging={"sinks": ["mlflow", "trackio"]}).logging.sinks == ("mlflow", "trackio")
     with pytest.raises(ConfigError, match=r"there is no sink 'wandbb'; there are wandb, mlflow, trackio.*mean wandb"):
         dj.load_config(logging={"sinks": ["wandbb"]})

@@ -10,8 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-import sink_readers
-from sink_readers import BACKENDS, alive, children, expected, need, read
+from sink_readers import BACKENDS, alive, children, environment, expected, follow, need, read
 
 import ddpg_jax.runs.sinks.factory as factory
 from ddpg_jax.errors import ConfigError
@@ -20,33 +19,6 @@ ROOT = Path(__file__).parents[3]
 PROGRAM = ROOT / "tests" / "helpers" / "plain_sink.py"
 KILLS = int(os.environ.get("DDPG_JAX_KILLS", "10"))
 INSTALLED = [name for name in BACKENDS if factory.find_problem(name) is None]
-
-FOLLOW = """
-import os
-import sys
-from pathlib import Path
-from ddpg_jax.runs.directory import RunDirectory
-from ddpg_jax.runs.sinks.factory import make_sink
-from ddpg_jax.runs.sinks.follower import Follower
-
-run, name = Path(sys.argv[1]), sys.argv[2]
-lines = (run / "whole.jsonl").read_bytes().splitlines(keepends=True)
-for kept in map(int, sys.argv[3].split(",")):
-    (run / "metrics.jsonl").write_bytes(b"".join(lines[: abs(kept)]))
-    follower = Follower(RunDirectory(run), name, lambda: make_sink(name))
-    if kept < 0:  # dies between sending and noting it
-        write = follower._write
-        follower._write = lambda position: write(position) if position.pending else os._exit(9)
-    while follower.advance(at_end=True):
-        pass
-    follower.close()
-    print(follower.sent)
-"""
-
-
-def environment(folder):
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "helpers"), os.environ.get("PYTHONPATH", "")])
-    return os.environ | sink_readers.settings(folder) | {"PYTHONPATH": path}
 
 
 @pytest.mark.parametrize("name", BACKENDS)
@@ -64,8 +36,7 @@ def test_what_a_sink_holds_is_the_record(name, tmp_path):
     ]
     (run / "whole.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     for lengths, code in (("-60", 9), (f"24,{len(rows)},{len(rows)}", 0)):
-        command = [sys.executable, "-W", "ignore", "-c", FOLLOW, str(run), name, lengths]
-        done = subprocess.run(command, env=environment(tmp_path), capture_output=True, text=True, check=False)
+        done = follow(run, name, lengths, tmp_path)
         assert done.returncode == code, done.stderr
     assert done.stdout.split()[-2:] == [str(len(rows)), "0"]  # at last there is nothing new
     assert read(name, run, tmp_path) == expected(run)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import jax.numpy as jnp
 import numpy as np
+import plain_sink
 import pytest
 import tomli_w
 from rich.console import Console
@@ -479,3 +480,28 @@ def test_the_command_shows_a_table_of_at_most_80_columns(tmp_path, capsys):
     assert tomllib.loads((tmp_path / "run" / "best.toml").read_text())["seeds"] == [4, 9]
     assert main(["sweep", str(path), "--run-dir", str(tmp_path / "run")]) == 5
     assert "is not empty" in capsys.readouterr().err
+
+
+def test_a_sweep_is_sent_while_it_goes_on_and_each_row_once(swept, tmp_path):
+    """It is stopped in its second turn and goes on; `tests/runs/sinks` kills what sends it."""
+    with two_at_a_time():
+        with stopped_after(6):
+            run_sweep(load(tmp_path, logging={"sinks": [plain_sink.NAME]}), tmp_path / "run")
+        run = resume_sweep(tmp_path / "run", allow_imports=True)
+    assert run.result["complete"]
+    rows = read_rows(run.directory / "metrics.jsonl")
+    for number, seed in {(row["combination"], row["seed"]) for row in rows}:
+        sent = read_rows(run.directory / "followers" / f"combination-{number}-seed-{seed}" / "plain.jsonl")
+        assert sent == [row for row in rows if (row["combination"], row["seed"]) == (number, seed)]
+    assert len(list((run.directory / "followers").glob("combination-*"))) == 8
+
+
+def test_a_sink_that_cannot_be_made_is_told_before_a_sweep_begins(tmp_path):
+    with pytest.raises(ConfigError, match="there is no sink 'tensorbord'"):
+        load(tmp_path, logging={"sinks": ["tensorbord"]})
+    sweep = load(tmp_path, logging={"sinks": ["wandb"]})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("importlib.util.find_spec", lambda name: None)
+        with pytest.raises(ConfigError, match="needs wandb, not installed here"):
+            run_sweep(sweep, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
