@@ -1,4 +1,4 @@
-"""The commands: train, config, presets, resume, verify, reproduce, sweep, sync, evaluate, compare, export, doctor.
+"""The commands of `ddpg-jax`, by their names at the end.
 
 Nothing heavy is imported before a command needs it, and jax only after the configuration has been found right.
 """
@@ -123,6 +123,8 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> int:
     alone = options.coordinator is None and options.num_processes is None and options.process_id is None
     if not (options.distributed or alone):
         raise ConfigError("--coordinator, --num-processes and --process-id have an effect with --distributed only")
+    if options.distributed and options.until is not None:
+        raise ConfigError("--until has no effect with --distributed: leave it out")
     if options.distributed:
         run = _train_distributed(config, options, shown)
     else:
@@ -130,8 +132,28 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> int:
         from ddpg_jax.training.train import train
 
         again = {"resume": options.resume or "never", "init_from": options.init_from}
+        if options.until is not None:
+            return _train_until(config, options, again | shown)
         run = train(config, options.run_dir, tune_process=True, **again, **shown)
     _show(console, run, "process-*/metrics.jsonl" if options.distributed else "metrics.jsonl")
+    return 0
+
+
+def _train_until(config: Config, options: argparse.Namespace, how: dict[str, Any]) -> int:
+    """Trains up to a step, saves, and ends well; does nothing where it was there before."""
+    from ddpg_jax.training.train import train
+    from ddpg_jax.training.until import check_until, has_reached, stop_at
+
+    check_until(config, options.until)
+    if options.run_dir is None or options.resume is None:
+        raise ConfigError("--until needs --run-dir and --resume auto: the same command goes on later")
+    if has_reached(options.run_dir, options.until):
+        return 0
+    try:
+        train(config, options.run_dir, tune_process=True, callbacks=(stop_at(options.until),), **how)
+    except Interrupted:
+        if not has_reached(options.run_dir, options.until):
+            raise
     return 0
 
 
@@ -194,6 +216,10 @@ def _resume(options: argparse.Namespace, words: list[str]) -> int:
 
     console = SafeConsole()
     shown = None if options.quiet else console
+    if (options.run_dir / "search.toml").is_file():
+        from ddpg_jax.cli.search import resume_search
+
+        return resume_search(options, overrides)
     if RunDirectory(options.run_dir).sweep.is_file():
         if overrides or options.step is not None or options.into is not None or options.level != "exact":
             raise ConfigError("a sweep goes on as it was: resume takes no fields, --from or --run-dir for it")
@@ -243,8 +269,16 @@ def _sweep(options: argparse.Namespace, words: list[str]) -> int:
     overrides = parse_overrides_strict(words)
     if options.resume == "auto" and options.run_dir is None:
         raise ConfigError("--resume auto needs --run-dir: the directory that an earlier start may have left")
+    from ddpg_jax.config.load import read_toml
+    from ddpg_jax.training.search.file import is_search
     from ddpg_jax.training.sweep.grid import load_sweep
 
+    if options.engine is not None or is_search(read_toml(options.sweep)):
+        from ddpg_jax.cli.search import search
+
+        return search(options, overrides)
+    if options.dry_run:
+        raise ConfigError("--dry-run has an effect with --engine, or with a file that has [search] or [engine]")
     sweep = load_sweep(options.sweep, overrides)
     from ddpg_jax.runs.loggers.progress import SafeConsole
     from ddpg_jax.training.sweep.run import run_sweep
@@ -266,6 +300,14 @@ def _show_sweep(console: Console, run: SweepRun, config: Config | None = None) -
         tell(f"ddpg-jax: interrupted; to go on: {resume_command(run.directory, config)}")
         return Interrupted.exit_code
     return 0
+
+
+def _sweep_status(options: argparse.Namespace, words: list[str]) -> int:
+    if words:
+        raise ConfigError(f"sweep-status takes no fields, but got {' '.join(words)}")
+    from ddpg_jax.cli.sweep_status import show_status
+
+    return show_status(options.run_dir, options.watch)
 
 
 def _sync(options: argparse.Namespace, words: list[str]) -> int:
@@ -329,6 +371,7 @@ _COMMANDS: dict[str, CommandFn] = {
     "verify": _verify,
     "reproduce": _reproduce,
     "sweep": _sweep,
+    "sweep-status": _sweep_status,
     "sync": _sync,
     "evaluate": _evaluate,
     "compare": _compare,

@@ -45,6 +45,9 @@ def _add_train(commands: Commands) -> argparse.ArgumentParser:
         "--resume", choices=["auto"], help="auto: go on with the run that is in the directory, if one is"
     )
     parser.add_argument(
+        "--until", type=count, metavar="STEP", help="end there, saved, at an evaluation; the same command goes on later"
+    )
+    parser.add_argument(
         "--init-from", type=Path, metavar="RUN_DIR", help="begin with the weights of that run, and those only"
     )
     parser.add_argument("--quiet", action="store_true", help="show no progress")
@@ -111,18 +114,35 @@ def _add_reproduce(commands: Commands) -> argparse.ArgumentParser:
 def _add_sweep(commands: Commands) -> argparse.ArgumentParser:
     parser = commands.add_parser(
         "sweep",
-        help="train many combinations of numbers as lanes of one program",
+        help="train many combinations, as lanes of one program or by many programs, and search among them",
         epilog="--section.field value sets a field for all combinations, as in train.",
     )
-    parser.add_argument("sweep", type=Path, help="a TOML file with [grid] or [random]; see docs/sweeps.md")
+    parser.add_argument("sweep", type=Path, help="a TOML file with [grid], [random] or [search]; see docs/sweeps.md")
     parser.add_argument("--run-dir", type=Path, help="directory of the sweep; default: a new one under runs/")
     parser.add_argument("--overwrite", action="store_true", help="replace what is in the directory")
     parser.add_argument(
         "--resume", choices=["auto"], help="auto: go on with the sweep that is in the directory, if one is"
     )
+    parser.add_argument(
+        "--engine",
+        choices=["local", "ray", "slurm", "kubernetes"],
+        help="what runs the programs, in the place of the [engine] of the file; see docs/search.md",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print what the engine would run first, and run nothing; with an engine"
+    )
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     _add_no_cache(parser)
     _add_parts(parser)
+    return parser
+
+
+def _add_sweep_status(commands: Commands) -> argparse.ArgumentParser:
+    parser = commands.add_parser("sweep-status", help="show how far a search is, and what is best so far")
+    parser.add_argument("run_dir", type=Path, help="directory of a search")
+    parser.add_argument(
+        "--watch", type=float, metavar="SECONDS", help="again every so many seconds, until it has ended"
+    )
     return parser
 
 
@@ -278,6 +298,7 @@ _COMMANDS: dict[str, Callable[[Commands], argparse.ArgumentParser]] = {
     "verify": _add_verify,
     "reproduce": _add_reproduce,
     "sweep": _add_sweep,
+    "sweep-status": _add_sweep_status,
     "sync": _add_sync,
     "evaluate": _add_evaluate,
     "compare": _add_compare,

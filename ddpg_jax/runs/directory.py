@@ -31,6 +31,8 @@ _FILES = (
     "ranking.png",
     "best.toml",
     "sweep.toml",
+    "search.toml",
+    "trials.jsonl",
     "fault.txt",
 )
 _FOLDERS = ("tensorboard", "checkpoints")

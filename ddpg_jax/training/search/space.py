@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic_core import ErrorDetails
 
 from ddpg_jax.config.mistakes import nearest, shown
-from ddpg_jax.config.schema import takes_fractions
+from ddpg_jax.config.schema import sections, takes_fractions
 from ddpg_jax.errors import ConfigError, printable
 
 MAX_SETTINGS = 65536
@@ -191,9 +191,10 @@ def _entries(table: Mapping[str, Any], prefix: str, problems: list[str]) -> dict
         if inner is None:
             problems.append(f"{path} = {shown(value)}: must be {{ low = ..., high = ... }} or {{ choice = [...] }}")
             continue
-        nested = inner.keys().isdisjoint(_KEYS) and any(isinstance(each, dict) for each in inner.values())
+        tables = path in sections() or any(isinstance(each, dict) for each in inner.values())
+        nested = tables and inner.keys().isdisjoint(_KEYS)
         more = _entries(inner, f"{path}.", problems) if nested else {path: inner}
-        problems += [f"{twice}: stands there twice" for twice in found if twice in more]
+        problems += [f"{twice}: stands there twice" for twice in more if twice in found]
         found |= more
     return found
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from ddpg_jax.errors import ConfigError
-from ddpg_jax.training.search.engines.engine import Engine, EngineConfig
+from ddpg_jax.training.search.engines.engine import Engine, EngineConfig, Task
 
 
 def make_engine(config: EngineConfig, folder: Path) -> Engine:
@@ -33,3 +35,25 @@ def make_engine(config: EngineConfig, folder: Path) -> Engine:
     from ddpg_jax.training.search.engines.local import LocalEngine
 
     return LocalEngine(config)
+
+
+def render(config: EngineConfig, tasks: Sequence[Task], folder: Path) -> str:
+    """What an engine would be given, as text: the script or the job of a cluster, or command lines.
+
+    Args:
+      config: of `[engine]`.
+      tasks: at least one.
+      folder: of the sweep.
+
+    Raises:
+      ConfigError: something that the text needs is not named.
+    """
+    if config.kind == "slurm":
+        from ddpg_jax.training.search.engines import slurm
+
+        return slurm.render(tasks, config, folder)
+    if config.kind == "kubernetes":
+        from ddpg_jax.training.search.engines import kubernetes
+
+        return kubernetes.render(tasks, config)
+    return "\n".join(shlex.join(task.command) for task in tasks)

@@ -1,0 +1,175 @@
+"""Packs: what one program trains, settings side by side where it can, and what they have reached, read from its record.
+
+On the device loop the settings of one structure are lanes of one program, `ddpg-jax sweep`; where they are stopped
+early, and on the host loop, each setting is a program of its own, `ddpg-jax train`, whose seeds are side by side. The
+name of a pack is a hash of what it trains, so the same pack is the same directory, whoever starts it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tomli_w
+
+from ddpg_jax.config.load import dump_toml
+from ddpg_jax.config.schema import Config
+from ddpg_jax.config.sweep_file import Values
+from ddpg_jax.errors import StorageError
+from ddpg_jax.runs.statistics import interquartile_mean
+from ddpg_jax.training.search.engines.engine import Task
+from ddpg_jax.training.search.file import Search
+from ddpg_jax.training.sweep.grid import Sweep
+
+_DIGITS = 12
+"""Of a hash that name a pack."""
+
+
+class Pack(NamedTuple):
+    """Settings that one program trains.
+
+    Attributes:
+      name: hash of the text.
+      command: of `ddpg-jax` that trains it: "train" or "sweep".
+      text: its configuration, or its sweep, as TOML.
+      trials: numbers of its settings, in the order of its combinations.
+      seeds: of each setting.
+    """
+
+    name: str
+    command: str
+    text: str
+    trials: tuple[int, ...]
+    seeds: tuple[int, ...]
+
+
+class Reached(NamedTuple):
+    """What a setting has reached.
+
+    Attributes:
+      score: by the metric of the search; None where a seed has diverged or failed.
+      per_seed: likewise of each seed.
+    """
+
+    score: float | None
+    per_seed: tuple[float | None, ...]
+
+
+def divide(search: Search, settings: Mapping[int, Values]) -> list[Pack]:
+    """The packs of some settings, by their numbers.
+
+    Raises:
+      ConfigError: a setting is wrong.
+    """
+    numbers, sweep = tuple(settings), search.check(tuple(settings.values()))
+    packs: list[Pack] = []
+    for group in sweep.groups:
+        if sweep.configs[group.numbers[0]].on_device and search.stop is None:
+            packs.append(_lanes(search, sweep, numbers, group.numbers))
+        else:
+            packs += [alone(numbers[place], sweep.configs[place]) for place in group.numbers]
+    return packs
+
+
+def alone(trial: int, config: Config) -> Pack:
+    """A pack of one setting."""
+    text = dump_toml(config)
+    return Pack(_name(text), "train", text, (trial,), config.seed_list)
+
+
+def _lanes(search: Search, sweep: Sweep, numbers: Sequence[int], places: Sequence[int]) -> Pack:
+    settings = [sweep.combinations[place] for place in places]
+    text = tomli_w.dumps({"base": search.source["base"], "config": search.source["config"], "settings": settings})
+    trials = tuple(numbers[place] for place in places)
+    return Pack(_name(text), "sweep", text, trials, sweep.configs[places[0]].seed_list)
+
+
+def _name(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
+
+
+def write_pack(pack: Pack, folder: Path) -> None:
+    """Writes the file of a pack.
+
+    Raises:
+      StorageError: it cannot be written.
+    """
+    path = folder / f"{pack.name}.toml"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(pack.text)
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written: {error}") from error
+
+
+def make_task(pack: Pack, folder: Path, until: int | None, more: Sequence[str] = ()) -> Task:
+    """What trains a pack.
+
+    Args:
+      pack: what is trained.
+      folder: of all packs, which holds its file.
+      until: steps after which it is saved and ends; None: its end.
+      more: words of the command line, as `--plugin`.
+    """
+    path = folder / f"{pack.name}.toml"
+    words = [pack.command, str(path), "--run-dir", str(folder / pack.name), "--resume", "auto", "--quiet", *more]
+    words += [] if until is None else ["--until", str(until)]
+    return Task(pack.name, (sys.executable, "-m", "ddpg_jax", *words), folder / pack.name)
+
+
+def read_reached(directory: Path, pack: Pack, step: int, metric: str) -> list[Reached]:
+    """What the settings of a pack have reached after so many steps, in its order; from its record.
+
+    Args:
+      directory: of its run.
+      pack: what was trained.
+      step: of the last evaluation that counts.
+      metric: "final" or "area".
+
+    Raises:
+      StorageError: the record cannot be read.
+    """
+    means: dict[tuple[int, int], dict[int, float]] = {}
+    diverged = set[tuple[int, int]]()
+    for row in _rows(directory / "metrics.jsonl"):
+        lane = int(row.get("combination", 0)), int(row.get("seed", 0))
+        if row.get("event") == "evaluation" and row["step"] <= step:
+            means.setdefault(lane, {})[row["step"]] = float(row["mean_return"])
+        elif row.get("event") == "diverged" and row["step"] <= step:
+            diverged.add(lane)
+    reached: list[Reached] = []
+    for place in range(len(pack.trials)):
+        lanes = [(place, seed) for seed in pack.seeds]
+        of_seeds = [None if lane in diverged else _figure(means.get(lane, {}), step, metric) for lane in lanes]
+        whole = [each for each in of_seeds if each is not None]
+        score = float(interquartile_mean(np.array(whole))) if len(whole) == len(of_seeds) else None
+        reached.append(Reached(score, tuple(of_seeds)))
+    return reached
+
+
+def _figure(evaluations: Mapping[int, float], step: int, metric: str) -> float | None:
+    """The figure of a seed; None where it was not evaluated at the step."""
+    if step not in evaluations:
+        return None
+    return evaluations[step] if metric == "final" else float(np.mean(list(evaluations.values())))
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a record; a last line that a crash has torn is passed over."""
+    try:
+        lines = path.read_bytes().splitlines(keepends=True)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error.strerror or error}") from error
+    for number, line in enumerate(lines, 1):
+        try:
+            yield json.loads(line)
+        except ValueError:
+            if number < len(lines):
+                raise StorageError(f"{path}, line {number}: is no row of a record") from None
