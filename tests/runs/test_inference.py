@@ -213,8 +213,8 @@ def test_ctrl_c_is_heard_while_a_device_evaluates(tmp_path):
         return env.step(state._replace(steps=same), action, key)
 
     env = pendulum(max_episode_steps=3)
-    config = tiny_config(env={"id": "jax:pendulum", "max_episode_steps": 3}, seeds=1, total_steps=12)
-    path = dj.train(config, tmp_path / "run").directory
+    config = tiny_config(env={"max_episode_steps": None}, seeds=1, total_steps=12)
+    path = dj.train(config, tmp_path / "run", env=env, quiet=True).directory
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
