@@ -639,6 +639,7 @@ def configs(draw: st.DrawFn) -> Config:
     if pictures:
         values["env"]["wrappers"] = []
         values["env"]["pixels"] |= {"camera": None, "draw": "last"}
+    values["logging"] = (values.get("logging") or {}) | {"augmentations": pictures}
     if algorithm.get("name") == "drqv2":
         values["exploration"] = {"kind": "gaussian"}
     return resolve(values, {}, source="drawn")

@@ -80,7 +80,8 @@ def tell(loggers: Iterable[Logger], event: str, about: Any) -> None:
 
 
 def rates(steps: int, updates: int, seconds: float, num_seeds: int) -> dict[str, float]:
-    """Steps and updates of all seeds each second, of which each seed made so many in that time."""
+    """Steps and updates of all seeds each second, of which each seed made so many in that time; 0 in no time."""
+    seconds = seconds or float("inf")  # a report that is taken again at a resume
     return {
         "env_steps_per_second": steps * num_seeds / seconds,
         "updates_per_second": updates * num_seeds / seconds,
