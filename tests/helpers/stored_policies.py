@@ -35,7 +35,7 @@ def store_run(
 ) -> Path:
     """A run directory with a configuration and final weights; moments, scales and biases are drawn too."""
     settings = {"hidden": (16, 12)} | algorithm
-    config = load_config(seeds=2, precision=precision, algorithm=settings, env=env)
+    config = load_config(seeds=2, precision=precision, algorithm=settings, env=dict(env))
     shapes = jax.eval_shape(jax.vmap(make_agent(config, spec).init), run_keys(config.seed_list))
     rng = np.random.default_rng(3)
 

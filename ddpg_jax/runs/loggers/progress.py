@@ -173,7 +173,7 @@ def _figures(status: Status, total: int, num_seeds: int, mean_return: float | No
     scores = (("return", mean_return), ("eval", status.evaluation))
     shown = "".join(f"{name} {score:.1f}  " for name, score in scores if score is not None)
     shown += f"{rate:.0f} steps/s" + (f" x {num_seeds}" if num_seeds > 1 else "")
-    return shown, (total - status.step) / rate
+    return shown, (total - status.step) / rate if rate else float("inf")
 
 
 Display: TypeAlias = ProgressDisplay | BriefDisplay
@@ -218,6 +218,8 @@ def _short(count: int) -> str:
 
 
 def _clock(seconds: float) -> str:
+    if seconds == float("inf"):
+        return "?"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
