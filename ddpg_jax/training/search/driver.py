@@ -167,8 +167,9 @@ class Driver:
         Raises:
           Interrupted: a stop was asked for.
         """
-        waiting = {pack.name for pack in packs}
-        for pack in packs:
+        once = {pack.name: pack for pack in packs}  # settings that came twice are one run
+        waiting = set(once)
+        for pack in once.values():
             write_pack(pack, self._runs)
             self._engine.submit(make_task(pack, self._runs, until, self._words))
         ended: dict[str, Ended] = {}

@@ -196,6 +196,20 @@ def test_a_setting_that_fails_is_named_and_does_not_end_the_search(tmp_path):
     assert run.result["finished"] == [0, 2]
 
 
+def test_settings_that_come_twice_are_one_run(tmp_path):
+    text = """
+    [search]
+    trials = 6
+    batch = 6
+    retrain = 0
+    [search.space]
+    "algorithm.tau" = { choice = [0.1, 0.3] }
+    """
+    run, engine = searched(write_search(tmp_path, text), tmp_path / "run")
+    assert len(run.result["combinations"]) == 6
+    assert len(engine.tasks) == len({task.name for task in engine.tasks}) == 2
+
+
 def test_combinations_of_a_sweep_are_run_by_an_engine(tmp_path):
     text = '[engine]\nkind = "local"\n[grid]\nalgorithm.tau = [0.1, 0.2]\nalgorithm.hidden = [[8], [16]]\n'
     run, engine = searched(write_search(tmp_path, text), tmp_path / "run")
