@@ -137,11 +137,7 @@ class Driver:
         if not trials:
             return
         packs = divide(self._search, {trial.number: trial.values for trial in trials})
-        config = self._search.config(trials[0].values)
-        rungs = (
-            [] if self._search.stop is None else [_at_evaluation(config, share) for share in self._search.stop.rungs]
-        )
-        for step in (*rungs, None):
+        for step in rungs(self._search, self._search.config(trials[0].values)):
             self._run_packs(packs, step)
             if step is not None:
                 packs = self._keep_best(packs, step)
@@ -240,6 +236,16 @@ class Driver:
 
 def _score_of(trial: Trial) -> float:
     return float("-inf") if trial.score is None else trial.score
+
+
+def rungs(search: Search, config: Config) -> list[int | None]:
+    """The steps to which settings are trained, one after the other; the last, None, is their end.
+
+    Raises:
+      ConfigError: a rung is at no evaluation before the end.
+    """
+    shares = () if search.stop is None else search.stop.rungs
+    return [*(_at_evaluation(config, share) for share in shares), None]
 
 
 def _at_evaluation(config: Config, share: float) -> int:

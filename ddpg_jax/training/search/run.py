@@ -15,7 +15,7 @@ from ddpg_jax.config.wording import option
 from ddpg_jax.errors import ConfigError, Interrupted, StorageError
 from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.runs.statistics import bootstrap_interval
-from ddpg_jax.training.search.driver import RUNS, Driver, NotifyFn, Trial
+from ddpg_jax.training.search.driver import RUNS, Driver, NotifyFn, Trial, rungs
 from ddpg_jax.training.search.engines.engine import Engine
 from ddpg_jax.training.search.engines.factory import make_engine, render
 from ddpg_jax.training.search.file import Search
@@ -89,9 +89,9 @@ def dry_run(search: Search, run_dir: str | Path | None, words: Sequence[str] = (
       ConfigError: the first settings are wrong.
     """
     settings = search.sample([], 0, min(search.settings.batch, search.settings.trials))
-    packs = divide(search, dict(enumerate(settings)))
+    packs, until = divide(search, dict(enumerate(settings))), rungs(search, search.config(settings[0]))[0]
     folder = (Path(run_dir) if run_dir is not None else Path("runs") / "search").absolute()
-    return render(search.engine, [make_task(pack, folder / RUNS, None, words) for pack in packs], folder)
+    return render(search.engine, [make_task(pack, folder / RUNS, until, words) for pack in packs], folder)
 
 
 def is_search_directory(path: Path) -> bool:

@@ -12,7 +12,7 @@ from ddpg_jax.training.search.driver import FRESH, Driver
 from ddpg_jax.training.search.engines.engine import Ended
 from ddpg_jax.training.search.file import load_search
 from ddpg_jax.training.search.record import TrialsRecord, read_lines
-from ddpg_jax.training.search.run import run_search
+from ddpg_jax.training.search.run import dry_run, run_search
 
 BASE = """
 [config]
@@ -194,6 +194,15 @@ def test_a_setting_that_fails_is_named_and_does_not_end_the_search(tmp_path):
     assert [entry["combination"] for entry in run.result["combinations"]][:2] == [2, 0]
     assert len(engine.tasks) == 3
     assert run.result["finished"] == [0, 2]
+
+
+def test_a_dry_run_says_what_would_be_started_first(tmp_path):
+    search = load_search(write_search(tmp_path, HALVING))
+    lines = dry_run(search, tmp_path / "run", ("--plugin", "mine")).splitlines()
+    assert len(lines) == 4
+    assert all(line.endswith("--quiet --plugin mine --until 200") for line in lines)
+    assert "--array=0-3" in dry_run(load_search(tmp_path / "search.toml", engine="slurm"), None)
+    assert not (tmp_path / "run").exists()
 
 
 def test_settings_that_come_twice_are_one_run(tmp_path):
