@@ -1,8 +1,8 @@
 """trackio, with `pip install "ddpg-jax[trackio]"`: its local database, for `trackio show` and `trackio sync`.
 
 `TRACKIO_DIR` says where it is and `TRACKIO_PROJECT` in which project, without it `ddpg_jax`. Rows are put into the
-database at once, under ids that are made of the run and the step, which it takes once: `trackio.log` would put them
-into a queue that is lost with the process.
+database at once, each number under an id that is made of the run, the step and its name, which it takes once, however
+the numbers of a step are divided among calls: `trackio.log` would put them into a queue that is lost with the process.
 """
 
 from __future__ import annotations
@@ -37,17 +37,18 @@ class TrackioSink:
         return _storage().get_max_step_for_run(_project(), _name(run), run_id=run.id) is not None
 
     def send(self, rows: list[Row], when: float, *, again: bool) -> None:
-        """Stores a row for each step."""
+        """Stores a row for each number."""
         assert self._run is not None  # noqa: S101 - it was opened
-        found = points(rows, one_seed=self._run.one_seed)
+        steps = points(rows, one_seed=self._run.one_seed)
+        found = [(point.step, name, value) for point in steps for name, value in point.values.items()]
         _storage().bulk_log(
             project=_project(),
             run=_name(self._run),
-            metrics_list=[point.values for point in found],
-            steps=[point.step for point in found],
+            metrics_list=[{name: value} for _, name, value in found],
+            steps=[step for step, _, _ in found],
             timestamps=[datetime.fromtimestamp(when, UTC).isoformat()] * len(found),
             config=self._config,
-            log_ids=[f"{self._run.id}-{point.step}" for point in found],
+            log_ids=[f"{self._run.id}-{step}-{name}" for step, name, _ in found],
             run_id=self._run.id,
         )
         self._config = None
