@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ddpg_jax.cli.arguments import (
@@ -23,6 +21,7 @@ from ddpg_jax.cli.arguments import (
 )
 from ddpg_jax.cli.failures import describe, no_device
 from ddpg_jax.cli.parser import CommandFn, make_parser
+from ddpg_jax.cli.show import show_files, show_run
 from ddpg_jax.cli.streams import flush_streams, prepare_streams, tell
 from ddpg_jax.config.plugins import allow_imports, import_plugins
 from ddpg_jax.config.wording import command_line, resume_command
@@ -37,8 +36,6 @@ if TYPE_CHECKING:
     from ddpg_jax.training.sweep.run import SweepRun
 
 INTERRUPTED = 130
-
-_PLAIN: dict[str, Any] = {"soft_wrap": True, "highlight": False, "markup": False}
 
 
 def program() -> NoReturn:
@@ -135,7 +132,7 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> int:
         if options.until is not None:
             return _train_until(config, options, again | shown)
         run = train(config, options.run_dir, tune_process=True, **again, **shown)
-    _show(console, run, "process-*/metrics.jsonl" if options.distributed else "metrics.jsonl")
+    show_run(console, run, "process-*/metrics.jsonl" if options.distributed else "metrics.jsonl")
     return 0
 
 
@@ -176,39 +173,6 @@ def _presets(options: argparse.Namespace, words: list[str]) -> int:
     return 0
 
 
-def _show(console: Console, run: Run, record: str) -> None:
-    """The table of a run that came to its end, and its files."""
-    from ddpg_jax.cli.tables import training_table
-
-    console.print(training_table(run.result))
-    _show_files(console, run.directory, ("learning_curve.png", "result.json", "checkpoints/best.safetensors", record))
-    _show_next(console, run)
-
-
-def _show_next(console: Console, run: Run) -> None:
-    """What may come next, each on a line to be copied; a terminal breaks none of them."""
-    from ddpg_jax.config.schema import imported_names
-
-    own = run.directory / "process-0"  # of several processes, each has a run of its own
-    directory = own if own.is_dir() else run.directory
-    path = shlex.quote(min(os.path.relpath(directory), str(directory), key=len))
-    allowed = " --allow-imports" if imported_names(run.config.model_dump()) else ""
-    more = f"{path} --total-steps {2 * run.config.total_steps}"
-    commands = {"evaluate": path + allowed, "resume": more + allowed, "export": path + allowed, "compare": path}
-    if run.config.algorithm.memory is not None:
-        del commands["export"]  # of agents without memory only
-    console.print("next:", **_PLAIN)
-    for name, words in commands.items():
-        console.print(f"  ddpg-jax {name} {words}", **_PLAIN)
-
-
-def _show_files(console: Console, directory: Path, names: Sequence[str]) -> None:
-    """The files that are there, one a line, so that a terminal breaks none of them."""
-    for name in names:
-        if any(directory.glob(name)):
-            console.print(f"{directory}/{name}", **_PLAIN)
-
-
 def _resume(options: argparse.Namespace, words: list[str]) -> int:
     overrides = parse_overrides_strict(words)
     from ddpg_jax.runs.directory import RunDirectory
@@ -216,7 +180,9 @@ def _resume(options: argparse.Namespace, words: list[str]) -> int:
 
     console = SafeConsole()
     shown = None if options.quiet else console
-    if (options.run_dir / "search.toml").is_file():
+    from ddpg_jax.training.search.run import is_search_directory
+
+    if is_search_directory(options.run_dir):
         from ddpg_jax.cli.search import resume_search
 
         return resume_search(options, overrides)
@@ -232,7 +198,7 @@ def _resume(options: argparse.Namespace, words: list[str]) -> int:
     _use_cache(options)
     where = {"step": options.step, "into": options.into, "level": options.level}
     run = resume_run(options.run_dir, tune_process=True, console=shown, quiet=True, **where, **overrides)
-    _show(console, run, "metrics.jsonl")
+    show_run(console, run, "metrics.jsonl")
     return 0
 
 
@@ -295,7 +261,7 @@ def _show_sweep(console: Console, run: SweepRun, config: Config | None = None) -
     from ddpg_jax.cli.tables import ranking_table
 
     console.print(ranking_table(run.result))
-    _show_files(console, run.directory, ("ranking.png", "best.toml", "result.json", "metrics.jsonl"))
+    show_files(console, run.directory, ("ranking.png", "best.toml", "result.json", "metrics.jsonl"))
     if not run.result["complete"]:
         tell(f"ddpg-jax: interrupted; to go on: {resume_command(run.directory, config)}")
         return Interrupted.exit_code

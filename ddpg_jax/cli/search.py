@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ddpg_jax.cli.show import PLAIN, show_files
 from ddpg_jax.cli.tables import ranking_table
 from ddpg_jax.errors import ConfigError, printable
 from ddpg_jax.runs.plots import short_values
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from ddpg_jax.training.search.run import SearchRun
 
 _FILES = ("ranking.png", "best.toml", "result.json", "trials.jsonl")
-_PLAIN: dict[str, Any] = {"soft_wrap": True, "highlight": False, "markup": False}
 
 
 def search(options: argparse.Namespace, overrides: dict[str, Any]) -> int:
@@ -28,14 +28,14 @@ def search(options: argparse.Namespace, overrides: dict[str, Any]) -> int:
     console, wanted = SafeConsole(), load_search(options.sweep, overrides, options.engine)
     words = _words(options)
     if options.dry_run:
-        console.print(dry_run(wanted, options.run_dir, words), **_PLAIN)
+        console.print(dry_run(wanted, options.run_dir, words), **PLAIN)
         return 0
     run = run_search(
         wanted,
         options.run_dir,
         overwrite=options.overwrite,
         resume=options.resume or "never",
-        notify=_quiet if options.quiet else lambda line: console.print(line, **_PLAIN),
+        notify=_quiet if options.quiet else lambda line: console.print(line, **PLAIN),
         words=words,
     )
     return _show(console, run)
@@ -51,7 +51,7 @@ def resume_search(options: argparse.Namespace, overrides: dict[str, Any]) -> int
         raise ConfigError("a search goes on as it was: resume takes no fields, --from or --run-dir for it")
     console = SafeConsole()
     wanted = load_search(options.run_dir / SEARCH)
-    notify = _quiet if options.quiet else lambda line: console.print(line, **_PLAIN)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
+    notify = _quiet if options.quiet else lambda line: console.print(line, **PLAIN)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
     return _show(console, run_search(wanted, options.run_dir, resume="auto", notify=notify, words=_words(options)))
 
 
@@ -83,16 +83,14 @@ def _show(console: Console, run: SearchRun) -> int:
         console.print(
             f"the best, {printable(short_values(best['values']))}, won with {_score(best)}; trained again with "
             f"{len(again['per_seed'])} fresh seeds it reaches {_score(again)}",
-            **_PLAIN,
+            **PLAIN,
         )
     failed = [entry for entry in result["combinations"] if entry["failed"]]
     for entry in failed[:10]:
         console.print(
             f"trial {entry['combination']} ({printable(short_values(entry['values']))}) failed: "
             f"{printable(entry['failed'])}",
-            **_PLAIN,
+            **PLAIN,
         )
-    for name in _FILES:
-        if (run.directory / name).is_file():
-            console.print(f"{run.directory}/{name}", **_PLAIN)
+    show_files(console, run.directory, _FILES)
     return 0

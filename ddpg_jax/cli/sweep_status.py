@@ -83,9 +83,9 @@ def read_progress(directory: Path) -> list[Progress]:
       StorageError: there is no search, or its record cannot be read.
     """
     from ddpg_jax.training.search.record import read_lines
-    from ddpg_jax.training.search.run import SEARCH, TRIALS
+    from ddpg_jax.training.search.run import SEARCH, TRIALS, is_search_directory
 
-    if not (directory / SEARCH).is_file():
+    if not is_search_directory(directory):
         raise StorageError(f"{directory} is not the directory of a search: it holds no {SEARCH}")
     trials: dict[int, Progress] = {}
     training: dict[str, list[int]] = {}

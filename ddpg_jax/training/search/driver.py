@@ -9,6 +9,7 @@ together, all of its packs are waited for, and are told of in the order of their
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from math import ceil
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from ddpg_jax.config.sweep_file import Values
 from ddpg_jax.errors import ConfigError, Interrupted
 from ddpg_jax.training.search.engines.engine import Ended, Engine
 from ddpg_jax.training.search.file import Search
-from ddpg_jax.training.search.packs import Pack, Reached, alone, divide, make_task, read_reached, write_pack
+from ddpg_jax.training.search.packs import Pack, alone, divide, make_task, read_reached, write_pack
 from ddpg_jax.training.search.record import TrialsRecord
 from ddpg_jax.training.search.samplers import Told
 from ddpg_jax.types import StopFn
@@ -139,8 +140,8 @@ class Driver:
         packs = divide(self._search, {trial.number: trial.values for trial in trials})
         for step in rungs(self._search, self._search.config(trials[0].values)):
             self._run_packs(packs, step)
-            if step is not None:
-                packs = self._keep_best(packs, step)
+            if step is not None and self._search.stop is not None:
+                packs = self._keep_best(packs, step, self._search.stop.keep)
 
     def _run_packs(self, packs: Sequence[Pack], until: int | None) -> None:
         """Has packs trained to a step, or to their end (None), and notes what they have reached."""
@@ -181,13 +182,14 @@ class Driver:
 
     def _score(self, pack: Pack, line: Mapping[str, Any], until: int | None) -> None:
         """Notes what the settings of a pack have reached."""
-        first = self.trials[pack.trials[0]] if pack.trials[0] < len(self.trials) else None
-        step = self._last_step(first, until)
+        step = self._last_step(self.trials[pack.trials[0]]) if until is None else until
+        metric = self._search.settings.metric
+        read = cache(lambda: read_reached(self._runs / pack.name, pack, step, metric))
 
         def find_out(place: int) -> Mapping[str, Any]:
             if line["code"]:
                 return {"score": None, "per_seed": []}
-            reached = self._reached(pack, step)[place]
+            reached = read()[place]
             return {"score": reached.score, "per_seed": list(reached.per_seed)}
 
         for place, number in enumerate(pack.trials):
@@ -198,22 +200,15 @@ class Driver:
             figures = {"step": step, "score": found["score"], "per_seed": tuple(found["per_seed"]), "said": said}
             self.trials[number] = self.trials[number]._replace(pack=pack.name, **figures)
 
-    def _reached(self, pack: Pack, step: int) -> list[Reached]:
-        return read_reached(self._runs / pack.name, pack, step, self._search.settings.metric)
-
-    def _last_step(self, trial: Trial | None, until: int | None) -> int:
-        if until is not None:
-            return until
-        config = self._search.config(trial.values if trial else {})
+    def _last_step(self, trial: Trial) -> int:
+        config = self._search.config(trial.values)
         return -(-config.total_steps // config.env.num_envs) * config.env.num_envs
 
-    def _keep_best(self, packs: Sequence[Pack], step: int) -> list[Pack]:
-        """The packs that go on from a rung; each is one setting."""
+    def _keep_best(self, packs: Sequence[Pack], step: int, share: float) -> list[Pack]:
+        """The share of packs that go on from a rung; each is one setting."""
         ranked = sorted(packs, key=lambda pack: (-_score_of(self.trials[pack.trials[0]]), pack.trials[0]))
         alive = [pack for pack in ranked if self.trials[pack.trials[0]].score is not None]
-        kept = (
-            {pack.name for pack in alive[: ceil(self._search.stop.keep * len(packs))]} if self._search.stop else set()
-        )
+        kept = {pack.name for pack in alive[: ceil(share * len(packs))]}
         for pack in packs:
             if pack.name not in kept:
                 number = pack.trials[0]

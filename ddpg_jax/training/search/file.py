@@ -13,7 +13,7 @@ from ddpg_jax.config.schema import Config
 from ddpg_jax.config.section import Section
 from ddpg_jax.config.sweep_file import SweepFile, Values, mistakes
 from ddpg_jax.errors import ConfigError, printable
-from ddpg_jax.training.search.engines.engine import EngineConfig
+from ddpg_jax.training.search.engines.engine import EngineConfig, parse_engine
 from ddpg_jax.training.search.samplers import SamplerFn, make_sampler
 from ddpg_jax.training.search.space import Space, parse_space
 from ddpg_jax.training.sweep.grid import Sweep, check_sweep, read_base, sweep_of
@@ -58,7 +58,8 @@ class SearchFile(SweepFile):
 
     search: SearchConfig | None = None
     stop: StopConfig | None = None
-    engine: EngineConfig = EngineConfig()
+    engine: dict[str, Any] = Field(default_factory=dict[str, Any])
+    """[engine]: see `EngineConfig`"""
 
 
 class Search(NamedTuple):
@@ -121,8 +122,9 @@ def load_search(path: str | Path, overrides: Mapping[str, Any] | None = None, en
         file = SearchFile.model_validate(values)
     except ValidationError as error:
         raise ConfigError("\n".join(mistakes(error, path, SearchFile, "a search"))) from error
+    runner = parse_engine(file.engine, printable(path))
     if file.search is None:
-        return _of_combinations(path, file, values, overrides)
+        return _of_combinations(path, file, runner, values, overrides)
     beside = [name for name in ("grid", "random", "settings") if getattr(file, name)]
     if beside:
         raise ConfigError(f"{printable(path)}: [{beside[0]}] stands beside [search]: put it into [search.space]")
@@ -134,10 +136,12 @@ def load_search(path: str | Path, overrides: Mapping[str, Any] | None = None, en
     source = {"base": base, "config": fixed, **tables}
     settings = file.search
     sample = make_sampler(settings.sampler, space, settings.seed, settings.trials)
-    return Search(settings, sample, file.stop, file.engine, source, overrides)
+    return Search(settings, sample, file.stop, runner, source, overrides)
 
 
-def _of_combinations(path: Path, file: SearchFile, values: dict[str, Any], overrides: Mapping[str, Any]) -> Search:
+def _of_combinations(
+    path: Path, file: SearchFile, runner: EngineConfig, values: dict[str, Any], overrides: Mapping[str, Any]
+) -> Search:
     """A search of all combinations of a sweep, which were checked."""
     sweep = sweep_of(file, path, overrides)
     count = len(sweep.combinations)
@@ -147,7 +151,7 @@ def _of_combinations(path: Path, file: SearchFile, values: dict[str, Any], overr
 
     settings = SearchConfig(sampler="grid", trials=count, batch=count, retrain=0)  # all are asked for at once
     source = sweep.source | {name: values[name] for name in ("stop", "engine") if name in values}
-    return Search(settings, sample, file.stop, file.engine, source, overrides)
+    return Search(settings, sample, file.stop, runner, source, overrides)
 
 
 def _refuse_twice(path: Path, space: Space, fixed: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import tomli_w
 
 from ddpg_jax.config.load import dump_toml
-from ddpg_jax.config.schema import Config
+from ddpg_jax.config.schema import Config, imported_names
 from ddpg_jax.config.sweep_file import Values
 from ddpg_jax.errors import StorageError
 from ddpg_jax.runs.statistics import interquartile_mean
@@ -39,6 +39,7 @@ class Pack(NamedTuple):
       text: its configuration, or its sweep, as TOML.
       trials: numbers of its settings, in the order of its combinations.
       seeds: of each setting.
+      imports: whether its file names modules to import; the driver was allowed to read them.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Pack(NamedTuple):
     text: str
     trials: tuple[int, ...]
     seeds: tuple[int, ...]
+    imports: bool = False
 
 
 class Reached(NamedTuple):
@@ -79,14 +81,19 @@ def divide(search: Search, settings: Mapping[int, Values]) -> list[Pack]:
 def alone(trial: int, config: Config) -> Pack:
     """A pack of one setting."""
     text = dump_toml(config)
-    return Pack(_name(text), "train", text, (trial,), config.seed_list)
+    return Pack(_name(text), "train", text, (trial,), config.seed_list, _names_modules(config))
 
 
 def _lanes(search: Search, sweep: Sweep, numbers: Sequence[int], places: Sequence[int]) -> Pack:
     settings = [sweep.combinations[place] for place in places]
     text = tomli_w.dumps({"base": search.source["base"], "config": search.source["config"], "settings": settings})
     trials = tuple(numbers[place] for place in places)
-    return Pack(_name(text), "sweep", text, trials, sweep.configs[places[0]].seed_list)
+    config = sweep.configs[places[0]]
+    return Pack(_name(text), "sweep", text, trials, config.seed_list, _names_modules(config))
+
+
+def _names_modules(config: Config) -> bool:
+    return bool(imported_names(config.model_dump()))
 
 
 def _name(text: str) -> str:
@@ -118,6 +125,7 @@ def make_task(pack: Pack, folder: Path, until: int | None, more: Sequence[str] =
     """
     path = folder / f"{pack.name}.toml"
     words = [pack.command, str(path), "--run-dir", str(folder / pack.name), "--resume", "auto", "--quiet", *more]
+    words += ["--allow-imports"] if pack.imports and "--allow-imports" not in more else []
     words += [] if until is None else ["--until", str(until)]
     return Task(pack.name, (sys.executable, "-m", "ddpg_jax", *words), folder / pack.name)
 

@@ -65,8 +65,8 @@ class TrialsRecord:
           StorageError: the line there is of another event, or the new one cannot be written.
         """
         known = {"event": event, **keys}
-        if self.ahead:
-            line = self.ahead[0]
+        if self._next < len(self._lines):
+            line = self._lines[self._next]
             if any(line.get(name) != value for name, value in known.items()):
                 raise StorageError(
                     f"{self._path}, line {self._next + 1}: holds {_short(line)}, but this search comes to "

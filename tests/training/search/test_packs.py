@@ -59,3 +59,11 @@ def test_the_same_configuration_is_the_same_directory(tmp_path):
     assert task.directory == tmp_path / pack.name
     assert task.command[:5] == (sys.executable, "-m", "ddpg_jax", "train", str(tmp_path / f"{pack.name}.toml"))
     assert task.command[-4:] == ("--plugin", "mine", "--until", "100")
+
+
+def test_a_run_may_import_what_the_driver_was_allowed_to(tmp_path):
+    """Its file names a module, which a file alone may not."""
+    own = alone(0, load_config(env={"id": "brought_envs:Reach"}))
+    assert make_task(own, tmp_path, None).command[-1] == "--allow-imports"
+    assert make_task(own, tmp_path, None, ("--allow-imports",)).command.count("--allow-imports") == 1
+    assert "--allow-imports" not in make_task(alone(0, load_config()), tmp_path, None).command
