@@ -135,7 +135,7 @@ def test_entries_appear_whole_or_not_at_all(tmp_path):
 
     def harm():
         while not stop.is_set():
-            for path in entries(tmp_path):
+            for path in tmp_path.glob("*/*.program"):
                 path.unlink(missing_ok=True)
                 path.write_bytes(values[0])
 

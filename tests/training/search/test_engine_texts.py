@@ -10,7 +10,7 @@ import pytest
 
 from ddpg_jax.cli.main import main
 from ddpg_jax.errors import ConfigError
-from ddpg_jax.training.search.engines import examine, kubernetes, slurm
+from ddpg_jax.training.search.engines import examine, kubernetes, slurm, slurm_commands
 from ddpg_jax.training.search.engines.engine import (
     EngineConfig,
     LogMarks,
@@ -182,8 +182,8 @@ def test_the_script_starts_the_words_as_they_are(tmp_path, requeue):
 
 def test_what_the_controller_says_is_read():
     line = "JobId=9 ArrayJobId=7 ArrayTaskId=2 JobState={} Reason=x Restarts=1 ExitCode={} NodeList=n1 BatchHost=n1"
-    read = slurm._read_state
-    assert read(line.format("COMPLETED", "0:0")) == {"7_2": slurm.JobState("COMPLETED", 0, "n1")}
+    read = slurm_commands._read_state
+    assert read(line.format("COMPLETED", "0:0")) == {"7_2": slurm_commands.JobState("COMPLETED", 0, "n1")}
     assert read(line.format("FAILED", "137:0"))["7_2"].code == -9
     assert read(line.format("FAILED", "0:11"))["7_2"].code == -11
     assert read(line.format("OUT_OF_MEMORY", "0:125"))["7_2"].code == -9

@@ -184,6 +184,19 @@ def test_jobs_of_a_driver_that_was_killed_are_ended_by_the_next(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(why_not("slurm") is not None, reason=str(why_not("slurm")))
+def test_a_controller_that_starts_anew_is_waited_for(tmp_path):
+    """Jobs go on meanwhile: none is taken for ended, none started twice; what ends meanwhile is heard of later."""
+    words, variables = command("slurm", tmp_path, {"a": ["--rows", "120", "--seconds", "0.1"], "b": ["--end", "5"]})
+    variables["SLURM_HERE_OUTAGE"] = f"{tmp_path / 'a' / 'rows'},8"
+    done = subprocess.run(words, env=variables, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    ended = json.loads(done.stdout.splitlines()[-1])["ended"]
+    assert {name: (each["code"], each["attempts"]) for name, each in ended.items()} == {"a": (0, 1), "b": (5, 3)}
+    check_rows(tmp_path, ["a"], 120)
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(why_not("ray") is not None, reason=str(why_not("ray")))
 def test_a_node_of_ray_may_be_lost(tmp_path):
     """Three raylets on loopback; one is killed without grace while it runs something."""
@@ -245,7 +258,7 @@ def test_close_ends_what_hears_nothing(tmp_path, monkeypatch):
 
 
 def test_the_modules_of_engines_import_nothing_heavy():
-    names = ["engine", "child", "local", "ray", "slurm", "kubernetes", "factory", "examine"]
+    names = ["engine", "child", "local", "ray", "slurm", "slurm_commands", "kubernetes", "factory", "examine"]
     code = "".join(f"import ddpg_jax.training.search.engines.{name}\n" for name in names)
     heavy = ["jax", "flax", "optax", "ray", "kubernetes", "optuna", "scipy"]
     code += f"import sys\nprint([name for name in {heavy} if name in sys.modules])"

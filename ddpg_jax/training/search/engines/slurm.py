@@ -9,10 +9,9 @@ itself. Run directories, and the folder of the sweep, lie on storage that all no
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import shutil
-import subprocess
+import signal
 import time
 import zlib
 from collections.abc import Sequence
@@ -34,6 +33,7 @@ from ddpg_jax.training.search.engines.engine import (
     starts_again,
     stopped_code,
 )
+from ddpg_jax.training.search.engines.slurm_commands import JobState, NoAnswer, job_states, nodes, run_command
 from ddpg_jax.types import StopFn
 
 NOTICE_SECONDS = 180
@@ -42,24 +42,8 @@ NOTICE_SECONDS = 180
 _LOOK_SECONDS = 3.0
 """Between two questions to the controller; it forgets jobs `MinJobAge` (300 s by default) after their end."""
 
-_GOING = frozenset(
-    [
-        "PENDING",
-        "RUNNING",
-        "CONFIGURING",
-        "COMPLETING",
-        "REQUEUED",
-        "REQUEUE_FED",
-        "REQUEUE_HOLD",
-        "RESIZING",
-        "SIGNALING",
-        "STAGE_OUT",
-        "STOPPED",
-        "SUSPENDED",
-        "SPECIAL_EXIT",
-    ]
-)
-"""States of a job that has not ended; all others are final."""
+_PATIENCE_SECONDS = 60.0
+"""For an answer of the controller at the first question and at a stop. While jobs run it is waited for without end."""
 
 _START = """printf '\\n--- start on %s, %s\\n' "$SLURMD_NODENAME" "$(date '+%F %T')" >>"$log\""""
 
@@ -79,25 +63,6 @@ if [ $code -eq 75 ]; then scontrol requeue "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_
 exit $code"""
 
 _BY_SITE = 'exec "$@" >>"$log" 2>&1'
-
-
-class JobState(NamedTuple):
-    """What the controller says of one task of an array.
-
-    Attributes:
-      state: PENDING, RUNNING, COMPLETED, ...
-      code: exit code, negative for a signal; of no meaning while it goes on.
-      node: where it ran last.
-    """
-
-    state: str
-    code: int
-    node: str
-
-    @property
-    def going(self) -> bool:
-        """Whether it has not ended."""
-        return self.state in _GOING
 
 
 def render(tasks: Sequence[Task], config: EngineConfig, folder: Path | None = None, avoid: Sequence[str] = ()) -> str:
@@ -161,6 +126,20 @@ class _Job(NamedTuple):
     settled: bool = False
 
 
+class _Array(NamedTuple):
+    """Tasks that are submitted together.
+
+    Attributes:
+      script: what sbatch is given.
+      jobs: of its tasks, in their order.
+      asked: whether sbatch was run, and no answer came: the controller may have the array.
+    """
+
+    script: Path
+    jobs: list[_Job]
+    asked: bool = False
+
+
 class SlurmEngine:
     """Submits tasks with sbatch and asks the controller what came of them.
 
@@ -179,6 +158,7 @@ class SlurmEngine:
             )
         self._config, self._folder = config, folder
         self._queued: list[_Job] = []
+        self._array: _Array | None = None
         self._jobs: dict[str, _Job] = {}
         self._avoid: set[str] = set()
         self._cancel_all()
@@ -189,12 +169,13 @@ class SlurmEngine:
 
     def wait(self, stop: StopFn) -> list[Ended]:
         """Submits what is queued and waits until a task has ended for good; see `Engine`."""
-        while self._queued or self._jobs:
+        while self._queued or self._array or self._jobs:
             if stop():
                 return self._stop()
-            self._submit_queued()
-            if ended := self._collect():
-                return ended
+            with suppress(NoAnswer):  # the controller starts anew; the jobs do not notice
+                self._submit_queued()
+                if ended := self._collect():
+                    return ended
             until = time.monotonic() + _LOOK_SECONDS
             while not stop() and time.monotonic() < until:
                 time.sleep(0.1)
@@ -203,23 +184,50 @@ class SlurmEngine:
     def close(self) -> None:
         """Cancels what still runs; see `Engine`."""
         self._queued = []
-        if self._jobs:
+        if self._jobs or self._array:
             self._cancel_all()
-        self._jobs = {}
+        self._jobs, self._array = {}, None
 
     def _submit_queued(self) -> None:
-        """Makes one array of what is queued."""
-        if not self._queued:
+        """Makes one array of what is queued; one of which no answer came is looked for first, not made twice."""
+        if self._array is None and self._queued:
+            self._array = _Array(self._write_script(), self._queued)
+            self._queued = []
+        if self._array is None or self._found():
             return
-        jobs, self._queued = self._queued, []
+        try:
+            said = run_command("sbatch", "--parsable", str(self._array.script))
+        except NoAnswer:
+            self._array = self._array._replace(asked=True)
+            raise
+        self._note(said.strip().partition(";")[0])
+
+    def _write_script(self) -> Path:
         scripts = self._folder / "slurm"
         scripts.mkdir(parents=True, exist_ok=True)
+        avoid = sorted(self._avoid) if self._avoid and self._avoid < nodes() else []
         script = scripts / f"array-{len(list(scripts.glob('array-*.sh'))):04d}.sh"
-        avoid = sorted(self._avoid) if self._avoid < _nodes() else []
-        script.write_text(render([job.task for job in jobs], self._config, self._folder, avoid), encoding="utf-8")
-        said = _run("sbatch", "--parsable", str(script))
-        array = said.strip().partition(";")[0]
-        self._jobs |= {f"{array}_{number}": job for number, job in enumerate(jobs)}
+        tasks = [job.task for job in self._queued]
+        script.write_text(render(tasks, self._config, self._folder, avoid), encoding="utf-8")
+        return script
+
+    def _found(self) -> bool:
+        """Whether the controller has the array of which it gave no answer."""
+        if self._array is None or not self._array.asked:
+            return False
+        chosen = f"--name={job_name(self._folder)}"
+        for line in run_command("squeue", "--noheader", "--states=all", "--format=%F %o", chosen).splitlines():
+            array, _, script = line.strip().partition(" ")
+            if Path(script).name == self._array.script.name:
+                self._note(array)
+                return True
+        return False
+
+    def _note(self, array: str) -> None:
+        """Takes down that the controller has the array, under this number."""
+        if self._array is not None:
+            self._jobs |= {f"{array}_{number}": job for number, job in enumerate(self._array.jobs)}
+        self._array = None
 
     def _collect(self) -> list[Ended]:
         """What has ended for good since the last look; what is started again is queued."""
@@ -243,86 +251,59 @@ class SlurmEngine:
 
     def _stop(self) -> list[Ended]:
         """Gives running jobs notice, and takes them out of the queue once they are put into it again."""
-        self._queued, ended = [], list[Ended]()
-        arrays = {name.partition("_")[0] for name in self._jobs}
-        asked: set[str] = set()
-        while self._jobs:
-            states = job_states(arrays)
-            for name, job in list(self._jobs.items()):
-                found = states.get(name) or _forgotten(job.task)
-                if found.state == "RUNNING" and name not in asked:
-                    asked.add(name)
-                    with suppress(ConfigError):  # it has just ended
-                        _run("scancel", "--batch", "--signal=TERM", name)
-                elif found.state == "PENDING" or not found.going:
-                    if found.going:
-                        _run("scancel", name)
-                        found = found._replace(code=STOPPED)
-                    del self._jobs[name]
-                    if read_marks(log_path(job.task.directory)).starts > job.before:
-                        ended.append(_ended(job, found._replace(code=stopped_code(found.code))))
-            time.sleep(1.0 if self._jobs else 0.0)
+        self._queued, ended, asked = [], list[Ended](), set[str]()
+        until = time.monotonic() + _PATIENCE_SECONDS
+        while self._jobs or self._array:
+            try:
+                if not self._found():
+                    self._array = None
+                self._end_jobs(asked, ended)
+                until = time.monotonic() + _PATIENCE_SECONDS
+            except NoAnswer:
+                if time.monotonic() > until:
+                    raise
+            time.sleep(1.0 if self._jobs or self._array else 0.0)
         return ended
+
+    def _end_jobs(self, asked: set[str], ended: list[Ended]) -> None:
+        """One look at a stop: `asked` gains the jobs that were given notice, `ended` those that are over."""
+        states = job_states({name.partition("_")[0] for name in self._jobs})
+        for name, job in list(self._jobs.items()):
+            found = states.get(name) or _forgotten(job.task)
+            if found.state == "RUNNING" and name not in asked:
+                with suppress(ConfigError):  # it has just ended, or the next look tries again
+                    run_command("scancel", "--batch", "--signal=TERM", name)
+                    asked.add(name)
+            elif found.state == "PENDING" or not found.going:
+                if found.going:
+                    run_command("scancel", name)
+                    found = found._replace(code=STOPPED)
+                del self._jobs[name]
+                if read_marks(log_path(job.task.directory)).starts > job.before:
+                    ended.append(_ended(job, found._replace(code=stopped_code(found.code))))
 
     def _cancel_all(self) -> None:
         """Cancels the jobs of this sweep, those of a driver that was killed too, and waits until none is left."""
         chosen = f"--name={job_name(self._folder)}"
-        while _run("squeue", "--noheader", "--format=%A", chosen).strip():
-            _run("scancel", chosen)
+        until = time.monotonic() + _PATIENCE_SECONDS
+        while True:
+            try:
+                if not run_command("squeue", "--noheader", "--format=%A", chosen).strip():
+                    return
+                run_command("scancel", chosen)
+            except NoAnswer:
+                if time.monotonic() > until:
+                    raise
             time.sleep(1.0)
 
 
-def job_states(arrays: set[str]) -> dict[str, JobState]:
-    """What the controller says of the tasks of arrays, by `array_task`; it may have forgotten some."""
-    states: dict[str, JobState] = {}
-    for array in arrays:
-        with suppress(ConfigError):  # it has forgotten all of the array
-            for line in _run("scontrol", "--oneliner", "show", "job", array).splitlines():
-                states |= _read_state(line)
-    return states
-
-
-def _read_state(line: str) -> dict[str, JobState]:
-    """One line of `scontrol --oneliner show job`: a task, or those that have not begun, as 3,5-7%2."""
-    fields = dict(re.findall(r"(\w+)=(\S*)", line))
-    code, _, number = fields.get("ExitCode", "1:0").partition(":")
-    state = fields.get("JobState", "UNKNOWN")
-    ended_by = {"TIMEOUT": 15, "OUT_OF_MEMORY": 9, "NODE_FAIL": 9}.get(state, int(number))
-    found = JobState(state, -ended_by if ended_by else plain_code(int(code)), fields.get("BatchHost", ""))
-    found = found._replace(code=STOPPED) if state in ("CANCELLED", "PREEMPTED") else found
-    return {f"{fields.get('ArrayJobId')}_{each}": found for each in _numbers(fields.get("ArrayTaskId", ""))}
-
-
-def _numbers(text: str) -> list[int]:
-    """`3,5-7%2` as numbers."""
-    parts = [part.partition("-") for part in text.partition("%")[0].split(",") if part]
-    return [each for low, dash, high in parts for each in range(int(low), int(high if dash else low) + 1)]
-
-
 def _forgotten(task: Task) -> JobState:
-    """The state of a task that the controller does not know any more, from the log."""
+    """The state of a task that the controller does not know any more, from the log; lost if no end stands there."""
     marks = read_marks(log_path(task.directory))
-    return JobState("FORGOTTEN", plain_code(1 if marks.code is None else marks.code), marks.node)
+    return JobState("FORGOTTEN", -signal.SIGKILL if marks.code is None else plain_code(marks.code), marks.node)
 
 
 def _ended(job: _Job, found: JobState) -> Ended:
     log = log_path(job.task.directory)
     said = f"cancelled\n{last_words(log)}" if found.state == "CANCELLED" else last_words(log)
     return Ended(job.task.name, found.code, read_marks(log).starts - job.before, said)
-
-
-def _nodes() -> set[str]:
-    """The names of all nodes."""
-    return set(_run("sinfo", "--noheader", "--Node", "--format=%N").split()) if shutil.which("sinfo") else set()
-
-
-def _run(*words: str) -> str:
-    """What one of SLURM's commands prints.
-
-    Raises:
-      ConfigError: it failed; with what it said.
-    """
-    done = subprocess.run(words, capture_output=True, text=True)  # noqa: S603
-    if done.returncode:
-        raise ConfigError(f"{words[0]} failed: {(done.stderr or done.stdout).strip()[-500:]}")
-    return done.stdout
