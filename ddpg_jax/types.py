@@ -166,11 +166,13 @@ class Stats(NamedTuple):
       obs: of the observations acted on; `()` where they are not normalised.
       networks: of the activations that batch normalisation needs; `()` for each network without.
       reward: what rewards are divided by, `[]`; `()` where they are not scaled.
+      targets: what is known of the critics' targets so far; `()` where nothing is kept.
     """
 
     obs: Tree
     networks: Params
     reward: Tree = ()
+    targets: Tree = ()
 
 
 class TrainState(NamedTuple):

@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 import jax.numpy as jnp
 
 from ddpg_jax.agents import heads, modules, networks
+from ddpg_jax.agents.embeddings import embedded
 from ddpg_jax.agents.factory import (
+    make_embedded_networks,
+    make_embedding_optimizer,
+    make_embedding_settings,
     make_encoders,
     make_exploration,
     make_loss_noise,
@@ -30,7 +34,7 @@ from ddpg_jax.errors import ConfigError, EnvironmentFault
 from ddpg_jax.types import Agent, EnvSpec, Params
 
 if TYPE_CHECKING:
-    from ddpg_jax.config.algorithms import D4PGConfig, DrQv2Config, FastTD3Config, TD3Config
+    from ddpg_jax.config.algorithms import D4PGConfig, DrQv2Config, FastTD3Config, TD3Config, TD7Config
     from ddpg_jax.config.schema import Config
 
 
@@ -185,6 +189,27 @@ def drqv2(config: Config, spec: EnvSpec) -> Agent:
     )
 
 
+def td7(config: Config, spec: EnvSpec) -> Agent:
+    """TD7 without policy checkpoints (Fujimoto et al., arXiv:2306.02451, Algorithm 1).
+
+    Priorities belong to the replay: docs/fidelity.md names them, and what else differs.
+    """
+    algorithm = cast("TD7Config", config.algorithm)
+    actor, critic = make_embedded_networks(config, spec)
+    return embedded(
+        make_embedding_settings(config, spec),
+        networks=Params(networks.identity(), actor, networks.ensemble(critic, 2)),
+        head=heads.robust(),
+        exploration=make_exploration(config, spec),
+        optimizers=make_optimizers(config)._replace(encoder=make_embedding_optimizer(config)),
+        normalizer=make_normalizer(config, spec),
+        next_action=smoothing(algorithm.target_noise, algorithm.target_noise_clip),
+        policy_delay=algorithm.policy_delay,
+        max_rejected=algorithm.max_rejected,
+        hyperparams=_traced_hyperparams(config),
+    )
+
+
 def _assembly(config: Config, spec: EnvSpec) -> Callable[..., Agent]:
     """What joins the slots: `policy_gradient`, `from_pixels` where it sees pictures, `recurrent` with memory."""
     memory = config.algorithm.memory
@@ -204,7 +229,7 @@ def _traced_hyperparams(config: Config) -> tuple[Any, ...]:
     return tuple(value for value in values if value is not None)
 
 
-_ALGORITHMS = {"ddpg": ddpg, "td3": td3, "d4pg": d4pg, "fasttd3": fasttd3, "drqv2": drqv2}
+_ALGORITHMS = {"ddpg": ddpg, "td3": td3, "d4pg": d4pg, "fasttd3": fasttd3, "drqv2": drqv2, "td7": td7}
 
 _JOIN: dict[str, heads.JoinFn] = {"min": heads.lowest, "mean": heads.average}
 _REDUCE: dict[str, heads.ReduceFn] = {"min": jnp.min, "mean": jnp.mean, "first": heads.first}

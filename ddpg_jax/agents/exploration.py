@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
 
@@ -11,13 +12,34 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from ddpg_jax.agents.slots import Exploration, Noise, PolicyFn
-from ddpg_jax.types import Array, HostArray, Tree
+from ddpg_jax.types import ActFn, Array, HostArray, TrainState, Tree
 
 PLACES = 2**20
 """Places of the table of normal numbers at which a perturbation may begin."""
 
 NOT_PERTURBED = ("LayerNorm", "BatchNorm")
 """Leaves whose path names such a module keep their values under parameter noise."""
+
+
+def explorer(policy: Callable[[TrainState, Array], Array], exploration: Exploration) -> ActFn:
+    """How an agent acts in the environments of a seed, each explored on its own; actions are kept inside [-1, 1].
+
+    Args:
+      policy: `(state, obs [*O]) -> action [A]`, greedy.
+      exploration: of one environment.
+    """
+
+    def act(state: TrainState, act_state: Tree, obs: Array, first: Array, keys: Array) -> tuple[Array, Tree]:
+        def one(act_state: Tree, obs: Array, first: Array, key: Array) -> tuple[Array, Tree]:
+            def with_actor(actor: Tree) -> Array:
+                return policy(state._replace(params=state.params._replace(actor=actor)), obs)
+
+            return exploration.act(with_actor, state.params.actor, act_state, key, first)
+
+        action, act_state = jax.vmap(one)(act_state, obs, first, keys)
+        return jnp.clip(action, -1.0, 1.0), act_state
+
+    return act
 
 
 def additive(noise: Noise) -> Exploration:

@@ -13,18 +13,21 @@ import optax
 from ddpg_jax.agents import augmentations, encoders, modules, networks, noise
 from ddpg_jax.agents import exploration as explorations
 from ddpg_jax.agents import normalizers as normalize
+from ddpg_jax.agents.embeddings import EmbeddingSettings
 from ddpg_jax.agents.encoders import PixelSettings, in_sequence, past
 from ddpg_jax.agents.memory_networks import MemoryEncoder, memory_encoder
-from ddpg_jax.agents.optimizers import Skippable, scale_part, skippable, skippable_adam
+from ddpg_jax.agents.optimizers import Skippable, only_part, scale_part, skippable, skippable_adam
 from ddpg_jax.agents.slots import ActionFn, Exploration, Network, Noise, Normalizer
 from ddpg_jax.agents.targets import no_augmentation, scheduled_noise
 from ddpg_jax.config.plugins import load
 from ddpg_jax.envs.mixed import number_rows
+from ddpg_jax.equations.embeddings import avg_l1_norm
 from ddpg_jax.types import Array, EnvSpec, Params
 from ddpg_jax.xla.tuning import tuning
 
 if TYPE_CHECKING:
-    from ddpg_jax.config.algorithms import DrQv2Config, LearnerConfig, MemoryConfig
+    from ddpg_jax.config.algorithms import DrQv2Config, TD7Config
+    from ddpg_jax.config.learner import LearnerConfig, MemoryConfig
     from ddpg_jax.config.pixels import EncoderConfig
     from ddpg_jax.config.schema import Config
     from ddpg_jax.config.sections import GaussianPerEnvConfig, OUConfig, ParameterConfig, ScheduledConfig
@@ -128,6 +131,28 @@ def _architecture(config: Config) -> modules.Architecture:
     )
 
 
+def make_embedding_settings(config: Config, spec: EnvSpec) -> EmbeddingSettings:
+    """What makes the embeddings of TD7, by its section `[algorithm]`."""
+    it = cast("TD7Config", config.algorithm)
+    shape = _architecture(config)._replace(hidden=it.encoder_hidden, activation=it.critic_activation, final=None)
+    make = partial(modules.make_network, modules.make_module(shape, it.embedding_size))
+    return EmbeddingSettings(
+        state=make((prod(spec.obs_shape),), avg_l1_norm),
+        pair=make((it.embedding_size, spec.action_size), lambda x: x),
+        every=it.target_every,
+        tau=it.tau,
+    )
+
+
+def make_embedded_networks(config: Config, spec: EnvSpec) -> tuple[Network, Network]:
+    """Actor and critic of TD7, which see embeddings."""
+    it, shape = cast("TD7Config", config.algorithm), _architecture(config)
+    obs, action = prod(spec.obs_shape), spec.action_size
+    of_critic = shape._replace(hidden=it.critic_widths, activation=it.critic_activation)
+    actor = networks.embedded((obs,), it.embedding_size, it.input_width, action, shape, jnp.tanh)
+    return actor, networks.embedded((obs, action), 2 * it.embedding_size, it.input_width, 1, of_critic)
+
+
 def _of_features(spec: EnvSpec, features: int) -> EnvSpec:
     """What the networks behind an encoder must know of an environment."""
     return spec._replace(obs_shape=(features,), obs_dtype="float32", layout=(), stack=0, proprioception=0)
@@ -201,6 +226,12 @@ def make_optimizers(config: Config) -> Params:
         actor=make(algorithm.actor_learning_rate, algorithm.actor_weight_decay, rounds),
         critic=make(rate, decay, updates),
     )
+
+
+def make_embedding_optimizer(config: Config) -> Skippable:
+    """Adam for the learned part of the encoder of TD7."""
+    it, steps = cast("TD7Config", config.algorithm), config.updates_owed(config.total_steps)
+    return only_part(_adam(it, it.encoder_learning_rate, 0.0, steps, tuning(config).flat_optimizer), "learned")
 
 
 def make_loss_noise(config: Config) -> ActionFn:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from ddpg_jax.agents.slots import CriticHead
 from ddpg_jax.equations.distributional import cross_entropy, mean, project
+from ddpg_jax.equations.huber import huber
 from ddpg_jax.equations.returns import bootstrapped_return
 from ddpg_jax.types import Array, Tree
 
@@ -76,6 +77,32 @@ def scalar(bootstrap: ReduceFn = jnp.min, ascend: ReduceFn = first, choose: Choo
         return ascend(outputs[:, 0])
 
     return CriticHead(target, loss, value, _select_actor_critics(ascend))
+
+
+def robust(bootstrap: ReduceFn = jnp.min, ascend: ReduceFn = jnp.mean, threshold: float = 1.0) -> CriticHead:
+    """Critics that predict the expected return, regressed by the Huber loss, for priorities by large errors only.
+
+    The loss of one sample is the sum over critics; its temporal-difference error is the largest of theirs, and no less
+    than the threshold: below it the loss weighs errors by their size already, so draws need not.
+
+    Args:
+      bootstrap: joins the critics in the target.
+      ascend: joins the critics in the actor's loss.
+      threshold: κ, from which on the loss is linear.
+
+    Returns:
+      A head for critics with Z = 1.
+
+    References:
+      Fujimoto et al., "An equivalence between loss functions and non-uniform sampling in experience replay"
+      (arXiv:2007.06049), LAP.
+    """
+
+    def loss(outputs: Array, y: Array) -> tuple[Array, Array]:
+        td_errors = y - outputs[:, 0]
+        return jnp.sum(huber(td_errors, threshold)), jnp.maximum(jnp.max(jnp.abs(td_errors)), threshold)
+
+    return scalar(bootstrap, ascend)._replace(loss=loss)
 
 
 def lowest(atoms: Array, logits: Array) -> Array:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from ddpg_jax.agents.precision import bfloat16_dot_general
 from ddpg_jax.agents.slots import LearnAux, Network
+from ddpg_jax.equations.embeddings import avg_l1_norm
 from ddpg_jax.types import BATCH, Array, Tree
 from ddpg_jax.xla.dot import FEW_OUTPUTS, transposed_dot_general
 
@@ -191,6 +192,24 @@ class _MLP(nn.Module):
         return self.architecture.last(self.outputs, x.shape[-1])(x), _answering(active)
 
 
+class _Embedded(nn.Module):
+    """A linear layer of what is seen, brought to the scale of the embeddings that join it, and dense layers of both.
+
+    The last input holds the embeddings; those before it are seen side by side.
+    """
+
+    architecture: Architecture
+    width: int
+    outputs: int
+
+    @nn.compact
+    def __call__(self, *inputs: Array, learning: bool = False) -> tuple[Array, Array]:
+        seen = jnp.concatenate(inputs[:-1])
+        x = avg_l1_norm(self.architecture.dense(self.width, seen.shape[-1])(seen))
+        behind = _MLP(self.architecture, self.outputs, name="behind")
+        return behind(jnp.concatenate([x, inputs[-1]]), learning=learning)
+
+
 class _SimBa(nn.Module):
     """A linear embedding, residual blocks of LayerNorm, four times the width and back, and a last LayerNorm."""
 
@@ -230,6 +249,11 @@ def make_module(architecture: Architecture, outputs: int, late_layer: int = 0) -
     if architecture.kind == "simba":
         return _SimBa(architecture, outputs)
     return _MLP(architecture, outputs, late_layer)
+
+
+def make_embedded(architecture: Architecture, width: int, outputs: int) -> nn.Module:
+    """The module of a network beside embeddings; `width` is that of the layer that takes in what is seen."""
+    return _Embedded(architecture, width, outputs)
 
 
 def make_trunk(architecture: Architecture, width: int) -> nn.Module:

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ddpg_jax.agents.modules import Architecture, make_module, make_network, make_trunk
+from ddpg_jax.agents.modules import Architecture, make_embedded, make_module, make_network, make_trunk
 from ddpg_jax.agents.slots import LearnAux, Network
 from ddpg_jax.types import Array, Tree
 
@@ -85,6 +85,34 @@ def trunk(size: int, width: int, architecture: Architecture) -> Network:
       Yarats et al., "Mastering visual continuous control", section 3 (arXiv:2107.09645).
     """
     return make_network(make_trunk(architecture, width), (size,), lambda x: x)
+
+
+def embedded(
+    sizes: tuple[int, ...],
+    embeddings: int,
+    width: int,
+    outputs: int,
+    architecture: Architecture,
+    last: Callable[[Array], Array] = lambda x: x,
+) -> Network:
+    """A network that sees embeddings beside the inputs that they were made of.
+
+    Args:
+      sizes: of those inputs, an observation or an observation and an action.
+      embeddings: numbers in the embeddings.
+      width: of the linear layer that takes in those inputs.
+      outputs: of the network.
+      architecture: of the layers behind.
+      last: applied to its output.
+
+    Returns:
+      A network `(*inputs, embeddings [embeddings]) -> [outputs]`.
+
+    References:
+      Fujimoto et al., "For SALE: state-action representation learning for deep reinforcement learning"
+      (arXiv:2306.02451), figure 1.
+    """
+    return make_network(make_embedded(architecture, width, outputs), (*sizes, embeddings), last)
 
 
 def ensemble(network: Network, size: int) -> Network:

@@ -73,6 +73,17 @@ def scale_part(optimizer: Skippable, name: str, factor: Array | float) -> Skippa
     return Skippable(optimizer.init, update)
 
 
+def only_part(optimizer: Skippable, name: str) -> Skippable:
+    """The optimiser of one part of the parameters, a key of their dictionary; the others stay as they are."""
+
+    def update(updates: Tree, state: Tree, params: Tree = None, **others: Any) -> tuple[Tree, Tree]:
+        of_part = None if params is None else params[name]
+        made, state = optimizer.update(updates[name], state, of_part, **others)
+        return jax.tree.map(jnp.zeros_like, updates) | {name: made}, state
+
+    return Skippable(lambda params: optimizer.init(params[name]), update)
+
+
 def select(which: Array | bool, one: Tree, other: Tree) -> Tree:
     """One tree or the other, by a bool `[]`; what is the same object in both is not touched."""
     return jax.tree.map(

@@ -8,10 +8,10 @@ The nesting of an update call, d = policy_delay:
 
     scan over rounds [U/d]:
         scan over batches [d]:
-            critic step                      one gradient step of critic and encoder
+            critic step                      one gradient step of critic and encoder, which may learn more beside
             targets follow                   where `update_target_critic` says so
         actor step                           on the last batch of the round, with the new critic
-        targets follow
+        targets follow                       and whatever else `after_round` does
 
 A step is rejected where its loss, the norm of its gradient or a moment of the batch is not finite: all stays as it was,
 and only the random counter goes on. Where the critic's step on a batch is rejected, the actor makes none on it. After
@@ -26,7 +26,7 @@ must turn a gradient of finite norm into a finite step, as those of `factory` do
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,21 +35,33 @@ import optax
 
 from ddpg_jax.agents import normalizers as normalize
 from ddpg_jax.agents.diagnostics import all_finite, dead_fraction, relative_distance, zero_if_overflowing
+from ddpg_jax.agents.exploration import explorer
 from ddpg_jax.agents.optimizers import Skippable, select, skippable
 from ddpg_jax.agents.slots import (
     ActionFn,
     AugmentFn,
+    AuxiliaryFn,
     CriticHead,
     Exploration,
     LearnAux,
     Network,
     Normalizer,
     SelectFn,
+    StateFn,
+    TargetRange,
     TargetUpdateFn,
 )
-from ddpg_jax.agents.targets import greedy, keep_targets, no_augmentation, with_target
+from ddpg_jax.agents.targets import (
+    UNBOUNDED,
+    greedy,
+    keep_targets,
+    no_augmentation,
+    no_auxiliary,
+    unchanged,
+    with_target,
+)
 from ddpg_jax.rng import stream_key
-from ddpg_jax.types import BATCH, ActFn, Agent, Array, Batch, Metrics, Params, Stats, TrainState, Transition, Tree
+from ddpg_jax.types import BATCH, Agent, Array, Batch, Metrics, Params, Stats, TrainState, Transition, Tree
 from ddpg_jax.xla.norm import global_norm
 
 SATURATED = 0.99
@@ -69,6 +81,9 @@ def policy_gradient(
     next_critic: SelectFn = with_target,
     next_action: ActionFn = greedy,
     actor_action: ActionFn = greedy,
+    target_range: TargetRange = UNBOUNDED,
+    auxiliary: AuxiliaryFn = no_auxiliary,
+    after_round: StateFn = unchanged,
     augment: AugmentFn = no_augmentation,
     reuse: Callable[[Tree], Tree] | None = None,
     policy_delay: int = 1,
@@ -89,6 +104,9 @@ def policy_gradient(
       next_critic: whose critics and encoder judge it.
       next_action: what becomes of that action (target smoothing).
       actor_action: what becomes of the action in the actor's loss.
+      target_range: what bounds the values in the target.
+      auxiliary: what the encoder learns beside the critics' loss.
+      after_round: what else becomes of the learner after an actor step that was applied.
       augment: augmentation of one transition.
       reuse: what the actor learns from, of what the encoder made of the observation in the critics' step, before it
         was changed by that; None: the encoder is asked again, afterwards.
@@ -108,7 +126,7 @@ def policy_gradient(
     def init(run_key: Array) -> TrainState:
         params = Params(*(net.init(stream_key(run_key, f"init/{name}")) for name, net in _items(networks)))
         opt_state = Params(*(opt.init(p) for opt, p in zip(optimizers, params, strict=True)))
-        stats = Stats(normalizer.init(), Params(*(net.moments() for net in networks)))
+        stats = Stats(normalizer.init(), Params(*(net.moments() for net in networks)), targets=target_range.init())
         targets, none = jax.tree.map(jnp.copy, params), jnp.zeros(2, jnp.int32)
         return TrainState(jnp.zeros((), jnp.int32), params, targets, opt_state, stats, none)
 
@@ -135,6 +153,10 @@ def policy_gradient(
     def encode(params: Params, stats: Stats, obs: Array) -> Array:
         return networks.encoder.apply(params.encoder, stats.networks.encoder, normalizer.apply(stats.obs, obs))
 
+    def normalized(stats: Stats, data: Transition) -> Transition:
+        obs, next_obs = (normalizer.apply(stats.obs, each) for each in (data.obs, data.next_obs))
+        return data._replace(obs=obs, next_obs=next_obs)
+
     def mu(params: Params, stats: Stats, encoded: Tree) -> tuple[Array, LearnAux]:
         return networks.actor.learn(params.actor, stats.networks.actor, encoded)
 
@@ -149,15 +171,16 @@ def policy_gradient(
 
     def critic_loss(
         params: Params, target: Params, stats: Stats, data: Transition, key: Array, head_key: Array, step: Array
-    ) -> tuple[Array, Array, Array, LearnAux, Tree]:
-        """Loss, error and value of one transition, each `[]`, the critics' trace, and what the actor reuses."""
+    ) -> tuple[Array, Array, Array, LearnAux, _Kept]:
+        """Loss, error and value of one transition, each `[]`, the critics' trace, and what is kept beside."""
         chooser, judge = next_policy(params, target), next_critic(params, target)
         a_t = next_action(mu(chooser, stats, encode(chooser, stats, data.next_obs))[0], key, step)
         next_outputs, _ = q(judge, stats, encode(judge, stats, data.next_obs), a_t)
-        y = head.target(data.reward, data.discount, next_outputs, head_key)
+        y = head.target(data.reward, data.discount, target_range.clip(stats.targets, next_outputs), head_key)
         encoded = encode(params, stats, data.obs)
         outputs, aux = q(params, stats, encoded, data.action)
-        kept = () if reuse is None else reuse(encoded)
+        beside = auxiliary(params.encoder, normalized(stats, data))
+        kept = _Kept(y, beside, () if reuse is None else reuse(encoded))
         return *head.loss(outputs, jax.lax.stop_gradient(y)), head.value(outputs), aux, kept
 
     def actor_loss(
@@ -173,29 +196,31 @@ def policy_gradient(
         keys = jax.random.split(stream_key(run_key, "critic", state.step), batch.weight.shape)
         head_key = stream_key(run_key, "head", state.step)
 
-        def loss(learned: tuple[Tree, Tree]) -> tuple[Array, tuple[Array, Array, LearnAux, Tree]]:
+        def loss(learned: tuple[Tree, Tree]) -> tuple[Array, tuple[Array, Array, Array, LearnAux, _Kept]]:
             params, axes = state.params._replace(encoder=learned[0], critic=learned[1]), (0, 0, 0, _AUX_AXES, 0)
             each = jax.vmap(critic_loss, (None, None, None, 0, 0, None, None), axes, axis_name=BATCH)
             losses, td_error, values, aux, kept = each(
                 params, state.target_params, state.stats, batch.data, keys, head_key, state.step
             )
-            return jnp.mean(batch.weight * losses), (td_error, values, aux, kept)
+            value = jnp.mean(batch.weight * losses)
+            return sum(map(jnp.mean, kept.losses.values()), start=value), (value, td_error, values, aux, kept)
 
-        (value, (td_error, values, aux, kept)), (d_encoder, d_critic) = jax.value_and_grad(loss, has_aux=True)(
+        (total, (value, td_error, values, aux, kept)), (d_encoder, d_critic) = jax.value_and_grad(loss, has_aux=True)(
             (state.params.encoder, state.params.critic)
         )
         norm = global_norm(d_critic)
         accepted, rejected = accept_step(
-            state, _CRITIC, (value, norm, global_norm(d_encoder), global_norm(aux.moments))
+            state, _CRITIC, (total, norm, global_norm(d_encoder), global_norm(aux.moments))
         )
         old, old_opt = state.params, state.opt_state
         encoder, encoder_opt = _descend(optimizers.encoder, d_encoder, old_opt.encoder, old.encoder, accepted)
         critic, critic_opt = _descend(optimizers.critic, d_critic, old_opt.critic, old.critic, accepted)
         params = old._replace(encoder=encoder, critic=critic)
+        targets = target_range.observe(state.stats.targets, kept.y)
         new = state._replace(
             params=params,
             target_params=update_target_critic(params, state.target_params, state.step + 1),
-            stats=_replace_moments(state.stats, critic=aux.moments),
+            stats=_replace_moments(state.stats, critic=aux.moments)._replace(targets=targets),
         )
         metrics = {
             "critic_loss": value,
@@ -205,7 +230,8 @@ def policy_gradient(
         }
         opt_state = old_opt._replace(encoder=encoder_opt, critic=critic_opt)
         state = select(accepted, new, state)._replace(step=state.step + 1, opt_state=opt_state, rejected=rejected)
-        return state, (metrics | {"rejected": ~accepted}, td_error, kept)
+        metrics |= jax.tree.map(jnp.mean, kept.losses)
+        return state, (metrics | {"rejected": ~accepted}, td_error, kept.reused)
 
     def actor_step(state: TrainState, data: Transition, kept: Tree, run_key: Array) -> tuple[TrainState, Metrics]:
         keys = jax.random.split(stream_key(run_key, "actor", state.step), data.reward.shape[:1])
@@ -222,10 +248,12 @@ def policy_gradient(
         accepted, rejected = accept_step(state, _ACTOR, of_this, attempted)
         actor, actor_opt = _descend(optimizers.actor, d_actor, state.opt_state.actor, state.params.actor, accepted)
         params = state.params._replace(actor=actor)
-        new = state._replace(
-            params=params,
-            target_params=update_targets(params, state.target_params, state.step),
-            stats=_replace_moments(state.stats, actor=aux.moments),
+        new = after_round(
+            state._replace(
+                params=params,
+                target_params=update_targets(params, state.target_params, state.step),
+                stats=_replace_moments(state.stats, actor=aux.moments),
+            )
         )
         metrics = {
             "actor_loss": value,
@@ -282,7 +310,7 @@ def policy_gradient(
         encoded, action = encode(params, stats, obs), policy(state, obs)
         return head.value(networks.critic.apply(params.critic, stats.networks.critic, encoded, action))
 
-    return Agent(init, observe, init_act, _explorer(policy, exploration), policy, update, reset, value, diagnose)
+    return Agent(init, observe, init_act, explorer(policy, exploration), policy, update, reset, value, diagnose)
 
 
 def is_frozen(state: TrainState, max_rejected: int) -> Array:
@@ -290,20 +318,12 @@ def is_frozen(state: TrainState, max_rejected: int) -> Array:
     return jnp.maximum(state.rejected[..., _CRITIC], state.rejected[..., _ACTOR]) >= max_rejected
 
 
-def _explorer(policy: Callable[[TrainState, Array], Array], exploration: Exploration) -> ActFn:
-    """Acts in the environments of a seed, each explored on its own, and keeps actions inside [-1, 1]."""
+class _Kept(NamedTuple):
+    """What a critic step keeps of one transition: its target, what the encoder learns beside, what the actor reuses."""
 
-    def act(state: TrainState, act_state: Tree, obs: Array, first: Array, keys: Array) -> tuple[Array, Tree]:
-        def one(act_state: Tree, obs: Array, first: Array, key: Array) -> tuple[Array, Tree]:
-            def with_actor(actor: Tree) -> Array:
-                return policy(state._replace(params=state.params._replace(actor=actor)), obs)
-
-            return exploration.act(with_actor, state.params.actor, act_state, key, first)
-
-        action, act_state = jax.vmap(one)(act_state, obs, first, keys)
-        return jnp.clip(action, -1.0, 1.0), act_state
-
-    return act
+    y: Array
+    losses: dict[str, Array]
+    reused: Tree
 
 
 _CRITIC, _ACTOR = 0, 1  # of `TrainState.rejected`

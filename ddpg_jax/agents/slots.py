@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
-from ddpg_jax.types import Array, Params, Transition, Tree
+from ddpg_jax.types import Array, Params, TrainState, Transition, Tree
 
 ActionFn: TypeAlias = Callable[[Array, Array, Array], Array]
 """`(action [A], key, step []) -> action [A]`: what becomes of mu(s) inside a loss. The key is consumed."""
@@ -21,6 +21,14 @@ TargetUpdateFn: TypeAlias = Callable[[Params, Params, Array], Params]
 
 AugmentFn: TypeAlias = Callable[[Transition, Array], Transition]
 """`(transition, key) -> transition`, for one sample. The key is consumed."""
+
+
+AuxiliaryFn: TypeAlias = Callable[[Tree, Transition], dict[str, Array]]
+"""`(encoder's params, transition) -> losses []` by name, of one sample: what teaches the encoder beside the critics'
+loss. Observations are as the networks see them; the mean over the batch is not weighted."""
+
+StateFn: TypeAlias = Callable[[TrainState], TrainState]
+"""`state -> state`: what becomes of the learner after a round, whose steps are counted in it."""
 
 
 class LearnAux(NamedTuple):
@@ -82,6 +90,20 @@ class CriticHead(NamedTuple):
     loss: Callable[[Array, Array], tuple[Array, Array]]
     value: Callable[[Array], Array]
     actor_critics: Callable[[Tree], Tree] = lambda critics: critics
+
+
+class TargetRange(NamedTuple):
+    """What is kept of the critics' targets, and bounds those to come.
+
+    Attributes:
+      init: `() -> range`.
+      observe: `(range, y [B, ...]) -> range`, of the targets of a batch.
+      clip: `(range, next_outputs [M, Z]) -> [M, Z]`, of one sample.
+    """
+
+    init: Callable[[], Tree]
+    observe: Callable[[Tree, Array], Tree]
+    clip: Callable[[Tree, Array], Array]
 
 
 class Noise(NamedTuple):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from ddpg_jax.agents.slots import ActionFn, TargetUpdateFn
+from ddpg_jax.agents.slots import ActionFn, TargetRange, TargetUpdateFn
 from ddpg_jax.equations.polyak import soft_update
-from ddpg_jax.types import Array, Params, Transition
+from ddpg_jax.types import Array, Params, TrainState, Transition, Tree
 
 
 def greedy(action: Array, key: Array, step: Array) -> Array:
@@ -72,6 +73,69 @@ def with_online_encoder(params: Params, target_params: Params) -> Params:
 def no_augmentation(transition: Transition, key: Array) -> Transition:
     """No augmentation."""
     return transition
+
+
+def no_auxiliary(encoder: Tree, transition: Transition) -> dict[str, Array]:
+    """The critics' loss alone teaches the encoder."""
+    return {}
+
+
+def unchanged(state: TrainState) -> TrainState:
+    """Nothing more becomes of the learner after a round."""
+    return state
+
+
+UNBOUNDED = TargetRange(init=lambda: (), observe=lambda seen, y: seen, clip=lambda seen, next_outputs: next_outputs)
+"""Targets may take any value."""
+
+
+class Range(NamedTuple):
+    """Lowest and highest target, each `[]`.
+
+    Attributes:
+      low: which bounds the values in targets.
+      high: likewise.
+      seen_low: so far, which bounds nothing before `refresh`.
+      seen_high: likewise.
+    """
+
+    low: Array
+    high: Array
+    seen_low: Array
+    seen_high: Array
+
+    def refresh(self) -> Range:
+        """What has been seen so far bounds what comes."""
+        return self._replace(low=self.seen_low, high=self.seen_high)
+
+
+_FAR = 1e8
+"""What was seen before anything was, which any target is nearer than."""
+
+
+def seen_range() -> TargetRange:
+    """The next value in a target stays between the lowest and the highest target seen at the last refresh.
+
+    Before the first refresh it is 0. The value of each critic is clipped, which for their minimum is the same as to
+    clip that.
+
+    References:
+      Fujimoto et al., "For SALE: state-action representation learning for deep reinforcement learning"
+      (arXiv:2306.02451), clipped values.
+    """
+
+    def init() -> Range:
+        return Range(jnp.zeros(()), jnp.zeros(()), jnp.full((), _FAR), jnp.full((), -_FAR))
+
+    def observe(seen: Range, y: Array) -> Range:
+        return seen._replace(
+            seen_low=jnp.minimum(seen.seen_low, jnp.min(y)), seen_high=jnp.maximum(seen.seen_high, jnp.max(y))
+        )
+
+    def clip(seen: Range, next_outputs: Array) -> Array:
+        return jnp.clip(next_outputs, seen.low, seen.high)
+
+    return TargetRange(init, observe, clip)
 
 
 def polyak(tau: Array | float) -> TargetUpdateFn:

@@ -2,207 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeAlias
+import json
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
+from ddpg_jax.config.learner import LearnerConfig, Widths
 from ddpg_jax.config.marks import LEARNING, STRUCTURAL, TRACED
-from ddpg_jax.config.pixels import EncoderConfig
-from ddpg_jax.config.section import CountOrZero, Fraction, Rate, Scale, Section
-from ddpg_jax.config.sections import Argument, Return
-
-Widths: TypeAlias = Annotated[tuple[Annotated[int, Field(ge=1, le=65536)], ...], Field(min_length=1, max_length=32)]
-
-
-class MemoryConfig(Section):
-    """`[algorithm.memory]`: what an agent remembers of its episode; without the table, nothing."""
-
-    cell: Annotated[Literal["lstm", "gru", "lru"], STRUCTURAL] = "lstm"
-    """how it remembers; lru: a linear recurrence, the fastest where windows are long"""
-    hidden: Annotated[int, Field(ge=1, le=65536), STRUCTURAL] = 128
-    """numbers that it remembers"""
-    length: Annotated[int, Field(ge=1, le=4096), LEARNING] = 64
-    """steps of a window that are learned from"""
-    burn_in: Annotated[int, Field(ge=0, le=4096), LEARNING] = 0
-    """steps before them that are only remembered"""
-    keep_every: Annotated[int, Field(ge=0, le=4096), STRUCTURAL] = 0
-    """steps between two states that are kept while acting, from which windows begin; 0: they begin from zeros"""
-    obs_embedding: Annotated[int, Field(ge=1, le=65536), STRUCTURAL] = 32
-    """width of the layer that takes the observation in"""
-    action_embedding: Annotated[int, Field(ge=0, le=65536), STRUCTURAL] = 16
-    """likewise the action before; 0: it is not taken in"""
-    reward_embedding: Annotated[int, Field(ge=0, le=65536), STRUCTURAL] = 8
-    """likewise the reward before"""
-    learning_rate: Annotated[Rate | None, TRACED, LEARNING] = None
-    """of what takes in and remembers; left out: as the rest of the network"""
-    priority_of_largest: Annotated[Fraction, LEARNING] = 0.9
-    """share of a window's largest error in its priority; the rest is the mean"""
-
-
-class LearnerConfig(Section):
-    """`[algorithm]`: what all algorithms share."""
-
-    hidden: Annotated[Widths, STRUCTURAL] = (64, 64)
-    """widths of the hidden layers, or of the residual blocks, of actor and critic"""
-    critic_hidden: Annotated[Widths | None, STRUCTURAL] = None
-    """those of the critic; left out: as the actor's"""
-    architecture: Annotated[Literal["mlp", "simba"], STRUCTURAL] = "mlp"
-    """simba: an embedding and residual blocks with layer normalisation, which are of equal width"""
-    normalization: Annotated[Literal["none", "layer", "batch"], STRUCTURAL] = "none"
-    """of the hidden layers; batch: of the observation too, and in the critic only before the action enters"""
-    normalize_observations: Annotated[bool, STRUCTURAL] = False
-    """by the running moments of all that the seed has acted on"""
-    scale_rewards: Annotated[bool, STRUCTURAL] = False
-    """the learner divides rewards by the running standard deviation of the discounted return; ends of distributions
-    are in these units"""
-    activation: Annotated[Literal["relu", "elu", "tanh", "silu"], STRUCTURAL] = "relu"
-    """of the hidden layers"""
-    initializer: Annotated[Literal["fan_in", "lecun_normal", "orthogonal"], LEARNING] = "fan_in"
-    """fan_in: U(+-1/sqrt(fan_in)) for weights and biases; orthogonal: with biases of 0"""
-    final_scale: Annotated[Annotated[float, Field(gt=0, le=10)] | None, LEARNING] = None
-    """last layers are drawn from U(+-final_scale); left out: as the others"""
-    action_layer: Annotated[int, Field(ge=0, le=31), STRUCTURAL] = 0
-    """hidden layer of the critic that the action enters; 0: with the observation"""
-    actor_learning_rate: Annotated[Rate, TRACED, LEARNING] = 5e-4
-    """of Adam"""
-    critic_learning_rate: Annotated[Rate, TRACED, LEARNING] = 1e-3
-    """of Adam"""
-    learning_rate_schedule: Annotated[Literal["constant", "linear", "cosine", "exponential"], STRUCTURAL] = "constant"
-    """how both rates go to their ends, over the updates of the run"""
-    learning_rate_end: Annotated[Fraction, LEARNING] = 0.0
-    """the share of both rates that is left at the end"""
-    weight_decay: Annotated[Literal["none", "l2", "decoupled"], STRUCTURAL] = "none"
-    """l2 is added to the gradient, decoupled to the step (AdamW)"""
-    critic_weight_decay: Annotated[Fraction, TRACED, LEARNING] = 0.0
-    """its coefficient for the critic"""
-    actor_weight_decay: Annotated[Fraction, TRACED, LEARNING] = 0.0
-    """its coefficient for the actor"""
-    max_grad_norm: Annotated[Annotated[float, Field(gt=0)] | None, TRACED, STRUCTURAL] = None
-    """gradients are scaled down to this global norm; left out: never"""
-    max_rejected: Annotated[int, Field(ge=1, le=10**6), LEARNING] = 10
-    """updates in a row that are not finite, and so not applied, before a seed is given up"""
-    gamma: Annotated[Fraction, TRACED, LEARNING] = 0.99
-    """discount of one step"""
-    n_step: Annotated[int, Field(ge=1, le=1000), LEARNING] = 1
-    """steps folded into one transition"""
-    tau: Annotated[float, Field(gt=0, le=1), TRACED, LEARNING] = 0.005
-    """mixing factor of the targets"""
-    batch_size: Annotated[int, Field(ge=1, le=2**24), LEARNING] = 64
-    """transitions of one update"""
-    updates_per_step: Annotated[float, Field(gt=0, le=1000), STRUCTURAL] = 1.0
-    """updates for each environment step of a seed; may be below 1"""
-    updates_per_call: Annotated[Annotated[int, Field(ge=1, le=65536)] | None, STRUCTURAL] = None
-    """updates in one compiled call; left out: those due after one step of all environments"""
-    warmup_steps: Annotated[CountOrZero, STRUCTURAL] = 500
-    """environment steps of each seed with uniformly random actions"""
-    learning_starts: Annotated[CountOrZero | None, STRUCTURAL] = None
-    """environment steps of each seed before the first update; left out: warmup_steps"""
-    reset_every: Annotated[CountOrZero, LEARNING] = 0
-    """environment steps of each seed between two resets of networks, targets and optimisers; 0: never"""
-    make_agent: Annotated[str | None, STRUCTURAL] = None
-    """a function of your own that makes the agent of these fields, as `module:name`, or one that a plugin registers;
-    `name` may say it too; left out: the one of `name`"""
-    make_networks: Annotated[str | None, STRUCTURAL] = None
-    """likewise, one that makes the networks of actor and critic; left out: those of `architecture`"""
-    kwargs: Annotated[dict[str, Argument], LEARNING] = Field(default_factory=dict[str, Any])
-    """arguments for `make_agent` beside the configuration"""
-    memory: Annotated[MemoryConfig | None, STRUCTURAL] = None
-    """what the agent remembers of its episode; left out: nothing"""
-    encoder: Annotated[EncoderConfig | None, STRUCTURAL] = None
-    """what takes pictures in; left out: that of the defaults where env.pixels is there, else nothing"""
-
-    @property
-    def learning_begins(self) -> int:
-        """Environment steps of each seed before the first update."""
-        return self.warmup_steps if self.learning_starts is None else self.learning_starts
-
-    @property
-    def critic_steps_per_round(self) -> int:
-        """Critic steps for one step of actor and targets; a call of the update makes whole rounds."""
-        return 1
-
-    @property
-    def critic_widths(self) -> tuple[int, ...]:
-        """Widths of the critic's hidden layers."""
-        return self.hidden if self.critic_hidden is None else self.critic_hidden
-
-    @model_validator(mode="after")
-    def _arguments(self) -> LearnerConfig:
-        if self.kwargs and self.make_agent is None:
-            raise ValueError(
-                f"kwargs={self.kwargs} has no effect: only an agent of your own takes arguments; name it in make_agent"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _without_batch_norm(self) -> LearnerConfig:
-        if self.memory is not None and self.normalization == "batch":
-            raise ValueError(
-                'normalization="batch" is not possible with memory, whose samples are windows; set it to "layer"'
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _of_pictures(self) -> LearnerConfig:
-        encoder = self.encoder
-        if encoder is None:
-            return self
-        if self.memory is not None:
-            raise ValueError("memory and encoder do not go together yet: leave one of them out")
-        if self.normalize_observations:
-            raise ValueError(
-                "normalize_observations has no effect on pictures, which are scaled to [-0.5, 0.5]: set it to false"
-            )
-        if self.normalization == "batch" and max(encoder.target_copies, encoder.online_copies) > 1:
-            raise ValueError(
-                'normalization="batch" is not possible with several copies of an observation; set it to "layer", or '
-                "encoder.target_copies and encoder.online_copies to 1"
-            )
-        if encoder.shift == 0 and max(encoder.target_copies, encoder.online_copies) > 1:
-            raise ValueError(
-                "encoder.target_copies and encoder.online_copies have no effect with encoder.shift=0, which makes all "
-                "copies equal: set them to 1"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _residual(self) -> LearnerConfig:
-        if self.architecture == "mlp":
-            return self
-        for name, widths in (("hidden", self.hidden), ("critic_hidden", self.critic_widths)):
-            if len(set(widths)) > 1:
-                raise ValueError(f'{name}={list(widths)}: with architecture="simba" all blocks have one width')
-        if self.normalization != "none":
-            raise ValueError(
-                f'normalization={self.normalization!r} has no effect with architecture="simba", whose layers are '
-                'normalised already; set normalization to "none"'
-            )
-        if self.action_layer > 0:
-            raise ValueError(
-                f'action_layer={self.action_layer} is not possible with architecture="simba", where the action enters '
-                "with the observation; set it to 0"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _consistent(self) -> LearnerConfig:
-        layers = len(self.critic_widths)
-        if self.action_layer >= layers:
-            raise ValueError(f"action_layer={self.action_layer} is not one of {layers} hidden layers, from 0")
-        for name, decay in (("critic", self.critic_weight_decay), ("actor", self.actor_weight_decay)):
-            if decay > 0 and self.weight_decay == "none":
-                raise ValueError(
-                    f'{name}_weight_decay={decay} has no effect with weight_decay="none"; '
-                    'set weight_decay to "l2" or "decoupled"'
-                )
-        if self.learning_rate_schedule == "exponential" and self.learning_rate_end == 0:
-            raise ValueError(
-                'learning_rate_schedule="exponential" never reaches learning_rate_end=0.0; set it above 0, as in 0.01'
-            )
-        call, delay = self.updates_per_call, self.critic_steps_per_round
-        if call is not None and call % delay:
-            raise ValueError(f"updates_per_call={call} is not a multiple of policy_delay={delay}")
-        return self
+from ddpg_jax.config.section import CountOrZero, Fraction, Rate, Scale, Width
+from ddpg_jax.config.sections import Return
 
 
 class DDPGConfig(LearnerConfig):
@@ -338,5 +146,55 @@ class DrQv2Config(LearnerConfig):
     """largest noise on the action in the target and in the actor's loss"""
 
 
-AlgorithmConfig: TypeAlias = DDPGConfig | TD3Config | D4PGConfig | FastTD3Config | DrQv2Config
+class TD7Config(DelayedConfig):
+    """`[algorithm]` with `name = "td7"`; as published with prioritised replay, whose alpha is 0.4 and beta 0."""
+
+    name: Annotated[Literal["td7"], STRUCTURAL]
+    """the algorithm"""
+    hidden: Annotated[Widths, STRUCTURAL] = (256, 256)
+    """widths of the hidden layers of actor and critics, behind the layer that takes observation and action in"""
+    input_width: Annotated[Width, STRUCTURAL] = 256
+    """width of that layer, which is linear, beside the embeddings"""
+    embedding_size: Annotated[Width, STRUCTURAL] = 256
+    """numbers in the embedding of a state, and in that of a state and an action"""
+    encoder_hidden: Annotated[Widths, STRUCTURAL] = (256, 256)
+    """widths of the hidden layers of both networks that make embeddings"""
+    activation: Annotated[Literal["relu", "elu", "tanh", "silu"], STRUCTURAL] = "relu"
+    """of the actor's hidden layers"""
+    critic_activation: Annotated[Literal["relu", "elu", "tanh", "silu"], STRUCTURAL] = "elu"
+    """of those of the critics and of the encoder"""
+    actor_learning_rate: Annotated[Rate, TRACED, LEARNING] = 3e-4
+    """of Adam"""
+    critic_learning_rate: Annotated[Rate, TRACED, LEARNING] = 3e-4
+    """of Adam"""
+    encoder_learning_rate: Annotated[Rate, TRACED, LEARNING] = 3e-4
+    """of Adam"""
+    target_every: Annotated[int, Field(ge=1, le=10**6), LEARNING] = 250
+    """updates between two copies of everything: to the targets, to the encoder that actor and critics see"""
+    tau: Annotated[float, Field(gt=0, le=1), TRACED, LEARNING] = 1.0
+    """how much is taken over then; 1: all"""
+    batch_size: Annotated[int, Field(ge=1, le=2**24), LEARNING] = 256
+    """transitions of one update"""
+    warmup_steps: Annotated[CountOrZero, STRUCTURAL] = 25_000
+    """environment steps of each seed with uniformly random actions"""
+
+    @model_validator(mode="after")
+    def _copies_end_a_round(self) -> TD7Config:
+        if self.target_every % self.policy_delay:
+            raise ValueError(f"target_every={self.target_every} is not a multiple of policy_delay={self.policy_delay}")
+        return self
+
+    @model_validator(mode="after")
+    def _of_states(self) -> TD7Config:
+        fixed = {"architecture": "mlp", "action_layer": 0, "make_networks": None, "memory": None, "encoder": None}
+        for name, only in fixed.items():
+            if getattr(self, name) != only:
+                how = "leave it out" if only is None else f"set it to {json.dumps(only)}"
+                raise ValueError(f'{name} is not possible with name="td7", whose networks see embeddings: {how}')
+        if self.normalization == "batch":
+            raise ValueError('normalization="batch" is not possible with name="td7": set it to "none" or "layer"')
+        return self
+
+
+AlgorithmConfig: TypeAlias = DDPGConfig | TD3Config | D4PGConfig | FastTD3Config | DrQv2Config | TD7Config
 """The union of the algorithms' configurations, told apart by `name`."""
