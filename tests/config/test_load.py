@@ -25,7 +25,7 @@ from ddpg_jax.errors import ConfigError, StorageError
 CONFIGS = Path(__file__).parents[2] / "configs"
 FILES = sorted(path for path in CONFIGS.rglob("*.toml") if path.parent.name != "sweeps")
 CHOSEN_BY = {
-    "algorithm": ["ddpg", "td3", "d4pg", "fasttd3", "drqv2"],
+    "algorithm": ["ddpg", "td3", "d4pg", "fasttd3", "drqv2", "td7"],
     "exploration": ["none", "gaussian", "ou", "gaussian_per_env", "parameter"],
     "replay": ["uniform", "prioritized", "hindsight"],
 }
@@ -594,9 +594,13 @@ def configs(draw: st.DrawFn) -> Config:
         algorithm["v_min"], algorithm["v_max"] = sorted((algorithm["v_min"], algorithm["v_max"] + 2e6))
         algorithm["v_max"] = min(algorithm["v_max"], 1e6)
         assume(algorithm["v_min"] < algorithm["v_max"])
-    if algorithm.get("name") in ("td3", "fasttd3"):
+    if algorithm.get("name") in ("td3", "fasttd3", "td7"):
         algorithm.pop("updates_per_call", None)
         algorithm.pop("target_subset", None)
+    if algorithm.get("name") == "td7":  # what does not go with it
+        algorithm |= {"action_layer": 0, "memory": None, "encoder": None, "make_networks": None}
+        algorithm |= {"normalization": "none", "target_every": 3 * algorithm.get("policy_delay", 2)}
+        (values.get("env") or {}).pop("pixels", None)
     if isinstance(values.get("seeds"), int):
         values["seeds"] = values["seeds"] % 65536 + 1
     exploration = values.get("exploration", {})

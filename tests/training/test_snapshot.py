@@ -45,6 +45,17 @@ RUNS = {
     },
     "pixels, n-step, ring that goes round": PIXELS | {"replay": {"capacity": 36}, "env": {"num_envs": 2} | SMALL},
     "pixels, priorities": PIXELS | {"replay": PRIORITIES, "env": SMALL},
+    "td7, priorities": {
+        "algorithm": {
+            "name": "td7",
+            "input_width": 4,
+            "embedding_size": 4,
+            "encoder_hidden": [4],
+            "target_every": 6,
+            "normalize_observations": True,
+        },
+        "replay": PRIORITIES,
+    },
     "d4pg, delayed errors": {
         "algorithm": {"name": "d4pg", "num_atoms": 5, "v_min": -100, "v_max": 0},
         "replay": PRIORITIES,
