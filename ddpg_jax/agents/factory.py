@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, cast
 import jax.numpy as jnp
 import optax
 
-from ddpg_jax.agents import augmentations, encoders, modules, networks, noise
+from ddpg_jax.agents import augmentations, encoders, modules, networks, noise, sphere
 from ddpg_jax.agents import exploration as explorations
 from ddpg_jax.agents import normalizers as normalize
 from ddpg_jax.agents.embeddings import EmbeddingSettings
 from ddpg_jax.agents.encoders import PixelSettings, in_sequence, past
 from ddpg_jax.agents.memory_networks import MemoryEncoder, memory_encoder
-from ddpg_jax.agents.optimizers import Skippable, only_part, scale_part, skippable, skippable_adam
+from ddpg_jax.agents.optimizers import Skippable, only_part, projected, scale_part, skippable, skippable_adam
 from ddpg_jax.agents.slots import ActionFn, Exploration, Network, Noise, Normalizer
 from ddpg_jax.agents.targets import no_augmentation, scheduled_noise
 from ddpg_jax.config.plugins import load
@@ -215,6 +215,8 @@ def make_optimizers(config: Config) -> Params:
 
     def make(rate: float, decay: float, steps: int) -> Skippable:
         whole = _adam(algorithm, rate, decay, steps, flat)
+        if algorithm.architecture == "simba_v2" and algorithm.project_weights:
+            whole = projected(whole, sphere.project)
         own = None if algorithm.memory is None else algorithm.memory.learning_rate
         return whole if own is None else scale_part(whole, "memory", own / rate)
 

@@ -1,4 +1,4 @@
-"""Flax modules and their initialisers: MLP and SimBa. The only module that imports flax.linen."""
+"""Flax modules and their initialisers: MLP and SimBa. Beside `sphere` the only module that imports flax.linen."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from ddpg_jax.agents.precision import bfloat16_dot_general
 from ddpg_jax.agents.slots import LearnAux, Network
+from ddpg_jax.agents.sphere import SimbaV2
 from ddpg_jax.equations.embeddings import avg_l1_norm
 from ddpg_jax.types import BATCH, Array, Tree
 from ddpg_jax.xla.dot import FEW_OUTPUTS, transposed_dot_general
@@ -20,7 +21,7 @@ Initializer: TypeAlias = Literal["fan_in", "lecun_normal", "orthogonal"]
 Activation: TypeAlias = Literal["relu", "elu", "tanh", "silu"]
 Precision: TypeAlias = Literal["float32", "bfloat16"]
 Normalization: TypeAlias = Literal["none", "layer", "batch"]
-ArchitectureName: TypeAlias = Literal["mlp", "simba"]
+ArchitectureName: TypeAlias = Literal["mlp", "simba", "simba_v2"]
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": nn.relu,
@@ -114,7 +115,7 @@ class Architecture(NamedTuple):
       normalization: between a hidden layer's product and its activation: "layer" (Ba et al., arXiv:1607.06450), or
         "batch" as in Lillicrap et al., section 3: of the observation too, and in a critic only where no action has
         entered.
-      kind: "mlp", or "simba": pre-normalised residual blocks (Lee et al., arXiv:2410.09754).
+      kind: "mlp"; "simba": pre-normalised residual blocks (Lee et al., arXiv:2410.09754); "simba_v2": see `sphere`.
     """
 
     hidden: tuple[int, ...]
@@ -248,6 +249,8 @@ def make_module(architecture: Architecture, outputs: int, late_layer: int = 0) -
     """The module that a shape describes; `late_layer` is the hidden layer that a second input enters."""
     if architecture.kind == "simba":
         return _SimBa(architecture, outputs)
+    if architecture.kind == "simba_v2":
+        return SimbaV2(architecture, outputs, orthogonal(), _PRODUCTS[architecture.precision])
     return _MLP(architecture, outputs, late_layer)
 
 

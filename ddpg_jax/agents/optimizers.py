@@ -7,6 +7,7 @@ computes its step from the moments that are kept, so none are copied.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -69,6 +70,17 @@ def scale_part(optimizer: Skippable, name: str, factor: Array | float) -> Skippa
         made, state = optimizer.update(updates, state, params, **others)
         step: Tree = made
         return step | {name: jax.tree.map(lambda x: x * factor, step[name])}, state
+
+    return Skippable(optimizer.init, update)
+
+
+def projected(optimizer: Skippable, project: Callable[[Tree], Tree]) -> Skippable:
+    """The optimiser, after whose steps the parameters are brought back to where they belong."""
+
+    def update(updates: Tree, state: Tree, params: Tree = None, **others: Any) -> tuple[Tree, Tree]:
+        made, state = optimizer.update(updates, state, params, **others)
+        there = project(jax.tree.map(jnp.add, params, made))
+        return jax.tree.map(jnp.subtract, there, params), state
 
     return Skippable(optimizer.init, update)
 

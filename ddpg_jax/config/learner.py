@@ -46,8 +46,11 @@ class LearnerConfig(Section):
     """widths of the hidden layers, or of the residual blocks, of actor and critic"""
     critic_hidden: Annotated[Widths | None, STRUCTURAL] = None
     """those of the critic; left out: as the actor's"""
-    architecture: Annotated[Literal["mlp", "simba"], STRUCTURAL] = "mlp"
-    """simba: an embedding and residual blocks with layer normalisation, which are of equal width"""
+    architecture: Annotated[Literal["mlp", "simba", "simba_v2"], STRUCTURAL] = "mlp"
+    """simba: an embedding and residual blocks with layer normalisation, which are of equal width; simba_v2: likewise,
+    but features and weights have length 1"""
+    project_weights: Annotated[bool, LEARNING] = True
+    """simba_v2: weights are brought back to length 1 after each step; false: they have it at the beginning alone"""
     normalization: Annotated[Literal["none", "layer", "batch"], STRUCTURAL] = "none"
     """of the hidden layers; batch: of the observation too, and in the critic only before the action enters"""
     normalize_observations: Annotated[bool, STRUCTURAL] = False
@@ -167,22 +170,33 @@ class LearnerConfig(Section):
 
     @model_validator(mode="after")
     def _residual(self) -> LearnerConfig:
+        kind = f'architecture="{self.architecture}"'
+        if not self.project_weights and self.architecture != "simba_v2":
+            raise ValueError(f'project_weights=False has no effect with {kind}: set it to true, or take "simba_v2"')
         if self.architecture == "mlp":
             return self
         for name, widths in (("hidden", self.hidden), ("critic_hidden", self.critic_widths)):
             if len(set(widths)) > 1:
-                raise ValueError(f'{name}={list(widths)}: with architecture="simba" all blocks have one width')
+                raise ValueError(f"{name}={list(widths)}: with {kind} all blocks have one width")
         if self.normalization != "none":
             raise ValueError(
-                f'normalization={self.normalization!r} has no effect with architecture="simba", whose layers are '
+                f"normalization={self.normalization!r} has no effect with {kind}, whose layers are "
                 'normalised already; set normalization to "none"'
             )
         if self.action_layer > 0:
             raise ValueError(
-                f'action_layer={self.action_layer} is not possible with architecture="simba", where the action enters '
+                f"action_layer={self.action_layer} is not possible with {kind}, where the action enters "
                 "with the observation; set it to 0"
             )
+        if self.architecture == "simba_v2":
+            self._refuse_other_layers(kind)
         return self
+
+    def _refuse_other_layers(self, kind: str) -> None:
+        given = {"activation": "relu", "initializer": "fan_in", "final_scale": None}
+        for name, value in given.items():
+            if name in self.model_fields_set and getattr(self, name) != value:
+                raise ValueError(f"{name}={getattr(self, name)!r} has no effect with {kind}: leave it out")
 
     @model_validator(mode="after")
     def _consistent(self) -> LearnerConfig:

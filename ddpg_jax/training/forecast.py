@@ -54,7 +54,7 @@ def forecast(config: Config, obs_size: int = 1, action_size: int = 1) -> Forecas
     algorithm, seeds = config.algorithm, len(config.seed_list)
     critics = getattr(algorithm, "num_critics", 1)
     outputs = getattr(algorithm, "num_atoms", 1)
-    simba = algorithm.architecture == "simba"
+    simba = algorithm.architecture != "mlp"
     seen = obs_size if algorithm.encoder is None else algorithm.encoder.features  # of pictures, as much as is sure
     actor = _weights(seen, algorithm.hidden, action_size, simba)
     critic = _weights(seen + action_size, algorithm.critic_widths, outputs, simba)

@@ -239,6 +239,16 @@ def test_fields_that_contradict_each_other_are_refused():
     assert "learning_rate_end=0.0" in message({"algorithm": {"learning_rate_schedule": "exponential"}})
     for name, value in (("hidden", [64, 32]), ("normalization", "layer"), ("action_layer", 1)):
         assert f"{name}={value!r}" in message({"algorithm": {"architecture": "simba", name: value}})
+    v2 = {"architecture": "simba_v2"}
+    for name, value in (
+        ("hidden", [64, 32]),
+        ("activation", "elu"),
+        ("initializer", "orthogonal"),
+        ("final_scale", 0.1),
+    ):
+        assert f"{name}={value!r}" in message({"algorithm": v2 | {name: value}})
+    assert "project_weights=False has no effect" in message({"algorithm": {"project_weights": False}})
+    resolve({"algorithm": v2 | {"project_weights": False}}, {}, source="")
     assert "target_subset=3 is more than num_critics=2" in message({"algorithm": {"name": "td3", "target_subset": 3}})
     assert "updates_per_call=3 is not a multiple of" in message({"algorithm": {"name": "td3", "updates_per_call": 3}})
     assert "v_min=1.0 is not below" in message({"algorithm": {"name": "d4pg", "v_min": 1, "v_max": 1}})

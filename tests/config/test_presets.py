@@ -46,7 +46,7 @@ IN_JAX = (
 
 def load_pair(task: str, algorithm: str) -> Config:
     """FastTD3 asks for worker processes, which an environment written in JAX has no use for."""
-    changes = {"env": {"workers": 0}} if task in IN_JAX and algorithm == "fasttd3" else {}
+    changes = {"env": {"workers": 0}} if task in IN_JAX and algorithm.startswith("fasttd3") else {}
     return load_config(task, algorithm, **changes)
 
 

@@ -23,6 +23,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "layer": {"normalization": "layer"},
     "batch": {"normalization": "batch"},
     "simba": {"architecture": "simba", "hidden": (16, 16), "critic_hidden": (16, 16)},
+    "simba_v2": {"architecture": "simba_v2", "hidden": (16, 16), "critic_hidden": (16, 16)},
 }
 
 
@@ -43,7 +44,7 @@ def store_run(
         name = jax.tree_util.keystr(place)
         if name.endswith(("variance", "['var']")):
             values = rng.uniform(0.3, 3.0, leaf.shape)
-        elif name.endswith("['scale']"):
+        elif name.endswith(("['scale']", "['factors']")):
             values = rng.uniform(0.5, 1.5, leaf.shape)  # with greater ones float32 itself errs by more than 1e-6
         else:
             limit = max(leaf.shape[1:2], default=1) ** -0.5  # as the initialiser "fan_in"

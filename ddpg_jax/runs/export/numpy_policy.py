@@ -73,7 +73,7 @@ def _run(steps: list[dict[str, Any]], arrays: dict[str, Any], x: Any) -> Any:
 
 def _dense(x: Any, p: dict[str, Any], arrays: dict[str, Any]) -> Any:
     factors = (x, p["kernel"])
-    return np.matmul(*(map(_bfloat16, factors) if "factors" in p else factors)) + p["bias"]
+    return np.matmul(*(map(_bfloat16, factors) if "factors" in p else factors)) + p.get("bias", 0.0)
 
 
 def _bfloat16(x: Any) -> Any:
@@ -96,6 +96,11 @@ _OPS = {
     "layer_norm": _layer_norm,
     "batch_norm": _batch_norm,
     "residual": lambda x, p, arrays: x + _run(p["steps"], arrays, x),
+    "blend": lambda x, p, arrays: x + p["share"] * p["by"] * (_run(p["steps"], arrays, x) - x),
+    "scale": lambda x, p, arrays: x * p["scale"] * p["by"],
+    "append": lambda x, p, arrays: np.pad(x, ((0, 0), (0, 1)), constant_values=p["value"]),
+    "add": lambda x, p, arrays: x + p["value"],
+    "unit": lambda x, p, arrays: x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-8),
     "relu": lambda x, p, arrays: np.maximum(x, 0.0),
     "elu": lambda x, p, arrays: np.where(x > 0.0, x, np.expm1(np.minimum(x, 0.0))),
     "silu": lambda x, p, arrays: x * 0.5 * (1.0 + np.tanh(0.5 * x)),

@@ -73,6 +73,20 @@ class _Graph:
             for each in step["steps"]:
                 self.step(each)
             self.add("Add", x, self.x)
+        elif op == "blend":
+            for each in step["steps"]:
+                self.step(each)
+            share = self._arrays[step["share"]] * np.float32(step["by"])
+            self.add("Add", x, self.add("Mul", self.add("Sub", self.x, x), self.constant(share)))
+        elif op == "scale":
+            self.add("Mul", x, self.constant(self._arrays[step["scale"]] * np.float32(step["by"])))
+        elif op == "append":
+            self.add("Pad", x, self.constant(np.array([0, 0, 0, 1])), self.constant(np.float32(step["value"])))
+        elif op == "add":
+            self.add("Add", x, self.constant(np.float32(step["value"])))
+        elif op == "unit":
+            length = self.add("ReduceL2", x, axes=[-1], keepdims=1)
+            self.add("Div", x, self.add("Max", length, self.constant(np.float32(1e-8))))
         elif op == "silu":
             self.add("Mul", x, self.add("Sigmoid", x))
         else:
@@ -84,7 +98,8 @@ class _Graph:
             rounded = self.add("Cast", self.x, to=TensorProto.BFLOAT16)
             self.add("Cast", rounded, to=TensorProto.FLOAT)
             kernel = kernel.astype(ml_dtypes.bfloat16).astype(np.float32)
-        self.add("Gemm", self.x, self.constant(kernel, step["kernel"]), self.array(step["bias"]))
+        bias = [self.array(step["bias"])] if "bias" in step else []
+        self.add("Gemm", self.x, self.constant(kernel, step["kernel"]), *bias)
 
     def put_in_units(self, spec: EnvSpec, example: HostArray) -> None:
         """From [-1, 1] to the environment's units, as in `equations.actions.to_units`."""

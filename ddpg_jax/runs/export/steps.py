@@ -7,8 +7,10 @@ of the environment come afterwards.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import count
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from ddpg_jax.agents.sphere import KEEP_ABOVE_ZERO, SHIFT
 from ddpg_jax.config.wording import option
 from ddpg_jax.errors import ConfigError
 
@@ -21,7 +23,9 @@ Step: TypeAlias = dict[str, Any]
 
 `normalize` (x − mean) / (sqrt(variance) + epsilon); `dense` x·kernel + bias, with `factors = "bfloat16"` of factors
 rounded to bfloat16; `layer_norm` (x − mean of x) / sqrt(variance of x + epsilon) · scale + bias; `batch_norm` the same
-by its own mean and variance; `residual` x + steps(x); `relu`, `elu`, `silu`, `tanh`.
+by its own mean and variance; `residual` x + steps(x); `blend` x + share · by · (steps(x) − x); `scale` x · scale · by;
+`append` value beside x; `add` x + value; `unit` x / max(|x|, 1e-8); `relu`, `elu`, `silu`, `tanh`. A `dense` may be
+without bias.
 """
 
 _WEIGHTS, _MOMENTS, _UNREAD = "params/actor/params", "stats/networks/actor", "stats/obs/size"
@@ -100,4 +104,27 @@ def _simba(config: Config) -> list[Step]:
     return [*steps, _layer_norm(blocks), _dense(2 * blocks + 1)]
 
 
-_NETWORKS = {"mlp": _mlp, "simba": _simba}
+def _simba_v2(config: Config) -> list[Step]:
+    """As in `agents.sphere`; layers and scales are numbered in their order."""
+    blocks, width, precision = len(config.algorithm.hidden), config.algorithm.hidden[0], config.precision
+    layers, scales = count(), count()
+
+    def layer(precision: str) -> Step:
+        step = {"op": "dense", "kernel": f"{_WEIGHTS}/UnitDense_{next(layers)}/unit_kernel"}
+        return step if precision == "float32" else step | {"factors": precision}
+
+    def factors() -> str:
+        return f"{_WEIGHTS}/Scale_{next(scales)}/factors"
+
+    steps = [{"op": "append", "value": SHIFT}, {"op": "unit"}, layer(precision)]
+    steps += [{"op": "scale", "scale": factors(), "by": 1.0}, {"op": "unit"}]
+    for _ in range(blocks):
+        inside = [layer(precision), {"op": "scale", "scale": factors(), "by": 1.0}, {"op": "relu"}]
+        inside += [{"op": "add", "value": KEEP_ABOVE_ZERO}, layer(precision), {"op": "unit"}]
+        by = 1 / (blocks + 1) / width**-0.5
+        steps += [{"op": "blend", "share": factors(), "by": by, "steps": inside}, {"op": "unit"}]
+    steps += [layer(precision), {"op": "scale", "scale": factors(), "by": 1.0}]
+    return [*steps, layer("float32") | {"bias": f"{_WEIGHTS}/bias"}]
+
+
+_NETWORKS = {"mlp": _mlp, "simba": _simba, "simba_v2": _simba_v2}
