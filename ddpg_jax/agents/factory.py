@@ -13,7 +13,6 @@ import optax
 from ddpg_jax.agents import augmentations, encoders, modules, networks, noise, sphere
 from ddpg_jax.agents import exploration as explorations
 from ddpg_jax.agents import normalizers as normalize
-from ddpg_jax.agents.embeddings import EmbeddingSettings
 from ddpg_jax.agents.encoders import PixelSettings, in_sequence, past
 from ddpg_jax.agents.memory_networks import MemoryEncoder, memory_encoder
 from ddpg_jax.agents.optimizers import Skippable, only_part, projected, scale_part, skippable, skippable_adam
@@ -131,17 +130,13 @@ def _architecture(config: Config) -> modules.Architecture:
     )
 
 
-def make_embedding_settings(config: Config, spec: EnvSpec) -> EmbeddingSettings:
-    """What makes the embeddings of TD7, by its section `[algorithm]`."""
+def make_embeddings(config: Config, spec: EnvSpec) -> tuple[Network, Network]:
+    """What makes the embeddings of TD7, of a state, and of that embedding and an action."""
     it = cast("TD7Config", config.algorithm)
     shape = _architecture(config)._replace(hidden=it.encoder_hidden, activation=it.critic_activation, final=None)
     make = partial(modules.make_network, modules.make_module(shape, it.embedding_size))
-    return EmbeddingSettings(
-        state=make((prod(spec.obs_shape),), avg_l1_norm),
-        pair=make((it.embedding_size, spec.action_size), lambda x: x),
-        every=it.target_every,
-        tau=it.tau,
-    )
+    of_state = make((prod(spec.obs_shape),), avg_l1_norm)
+    return of_state, make((it.embedding_size, spec.action_size), lambda x: x)
 
 
 def make_embedded_networks(config: Config, spec: EnvSpec) -> tuple[Network, Network]:

@@ -27,11 +27,13 @@ pytestmark = pytest.mark.slow
 
 STEPS, GAMMA, SEEDS = 3000, 0.8, 3
 SUPPORT = {"v_min": -3.0, "v_max": 2.0, "num_atoms": 26}
+EMBEDDINGS = {"input_width": 16, "embedding_size": 8, "encoder_hidden": [16]}
 ALGORITHMS: dict[str, dict[str, Any]] = {
     "ddpg": {"name": "ddpg"},
     "td3": {"name": "td3"},
     "d4pg": {"name": "d4pg", **SUPPORT},
     "fasttd3": {"name": "fasttd3", "critic_hidden": [32], **SUPPORT},
+    "td7": {"name": "td7", **EMBEDDINGS, "target_every": 50, "tau": 1.0, "encoder_learning_rate": 3e-3},
 }
 
 

@@ -42,10 +42,11 @@ def actor_steps(config: Config, arrays: Mapping[str, HostArray]) -> list[Step]:
     Raises:
       ConfigError: the network is not one that the package makes.
     """
-    if config.algorithm.encoder is not None:
+    embeds = config.algorithm.name == "td7" and config.algorithm.make_agent is None
+    if embeds or config.algorithm.encoder is not None:
         raise ConfigError(
-            "a policy that sees pictures can be exported to safetensors and stablehlo only: name those in "
-            f"{option('to')}"
+            f"a policy that sees {'embeddings' if embeds else 'pictures'} can be exported to safetensors and stablehlo "
+            f"only: name those in {option('to')}"
         )
     steps = [*_normalizer(config), *_NETWORKS[config.algorithm.architecture](config), {"op": "tanh"}]
     if odd := sorted(set(_names(steps)) ^ (arrays.keys() - {_UNREAD})):
