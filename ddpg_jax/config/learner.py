@@ -48,7 +48,7 @@ class LearnerConfig(Section):
     """those of the critic; left out: as the actor's"""
     architecture: Annotated[Literal["mlp", "simba", "simba_v2"], STRUCTURAL] = "mlp"
     """simba: an embedding and residual blocks with layer normalisation, which are of equal width; simba_v2: likewise,
-    but features and weights have length 1"""
+    but features and weights have length 1, so that a scalar critic wants `scale_rewards`"""
     project_weights: Annotated[bool, LEARNING] = True
     """simba_v2: weights are brought back to length 1 after each step; false: they have it at the beginning alone"""
     normalization: Annotated[Literal["none", "layer", "batch"], STRUCTURAL] = "none"
