@@ -592,7 +592,8 @@ def configs(draw: st.DrawFn) -> Config:
     default = FastTD3Config.model_fields["critic_hidden"].default if algorithm.get("name") == "fasttd3" else None
     if (critic := algorithm.get("critic_hidden", default)) is not None:
         algorithm["action_layer"] %= len(critic)
-    algorithm.pop("architecture", None)
+    for name in ("architecture", "project_weights"):
+        algorithm.pop(name, None)
     values.get("logging", {}).pop("sinks", None)
     if algorithm.get("kwargs"):
         algorithm["make_agent"] = "mine"
