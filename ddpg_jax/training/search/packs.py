@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +26,7 @@ from ddpg_jax.errors import StorageError
 from ddpg_jax.runs.statistics import interquartile_mean
 from ddpg_jax.training.search.engines.engine import Task
 from ddpg_jax.training.search.file import Search
-from ddpg_jax.training.sweep.grid import Sweep
+from ddpg_jax.training.sweep.grid import Group, Sweep
 
 _DIGITS = 12
 """Of a hash that name a pack."""
@@ -76,13 +77,21 @@ def divide(search: Search, settings: Mapping[int, Values]) -> list[Pack]:
     packs: list[Pack] = []
     for group in sweep.groups:
         on_device = group.config.on_device
-        most = 1 if search.stop is not None else len(group.numbers) if on_device else _most_on_host(group.config)
-        for places in _equal_parts(group.numbers, most):
-            if search.stop is None and (on_device or len(places) > 1):
+        lanes = () if search.stop is not None else group.numbers if on_device else _once(group, sweep)
+        for places in _equal_parts(lanes, len(lanes) if on_device else _most_on_host(group.config)):
+            if on_device or len(places) > 1:
                 packs.append(_lanes(search, sweep, numbers, places))
             else:
-                packs += [alone(numbers[place], sweep.configs[place]) for place in places]
+                packs.append(alone(numbers[places[0]], sweep.configs[places[0]]))
+        packs += [alone(numbers[place], sweep.configs[place]) for place in group.numbers if place not in lanes]
     return packs
+
+
+def _once(group: Group, sweep: Sweep) -> tuple[int, ...]:
+    """The settings of a group that come once; one that comes again is the same run, by its name."""
+    texts = {place: json.dumps(sweep.combinations[place], sort_keys=True) for place in group.numbers}
+    counts = Counter(texts.values())
+    return tuple(place for place, text in texts.items() if counts[text] == 1)
 
 
 def _most_on_host(config: Config) -> int:
@@ -92,6 +101,8 @@ def _most_on_host(config: Config) -> int:
 
 def _equal_parts(places: Sequence[int], most: int) -> list[Sequence[int]]:
     """Places in order, in as few parts as hold `most` each, all about as long."""
+    if not places:
+        return []
     size = -(-len(places) // -(-len(places) // most))
     return [places[start : start + size] for start in range(0, len(places), size)]
 

@@ -322,7 +322,7 @@ def stopping(call, number):
 
 def test_a_sweep_that_was_stopped_in_an_evaluation_goes_on_to_the_bit(clean, tmp_path, monkeypatch):
     """Of the two evaluations the first is begun three times, the last twice; neither is waited for."""
-    fetch = recorder.fetch
+    fetch = batches.fetch
     monkeypatch.setattr(recorder, "LAST_SECONDS", -1.0)
     for number, step, judged in ((1, 30, 0), (1, 30, 0), (2, 60, 30)):
         monkeypatch.setattr(batches, "fetch", stopping(fetch, number))
