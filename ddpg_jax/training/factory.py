@@ -79,6 +79,7 @@ def start_host(
     begin: InitFn = keep_init,
     stop: StopFn = never_stop,
     hyper: Hyper | None = None,
+    stop_evaluation: StopFn | None = None,
 ) -> Loop:
     """The host loop, whose environments are closed with the stack; otherwise as `start`.
 
@@ -90,10 +91,11 @@ def start_host(
       begin: as in `start`.
       stop: as in `start`.
       hyper: numbers of lanes, `[L]` by path; their rows give a lane's position as its seed. None: the seeds of a run.
+      stop_evaluation: as `stop`, of evaluations; None: it is the same.
     """
     check_forecast(config)
     lanes = stack.enter_context(closing(make_training_envs(config, stop)))
-    trials = make_evaluation_envs(config, config.evaluation.episodes, stop, beside=lanes)
+    trials = make_evaluation_envs(config, config.evaluation.episodes, stop_evaluation or stop, beside=lanes)
     stack.enter_context(closing(trials))
     check_forecast(config, prod(lanes.spec.obs_shape), lanes.spec.action_size)
     agent = make_agent(config, lanes.spec)

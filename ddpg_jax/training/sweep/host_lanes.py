@@ -102,17 +102,23 @@ def _begin(
     snapshot: Snapshot | None,
     should_snapshot: SnapshotFn,
 ) -> LaneLoop:
-    loop = start_host(config, stack, snapshot, should_snapshot, stop=stop, hyper=hyper)
+    judging = [stop]
+    loop = start_host(
+        config, stack, snapshot, should_snapshot, stop=stop, hyper=hyper, stop_evaluation=lambda: judging[-1]()
+    )
     step = 0 if snapshot is None else int(snapshot.arrays["iteration"]) * config.env.num_envs
     updates = 0 if snapshot is None else int(snapshot.arrays["meter/counters"][0])
-    told = (_tell(loop, report, lanes, seeds) for report in loop.reports)
+    told = (_tell(loop, report, lanes, seeds, judging) for report in loop.reports)
     return LaneLoop(step, updates, told, loop.restarted_episodes, loop.doubts)
 
 
-def _tell(loop: Loop, report: Report, lanes: tuple[Lane, ...], seeds: tuple[int, ...]) -> LaneReport:
+def _tell(
+    loop: Loop, report: Report, lanes: tuple[Lane, ...], seeds: tuple[int, ...], judging: list[StopFn]
+) -> LaneReport:
     """A report of the loop as one of the sweep; environments of the host that fail end the loop."""
 
     def evaluate(stop: StopFn) -> HostArray:
+        judging[:] = [stop]
         return loop.evaluate(report.state).returns
 
     rows = [row if "combination" in row else _named(row, lanes, seeds) for row in report.rows]
