@@ -192,7 +192,7 @@ def _resume(options: argparse.Namespace, words: list[str]) -> int:
         from ddpg_jax.training.sweep.run import resume_sweep
 
         _use_cache(options)
-        return _show_sweep(console, resume_sweep(options.run_dir, shown))
+        return _show_sweep(console, resume_sweep(options.run_dir, shown, tune_process=True))
     from ddpg_jax.training.train import resume_run
 
     _use_cache(options)
@@ -252,7 +252,7 @@ def _sweep(options: argparse.Namespace, words: list[str]) -> int:
     _use_cache(options)
     console = SafeConsole()
     shown: dict[str, Any] = {"overwrite": options.overwrite, "console": None if options.quiet else console}
-    run = run_sweep(sweep, options.run_dir, resume=options.resume or "never", **shown)
+    run = run_sweep(sweep, options.run_dir, resume=options.resume or "never", tune_process=True, **shown)
     return _show_sweep(console, run, sweep.configs[0])
 
 

@@ -259,6 +259,21 @@ def hyper_paths(config: Config) -> tuple[str, ...]:
     return tuple(path for path in paths if path not in unused)
 
 
+def lane_paths(config: Config) -> tuple[str, ...]:
+    """The fields of a configuration in which lanes of one program may differ.
+
+    On the device loop these are all of `hyper_paths`. The replay of the host loop draws and folds with numbers of its
+    own, for all lanes the same: they are structure there.
+    """
+    paths = hyper_paths(config)
+    return paths if config.on_device else tuple(path for path in paths if path not in _OF_HOST_REPLAY)
+
+
+_OF_HOST_REPLAY = frozenset(
+    {"algorithm.gamma", *(f"replay.{name}" for name in ("alpha", "beta", "beta_end", "epsilon"))}
+)
+
+
 def with_values(config: Config, values: Mapping[str, Any]) -> Config:
     """The configuration with other values at some of `hyper_paths`; they are not checked, so they may be traced.
 

@@ -6,13 +6,16 @@ from contextlib import ExitStack, closing
 from functools import partial
 from math import prod
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal, cast
 
-from ddpg_jax.agents.algorithms import make_agent
+import jax
+
+from ddpg_jax.agents.algorithms import find_make_agent, make_agent
 from ddpg_jax.agents.recurrent import carry_size
+from ddpg_jax.config.schema import with_values
 from ddpg_jax.envs.device.rollout import fetch
 from ddpg_jax.envs.factory import device_env, make_evaluation_envs, make_training_envs, open_goal_task
-from ddpg_jax.envs.host.rollout import evaluate_episodes, jit_memory, jit_policy, jit_value
+from ddpg_jax.envs.host.rollout import PolicyFn, evaluate_episodes, jit_memory, jit_policy, jit_value
 from ddpg_jax.errors import ConfigError
 from ddpg_jax.replay.factory import make_ring, wants_goals
 from ddpg_jax.rng import run_keys
@@ -28,10 +31,10 @@ from ddpg_jax.training.device.compile import (
 from ddpg_jax.training.device.loop import device_loop, drop_padding, reports
 from ddpg_jax.training.device.snapshot import DeviceCarry, restore
 from ddpg_jax.training.forecast import check_forecast
-from ddpg_jax.training.host.loop import host_loop
+from ddpg_jax.training.host.loop import Lanes, host_loop
 from ddpg_jax.training.host.snapshot import ReplayedEpisodes, replay_snapshot
-from ddpg_jax.training.report import InitFn, Loop, SnapshotFn, keep_init, no_snapshots
-from ddpg_jax.types import Evaluation, Snapshot, StopFn, never_stop
+from ddpg_jax.training.report import AgentFn, Hyper, InitFn, Loop, SnapshotFn, keep_init, no_snapshots
+from ddpg_jax.types import EnvSpec, Evaluation, Snapshot, StopFn, TrainState, never_stop
 from ddpg_jax.xla.memory import human_bytes
 
 if TYPE_CHECKING:
@@ -62,38 +65,77 @@ def start(
       Interrupted: `stop` said so while programs were compiled, or environments made or brought to where they were.
       StorageError: the snapshot is not one of this configuration.
     """
+    if not config.on_device:
+        return start_host(config, stack, snapshot, should_snapshot, begin, stop)
     check_forecast(config)
-    return (_device if config.on_device else _host)(config, stack, snapshot, should_snapshot, begin, stop)
+    return _device(config, stack, snapshot, should_snapshot, begin, stop)
 
 
-def _host(
+def start_host(
     config: Config,
     stack: ExitStack,
-    snapshot: Snapshot | None,
-    should_snapshot: SnapshotFn,
-    begin: InitFn,
-    stop: StopFn,
+    snapshot: Snapshot | None = None,
+    should_snapshot: SnapshotFn = no_snapshots,
+    begin: InitFn = keep_init,
+    stop: StopFn = never_stop,
+    hyper: Hyper | None = None,
+    stop_evaluation: StopFn | None = None,
 ) -> Loop:
-    """The host loop; its environments are closed with the stack."""
+    """The host loop, whose environments are closed with the stack; otherwise as `start`.
+
+    Args:
+      config: the run; of lanes, the seed of each, so that one may come several times.
+      stack: as in `start`, and so are the others.
+      snapshot: as in `start`.
+      should_snapshot: as in `start`.
+      begin: as in `start`.
+      stop: as in `start`.
+      hyper: numbers of lanes, `[L]` by path; their rows give a lane's position as its seed. None: the seeds of a run.
+      stop_evaluation: as `stop`, of evaluations; None: it is the same.
+    """
+    check_forecast(config)
     lanes = stack.enter_context(closing(make_training_envs(config, stop)))
-    trials = make_evaluation_envs(config, config.evaluation.episodes, stop, beside=lanes)
+    trials = make_evaluation_envs(config, config.evaluation.episodes, stop_evaluation or stop, beside=lanes)
     stack.enter_context(closing(trials))
     check_forecast(config, prod(lanes.spec.obs_shape), lanes.spec.action_size)
     agent = make_agent(config, lanes.spec)
     goals = stack.enter_context(open_goal_task(config)) if wants_goals(config) else None
     ring = make_ring(config, lanes.spec, goals, carry_size(agent))
-    policy, value, gamma = jit_policy(agent), jit_value(agent), config.algorithm.gamma
+    policy, value, gamma, own = jit_policy(agent), jit_value(agent), config.algorithm.gamma, None
+    if hyper is not None:
+        own = Lanes(tuple(range(len(config.seed_list))), agent_by_numbers(config, lanes.spec), hyper)
+        policy, value = (_over_lanes(own, name) for name in ("policy", "value"))
     memory = jit_memory(agent, lanes.spec.action_size)
     begun = begin if snapshot is None else replay_snapshot(snapshot, lanes)
     return Loop(
         lanes.spec,
-        host_loop(config, agent, lanes, ring, begun, should_snapshot, stop),
+        host_loop(config, agent, lanes, ring, begun, should_snapshot, stop, own),
         lambda state: evaluate_episodes(
             policy, value, state, trials, gamma, info_keys=config.env.info_keys, memory=memory
         ),
         int(begun.again.sum()) if isinstance(begun, ReplayedEpisodes) else 0,
         begun.doubts if isinstance(begun, ReplayedEpisodes) else (),
     )
+
+
+def agent_by_numbers(config: Config, spec: EnvSpec) -> AgentFn:
+    """What makes the agent of a configuration with other numbers, which may be traced.
+
+    Raises:
+      ConfigError: as in `find_make_agent`.
+    """
+    make = find_make_agent(config)  # here, as what calls it may be traced in another thread
+    return lambda hyper: make(with_values(config, hyper), spec)
+
+
+def _over_lanes(lanes: Lanes, name: Literal["policy", "value"]) -> PolicyFn:
+    """As `jit_policy` or `jit_value`, of agents that differ by their numbers."""
+
+    def of_lane(hyper: Hyper, state: TrainState, obs: Any) -> Any:
+        agent = cast("AgentFn", lanes.agent_of)(hyper)
+        return jax.vmap(getattr(agent, name), (None, 0))(state, obs)
+
+    return partial(jax.jit(jax.vmap(of_lane)), dict(lanes.hyper))
 
 
 def _device(

@@ -31,7 +31,7 @@ from ddpg_jax.runs.statistics import interquartile_mean, mean_info
 from ddpg_jax.runs.weights import restore_best, save_best, save_weights, stored_part
 from ddpg_jax.training.callbacks import CallbackReport, call
 from ddpg_jax.training.device.loop import drop_padding
-from ddpg_jax.training.report import Report
+from ddpg_jax.training.report import Report, training_seconds
 from ddpg_jax.training.resume_point import DIVERGED, ResumePoint, evaluation_arrays
 from ddpg_jax.training.run import Run, run_title
 from ddpg_jax.training.schedule import is_due
@@ -89,7 +89,7 @@ class RunRecorder:
         self._drawn = time.monotonic()
         self._rates = RateMeter(len(config.seed_list))
         if point.unrecorded is None and point.checkpoint is not None:
-            self._rates.since(point.step, int(point.metadata["updates"]), _training_seconds(point.seconds))
+            self._rates.since(point.step, int(point.metadata["updates"]), training_seconds(point.seconds))
 
     def is_last(self, report: Report) -> bool:
         """Whether the run is at its end."""
@@ -120,7 +120,7 @@ class RunRecorder:
         for logger in self._loggers:
             logger.write(rows + diverged)
         seconds = time.perf_counter() - self._began + self._seconds
-        speed = self._rates.since(report.step, report.updates, _training_seconds(report.seconds))
+        speed = self._rates.since(report.step, report.updates, training_seconds(report.seconds))
         status = Status(report.step, report.updates, seconds, report.seconds, speed, self._score, report.state)
         tell(self._loggers, "on_report", status)
         if self._diverged.all():
@@ -307,10 +307,6 @@ def draw_learning_curve(directory: RunDirectory, config: Config, evaluated: list
 
 def _score(evaluated: Evaluated) -> float:
     return interquartile_mean(evaluated.evaluation.returns.mean(1)).item()
-
-
-def _training_seconds(phases: dict[str, float]) -> float:
-    return sum(seconds for phase, seconds in phases.items() if phase != "compile")
 
 
 def _evaluation_rows(seeds: tuple[int, ...], evaluated: Evaluated) -> list[Row]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from ddpg_jax.types import Batch, EnvSpec, Evaluation, Row, Snapshot, TrainState
+from ddpg_jax.types import Agent, Batch, EnvSpec, Evaluation, Row, Snapshot, TrainState
 
 if TYPE_CHECKING:
     from ddpg_jax.errors import EnvironmentFault, Interrupted
@@ -27,6 +27,12 @@ not finite; the others are 0 then, and do not count."""
 DIAGNOSTICS = ("critic_dead", "actor_dead", "target_distance")
 """What is logged of the learner at a report, in the order of the arrays: see `Agent.diagnose`."""
 
+
+Hyper: TypeAlias = Mapping[str, Any]
+"""Numbers that replace those of the configuration, `[]` by path, as in `{"algorithm.tau": 0.01}`; see `hyper_paths`."""
+
+AgentFn: TypeAlias = Callable[[Hyper], Agent]
+"""The agent of a lane, by its numbers, which may be traced."""
 
 SnapshotFn: TypeAlias = Callable[[int], bool]
 """`step -> whether` a loop shall let its state be seen after so many environment steps of each seed, report or not."""
@@ -100,3 +106,8 @@ class Loop(NamedTuple):
     evaluate: Callable[[TrainState], Evaluation]
     restarted_episodes: int = 0
     doubts: tuple[str, ...] = ()
+
+
+def training_seconds(phases: Mapping[str, float]) -> float:
+    """Seconds by phase added up, but for the compiler's."""
+    return sum(seconds for phase, seconds in phases.items() if phase != "compile")

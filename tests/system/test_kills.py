@@ -160,9 +160,10 @@ algorithm.n_step = [1, 3]
 
 
 @pytest.mark.slow
-def test_a_sweep_that_is_killed_ends_with_the_same_record_and_ranking(environment, tmp_path):
+@pytest.mark.parametrize("identifier", ["jax:pendulum", "Pendulum-v1"])
+def test_a_sweep_that_is_killed_ends_with_the_same_record_and_ranking(identifier, environment, tmp_path):
     """Two structures, a turn each; five kills, or a quarter of those asked for."""
-    (tmp_path / "sweep.toml").write_text(SWEEP)
+    (tmp_path / "sweep.toml").write_text(SWEEP.replace("jax:pendulum", identifier))
 
     def start(path):
         command = [sys.executable, "-m", "ddpg_jax", "sweep", str(tmp_path / "sweep.toml"), "--run-dir", str(path)]

@@ -13,8 +13,8 @@ from ddpg_jax.agents.algorithms import MakeAgentFn
 from ddpg_jax.envs.factory import device_env
 from ddpg_jax.errors import ConfigError
 from ddpg_jax.training.device.carry import Clock, Lane, Totals, start_clock, zero_totals
-from ddpg_jax.training.device.program import Hyper, program
-from ddpg_jax.training.report import DIAGNOSTICS, METRICS
+from ddpg_jax.training.device.program import program
+from ddpg_jax.training.report import DIAGNOSTICS, METRICS, Hyper
 from ddpg_jax.training.schedule import chunks
 from ddpg_jax.types import Array, DeviceEnv, Evaluation, TrainState
 

@@ -19,7 +19,7 @@ numbers of "reset", "explore" and "environment" depend on the iteration, those o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from fractions import Fraction
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -39,16 +39,12 @@ from ddpg_jax.replay.factory import make_replay
 from ddpg_jax.rng import stream_key
 from ddpg_jax.training.device.carry import Clock, Lane, Totals, accumulate
 from ddpg_jax.training.device.rewards import NoteFn, note_rewards, start_rewards
-from ddpg_jax.training.report import DIAGNOSTICS, METRICS
+from ddpg_jax.training.report import DIAGNOSTICS, METRICS, Hyper
 from ddpg_jax.training.schedule import calls_per_iteration, reset_period, segments, updates_per_call
 from ddpg_jax.types import ActFn, Agent, Array, Batch, DeviceEnv, Evaluation, HostArray, TrainState, Tree
 
 if TYPE_CHECKING:
     from ddpg_jax.config.schema import Config
-
-
-Hyper: TypeAlias = Mapping[str, Any]
-"""Numbers that replace those of the configuration, `[]` by path, as in `{"algorithm.tau": 0.01}`; see `hyper_paths`."""
 
 
 class Program(NamedTuple):

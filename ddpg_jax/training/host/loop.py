@@ -23,7 +23,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
 import jax
 import numpy as np
@@ -31,7 +31,7 @@ import numpy as np
 from ddpg_jax.envs.factory import shares_instances
 from ddpg_jax.errors import EnvironmentFault, Interrupted, NotFiniteError
 from ddpg_jax.replay.host.sequences import SequenceRing
-from ddpg_jax.training.host.compile import ActState, HostPrograms, compile_programs
+from ddpg_jax.training.host.compile import NO_NUMBERS, ActState, HostPrograms, compile_programs
 from ddpg_jax.training.host.episodes import EpisodeLog, replay_episodes
 from ddpg_jax.training.host.metrics import EpisodeMetrics
 from ddpg_jax.training.host.rewards import RewardScale
@@ -46,7 +46,17 @@ from ddpg_jax.training.host.snapshot import (
     snapshot,
 )
 from ddpg_jax.training.host.transfer import BatchTransfer, batch_transfer
-from ddpg_jax.training.report import METRICS, InitFn, Report, SnapshotFn, keep_init, no_batches, no_snapshots
+from ddpg_jax.training.report import (
+    METRICS,
+    AgentFn,
+    Hyper,
+    InitFn,
+    Report,
+    SnapshotFn,
+    keep_init,
+    no_batches,
+    no_snapshots,
+)
 from ddpg_jax.training.schedule import is_boundary, is_due, resets_before, updates_per_call
 from ddpg_jax.types import Agent, Batch, HostArray, Row, Step, StopFn, never_stop
 from ddpg_jax.xla.tuning import tuning
@@ -67,6 +77,21 @@ PHASES = ("compile", "act", "environment", "replay", "update")
 Drawn: TypeAlias = tuple[HostArray, Any]
 """A batch of one call: where its transitions stand, `[S, U, B]`, and what `BatchTransfer.pack` made of it."""
 
+
+class Lanes(NamedTuple):
+    """What lanes of a sweep have of their own beside their seed, which may be that of another, too.
+
+    Attributes:
+      names: what the rows call them in the place of their seeds.
+      agent_of: the agent by their numbers; None: they have none.
+      hyper: these numbers, `[S]` by path.
+    """
+
+    names: tuple[int, ...]
+    agent_of: AgentFn | None
+    hyper: Hyper
+
+
 LapFn: TypeAlias = Callable[[str | None], None]
 """Adds the time since its last call to a phase (None: to no phase)."""
 
@@ -79,6 +104,7 @@ def host_loop(
     begun: ReplayedEpisodes | InitFn = keep_init,
     should_snapshot: SnapshotFn = no_snapshots,
     stop: StopFn = never_stop,
+    lanes: Lanes | None = None,
 ) -> Iterator[Report]:
     """Trains all seeds side by side.
 
@@ -91,6 +117,7 @@ def host_loop(
         done to the fresh learner.
       should_snapshot: asked after every iteration that makes no report.
       stop: asked while the programs are compiled.
+      lanes: where the seeds are lanes of a sweep: what tells them apart.
 
     Yields:
       A report at every multiple of `logging.every` and `evaluation.every`, and at the end; and where it is wanted, or
@@ -104,9 +131,10 @@ def host_loop(
     seeds, num_envs = config.seed_list, config.env.num_envs
     lap, seconds = _stopwatch(begun.snapshot.seconds if isinstance(begun, ReplayedEpisodes) else {})
     transfer = batch_transfer(ring, raw=tuning(config).raw_rows)
-    programs = compile_programs(config, agent, ring, transfer, stop)
+    lanes = lanes or Lanes(seeds, None, NO_NUMBERS)
+    programs = compile_programs(config, agent, ring, transfer, stop, lanes.agent_of, lanes.hyper)
     state, act_state = programs.init()
-    metrics = EpisodeMetrics(seeds, num_envs, METRICS, config.env.info_keys)
+    metrics = EpisodeMetrics(lanes.names, num_envs, METRICS, config.env.info_keys)
     shape = len(seeds), num_envs
     rewards = RewardScale(shape, config.algorithm.gamma) if config.algorithm.scale_rewards else None
     buffers = HostBuffers(ring, metrics, EpisodeLog(shape), rewards)

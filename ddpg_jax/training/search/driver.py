@@ -154,9 +154,18 @@ class Driver:
             self._record.once("started", {"pack": pack.name, "trials": list(pack.trials), **at})
         known = {line["pack"] for line in self._record.ahead if line["event"] == "ended" and line["until"] == until}
         ended = self._ended([pack for pack in packs if pack.name not in known], until)
+        broken: list[Pack] = []
         for pack in packs:
             line = self._record.once("ended", {"pack": pack.name, **at}, lambda p=pack: {"code": ended[p.name].code})
-            self._score(pack, line, until)
+            if line["code"] in _FAILED and len(pack.trials) > 1 and not self._config(pack.trials[0]).on_device:
+                broken.append(pack)
+            else:
+                self._score(pack, line, until)
+        if broken:  # on the host loop an environment that fails ends the program of all settings beside it
+            self._run_packs([alone(trial, self._config(trial)) for pack in broken for trial in pack.trials], until)
+
+    def _config(self, trial: int) -> Config:
+        return self._search.config(self.trials[trial].values)
 
     def _ended(self, packs: Iterable[Pack], until: int | None) -> dict[str, Ended]:
         """Runs packs, and waits for all of them.

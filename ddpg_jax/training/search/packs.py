@@ -1,8 +1,9 @@
 """Packs: what one program trains, settings side by side where it can, and what they have reached, read from its record.
 
-On the device loop the settings of one structure are lanes of one program, `ddpg-jax sweep`; where they are stopped
-early, and on the host loop, each setting is a program of its own, `ddpg-jax train`, whose seeds are side by side. The
-name of a pack is a hash of what it trains, so the same pack is the same directory, whoever starts it.
+Settings of one structure are lanes of one program, `ddpg-jax sweep`: on the device loop all of them, on the host loop
+as many as one process steps the environments of. Where settings are stopped early, each is a program of its own,
+`ddpg-jax train`, whose seeds are side by side, and so is one that is alone on the host loop. The name of a pack is a
+hash of what it trains, so the same pack is the same directory, whoever starts it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,10 +26,13 @@ from ddpg_jax.errors import StorageError
 from ddpg_jax.runs.statistics import interquartile_mean
 from ddpg_jax.training.search.engines.engine import Task
 from ddpg_jax.training.search.file import Search
-from ddpg_jax.training.sweep.grid import Sweep
+from ddpg_jax.training.sweep.grid import Group, Sweep
 
 _DIGITS = 12
 """Of a hash that name a pack."""
+
+HOST_LANES = 16
+"""Lanes of a program of the host loop, about: more of them leave other cores idle, as one process steps them all."""
 
 
 class Pack(NamedTuple):
@@ -71,11 +76,35 @@ def divide(search: Search, settings: Mapping[int, Values]) -> list[Pack]:
     numbers, sweep = tuple(settings), search.check(tuple(settings.values()))
     packs: list[Pack] = []
     for group in sweep.groups:
-        if sweep.configs[group.numbers[0]].on_device and search.stop is None:
-            packs.append(_lanes(search, sweep, numbers, group.numbers))
-        else:
-            packs += [alone(numbers[place], sweep.configs[place]) for place in group.numbers]
+        on_device = group.config.on_device
+        lanes = () if search.stop is not None else group.numbers if on_device else _once(group, sweep)
+        for places in _equal_parts(lanes, len(lanes) if on_device else _most_on_host(group.config)):
+            if on_device or len(places) > 1:
+                packs.append(_lanes(search, sweep, numbers, places))
+            else:
+                packs.append(alone(numbers[places[0]], sweep.configs[places[0]]))
+        packs += [alone(numbers[place], sweep.configs[place]) for place in group.numbers if place not in lanes]
     return packs
+
+
+def _once(group: Group, sweep: Sweep) -> tuple[int, ...]:
+    """The settings of a group that come once; one that comes again is the same run, by its name."""
+    texts = {place: json.dumps(sweep.combinations[place], sort_keys=True) for place in group.numbers}
+    counts = Counter(texts.values())
+    return tuple(place for place, text in texts.items() if counts[text] == 1)
+
+
+def _most_on_host(config: Config) -> int:
+    """Settings of a program of the host loop, at most."""
+    return max(1, HOST_LANES // len(config.seed_list))
+
+
+def _equal_parts(places: Sequence[int], most: int) -> list[Sequence[int]]:
+    """Places in order, in as few parts as hold `most` each, all about as long."""
+    if not places:
+        return []
+    size = -(-len(places) // -(-len(places) // most))
+    return [places[start : start + size] for start in range(0, len(places), size)]
 
 
 def alone(trial: int, config: Config) -> Pack:

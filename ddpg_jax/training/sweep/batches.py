@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from contextlib import ExitStack
+from functools import partial
+from itertools import chain
 
 import numpy as np
 
 from ddpg_jax.config.schema import Config
+from ddpg_jax.envs.device.rollout import fetch
 from ddpg_jax.errors import ConfigError
 from ddpg_jax.rng import run_keys
 from ddpg_jax.training.device.compile import (
@@ -19,53 +22,29 @@ from ddpg_jax.training.device.compile import (
     memory_bytes,
     round_up_lanes,
 )
+from ddpg_jax.training.device.loop import Chunk, device_loop, lane_rows
+from ddpg_jax.training.device.snapshot import DeviceCarry, restore, snapshot
+from ddpg_jax.training.report import Report, SnapshotFn, keep_init
 from ddpg_jax.training.sweep.grid import Group
-from ddpg_jax.types import Array, DeviceEnv, HostArray, StopFn, never_stop
+from ddpg_jax.training.sweep.host_lanes import host_batches
+from ddpg_jax.training.sweep.lanes import Lane, LaneBatch, LaneLoop, LaneReport, SweepPosition
+from ddpg_jax.types import (
+    Array,
+    DeviceEnv,
+    EnvSpec,
+    Evaluation,
+    HostArray,
+    Row,
+    Snapshot,
+    StopFn,
+    never_stop,
+)
 from ddpg_jax.xla.memory import human_bytes
-
-Lane = tuple[int, int]
-"""A combination and the position of a seed."""
-
-
-class SweepPosition(NamedTuple):
-    """Which turn of a sweep.
-
-    Attributes:
-      group: number of its structure.
-      first: its first lane, among those of the group.
-      lanes: how many each turn of the group has, but for the last, which may have fewer; 0: not settled yet.
-    """
-
-    group: int
-    first: int
-    lanes: int
-
-
-class LaneBatch(NamedTuple):
-    """Lanes that run together.
-
-    Attributes:
-      position: which turn.
-      ends: whether it is the last of the sweep.
-      config: of their structure.
-      compiled: their programs, for L lanes.
-      keys: `[L]`.
-      hyper: numbers by path, each `[L]`.
-      lanes: those that count; fewer than L where there is padding, which is the last of them again.
-    """
-
-    position: SweepPosition
-    ends: bool
-    config: Config
-    compiled: Compiled
-    keys: Array
-    hyper: dict[str, HostArray]
-    lanes: tuple[Lane, ...]
 
 
 def lane_batches(
     groups: Sequence[Group],
-    envs: Sequence[DeviceEnv],
+    envs: Sequence[DeviceEnv | EnvSpec],
     show: Callable[[str], None],
     begun: SweepPosition | None = None,
     stop: StopFn = never_stop,
@@ -74,7 +53,7 @@ def lane_batches(
 
     Args:
       groups: of the sweep.
-      envs: of each group.
+      envs: of each group; on the host loop, what they look like.
       show: prints a line, of what that is.
       begun: a turn to begin with; the group's turns are divided as they were then. Groups before it are passed over.
       stop: asked while a turn is compiled.
@@ -85,11 +64,17 @@ def lane_batches(
     """
     for number in range(0 if begun is None else begun.group, len(groups)):
         here = begun if begun is not None and begun.group == number and begun.lanes else None
-        for batch in _of_group(number, groups[number], envs[number], show, here, stop):
+        group, env = groups[number], envs[number]
+        of_group = (
+            _device_batches(number, group, env, show, here, stop)
+            if isinstance(env, DeviceEnv)
+            else host_batches(number, group, env, show, here, stop)
+        )
+        for batch in of_group:
             yield batch._replace(ends=batch.ends and number == len(groups) - 1)
 
 
-def _of_group(
+def _device_batches(
     number: int, group: Group, env: DeviceEnv, show: Callable[[str], None], begun: SweepPosition | None, stop: StopFn
 ) -> Iterator[LaneBatch]:
     config, seeds = group.config, group.config.seed_list
@@ -126,9 +111,59 @@ def _of_group(
         chosen = lanes[start : start + count]
         real = tuple((group.numbers[place], seed) for place, seed in chosen)
         ends = start + count >= len(lanes)
-        yield LaneBatch(
-            SweepPosition(number, start, count), ends, config, compiled, *arguments(padding(chosen, size)), lanes=real
-        )
+        begin = partial(_begin, config, compiled, *arguments(padding(chosen, size)), real)
+        yield LaneBatch(SweepPosition(number, start, count), ends, config, real, begin)
+
+
+def _begin(
+    config: Config,
+    compiled: Compiled,
+    keys: Array,
+    hyper: dict[str, HostArray],
+    lanes: tuple[Lane, ...],
+    stack: ExitStack,
+    begun_at: Snapshot | None,
+    should_snapshot: SnapshotFn,
+) -> LaneLoop:
+    keys, numbers = compiled.shard((keys, hyper))
+    begun = keep_init if begun_at is None else restore(compiled, begun_at, len(lanes))
+    chunks = device_loop(config, compiled, keys, numbers, begun, should_snapshot)
+    tell = partial(_tell, config, compiled, numbers, lanes)
+    if not isinstance(begun, DeviceCarry):
+        return LaneLoop(0, 0, map(tell, chunks))
+    step, unrecorded = begun.iteration * config.env.num_envs, None if begun_at is None else begun_at.unrecorded
+    again = Chunk(step, begun.updates, begun.totals, 0.0, begun, True)
+    kept = [] if unrecorded is None else [tell(again, unrecorded)]
+    return LaneLoop(step, begun.updates, chain(kept, map(tell, chunks)))
+
+
+def _tell(
+    config: Config,
+    compiled: Compiled,
+    hyper: dict[str, Array],
+    lanes: tuple[Lane, ...],
+    chunk: Chunk,
+    rows: list[Row] | None = None,
+) -> LaneReport:
+    """A chunk of the loop as a report of the sweep; with the rows of one that was not recorded."""
+
+    def evaluate(stop: StopFn) -> HostArray:
+        return Evaluation(*fetch(partial(compiled.evaluate, chunk.learner, hyper), stop)).returns
+
+    kept = partial(snapshot, chunk.carry, compiled.replay, len(lanes), {})
+    told = _rows(config, lanes, chunk) if rows is None else rows
+    seconds = {"device": chunk.seconds}
+    report = Report(chunk.step, chunk.updates, told, seconds, chunk.learner, kept, chunk.due)
+    return LaneReport(report, np.asarray(chunk.totals.faults)[: len(lanes)] > 0, evaluate)
+
+
+def _rows(config: Config, lanes: tuple[Lane, ...], chunk: Chunk) -> list[Row]:
+    """What the lanes did in a chunk that is at its end, as lines of the record; none in its midst."""
+    return [
+        {"combination": number, **row}
+        for i, (number, seed) in enumerate(lanes if chunk.due else ())
+        for row in lane_rows(chunk, i, config.seed_list[seed])
+    ]
 
 
 def _memory_line(compiled: Compiled, lanes: int, fit: int) -> str:

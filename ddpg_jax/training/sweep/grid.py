@@ -15,7 +15,7 @@ import numpy as np
 from ddpg_jax.config.load import Source, compose, dump_toml, merge, read_source, read_toml, resolve_sources
 from ddpg_jax.config.parts import Parts
 from ddpg_jax.config.presets import is_preset
-from ddpg_jax.config.schema import Config, hyper_paths, with_values
+from ddpg_jax.config.schema import Config, lane_paths, with_values
 from ddpg_jax.config.sweep_file import RANGE, SweepFile, Values, flatten, list_combinations, nest, read_sweep_file
 from ddpg_jax.config.wording import overrides_name
 from ddpg_jax.errors import ConfigError, printable
@@ -143,7 +143,7 @@ def check_sweep(
     groups: list[Group] = []
     for numbers in members.values():
         first = numbers[0]
-        paths = [name for name in combinations[first] if name in hyper_paths(configs[first])]
+        paths = [name for name in combinations[first] if name in lane_paths(configs[first])]
         hyper = {name: np.array([combinations[i][name] for i in numbers], np.float32) for name in paths}
         groups.append(Group(configs[first], tuple(numbers), hyper))
     return Sweep(combinations, tuple(configs), tuple(groups), file)
@@ -151,4 +151,4 @@ def check_sweep(
 
 def _structure(config: Config, values: Values) -> str:
     """The configuration without the numbers that may differ within a group."""
-    return dump_toml(with_values(config, {name: 0.0 for name in values if name in hyper_paths(config)}))
+    return dump_toml(with_values(config, {name: 0.0 for name in values if name in lane_paths(config)}))

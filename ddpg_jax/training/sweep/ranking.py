@@ -10,9 +10,8 @@ import numpy as np
 from ddpg_jax.errors import StorageError
 from ddpg_jax.runs.importance import importance
 from ddpg_jax.runs.statistics import bootstrap_interval, interquartile_mean
-from ddpg_jax.training.device.loop import Chunk
-from ddpg_jax.training.sweep.batches import LaneBatch
 from ddpg_jax.training.sweep.grid import Sweep
+from ddpg_jax.training.sweep.lanes import LaneBatch, SweepReport
 from ddpg_jax.types import HostArray
 
 
@@ -45,11 +44,11 @@ class Ranking:
                 array[...] = kept[name]
         self._mean, self._step, self._diverged, self._faulty = self.arrays.values()
 
-    def mark_failed(self, batch: LaneBatch, chunk: Chunk) -> None:
+    def mark_failed(self, report: SweepReport) -> None:
         """Marks the lanes whose environment reported a number that is not finite, or that are frozen."""
-        rejected = np.asarray(chunk.learner.rejected)
-        for i, lane in enumerate(batch.lanes):
-            self._faulty[lane] |= bool(chunk.totals.faults[i]) and not self._diverged[lane]
+        rejected = np.asarray(report.report.state.rejected)
+        for i, lane in enumerate(report.batch.lanes):
+            self._faulty[lane] |= bool(report.told.faulty[i]) and not self._diverged[lane]
             limit = self._sweep.configs[lane[0]].algorithm.max_rejected
             self._diverged[lane] |= bool(rejected[i].max() >= limit) and not self._faulty[lane]
 

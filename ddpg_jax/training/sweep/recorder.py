@@ -7,14 +7,12 @@ import json
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ddpg_jax.config.load import dump_toml
-from ddpg_jax.envs.device.rollout import fetch
 from ddpg_jax.errors import EnvironmentFault, Interrupted, StorageError, printable
 from ddpg_jax.runs.checkpoints.checkpoint import Checkpoint
 from ddpg_jax.runs.checkpoints.rows import snapshot_rows
@@ -25,14 +23,13 @@ from ddpg_jax.runs.plots import ranking
 from ddpg_jax.runs.result import provenance, system_differences, system_info
 from ddpg_jax.training.callbacks import CallbackReport, call
 from ddpg_jax.training.context import NotifyFn, RunContext
-from ddpg_jax.training.device.loop import Chunk, lane_rows
-from ddpg_jax.training.device.snapshot import snapshot
+from ddpg_jax.training.report import training_seconds
 from ddpg_jax.training.resume_point import RANKING, ResumePoint
 from ddpg_jax.training.schedule import is_due
-from ddpg_jax.training.sweep.batches import LaneBatch, SweepPosition
 from ddpg_jax.training.sweep.grid import Sweep
+from ddpg_jax.training.sweep.lanes import LaneBatch, SweepPosition, SweepReport
 from ddpg_jax.training.sweep.ranking import Ranking
-from ddpg_jax.types import Evaluation, Row
+from ddpg_jax.types import Row
 
 LAST_SECONDS = 3.0
 """How long a stop waits, at most, for an evaluation: most end sooner, and need not be made again."""
@@ -48,51 +45,6 @@ class SweepRun(NamedTuple):
 
     directory: Path
     result: dict[str, Any]
-
-
-class SweepReport(NamedTuple):
-    """Lanes that run together, between two chunks; see `runner.Boundary`.
-
-    Attributes:
-      batch: the lanes.
-      chunk: what they did.
-      before: environment steps of a lane in the turns before, added up.
-      rows: the lines of the record since the last chunk that was at its end, from `chunk_rows`.
-    """
-
-    batch: LaneBatch
-    chunk: Chunk
-    before: int
-    rows: list[Row]
-
-    @property
-    def step(self) -> int:
-        """Over all turns."""
-        return self.before + self.chunk.step
-
-    @property
-    def due(self) -> bool:
-        """Whether the chunk is at its end."""
-        return self.chunk.due
-
-    @property
-    def fault(self) -> None:
-        """A lane whose environment breaks disturbs no other."""
-        return None
-
-    @property
-    def ends_batch(self) -> bool:
-        """Whether its lanes are at their end."""
-        return self.chunk.step >= self.batch.config.total_steps
-
-
-def chunk_rows(batch: LaneBatch, chunk: Chunk) -> list[Row]:
-    """What the lanes did in a chunk that is at its end, as lines of the record; none in its midst."""
-    return [
-        {"combination": number, **row}
-        for i, (number, seed) in enumerate(batch.lanes if chunk.due else ())
-        for row in lane_rows(chunk, i, batch.config.seed_list[seed])
-    ]
 
 
 class SweepRecorder:
@@ -140,19 +92,19 @@ class SweepRecorder:
         Raises:
           Interrupted: evaluating them would take longer than a stop may wait; nothing is recorded.
         """
-        batch, chunk = report.batch, report.chunk
-        self._ranking.mark_failed(batch, chunk)
+        batch, told = report.batch, report.report
+        self._ranking.mark_failed(report)
         rows = report.rows + (self._evaluate(report) if self._is_judged(report) else [])
         rows = rows + self._call_callbacks(report, rows)
         self._record.write([row for row in rows if _is_finite(row)])
-        speed = self._rates.since(chunk.step, chunk.updates, chunk.seconds)
-        figures = self._seconds, {"device": chunk.seconds}, speed, self._ranking.median(batch), chunk.learner
-        tell(self._context.loggers, "on_report", Status(chunk.step, chunk.updates, *figures))
+        speed = self._rates.since(told.step, told.updates, training_seconds(told.seconds))
+        figures = self._seconds, told.seconds, speed, self._ranking.median(batch), told.state
+        tell(self._context.loggers, "on_report", Status(told.step, told.updates, *figures))
 
     def _call_callbacks(self, report: SweepReport, rows: list[Row]) -> list[Row]:
         """What the callbacks add to the record, a row for each lane."""
-        batch, chunk, context = report.batch, report.chunk, self._context
-        figures = chunk.step, chunk.updates, tuple(rows), None, chunk.learner
+        batch, seen, context = report.batch, report.report, self._context
+        figures = seen.step, seen.updates, tuple(rows), None, seen.state
         told = CallbackReport(batch.config, context.directory.path, *figures, context.stop.request)
         found = call(context.callbacks, told, [batch.config.seed_list[seed] for _, seed in batch.lanes])
         return [{"combination": number, **row} for (number, _), row in zip(batch.lanes, found, strict=False)]
@@ -165,7 +117,7 @@ class SweepRecorder:
         """
         untaken = [list(row.items()) for row in report.rows if _is_finite(row)]  # in the order of a line
         self._context.directory.check_owner()
-        kept = snapshot(report.chunk.carry, report.batch.compiled.replay, len(report.batch.lanes), {})
+        kept = report.report.snapshot()
         reached = {f"{RANKING}{name}": x for name, x in self._ranking.arrays.items()}
         facts = {
             "level": "exact",
@@ -186,7 +138,7 @@ class SweepRecorder:
         Where that takes longer than a stop may wait, the ranking shows what was judged last.
         """
         if report is not None and not (report.due and self._is_judged(report)):
-            self._ranking.mark_failed(report.batch, report.chunk)
+            self._ranking.mark_failed(report)
             with suppress(Interrupted):
                 self._evaluate(report)
         return self._write()
@@ -208,7 +160,7 @@ class SweepRecorder:
 
     def _is_judged(self, report: SweepReport) -> bool:
         config = report.batch.config
-        return report.ends_batch or is_due(report.chunk.step, config.evaluation.every, config.env.num_envs)
+        return report.ends_batch or is_due(report.report.step, config.evaluation.every, config.env.num_envs)
 
     def _must_leave(self) -> bool:
         """Whether a stop was heard so long ago that no evaluation is waited for."""
@@ -218,10 +170,7 @@ class SweepRecorder:
         return self._heard is not None and now - self._heard > LAST_SECONDS
 
     def _evaluate(self, report: SweepReport) -> list[Row]:
-        batch, learner = report.batch, report.chunk.learner
-        evaluate = partial(batch.compiled.evaluate, learner, batch.compiled.shard(batch.hyper))
-        found = Evaluation(*fetch(evaluate, self._must_leave))
-        return self._ranking.record_evaluation(batch, report.chunk.step, found.returns)
+        return self._ranking.record_evaluation(report.batch, report.report.step, report.told.evaluate(self._must_leave))
 
     def _write(self) -> SweepRun:
         """Writes the result, its picture, and, where all is complete, the configuration of the best combination."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, suppress
 from functools import partial
 from pathlib import Path
@@ -12,11 +12,12 @@ import tomli_w
 from rich.console import Console
 
 from ddpg_jax.config.diff import compare
-from ddpg_jax.config.parts import Parts
+from ddpg_jax.config.parts import OwnEnv, Parts
 from ddpg_jax.config.plugins import allow_imports as allow
 from ddpg_jax.config.plugins import hand_over
+from ddpg_jax.config.schema import Config
 from ddpg_jax.config.wording import option
-from ddpg_jax.envs.factory import device_env
+from ddpg_jax.envs.factory import device_env, make_training_envs
 from ddpg_jax.errors import ConfigError, Interrupted
 from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.runs.loggers.followers import Followers
@@ -26,18 +27,17 @@ from ddpg_jax.runs.sinks.factory import check_sinks
 from ddpg_jax.training.callbacks import CallbackFn, own_callbacks, own_loggers
 from ddpg_jax.training.checkpointer import Checkpointer
 from ddpg_jax.training.context import RunContext, Session
-from ddpg_jax.training.device.loop import Chunk, device_loop
-from ddpg_jax.training.device.snapshot import DeviceCarry, restore
 from ddpg_jax.training.forecast import check_forecast
-from ddpg_jax.training.report import keep_init
 from ddpg_jax.training.resume_point import ResumePoint
 from ddpg_jax.training.runner import drive
-from ddpg_jax.training.sweep.batches import LaneBatch, SweepPosition, lane_batches
-from ddpg_jax.training.sweep.grid import Sweep, load_sweep, name_parts, swept_values
-from ddpg_jax.training.sweep.recorder import SweepRecorder, SweepReport, SweepRun, chunk_rows, position, sweep_point
-from ddpg_jax.types import Agent, DeviceEnv, Snapshot
+from ddpg_jax.training.sweep.batches import lane_batches
+from ddpg_jax.training.sweep.grid import Group, Sweep, load_sweep, name_parts, swept_values
+from ddpg_jax.training.sweep.lanes import LaneBatch, LaneLoop, SweepPosition, SweepReport
+from ddpg_jax.training.sweep.recorder import SweepRecorder, SweepRun, position, sweep_point
+from ddpg_jax.types import Agent, DeviceEnv, EnvSpec, Snapshot
 from ddpg_jax.xla.modes import in_numeric_modes
-from ddpg_jax.xla.process import make_core_devices
+from ddpg_jax.xla.process import limit_to_one_thread, make_core_devices
+from ddpg_jax.xla.tuning import tuning
 
 
 @in_numeric_modes
@@ -47,8 +47,9 @@ def run_sweep(
     *,
     overwrite: bool = False,
     resume: Literal["never", "auto"] = "never",
+    tune_process: bool = False,
     console: Console | None = None,
-    env: DeviceEnv | None = None,
+    env: OwnEnv | None = None,
     make_agent: Callable[..., Agent] | None = None,
     loggers: Sequence[Logger] = (),
     callbacks: Sequence[CallbackFn] = (),
@@ -64,6 +65,7 @@ def run_sweep(
       run_dir: where its files go; None: a new directory under `runs/`.
       overwrite: whether the files of an earlier run there may be removed.
       resume: "auto": where the directory holds this sweep, it goes on, as a cluster starts the same command again.
+      tune_process: as in `train`; it has an effect on the host loop.
       console: where progress is shown; None: nowhere.
       env: as in `train`, and so are the others; the state in a callback's report has a lane for each of the rows.
       make_agent: as in `train`.
@@ -71,9 +73,9 @@ def run_sweep(
       callbacks: as in `train`.
 
     Raises:
-      ConfigError: the environment is not one written in JAX, not even one lane fits into memory, or another sweep is in
-        the directory.
-      EnvironmentFault: an environment cannot be made, or reported numbers that are not finite in every combination.
+      ConfigError: not even one lane fits into memory, or another sweep is in the directory.
+      EnvironmentFault: an environment cannot be made, or reported numbers that are not finite in every combination; on
+        the host loop, one failed in any lane.
       StorageError: the directory cannot be used, or too many checkpoints failed.
     """
     parts = Parts(env, make_agent)
@@ -81,7 +83,7 @@ def run_sweep(
     with ExitStack() as stack:
         stack.enter_context(hand_over(parts.by_name(sweep.configs[0].model_dump())))
         check_sinks(_sinks(sweep))
-        envs = _environments(sweep)
+        envs = _environments(sweep, tune_process=tune_process)
         session, display = _begin(stack, sweep, console, loggers, callbacks)
         if resume == "auto" and run_dir is not None and RunDirectory(run_dir).sweep.is_file():
             directory = RunDirectory.open(run_dir, of="sweep")
@@ -99,7 +101,8 @@ def resume_sweep(
     run_dir: str | Path,
     console: Console | None = None,
     *,
-    env: DeviceEnv | None = None,
+    tune_process: bool = False,
+    env: OwnEnv | None = None,
     make_agent: Callable[..., Agent] | None = None,
     loggers: Sequence[Logger] = (),
     callbacks: Sequence[CallbackFn] = (),
@@ -112,6 +115,7 @@ def resume_sweep(
     Args:
       run_dir: directory of the sweep.
       console: where progress is shown; None: nowhere.
+      tune_process: as in `run_sweep`.
       env: as in `resume_run`, and so are the others.
       make_agent: as in `resume_run`.
       loggers: as in `resume_run`.
@@ -129,7 +133,7 @@ def resume_sweep(
         stack.enter_context(allow(allow_imports))
         sweep = load_sweep(directory.sweep)
         check_sinks(_sinks(sweep))
-        envs = _environments(sweep)
+        envs = _environments(sweep, tune_process=tune_process)
         session, display = _begin(stack, sweep, console, loggers, callbacks)
         return _resume(sweep, envs, session.within(directory, _keep(sweep)), display)
 
@@ -149,17 +153,26 @@ def _begin(
     return session, display
 
 
-def _environments(sweep: Sweep) -> list[DeviceEnv]:
-    """Returns the environment of each group; makes the devices that they are compiled for first."""
-    for group in sweep.groups:
-        if not group.config.on_device:
-            raise ConfigError(
-                f"a sweep runs environments written in JAX, as jax:pendulum; env.id={group.config.env.id!r} is not one"
-            )
-    make_core_devices()  # before anything asks jax for its devices, which settles their number
+def _environments(sweep: Sweep, *, tune_process: bool = False) -> list[DeviceEnv | EnvSpec]:
+    """Returns the environment of each group, or what it looks like on the host; makes the devices for them first."""
+    if any(group.config.on_device for group in sweep.groups):
+        make_core_devices()  # before anything asks jax for its devices, which settles their number
+    elif tune_process and all(tuning(_of_lanes(group)).one_thread for group in sweep.groups):
+        limit_to_one_thread()
     for group in sweep.groups:
         check_forecast(group.config.model_copy(update={"seeds": 1}))  # lanes run in turns, but one at least must fit
-    return [device_env(group.config) for group in sweep.groups]
+    return [device_env(each.config) if each.config.on_device else _host_spec(each.config) for each in sweep.groups]
+
+
+def _of_lanes(group: Group) -> Config:
+    """The configuration of a group with a seed for each of its lanes."""
+    return group.config.model_copy(update={"seeds": len(group.numbers) * len(group.config.seed_list)})
+
+
+def _host_spec(config: Config) -> EnvSpec:
+    """What the environments of the host look like, by those of one seed."""
+    with closing(make_training_envs(config.model_copy(update={"seeds": 1}))) as made:
+        return made.spec
 
 
 def _refuse_another(sweep: Sweep, before: Sweep, directory: RunDirectory) -> None:
@@ -190,7 +203,7 @@ def _keep(sweep: Sweep) -> int:
     return sweep.configs[0].checkpoint.keep
 
 
-def _resume(sweep: Sweep, envs: Sequence[DeviceEnv], context: RunContext, display: Display) -> SweepRun:
+def _resume(sweep: Sweep, envs: Sequence[DeviceEnv | EnvSpec], context: RunContext, display: Display) -> SweepRun:
     """Goes on in the directory of a sweep."""
     directory = context.directory
     context.lock()
@@ -207,7 +220,7 @@ def _resume(sweep: Sweep, envs: Sequence[DeviceEnv], context: RunContext, displa
 
 
 def _continue_from(
-    point: ResumePoint, sweep: Sweep, envs: Sequence[DeviceEnv], context: RunContext, display: Display
+    point: ResumePoint, sweep: Sweep, envs: Sequence[DeviceEnv | EnvSpec], context: RunContext, display: Display
 ) -> SweepRun:
     """Runs the batches of lanes that are left, and writes what was reached."""
     recorder = SweepRecorder(sweep, point, context)
@@ -216,9 +229,9 @@ def _continue_from(
     rest = _rest(point, sweep)
     if rest.snapshot is None:
         context.store.forget_rows()  # those that are there are of other lanes
-    batches = lane_batches(sweep.groups, envs, display.print, rest.position, context.stop.is_requested)
-    reports = _reports(batches, rest, recorder, checkpointer, context)
-    return drive(reports, recorder, checkpointer, context)
+    turns = lane_batches(sweep.groups, envs, display.print, rest.position, context.stop.is_requested)
+    with closing(_reports(turns, rest, recorder, checkpointer, context)) as reports:
+        return drive(_until_stopped(reports), recorder, checkpointer, context)
 
 
 class _Rest(NamedTuple):
@@ -256,31 +269,39 @@ def _reports(
     recorder: SweepRecorder,
     checkpointer: Checkpointer,
     context: RunContext,
-) -> Iterator[SweepReport]:
-    """The chunks of one batch of lanes after another, until a stop is requested."""
+) -> Generator[SweepReport]:
+    """The reports of one batch of lanes after another, until a stop is requested."""
     _, before, resumed = rest
-    for batch in _compiled(batches):
+    for batch in batches:
         if context.stop.requested:
             return
-        compiled, done = batch.compiled, (0, 0)
-        keys, hyper = compiled.shard((batch.keys, batch.hyper))
-        begun = keep_init if resumed is None else restore(compiled, resumed, len(batch.lanes))
-        if isinstance(begun, DeviceCarry):
-            done = begun.iteration * batch.config.env.num_envs, begun.updates
-        recorder.begin(batch, *done)
-        if resumed is not None and resumed.unrecorded is not None and isinstance(begun, DeviceCarry):
-            yield SweepReport(batch, Chunk(*done, begun.totals, 0.0, begun, True), before, resumed.unrecorded)
-        should_save = partial(_should_save, checkpointer, before)
-        for chunk in device_loop(batch.config, compiled, keys, hyper, begun, should_save):
-            yield SweepReport(batch, chunk, before, chunk_rows(batch, chunk))
+        with ExitStack() as stack:
+            loop = batch.begin(stack, resumed, partial(_should_save, checkpointer, before))
+            if _warn_of(loop, context):
+                context.store.forget_rows()
+            recorder.begin(batch, loop.step, loop.updates)
+            for told in loop.reports:
+                yield SweepReport(batch, told, before)
         before, resumed = before + batch.config.total_steps, None
         context.store.forget_rows()  # those of the next batch are others
 
 
-def _compiled(batches: Iterator[LaneBatch]) -> Iterator[LaneBatch]:
-    """The turns, up to a stop that is heard while one is compiled."""
+def _warn_of(loop: LaneLoop, context: RunContext) -> bool:
+    """Says where lanes do not go on to the bit; whether episodes were begun anew, so that rows are others now."""
+    if loop.restarted_episodes:
+        context.notify(
+            f"warning: {loop.restarted_episodes} episodes in progress did not repeat themselves to the bit and were "
+            "begun anew; all else goes on exactly"
+        )
+    for line in loop.doubts:
+        context.notify(f"warning: {line}")
+    return loop.restarted_episodes > 0
+
+
+def _until_stopped(reports: Iterator[SweepReport]) -> Iterator[SweepReport]:
+    """The reports, up to a stop that is heard while a turn is made ready."""
     with suppress(Interrupted):
-        yield from batches
+        yield from reports
 
 
 def _should_save(checkpointer: Checkpointer, before: int, step: int) -> bool:

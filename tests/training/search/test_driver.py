@@ -177,7 +177,7 @@ def test_settings_of_one_structure_are_lanes_on_the_device_loop(tmp_path):
 
 
 def test_a_setting_that_fails_is_named_and_does_not_end_the_search(tmp_path):
-    """One that is no configuration, and one whose run ends with exit code 3."""
+    """One that is no configuration; one that ends a program of two with exit code 3, whose settings are run alone."""
     text = """
     [search]
     sampler = "grid"
@@ -186,14 +186,18 @@ def test_a_setting_that_fails_is_named_and_does_not_end_the_search(tmp_path):
     [search.space]
     "algorithm.tau" = { choice = [0.1, 7.0, 0.3, 0.2] }
     """
-    run, engine = searched(write_search(tmp_path, text), tmp_path / "run", Writer(codes={2: 3}))
+    run, engine = searched(write_search(tmp_path, text), tmp_path / "run", Writer(codes={1: 3, 3: 3}))
     failed = {entry["combination"]: entry["failed"] for entry in run.result["combinations"] if entry["failed"]}
     assert failed.keys() == {1, 3}
     assert "algorithm.tau" in failed[1]
     assert failed[3] == "its environment failed"
     assert [entry["combination"] for entry in run.result["combinations"]][:2] == [2, 0]
-    assert len(engine.tasks) == 3
+    assert [task.command[3] for task in engine.tasks] == ["train", "sweep", "train", "train"]
     assert run.result["finished"] == [0, 2]
+    before, after = (tmp_path / "run" / "trials.jsonl").read_bytes(), run.result
+    again, engine = searched(tmp_path / "search.toml", tmp_path / "run", resume="auto")
+    assert (again.result, engine.tasks) == (after, [])
+    assert (tmp_path / "run" / "trials.jsonl").read_bytes() == before
 
 
 def test_a_dry_run_says_what_would_be_started_first(tmp_path):
@@ -222,7 +226,7 @@ def test_settings_that_come_twice_are_one_run(tmp_path):
 def test_combinations_of_a_sweep_are_run_by_an_engine(tmp_path):
     text = '[engine]\nkind = "local"\n[grid]\nalgorithm.tau = [0.1, 0.2]\nalgorithm.hidden = [[8], [16]]\n'
     run, engine = searched(write_search(tmp_path, text), tmp_path / "run")
-    assert len(engine.tasks) == 4
+    assert [task.command[3] for task in engine.tasks] == ["sweep"] * 2
     assert run.result["combinations"][0]["values"]["algorithm.tau"] == 0.2
 
 

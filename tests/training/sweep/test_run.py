@@ -22,7 +22,7 @@ from ddpg_jax.runs.checkpoints.store import CheckpointStore
 from ddpg_jax.training.device import compile as compiled
 from ddpg_jax.training.device import loop as device
 from ddpg_jax.training.signals import StopRequest
-from ddpg_jax.training.sweep import recorder
+from ddpg_jax.training.sweep import batches, recorder
 from ddpg_jax.training.sweep.grid import load_sweep
 from ddpg_jax.training.sweep.ranking import Ranking
 from ddpg_jax.training.sweep.run import resume_sweep, run_sweep
@@ -191,12 +191,6 @@ def test_structure_runs_group_by_group(tmp_path):
     assert {entry["values"]["algorithm.n_step"] for entry in run.result["combinations"]} == {1, 2}
 
 
-def test_gymnasium_environments_are_refused_before_a_directory_is_made(tmp_path):
-    with pytest.raises(ConfigError, match="a sweep runs environments written in JAX"):
-        run_sweep(load(tmp_path, TINY + GRID, env={"id": "Pendulum-v1"}), tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
 @contextmanager
 def stopped_after(chunks):
     """Ctrl-C comes while that chunk runs, counted over all turns from 1; 0: before the first one begins."""
@@ -222,7 +216,7 @@ def stopped_after(chunks):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ddpg_jax.training.context.StopRequest", stop)
-        patch.setattr("ddpg_jax.training.sweep.run.device_loop", loop)
+        patch.setattr("ddpg_jax.training.sweep.batches.device_loop", loop)
         yield
 
 
@@ -330,15 +324,15 @@ def stopping(call, number):
 @pytest.mark.slow
 def test_a_sweep_that_was_stopped_in_an_evaluation_goes_on_to_the_bit(clean, tmp_path, monkeypatch):
     """Of the two evaluations the first is begun three times, the last twice; neither is waited for."""
-    fetch = recorder.fetch
+    fetch = batches.fetch
     monkeypatch.setattr(recorder, "LAST_SECONDS", -1.0)
     for number, step, judged in ((1, 30, 0), (1, 30, 0), (2, 60, 30)):
-        monkeypatch.setattr(recorder, "fetch", stopping(fetch, number))
+        monkeypatch.setattr(batches, "fetch", stopping(fetch, number))
         run = run_sweep(load(tmp_path, **SAVING), tmp_path / "run", resume="auto")
         assert not run.result["complete"]
         assert {entry["step"] for entry in run.result["combinations"]} == {judged}
         assert CheckpointStore(run.directory / "checkpoints").newest()[0].step == step
-    monkeypatch.setattr(recorder, "fetch", fetch)
+    monkeypatch.setattr(batches, "fetch", fetch)
     assert left(resume_sweep(tmp_path / "run")) == clean
 
 
