@@ -69,6 +69,7 @@ def lane_batches(
     show: Callable[[str], None],
     begun: SweepPosition | None = None,
     stop: StopFn = never_stop,
+    together: int = 0,
 ) -> Iterator[LaneBatch]:
     """The turns of a sweep; each is compiled when it is asked for, and what its lanes take is said beforehand.
 
@@ -78,6 +79,7 @@ def lane_batches(
       show: prints a line, of what that is.
       begun: a turn to begin with; the group's turns are divided as they were then. Groups before it are passed over.
       stop: asked while a turn is compiled.
+      together: lanes that must fit into memory, as those of a population may not run in turns; 0: one.
 
     Raises:
       ConfigError: not even one lane fits into memory, or not so many as in the turn to begin with.
@@ -85,12 +87,18 @@ def lane_batches(
     """
     for number in range(0 if begun is None else begun.group, len(groups)):
         here = begun if begun is not None and begun.group == number and begun.lanes else None
-        for batch in _of_group(number, groups[number], envs[number], show, here, stop):
+        for batch in _of_group(number, groups[number], envs[number], show, here, stop, together):
             yield batch._replace(ends=batch.ends and number == len(groups) - 1)
 
 
 def _of_group(
-    number: int, group: Group, env: DeviceEnv, show: Callable[[str], None], begun: SweepPosition | None, stop: StopFn
+    number: int,
+    group: Group,
+    env: DeviceEnv,
+    show: Callable[[str], None],
+    begun: SweepPosition | None,
+    stop: StopFn,
+    together: int,
 ) -> Iterator[LaneBatch]:
     config, seeds = group.config, group.config.seed_list
     lanes = [(place, seed) for place in range(len(group.numbers)) for seed in range(len(seeds))]
@@ -112,11 +120,12 @@ def _of_group(
     show(f"{len(group.numbers)} combinations of one structure: compiling")
     compiled, size = compiled_for(len(lanes) if begun is None else begun.lanes)
     fit = largest_fit(compiled, size)
-    least = 1 if begun is None else begun.lanes
+    least = max(together, 1 if begun is None else begun.lanes)
     show(_memory_line(compiled, len(lanes), fit))
     if fit < least:
+        many = f"a population, {least} lanes with those in copying," if together else f"a turn of {least} lanes"
         raise ConfigError(
-            f"{'one lane' if least == 1 else f'a turn of {least} lanes'} with replay.capacity={config.replay.capacity} "
+            f"{'one lane' if least == 1 else many} with replay.capacity={config.replay.capacity} "
             f"needs {human_bytes(memory_bytes(compiled, least))}, {human_bytes(free_bytes(compiled.mesh))} are free"
         )
     if begun is None and fit < len(lanes):

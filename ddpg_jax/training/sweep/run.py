@@ -34,8 +34,9 @@ from ddpg_jax.training.resume_point import ResumePoint
 from ddpg_jax.training.runner import drive
 from ddpg_jax.training.sweep.batches import LaneBatch, SweepPosition, lane_batches
 from ddpg_jax.training.sweep.grid import Sweep, load_sweep, name_parts, swept_values
+from ddpg_jax.training.sweep.population import count_replaced
 from ddpg_jax.training.sweep.recorder import SweepRecorder, SweepReport, SweepRun, chunk_rows, position, sweep_point
-from ddpg_jax.types import Agent, DeviceEnv, Snapshot
+from ddpg_jax.types import Agent, DeviceEnv, Snapshot, Tree
 from ddpg_jax.xla.modes import in_numeric_modes
 from ddpg_jax.xla.process import make_core_devices
 
@@ -164,6 +165,8 @@ def _environments(sweep: Sweep) -> list[DeviceEnv]:
 
 def _refuse_another(sweep: Sweep, before: Sweep, directory: RunDirectory) -> None:
     """Refuses to go on with a sweep that is not the one asked for; how often it is saved may differ."""
+    if sweep.population != before.population:
+        raise ConfigError(f"{directory.path} holds a sweep of another [population]; name another {option('run_dir')}")
     if sweep.combinations != before.combinations:
         raise ConfigError(f"{directory.path} holds a sweep of other combinations; name another {option('run_dir')}")
     for old, new in zip(before.configs, sweep.configs, strict=True):
@@ -216,9 +219,20 @@ def _continue_from(
     rest = _rest(point, sweep)
     if rest.snapshot is None:
         context.store.forget_rows()  # those that are there are of other lanes
-    batches = lane_batches(sweep.groups, envs, display.print, rest.position, context.stop.is_requested)
-    reports = _reports(batches, rest, recorder, checkpointer, context)
+    together = _together(sweep)
+    batches = lane_batches(sweep.groups, envs, display.print, rest.position, context.stop.is_requested, together)
+    between = partial(_exploit, recorder, sweep.population is not None and sweep.population.config.replay)
+    reports = _reports(batches, rest, recorder, checkpointer, context, between)
     return drive(reports, recorder, checkpointer, context)
+
+
+def _together(sweep: Sweep) -> int:
+    """Lanes that must fit into memory: those of a population, and those that are copied at a time; 0: it is none."""
+    if sweep.population is None:
+        return 0
+    config, members = sweep.population.config, len(sweep.combinations)
+    copied = count_replaced(config.replace, members) if config.replay else 0
+    return (members + copied) * len(sweep.configs[0].seed_list)
 
 
 class _Rest(NamedTuple):
@@ -256,6 +270,7 @@ def _reports(
     recorder: SweepRecorder,
     checkpointer: Checkpointer,
     context: RunContext,
+    between: Callable[[LaneBatch, DeviceCarry, Tree], tuple[DeviceCarry, Tree]],
 ) -> Iterator[SweepReport]:
     """The chunks of one batch of lanes after another, until a stop is requested."""
     _, before, resumed = rest
@@ -263,7 +278,7 @@ def _reports(
         if context.stop.requested:
             return
         compiled, done = batch.compiled, (0, 0)
-        keys, hyper = compiled.shard((batch.keys, batch.hyper))
+        keys, hyper = compiled.shard((batch.keys, recorder.hyper(batch)))
         begun = keep_init if resumed is None else restore(compiled, resumed, len(batch.lanes))
         if isinstance(begun, DeviceCarry):
             done = begun.iteration * batch.config.env.num_envs, begun.updates
@@ -271,10 +286,29 @@ def _reports(
         if resumed is not None and resumed.unrecorded is not None and isinstance(begun, DeviceCarry):
             yield SweepReport(batch, Chunk(*done, begun.totals, 0.0, begun, True), before, resumed.unrecorded)
         should_save = partial(_should_save, checkpointer, before)
-        for chunk in device_loop(batch.config, compiled, keys, hyper, begun, should_save):
+        for chunk in device_loop(batch.config, compiled, keys, hyper, begun, should_save, partial(between, batch)):
             yield SweepReport(batch, chunk, before, chunk_rows(batch, chunk))
         before, resumed = before + batch.config.total_steps, None
         context.store.forget_rows()  # those of the next batch are others
+
+
+def _exploit(
+    recorder: SweepRecorder, whole: bool, batch: LaneBatch, carry: DeviceCarry, hyper: Tree
+) -> tuple[DeviceCarry, Tree]:
+    """Has lanes go on from others where that is due, with their numbers changed.
+
+    Args:
+      recorder: knows which.
+      whole: as in `copy_lanes`.
+      batch: of the lanes; and so on, as in `BetweenFn`.
+      carry: where the loop is.
+      hyper: the numbers of the lanes.
+    """
+    copies = recorder.exploit(batch, carry.iteration * batch.config.env.num_envs)
+    if copies is None:
+        return carry, hyper
+    lane = batch.compiled.copy(carry.lane, copies.children, copies.parents, whole=whole)
+    return carry._replace(lane=lane), batch.compiled.shard(recorder.hyper(batch))
 
 
 def _compiled(batches: Iterator[LaneBatch]) -> Iterator[LaneBatch]:
