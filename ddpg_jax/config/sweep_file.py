@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from itertools import product
 from math import prod
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, cast, get_args
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -103,10 +103,18 @@ def mistakes(error: ValidationError, path: Path, model: type[BaseModel], what: s
     for details in error.errors(include_url=False):
         where, key = ".".join(map(str, details["loc"])), str(details["loc"][-1])
         unknown = details["type"] == "extra_forbidden"
-        lines.append(
-            f"  {where}: " + (f"unknown key{nearest(key, list(model.model_fields))}" if unknown else details["msg"])
-        )
+        said = f"unknown key{nearest(key, _fields(model, details['loc'][:-1]))}" if unknown else details["msg"]
+        lines.append(f"  {where}: {said}")
     return lines
+
+
+def _fields(model: type[BaseModel], where: tuple[int | str, ...]) -> list[str]:
+    """The fields of a file, or of the table there."""
+    for name in where:
+        annotation: Any = model.model_fields[str(name)].annotation
+        parts = (annotation, *get_args(annotation))
+        model = next(each for each in parts if isinstance(each, type) and issubclass(each, BaseModel))
+    return list(model.model_fields)
 
 
 def list_combinations(file: SweepFile, path: Path, fixed: Values) -> tuple[Values, ...]:

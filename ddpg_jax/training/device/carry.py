@@ -95,8 +95,14 @@ def copy_lanes(lanes: Lane, children: Array, parents: Array, *, whole: bool) -> 
       Leaves `[L, ...]`, the same to the bit but for the children.
     """
 
+    def moved(x: Array) -> Array:
+        floats = jnp.issubdtype(x.dtype, jnp.floating)  # moved as integers: between devices zeros are added to them
+        bits = jax.lax.bitcast_convert_type(x, f"uint{jnp.finfo(x.dtype).bits}") if floats else x
+        bits = bits.at[children].set(bits[parents])
+        return jax.lax.bitcast_convert_type(bits, x.dtype) if floats else bits
+
     def copied(tree: Tree) -> Any:
-        return jax.tree.map(lambda x: x.at[children].set(x[parents]), tree)
+        return jax.tree.map(moved, tree)
 
     if whole:
         return copied(lanes)

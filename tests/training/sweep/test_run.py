@@ -11,6 +11,7 @@ import plain_sink
 import pytest
 import tomli_w
 from rich.console import Console
+from stopped_sweep import stopped_after
 from tiny_run import read_rows
 
 import ddpg_jax as dj
@@ -20,8 +21,6 @@ from ddpg_jax.envs.device.pendulum import pendulum
 from ddpg_jax.errors import ConfigError, EnvironmentFault, Interrupted, StorageError
 from ddpg_jax.runs.checkpoints.store import CheckpointStore
 from ddpg_jax.training.device import compile as compiled
-from ddpg_jax.training.device import loop as device
-from ddpg_jax.training.signals import StopRequest
 from ddpg_jax.training.sweep import recorder
 from ddpg_jax.training.sweep.grid import load_sweep
 from ddpg_jax.training.sweep.ranking import Ranking
@@ -195,35 +194,6 @@ def test_gymnasium_environments_are_refused_before_a_directory_is_made(tmp_path)
     with pytest.raises(ConfigError, match="a sweep runs environments written in JAX"):
         run_sweep(load(tmp_path, TINY + GRID, env={"id": "Pendulum-v1"}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
-
-
-@contextmanager
-def stopped_after(chunks):
-    """Ctrl-C comes while that chunk runs, counted over all turns from 1; 0: before the first one begins."""
-
-    class Stop(StopRequest):
-        def __enter__(self):
-            self.requested = chunks == 0
-            return self
-
-        def __exit__(self, *error):
-            pass
-
-    made, seen = [], iter(range(1, 1000))
-
-    def stop():
-        made.append(Stop())
-        return made[-1]
-
-    def loop(*args):
-        for chunk in device.device_loop(*args):
-            made[-1].requested |= next(seen) == chunks
-            yield chunk
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ddpg_jax.training.context.StopRequest", stop)
-        patch.setattr("ddpg_jax.training.sweep.run.device_loop", loop)
-        yield
 
 
 @contextmanager
