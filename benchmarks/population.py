@@ -3,8 +3,8 @@
     python benchmarks/population.py --repetitions 5
 
 Each repetition has draws and a seed of its own; all cases begin with the same networks and the same settings. The score
-of a member is its last evaluation. A best member was chosen by that very score, which flatters it: its last settings are
-trained once more with fresh seeds.
+of a member is its last evaluation. A best member was chosen by that very score, which flatters it: its last settings
+are trained once more with fresh seeds.
 """
 
 from __future__ import annotations

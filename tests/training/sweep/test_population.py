@@ -2,6 +2,12 @@
 
 import hashlib
 import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
 
 import jax
 import jax.numpy as jnp
@@ -316,6 +322,38 @@ def test_a_population_that_dies_goes_on_from_its_last_checkpoint(clean, tmp_path
     with (tmp_path / "run" / "lineage.jsonl").open("a") as file:
         file.write('{"step": 9')
     assert left(resume_sweep(tmp_path / "run")) == whole
+
+
+@pytest.mark.slow
+def test_a_population_that_is_killed_anywhere_ends_with_the_same_lineage(tmp_path):
+    """SIGKILL at random moments of a program of its own, from its start to its end."""
+    path, rng = tmp_path / "sweep.toml", random.Random(0)
+    path.write_text(
+        TINY.replace("total_steps = 90", "total_steps = 3000\ncheckpoint = { every = 50, min_seconds = 0 }")
+    )
+    with path.open("a") as file:
+        file.write(POPULATION)
+
+    def start(name):
+        words = [sys.executable, "-m", "ddpg_jax", "sweep", str(path), "--run-dir", str(tmp_path / name), "--quiet"]
+        kept = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
+        return subprocess.Popen([*words, "--resume", "auto"], env=kept, stdout=subprocess.DEVNULL)
+
+    began = time.monotonic()
+    assert start("clean").wait(300) == 0
+    seconds, killed = time.monotonic() - began, 0
+    for _ in range(6):
+        program = start("killed")
+        try:
+            program.wait(rng.uniform(0.3, 0.9) * seconds)
+        except subprocess.TimeoutExpired:
+            program.kill()
+            killed += program.wait() == -signal.SIGKILL
+    assert start("killed").wait(300) == 0
+    assert killed >= 2
+    for name in ("lineage.jsonl", "metrics.jsonl", "best.toml"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "clean" / name).read_bytes()
+    assert len(read_rows(tmp_path / "clean" / "lineage.jsonl")) > 100
 
 
 def test_a_member_that_diverges_goes_on_from_a_good_one(tmp_path):
