@@ -71,6 +71,8 @@ def refuse_population(
       ranges: those of its settings that are drawn.
     """
     first, every = configs[0], population.every
+    if not first.on_device:
+        return f"a population runs environments written in JAX, as jax:pendulum; env.id = {first.env.id!r} is not one"
     listed = sorted({path for values in settings for path in values} - ranges.keys())
     if listed:
         return f"{listed[0]}: the settings of a population are drawn, so that they have bounds; put it into [random]"

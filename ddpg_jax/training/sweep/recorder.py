@@ -266,13 +266,14 @@ class SweepRecorder:
         ranked = [each for each in result["combinations"] if each["interquartile_mean"] is not None]
         best = ranked[0]["combination"] if ranked and result["complete"] else None
         if self._population is not None:
+            result["importance"] = {}  # of the settings at its end, which many members have from one
             result["population"] = self._population.result(best)
         if best is not None:
             config = with_values(sweep.configs[best], {} if self._population is None else settings[best])
             directory.write_text(directory.path / "best.toml", dump_toml(config))
         if ranked:
             title = f"{sweep.configs[0].env.id}, {len(sweep.combinations)} combinations"
-            ranking(directory.path / "ranking.png", ranked, title)
+            ranking(directory.path / "ranking.png", ranked, title, result["importance"])
         directory.write_result(result)
         if result["complete"]:
             directory.drop_checkpoints()

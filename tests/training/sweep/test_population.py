@@ -192,8 +192,8 @@ def test_engines_and_gymnasium_are_refused(tmp_path, capsys):
     path.write_text(TINY + POPULATION + "[stop]\n")
     assert main(["sweep", str(path), "--run-dir", str(tmp_path / "run")]) == 2
     assert capsys.readouterr().err.count("a population is lanes of one program: leave out [search], [stop]") == 2
-    with pytest.raises(ConfigError, match="a sweep runs environments written in JAX"):
-        run_sweep(load(tmp_path, env={"id": "Pendulum-v1"}), tmp_path / "run")
+    said = refusal(tmp_path, TINY + POPULATION, env={"id": "Pendulum-v1"})
+    assert "a population runs environments written in JAX, as jax:pendulum; env.id = 'Pendulum-v1' is not one" in said
     assert not (tmp_path / "run").exists()
 
 
@@ -224,7 +224,7 @@ def left(run):
     """What a sweep has left that its settings determine."""
     assert run.result["complete"]
     files = {name: (run.directory / name).read_bytes() for name in ("metrics.jsonl", "lineage.jsonl")}
-    return files, run.result["combinations"], run.result["population"]
+    return files, *(run.result[name] for name in ("combinations", "population", "importance"))
 
 
 SAVING = {"checkpoint": {"every": 15, "min_seconds": 0}}
@@ -253,7 +253,7 @@ def test_replacing_none_changes_no_bit(tmp_path):
 
 def test_members_go_on_from_their_parents(clean):
     """At each ranking two of four are replaced, with the scores that the record has; nobody else changes."""
-    folder, _, (files, combinations, population), _ = clean
+    folder, _, (files, combinations, population, importance), _ = clean
     lineage = [json.loads(line) for line in files["lineage.jsonl"].splitlines()]
     rows = [json.loads(line) for line in files["metrics.jsonl"].splitlines()]
     means = {(r["step"], r["combination"], r["seed"]): r["mean_return"] for r in rows if r["event"] == "evaluation"}
@@ -271,6 +271,7 @@ def test_members_go_on_from_their_parents(clean):
     assert all(values[number] == after for number, after in last.items())
     best = combinations[0]
     assert population["replacements"] == 4
+    assert importance == {}
     assert population["schedule"][-1]["values"] == best["values"]
     config = load_config(folder / "run" / "best.toml")
     assert config.algorithm.critic_learning_rate == best["values"]["algorithm.critic_learning_rate"]
