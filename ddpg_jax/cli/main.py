@@ -261,7 +261,7 @@ def _show_sweep(console: Console, run: SweepRun, config: Config | None = None) -
     from ddpg_jax.cli.tables import ranking_table
 
     console.print(ranking_table(run.result))
-    show_files(console, run.directory, ("ranking.png", "best.toml", "result.json", "metrics.jsonl"))
+    show_files(console, run.directory, ("ranking.png", "best.toml", "result.json", "metrics.jsonl", "lineage.jsonl"))
     if not run.result["complete"]:
         tell(f"ddpg-jax: interrupted; to go on: {resume_command(run.directory, config)}")
         return Interrupted.exit_code

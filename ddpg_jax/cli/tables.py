@@ -64,6 +64,11 @@ def ranking_table(result: dict[str, Any], most: int = 20) -> Table:
         shown = "" if score is None else f"{score:.1f}"
         table.add_row(str(rank), printable(short_values(entry["values"])), shown, _standing(entry, result))
     table.caption = f"over {seeds} seeds" + (f"; the best {most}" if len(entries) > most else "")
+    if "population" in result:
+        table.caption += (
+            ". The members of a population are not independent of each other, and their settings are the last ones of "
+            "several: before you report a score, train best.toml again with fresh seeds."
+        )
     if shares := result.get("importance"):
         table.caption += f"\nexplained by each field alone: {printable(share_line(shares))}"
     table.caption_justify = "left"

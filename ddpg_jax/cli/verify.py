@@ -14,7 +14,7 @@ from ddpg_jax.runs.checkpoints.checkpoint import CheckpointInfo, digest
 from ddpg_jax.runs.checkpoints.store import CheckpointStore
 from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.runs.documents import FAILED_UPDATE, WEIGHTS, RunFacts, SweepFacts, validate
-from ddpg_jax.runs.loggers.jsonl import record_hashes
+from ddpg_jax.runs.loggers.jsonl import check_record, record_hashes
 from ddpg_jax.xla.memory import human_bytes
 
 _SayFn = Callable[[str, str], None]
@@ -105,6 +105,18 @@ def _verify_record(directory: RunDirectory, whole: list[CheckpointInfo], say: _S
         there = directory.metrics.stat().st_size if directory.metrics.is_file() else 0
         lost = f"BROKEN: holds {there} bytes of {size}"
         say("metrics.jsonl up to there:", f"sha256 {found}" if _fits(each, hashes) else is_other if found else lost)
+        if isinstance(each, SweepFacts) and each.lineage_sha256 is not None:
+            _verify_lineage(directory, each.lineage_bytes, each.lineage_sha256, say)
+
+
+def _verify_lineage(directory: RunDirectory, size: int, sha256: str, say: _SayFn) -> None:
+    """Compares the lineage of a population with what the newest checkpoint says of it."""
+    try:
+        check_record(directory.lineage, size, sha256)
+        found = f"sha256 {sha256}"
+    except StorageError as error:
+        found = f"BROKEN: {error}"
+    say("lineage.jsonl up to there:", found)
 
 
 def _fits(facts: Any, hashes: dict[int, str | None]) -> bool:

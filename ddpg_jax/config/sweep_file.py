@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from itertools import product
 from math import prod
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, cast, get_args
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -48,6 +48,21 @@ class Draw(_Strict):
         return self
 
 
+class PopulationConfig(_Strict):
+    """`[population]`: combinations are its members; those that do worst go on from those that do best."""
+
+    every: Annotated[int, Field(ge=1, le=2**53)]
+    """environment steps of each seed from one ranking of the members to the next; a multiple of evaluation.every"""
+    replace: Annotated[float, Field(ge=0, le=0.5)] = 0.25
+    """share of the members that are replaced by copies of as many of the best; 0: none"""
+    perturb: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (0.8, 1.25)
+    """a copy multiplies each of its settings by one of these, within the bounds of [random]"""
+    resample: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """probability that it draws a setting anew instead"""
+    replay: bool = True
+    """whether a copy takes replay and environments too, and not the learner alone"""
+
+
 class SweepFile(_Strict):
     """What a sweep file may hold."""
 
@@ -65,7 +80,8 @@ class SweepFile(_Strict):
     draws: Annotated[int, Field(ge=0, le=65536)] = 0
     """random draws, for each combination of the grid"""
     draw_seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    """of the random draws"""
+    """of the random draws, and of those of a population"""
+    population: PopulationConfig | None = None
 
 
 def read_sweep_file(path: Path) -> SweepFile:
@@ -87,10 +103,18 @@ def mistakes(error: ValidationError, path: Path, model: type[BaseModel], what: s
     for details in error.errors(include_url=False):
         where, key = ".".join(map(str, details["loc"])), str(details["loc"][-1])
         unknown = details["type"] == "extra_forbidden"
-        lines.append(
-            f"  {where}: " + (f"unknown key{nearest(key, list(model.model_fields))}" if unknown else details["msg"])
-        )
+        said = f"unknown key{nearest(key, _fields(model, details['loc'][:-1]))}" if unknown else details["msg"]
+        lines.append(f"  {where}: {said}")
     return lines
+
+
+def _fields(model: type[BaseModel], where: tuple[int | str, ...]) -> list[str]:
+    """The fields of a file, or of the table there."""
+    for name in where:
+        annotation: Any = model.model_fields[str(name)].annotation
+        parts = (annotation, *get_args(annotation))
+        model = next(each for each in parts if isinstance(each, type) and issubclass(each, BaseModel))
+    return list(model.model_fields)
 
 
 def list_combinations(file: SweepFile, path: Path, fixed: Values) -> tuple[Values, ...]:

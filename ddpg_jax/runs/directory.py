@@ -33,6 +33,7 @@ _FILES = (
     "sweep.toml",
     "search.toml",
     "trials.jsonl",
+    "lineage.jsonl",
     "fault.txt",
 )
 _FOLDERS = ("tensorboard", "checkpoints")
@@ -70,6 +71,7 @@ class RunDirectory:
         self.sweep = self.path / "sweep.toml"
         self.metrics = self.path / "metrics.jsonl"
         self.timing = self.path / "timing.jsonl"
+        self.lineage = self.path / "lineage.jsonl"
         self.followers = self.path / "followers"
         self.tensorboard = self.path / "tensorboard"
         self.checkpoints = self.path / "checkpoints"

@@ -157,6 +157,8 @@ class SweepFacts(_Facts):
     position: tuple[Size, Size, Annotated[int, Field(ge=1)]]
     before: Size
     seconds: _Seconds
+    lineage_bytes: Size = 0
+    lineage_sha256: Annotated[str | None, Field(pattern="^[0-9a-f]{64}$")] = None
 
 
 class StoredSummary(Open):

@@ -13,7 +13,7 @@ from ddpg_jax.runs.pytrees import form
 from ddpg_jax.runs.result import Evaluated
 from ddpg_jax.types import Evaluation, HostArray, Row, Snapshot
 
-EVALUATIONS, DIVERGED, RANKING = "evaluations/", "diverged", "board/"
+EVALUATIONS, DIVERGED, RANKING, POPULATION = "evaluations/", "diverged", "board/", "population/"
 """Names, or beginnings of names, of arrays that are not the loop's."""
 
 _NUMBERS = tuple(name for name in Evaluation._fields if name != "info")
@@ -49,7 +49,8 @@ class ResumePoint(NamedTuple):
         if self.checkpoint is None:
             return None
         rows, arrays = self.checkpoint.rows, self.checkpoint.arrays
-        own = {name: x for name, x in arrays.items() if not name.startswith((EVALUATIONS, DIVERGED, RANKING))}
+        others = EVALUATIONS, DIVERGED, RANKING, POPULATION
+        own = {name: x for name, x in arrays.items() if not name.startswith(others)}
         return Snapshot(own, rows.first, rows.stop, rows.read, self.seconds, self.unrecorded)
 
     @property
@@ -91,10 +92,18 @@ class ResumePoint(NamedTuple):
     @property
     def ranking(self) -> dict[str, HostArray] | None:
         """What the lanes of a sweep had reached."""
+        return self._arrays(RANKING)
+
+    @property
+    def population(self) -> dict[str, HostArray] | None:
+        """What the members of a population had set."""
+        return self._arrays(POPULATION)
+
+    def _arrays(self, prefix: str) -> dict[str, HostArray] | None:
         if self.checkpoint is None:
             return None
         arrays = self.checkpoint.arrays.items()
-        return {name.removeprefix(RANKING): x for name, x in arrays if name.startswith(RANKING)}
+        return {name.removeprefix(prefix): x for name, x in arrays if name.startswith(prefix)}
 
     @property
     def metrics_bytes(self) -> int:

@@ -10,15 +10,15 @@ import pytest
 import ddpg_jax as dj
 from ddpg_jax.config.marks import traced_fields
 from ddpg_jax.config.schema import sections
+from ddpg_jax.config.sweep_file import PopulationConfig
 from ddpg_jax.training.sweep.grid import load_sweep
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "sweeps.md").read_text()
 
 
-def block(language):
-    (text,) = re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
-    return text
+def block(language, number=0):
+    return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)[number]
 
 
 def test_the_file_shown_is_a_sweep(tmp_path):
@@ -27,6 +27,14 @@ def test_the_file_shown_is_a_sweep(tmp_path):
     sweep = load_sweep(path)
     assert len(sweep.combinations) == 64
     assert len(sweep.groups) == 2
+
+
+def test_the_population_shown_is_one_with_the_defaults_written_out(tmp_path):
+    path = tmp_path / "sweep.toml"
+    path.write_text(block("toml", 1))
+    sweep = load_sweep(path)
+    assert len(sweep.combinations) == 16
+    assert sweep.population.config == PopulationConfig(every=2000)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "sweeps").glob("*.toml")), ids=lambda path: path.name)

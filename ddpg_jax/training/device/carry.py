@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from ddpg_jax.envs.memory import Kept
+from ddpg_jax.equations.rewards import ReturnMoments
 from ddpg_jax.replay.device import ring as replays
 from ddpg_jax.training.report import DIAGNOSTICS, METRICS
 from ddpg_jax.types import Array, TrainState, Tree
@@ -77,6 +79,37 @@ class Totals(NamedTuple):
     episode_return: Array
     episode_length: Array
     faults: Array
+
+
+def copy_lanes(lanes: Lane, children: Array, parents: Array, *, whole: bool) -> Lane:
+    """Lanes of which some go on from where others are.
+
+    Args:
+      lanes: all, leaves `[L, ...]`.
+      children: numbers of those that do, `[K]`, each once.
+      parents: numbers of the lanes that they go on from, `[K]`.
+      whole: whether replay and environments are taken too; else what was learned: the learner, and the moments of the
+        returns by which rewards are scaled.
+
+    Returns:
+      Leaves `[L, ...]`, the same to the bit but for the children.
+    """
+
+    def moved(x: Array) -> Array:
+        floats = jnp.issubdtype(x.dtype, jnp.floating)  # moved as integers: between devices zeros are added to them
+        bits = jax.lax.bitcast_convert_type(x, f"uint{jnp.finfo(x.dtype).bits}") if floats else x
+        bits = bits.at[children].set(bits[parents])
+        return jax.lax.bitcast_convert_type(bits, x.dtype) if floats else bits
+
+    def copied(tree: Tree) -> Any:
+        return jax.tree.map(moved, tree)
+
+    if whole:
+        return copied(lanes)
+    rewards = copied(lanes.rewards)
+    if isinstance(rewards, ReturnMoments):
+        rewards = rewards._replace(returns=lanes.rewards.returns)  # of episodes that are not taken
+    return lanes._replace(learner=copied(lanes.learner), rewards=rewards)
 
 
 def start_clock() -> Clock:

@@ -21,7 +21,7 @@ from ddpg_jax.replay.device.frames import FrameStore
 from ddpg_jax.replay.device.prioritized import PrioritizedRows
 from ddpg_jax.replay.device.ring import DeviceReplay, Rows, with_lane_axis
 from ddpg_jax.replay.device.sequences import KeptRows
-from ddpg_jax.training.device.carry import Clock, Lane, Totals, start_clock, zero_totals
+from ddpg_jax.training.device.carry import Clock, Lane, Totals, copy_lanes, start_clock, zero_totals
 from ddpg_jax.training.device.program import program
 from ddpg_jax.types import Array, Batch, DeviceEnv, Evaluation, HostArray, StopFn, TrainState, Tree, never_stop
 from ddpg_jax.xla.compiler import compile_all, compiler_options
@@ -40,6 +40,7 @@ class Compiled(NamedTuple):
       advance: `(lane, clock, totals [L], counts, keys, hyper) -> (lane, clock, totals [L])`; the first three are
         donated.
       evaluate: `(learner, hyper) -> Evaluation [L, episodes]`.
+      copy: `(lane, children, parents, whole) -> lane`, see `copy_lanes`; the first is donated. Compiled when called.
       counts: as in `Program`.
       shard: puts what has a leading `[L]` where the lanes are.
       replicate: puts what is the same for all lanes on every device.
@@ -56,6 +57,7 @@ class Compiled(NamedTuple):
     init: Callable[[Array, Tree], Lane]
     advance: Callable[[Lane, Clock, Totals, Any, Array, Tree], tuple[Lane, Clock, Totals]]
     evaluate: Callable[[TrainState, Tree], Evaluation]
+    copy: Callable[..., Lane]
     counts: Callable[[int, int], HostArray]
     shard: Callable[[Tree], Any]
     replicate: Callable[[Tree], Any]
@@ -147,6 +149,7 @@ def compile_program(
         init,
         advance,
         evaluate,
+        copy=jax.jit(copy_lanes, static_argnames="whole", out_shardings=by_lane, donate_argnums=0),
         counts=one.counts,
         shard=lambda tree: jax.device_put(tree, by_lane),
         replicate=lambda tree: jax.device_put(tree, everywhere),

@@ -6,10 +6,10 @@ over the local devices; nothing leaves a device between two reports.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import jax
 import numpy as np
@@ -63,6 +63,15 @@ class Chunk(NamedTuple):
         return self.carry.lane.learner
 
 
+BetweenFn: TypeAlias = Callable[[DeviceCarry, Tree], tuple[DeviceCarry, Tree]]
+"""`(carry, hyper) -> (carry, hyper)`: what becomes of the lanes, and of their numbers, before a chunk begins."""
+
+
+def keep_lanes(carry: DeviceCarry, hyper: Tree) -> tuple[DeviceCarry, Tree]:
+    """A `BetweenFn` that changes nothing."""
+    return carry, hyper
+
+
 def device_loop(
     config: Config,
     compiled: Compiled,
@@ -70,6 +79,7 @@ def device_loop(
     hyper: Tree,
     begun: DeviceCarry | InitFn = keep_init,
     should_snapshot: SnapshotFn = no_snapshots,
+    between: BetweenFn = keep_lanes,
 ) -> Iterator[Chunk]:
     """Trains all lanes side by side.
 
@@ -83,6 +93,7 @@ def device_loop(
       hyper: numbers by path, each `[L]`.
       begun: where to go on; or, at the beginning, what becomes of the fresh learner.
       should_snapshot: asked after every piece that does not end a chunk.
+      between: called when the loop goes on after a chunk, and where it begins.
 
     Yields:
       A chunk at every multiple of `logging.every` and `evaluation.every`, and at the end; and where it is wanted.
@@ -93,6 +104,7 @@ def device_loop(
     jax.block_until_ready(carry.lane)
     periods = config.logging.every, config.evaluation.every, config.checkpoint.every
     for start, stop in chunks(config, *periods, start=carry.iteration):
+        carry, hyper = between(carry, hyper)
         while start < stop:
             end, began = min(start + length, stop), perf_counter()
             advanced = compiled.advance(*carry[2:], compiled.counts(start, end), keys, hyper)

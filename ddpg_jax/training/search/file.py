@@ -122,6 +122,10 @@ def load_search(path: str | Path, overrides: Mapping[str, Any] | None = None, en
         file = SearchFile.model_validate(values)
     except ValidationError as error:
         raise ConfigError("\n".join(mistakes(error, path, SearchFile, "a search"))) from error
+    if file.population is not None:
+        raise ConfigError(
+            f"{printable(path)}: a population is lanes of one program: leave out [search], [stop], [engine], --engine"
+        )
     runner = parse_engine(file.engine, printable(path))
     if file.search is None:
         return _of_combinations(path, file, runner, values, overrides)

@@ -27,7 +27,7 @@ from ddpg_jax.training.device.snapshot import DeviceCarry, restore, snapshot
 from ddpg_jax.training.report import Report, SnapshotFn, keep_init
 from ddpg_jax.training.sweep.grid import Group
 from ddpg_jax.training.sweep.host_lanes import host_batches
-from ddpg_jax.training.sweep.lanes import Lane, LaneBatch, LaneLoop, LaneReport, SweepPosition
+from ddpg_jax.training.sweep.lanes import Evolution, Lane, LaneBatch, LaneLoop, LaneReport, SweepPosition
 from ddpg_jax.types import (
     Array,
     DeviceEnv,
@@ -37,6 +37,7 @@ from ddpg_jax.types import (
     Row,
     Snapshot,
     StopFn,
+    Tree,
     never_stop,
 )
 from ddpg_jax.xla.memory import human_bytes
@@ -48,6 +49,7 @@ def lane_batches(
     show: Callable[[str], None],
     begun: SweepPosition | None = None,
     stop: StopFn = never_stop,
+    together: int = 0,
 ) -> Iterator[LaneBatch]:
     """The turns of a sweep; each is compiled when it is asked for, and what its lanes take is said beforehand.
 
@@ -57,6 +59,7 @@ def lane_batches(
       show: prints a line, of what that is.
       begun: a turn to begin with; the group's turns are divided as they were then. Groups before it are passed over.
       stop: asked while a turn is compiled.
+      together: lanes that must fit into memory, as those of a population may not run in turns; 0: one.
 
     Raises:
       ConfigError: not even one lane fits into memory, or not so many as in the turn to begin with.
@@ -66,7 +69,7 @@ def lane_batches(
         here = begun if begun is not None and begun.group == number and begun.lanes else None
         group, env = groups[number], envs[number]
         of_group = (
-            _device_batches(number, group, env, show, here, stop)
+            _device_batches(number, group, env, show, here, stop, together)
             if isinstance(env, DeviceEnv)
             else host_batches(number, group, env, show, here, stop)
         )
@@ -75,7 +78,13 @@ def lane_batches(
 
 
 def _device_batches(
-    number: int, group: Group, env: DeviceEnv, show: Callable[[str], None], begun: SweepPosition | None, stop: StopFn
+    number: int,
+    group: Group,
+    env: DeviceEnv,
+    show: Callable[[str], None],
+    begun: SweepPosition | None,
+    stop: StopFn,
+    together: int,
 ) -> Iterator[LaneBatch]:
     config, seeds = group.config, group.config.seed_list
     lanes = [(place, seed) for place in range(len(group.numbers)) for seed in range(len(seeds))]
@@ -97,11 +106,12 @@ def _device_batches(
     show(f"{len(group.numbers)} combinations of one structure: compiling")
     compiled, size = compiled_for(len(lanes) if begun is None else begun.lanes)
     fit = largest_fit(compiled, size)
-    least = 1 if begun is None else begun.lanes
+    least = max(together, 1 if begun is None else begun.lanes)
     show(_memory_line(compiled, len(lanes), fit))
     if fit < least:
+        many = f"a population, {least} lanes with those in copying," if together else f"a turn of {least} lanes"
         raise ConfigError(
-            f"{'one lane' if least == 1 else f'a turn of {least} lanes'} with replay.capacity={config.replay.capacity} "
+            f"{'one lane' if least == 1 else many} with replay.capacity={config.replay.capacity} "
             f"needs {human_bytes(memory_bytes(compiled, least))}, {human_bytes(free_bytes(compiled.mesh))} are free"
         )
     if begun is None and fit < len(lanes):
@@ -112,7 +122,7 @@ def _device_batches(
         real = tuple((group.numbers[place], seed) for place, seed in chosen)
         ends = start + count >= len(lanes)
         begin = partial(_begin, config, compiled, *arguments(padding(chosen, size)), real)
-        yield LaneBatch(SweepPosition(number, start, count), ends, config, real, begin)
+        yield LaneBatch(SweepPosition(number, start, count), ends, config, real, begin, size)
 
 
 def _begin(
@@ -124,10 +134,17 @@ def _begin(
     stack: ExitStack,
     begun_at: Snapshot | None,
     should_snapshot: SnapshotFn,
+    evolution: Evolution | None,
 ) -> LaneLoop:
-    keys, numbers = compiled.shard((keys, hyper))
+    evolution = evolution or Evolution(lambda: hyper, lambda step: None)
+
+    def numbers() -> dict[str, Array]:
+        return compiled.shard(evolution.hyper())
+
+    keys = compiled.shard(keys)
     begun = keep_init if begun_at is None else restore(compiled, begun_at, len(lanes))
-    chunks = device_loop(config, compiled, keys, numbers, begun, should_snapshot)
+    between = partial(_exploit, config, compiled, evolution, numbers)
+    chunks = device_loop(config, compiled, keys, numbers(), begun, should_snapshot, between)
     tell = partial(_tell, config, compiled, numbers, lanes)
     if not isinstance(begun, DeviceCarry):
         return LaneLoop(0, 0, map(tell, chunks))
@@ -137,10 +154,26 @@ def _begin(
     return LaneLoop(step, begun.updates, chain(kept, map(tell, chunks)))
 
 
+def _exploit(
+    config: Config,
+    compiled: Compiled,
+    evolution: Evolution,
+    numbers: Callable[[], dict[str, Array]],
+    carry: DeviceCarry,
+    hyper: Tree,
+) -> tuple[DeviceCarry, Tree]:
+    """Has lanes go on from others where that is due, with their numbers changed; a `BetweenFn`."""
+    copies = evolution.exploit(carry.iteration * config.env.num_envs)
+    if copies is None:
+        return carry, hyper
+    lane = compiled.copy(carry.lane, copies.children, copies.parents, whole=evolution.whole)
+    return carry._replace(lane=lane), numbers()
+
+
 def _tell(
     config: Config,
     compiled: Compiled,
-    hyper: dict[str, Array],
+    numbers: Callable[[], dict[str, Array]],
     lanes: tuple[Lane, ...],
     chunk: Chunk,
     rows: list[Row] | None = None,
@@ -148,7 +181,7 @@ def _tell(
     """A chunk of the loop as a report of the sweep; with the rows of one that was not recorded."""
 
     def evaluate(stop: StopFn) -> HostArray:
-        return Evaluation(*fetch(partial(compiled.evaluate, chunk.learner, hyper), stop)).returns
+        return Evaluation(*fetch(partial(compiled.evaluate, chunk.learner, numbers()), stop)).returns
 
     kept = partial(snapshot, chunk.carry, compiled.replay, len(lanes), {})
     told = _rows(config, lanes, chunk) if rows is None else rows

@@ -16,9 +16,20 @@ from ddpg_jax.config.load import Source, compose, dump_toml, merge, read_source,
 from ddpg_jax.config.parts import Parts
 from ddpg_jax.config.presets import is_preset
 from ddpg_jax.config.schema import Config, lane_paths, with_values
-from ddpg_jax.config.sweep_file import RANGE, SweepFile, Values, flatten, list_combinations, nest, read_sweep_file
+from ddpg_jax.config.sweep_file import (
+    RANGE,
+    Draw,
+    PopulationConfig,
+    SweepFile,
+    Values,
+    flatten,
+    list_combinations,
+    nest,
+    read_sweep_file,
+)
 from ddpg_jax.config.wording import overrides_name
 from ddpg_jax.errors import ConfigError, printable
+from ddpg_jax.training.sweep.population import PopulationPlan, corners, refuse_population
 
 _SHOWN, _ENOUGH = 20, 1000
 """Mistakes that are shown, and after which no more are looked for."""
@@ -46,12 +57,14 @@ class Sweep(NamedTuple):
       configs: the configuration of each.
       groups: the combinations by structure.
       source: the file, with its base and what was set on the command line joined; it is a sweep file again.
+      population: how its combinations copy each other; None: they do not.
     """
 
     combinations: tuple[Values, ...]
     configs: tuple[Config, ...]
     groups: tuple[Group, ...]
     source: dict[str, Any]
+    population: PopulationPlan | None = None
 
 
 def load_sweep(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Sweep:
@@ -76,7 +89,26 @@ def sweep_of(file: SweepFile, path: Path, overrides: Mapping[str, Any]) -> Sweep
     swept: dict[str, Any] = {"grid": flatten(file.grid), "random": flatten(file.random, leaf=RANGE)}
     swept = {"settings": list(combinations)} if file.settings else swept
     source = {"draws": file.draws, "draw_seed": file.draw_seed, "base": base, "config": fixed, **swept}
-    return check_sweep(source, combinations, str(path), overrides)
+    if file.population is None:
+        return check_sweep(source, combinations, str(path), overrides)
+    source["population"] = file.population.model_dump(mode="json")
+    sweep = check_sweep(source, combinations, str(path), overrides)
+    return sweep._replace(population=_plan(file, file.population, sweep, str(path), overrides))
+
+
+def _plan(
+    file: SweepFile, population: PopulationConfig, sweep: Sweep, path: str, overrides: Mapping[str, Any]
+) -> PopulationPlan:
+    """How the combinations of a sweep copy each other.
+
+    Raises:
+      ConfigError: they cannot, or a setting that a copy may come to is no configuration.
+    """
+    ranges = {name: Draw.model_validate(each) for name, each in flatten(file.random, leaf=RANGE).items()}
+    if refusal := refuse_population(population, sweep.configs, sweep.combinations, ranges):
+        raise ConfigError(f"{printable(path)}: {refusal}")
+    check_sweep(sweep.source, corners(ranges), f"{path}, at the bounds of [random]", overrides)
+    return PopulationPlan(population, ranges, file.draw_seed)
 
 
 def name_parts(sweep: Sweep, parts: Parts) -> Sweep:
@@ -92,7 +124,7 @@ def name_parts(sweep: Sweep, parts: Parts) -> Sweep:
     given = {"env": parts.env, "algorithm": parts.make_agent}
     names = {section: table for section, table in names.items() if given[section] is not None}
     source = sweep.source | {"config": merge(sweep.source["config"], names)}
-    return check_sweep(source, sweep.combinations, "the sweep", names)
+    return check_sweep(source, sweep.combinations, "the sweep", names)._replace(population=sweep.population)
 
 
 def swept_values(path: Path) -> dict[str, Any]:

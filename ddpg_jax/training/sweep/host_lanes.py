@@ -23,7 +23,7 @@ from ddpg_jax.training.factory import start_host
 from ddpg_jax.training.forecast import check_forecast
 from ddpg_jax.training.report import Loop, Report, SnapshotFn
 from ddpg_jax.training.sweep.grid import Group
-from ddpg_jax.training.sweep.lanes import Lane, LaneBatch, LaneLoop, LaneReport, SweepPosition
+from ddpg_jax.training.sweep.lanes import Evolution, Lane, LaneBatch, LaneLoop, LaneReport, SweepPosition
 from ddpg_jax.types import EnvSpec, HostArray, Row, Snapshot, StopFn
 
 
@@ -56,7 +56,7 @@ def host_batches(
         real = tuple((group.numbers[place], seed) for place, seed in chosen)
         begin = partial(_begin, config, hyper, real, seeds, stop)
         position, ends = SweepPosition(number, start, size), start + size >= len(lanes)
-        yield LaneBatch(position, ends, group.config, real, begin)
+        yield LaneBatch(position, ends, group.config, real, begin, len(real))
 
 
 def most_lanes(config: Config, spec: EnvSpec, count: int) -> int:
@@ -101,7 +101,9 @@ def _begin(
     stack: ExitStack,
     snapshot: Snapshot | None,
     should_snapshot: SnapshotFn,
+    evolution: Evolution | None,
 ) -> LaneLoop:
+    assert evolution is None  # noqa: S101  # `refuse_population` says so
     judging = [stop]
     loop = start_host(
         config, stack, snapshot, should_snapshot, stop=stop, hyper=hyper, stop_evaluation=lambda: judging[-1]()

@@ -61,8 +61,35 @@ class LaneLoop(NamedTuple):
     doubts: tuple[str, ...] = ()
 
 
-BeginFn: TypeAlias = Callable[[ExitStack, Snapshot | None, SnapshotFn], LaneLoop]
-"""`(stack, snapshot, should_snapshot) -> loop`: begins, or goes on; the stack closes what the loop holds open."""
+class Copies(NamedTuple):
+    """Lanes that go on from others; see `copy_lanes`.
+
+    Attributes:
+      children: their numbers, int32 `[K]`.
+      parents: those of the others, int32 `[K]`.
+    """
+
+    children: HostArray
+    parents: HostArray
+
+
+class Evolution(NamedTuple):
+    """How the lanes of a population copy each other between chunks; on the device loop alone.
+
+    Attributes:
+      hyper: `-> numbers by path, each [L]`, as they are now.
+      exploit: `step -> copies`: the lanes that go on from others after so many steps; None: none does.
+      whole: as in `copy_lanes`.
+    """
+
+    hyper: Callable[[], dict[str, HostArray]]
+    exploit: Callable[[int], Copies | None]
+    whole: bool = False
+
+
+BeginFn: TypeAlias = Callable[[ExitStack, Snapshot | None, SnapshotFn, Evolution | None], LaneLoop]
+"""`(stack, snapshot, should_snapshot, evolution) -> loop`: begins, or goes on; the stack closes what the loop holds
+open."""
 
 
 class LaneBatch(NamedTuple):
@@ -74,6 +101,7 @@ class LaneBatch(NamedTuple):
       config: of their structure.
       lanes: those that count; the loop may have more of them behind, for padding.
       begin: their loop.
+      size: L, with the padding.
     """
 
     position: SweepPosition
@@ -81,6 +109,7 @@ class LaneBatch(NamedTuple):
     config: Config
     lanes: tuple[Lane, ...]
     begin: BeginFn
+    size: int
 
 
 class SweepReport(NamedTuple):

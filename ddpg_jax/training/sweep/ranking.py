@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from ddpg_jax.config.sweep_file import Values
 from ddpg_jax.errors import StorageError
 from ddpg_jax.runs.importance import importance
 from ddpg_jax.runs.statistics import bootstrap_interval, interquartile_mean
@@ -70,9 +71,22 @@ class Ranking:
         means = np.array([self._mean[lane] for lane in batch.lanes])
         return float(np.median(means[np.isfinite(means)])) if np.isfinite(means).any() else None
 
-    def result(self) -> dict[str, Any]:
-        """The combinations: those run to their end first, the best on top, those without a finite evaluation last."""
-        entries = [self._entry(i) for i in range(len(self._mean))]
+    def scores(self) -> HostArray:
+        """The interquartile mean of each combination, `[combinations]`; NaN where a seed has no finite evaluation."""
+        return np.array([interquartile_mean(each) if np.isfinite(each).all() else np.nan for each in self._mean])
+
+    def take(self, parents: HostArray) -> None:
+        """Has each combination stand where the one of that number stands, `[combinations]`."""
+        for array in self.arrays.values():
+            array[...] = array[parents]
+
+    def result(self, values: Sequence[Values]) -> dict[str, Any]:
+        """The combinations: those run to their end first, the best on top, those without a finite evaluation last.
+
+        Args:
+          values: what each sets.
+        """
+        entries = [self._entry(i, values[i]) for i in range(len(self._mean))]
         ended = {i: entry["step"] >= self._sweep.configs[i].total_steps for i, entry in enumerate(entries)}
         entries.sort(key=lambda entry: (ended[entry["combination"]], _score(entry)), reverse=True)
         complete = all(ended.values())
@@ -82,12 +96,12 @@ class Ranking:
         told = {"env": env, "seeds": seeds, "complete": complete, "finished": finished}
         return told | {"importance": importance(entries), "combinations": entries}
 
-    def _entry(self, number: int) -> dict[str, Any]:
+    def _entry(self, number: int, values: Values) -> dict[str, Any]:
         means = self._mean[number]
         whole = bool(np.isfinite(means).all())
         return {
             "combination": number,
-            "values": self._sweep.combinations[number],
+            "values": values,
             "step": int(self._step[number].min()),
             "interquartile_mean": float(interquartile_mean(means)) if whole else None,
             "interval": bootstrap_interval(means) if whole else None,

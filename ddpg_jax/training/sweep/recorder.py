@@ -7,12 +7,14 @@ import json
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ddpg_jax.config.load import dump_toml
+from ddpg_jax.config.schema import with_values
 from ddpg_jax.errors import EnvironmentFault, Interrupted, StorageError, printable
 from ddpg_jax.runs.checkpoints.checkpoint import Checkpoint
 from ddpg_jax.runs.checkpoints.rows import snapshot_rows
@@ -24,10 +26,11 @@ from ddpg_jax.runs.result import provenance, system_differences, system_info
 from ddpg_jax.training.callbacks import CallbackReport, call
 from ddpg_jax.training.context import NotifyFn, RunContext
 from ddpg_jax.training.report import training_seconds
-from ddpg_jax.training.resume_point import RANKING, ResumePoint
+from ddpg_jax.training.resume_point import POPULATION, RANKING, ResumePoint
 from ddpg_jax.training.schedule import is_due
 from ddpg_jax.training.sweep.grid import Sweep
-from ddpg_jax.training.sweep.lanes import LaneBatch, SweepPosition, SweepReport
+from ddpg_jax.training.sweep.lanes import Copies, Evolution, LaneBatch, SweepPosition, SweepReport
+from ddpg_jax.training.sweep.population import Population, PopulationPlan, lane_copies
 from ddpg_jax.training.sweep.ranking import Ranking
 from ddpg_jax.types import Row
 
@@ -66,6 +69,7 @@ class SweepRecorder:
             context.directory.metrics, point.metrics_bytes, warn=context.notify, sha256=point.metrics_sha256
         )
         self._record = context.stack.enter_context(closing(record))
+        self._population = None if sweep.population is None else self._open_population(sweep.population, point)
         self._earlier, self._began = sum(point.seconds.values()), time.perf_counter()
         self._rates = RateMeter(1)
         self._heard: float | None = None
@@ -77,6 +81,35 @@ class SweepRecorder:
         title = f"{len(batch.lanes)} lanes of {batch.config.env.id}"
         start = Start(self._context.directory.path, title, batch.config.total_steps, seeds, step)
         tell(self._context.loggers, "on_start", start)
+
+    def _open_population(self, plan: PopulationPlan, point: ResumePoint) -> Population:
+        path, warn, facts = self._context.directory.lineage, self._context.notify, point.metadata
+        lineage = JsonLines(path, int(facts.get("lineage_bytes", 0)), warn=warn, sha256=facts.get("lineage_sha256"))
+        self._context.stack.enter_context(closing(lineage))
+        return Population(plan, self._sweep.combinations, lineage, path, point.population)
+
+    def evolution(self, batch: LaneBatch) -> Evolution | None:
+        """How lanes of a population copy each other; None: it is none."""
+        plan, population = self._sweep.population, self._population
+        if plan is None or population is None:
+            return None
+        return Evolution(partial(population.hyper, batch), partial(self._exploit, batch), plan.config.replay)
+
+    def _exploit(self, batch: LaneBatch, step: int) -> Copies | None:
+        """The lanes that go on from others after so many steps; None: none does.
+
+        All that comes of it is a function of what was recorded there and saved, so a sweep that goes on from a
+        checkpoint at that step does the same.
+        """
+        plan = self._sweep.population
+        if plan is None or self._population is None or not plan.is_due(step, batch.config):
+            return None
+        parents = self._population.exploit(step, self._ranking.scores())
+        self._ranking.take(parents)
+        copies = lane_copies(batch.lanes, batch.size, parents)
+        if plan.config.replay:
+            self._context.store.forget_rows()  # those of the children are others now
+        return copies if len(copies.children) else None
 
     def is_last(self, report: SweepReport) -> bool:
         """Whether the last lanes are at their end."""
@@ -119,6 +152,8 @@ class SweepRecorder:
         self._context.directory.check_owner()
         kept = report.report.snapshot()
         reached = {f"{RANKING}{name}": x for name, x in self._ranking.arrays.items()}
+        if self._population is not None:
+            reached |= {f"{POPULATION}{path}": x for path, x in self._population.arrays.items()}
         facts = {
             "level": "exact",
             "sweep": _identity(self._sweep),
@@ -127,6 +162,7 @@ class SweepRecorder:
             "seconds": self._seconds,
             "metrics_bytes": self._record.sync(),
             "metrics_sha256": self._record.sha256,
+            **({} if self._population is None else self._population.sync()),
             **({"untaken": untaken} if unrecorded else {}),
             **system_info(),
         }
@@ -151,6 +187,8 @@ class SweepRecorder:
           StorageError: lines of the record, or the result, cannot be written.
         """
         self._record.sync()
+        if self._population is not None:
+            self._population.sync()
         return self._write()
 
     @property
@@ -176,10 +214,16 @@ class SweepRecorder:
         """Writes the result, its picture, and, where all is complete, the configuration of the best combination."""
         directory, sweep = self._context.directory, self._sweep
         came_about = provenance(sweep.source) | system_info()
-        result: dict[str, Any] = {**self._ranking.result(), "seconds": self._seconds, **came_about}
+        settings = sweep.combinations if self._population is None else self._population.settings
+        result: dict[str, Any] = {**self._ranking.result(settings), "seconds": self._seconds, **came_about}
         ranked = [each for each in result["combinations"] if each["interquartile_mean"] is not None]
-        if ranked and result["complete"]:
-            directory.write_text(directory.path / "best.toml", dump_toml(sweep.configs[ranked[0]["combination"]]))
+        best = ranked[0]["combination"] if ranked and result["complete"] else None
+        if self._population is not None:
+            result["importance"] = {}  # of the settings at its end, which many members have from one
+            result["population"] = self._population.result(best)
+        if best is not None:
+            config = with_values(sweep.configs[best], {} if self._population is None else settings[best])
+            directory.write_text(directory.path / "best.toml", dump_toml(config))
         if ranked:
             title = f"{sweep.configs[0].env.id}, {len(sweep.combinations)} combinations"
             ranking(directory.path / "ranking.png", ranked, title, result["importance"])
@@ -224,7 +268,9 @@ def _identity(sweep: Sweep) -> str:
     """
     apart: Any = {"checkpoint": True, "env": {"value_range"}, "logging": _LATER["logging"]}
     configs = [_without_later(config.model_dump(mode="json", exclude=apart)) for config in sweep.configs]
-    return hashlib.sha256(json.dumps([configs, sweep.combinations], sort_keys=True).encode()).hexdigest()
+    population = [] if sweep.population is None else [sweep.population.stored()]
+    told = json.dumps([configs, sweep.combinations, *population], sort_keys=True)
+    return hashlib.sha256(told.encode()).hexdigest()
 
 
 _LATER: dict[str, set[str]] = {

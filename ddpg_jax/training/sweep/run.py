@@ -33,6 +33,7 @@ from ddpg_jax.training.runner import drive
 from ddpg_jax.training.sweep.batches import lane_batches
 from ddpg_jax.training.sweep.grid import Group, Sweep, load_sweep, name_parts, swept_values
 from ddpg_jax.training.sweep.lanes import LaneBatch, LaneLoop, SweepPosition, SweepReport
+from ddpg_jax.training.sweep.population import count_replaced
 from ddpg_jax.training.sweep.recorder import SweepRecorder, SweepRun, position, sweep_point
 from ddpg_jax.types import Agent, DeviceEnv, EnvSpec, Snapshot
 from ddpg_jax.xla.modes import in_numeric_modes
@@ -177,6 +178,8 @@ def _host_spec(config: Config) -> EnvSpec:
 
 def _refuse_another(sweep: Sweep, before: Sweep, directory: RunDirectory) -> None:
     """Refuses to go on with a sweep that is not the one asked for; how often it is saved may differ."""
+    if sweep.population != before.population:
+        raise ConfigError(f"{directory.path} holds a sweep of another [population]; name another {option('run_dir')}")
     if sweep.combinations != before.combinations:
         raise ConfigError(f"{directory.path} holds a sweep of other combinations; name another {option('run_dir')}")
     for old, new in zip(before.configs, sweep.configs, strict=True):
@@ -229,9 +232,19 @@ def _continue_from(
     rest = _rest(point, sweep)
     if rest.snapshot is None:
         context.store.forget_rows()  # those that are there are of other lanes
-    turns = lane_batches(sweep.groups, envs, display.print, rest.position, context.stop.is_requested)
+    together = _together(sweep)
+    turns = lane_batches(sweep.groups, envs, display.print, rest.position, context.stop.is_requested, together)
     with closing(_reports(turns, rest, recorder, checkpointer, context)) as reports:
         return drive(_until_stopped(reports), recorder, checkpointer, context)
+
+
+def _together(sweep: Sweep) -> int:
+    """Lanes that must fit into memory: those of a population, and those that are copied at a time; 0: it is none."""
+    if sweep.population is None:
+        return 0
+    config, members = sweep.population.config, len(sweep.combinations)
+    copied = count_replaced(config.replace, members) if config.replay else 0
+    return (members + copied) * len(sweep.configs[0].seed_list)
 
 
 class _Rest(NamedTuple):
@@ -276,7 +289,7 @@ def _reports(
         if context.stop.requested:
             return
         with ExitStack() as stack:
-            loop = batch.begin(stack, resumed, partial(_should_save, checkpointer, before))
+            loop = batch.begin(stack, resumed, partial(_should_save, checkpointer, before), recorder.evolution(batch))
             if _warn_of(loop, context):
                 context.store.forget_rows()
             recorder.begin(batch, loop.step, loop.updates)

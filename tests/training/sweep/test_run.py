@@ -11,6 +11,7 @@ import plain_sink
 import pytest
 import tomli_w
 from rich.console import Console
+from stopped_sweep import stopped_after
 from tiny_run import read_rows
 
 import ddpg_jax as dj
@@ -20,9 +21,7 @@ from ddpg_jax.envs.device.pendulum import pendulum
 from ddpg_jax.errors import ConfigError, EnvironmentFault, Interrupted, StorageError
 from ddpg_jax.runs.checkpoints.store import CheckpointStore
 from ddpg_jax.training.device import compile as compiled
-from ddpg_jax.training.device import loop as device
-from ddpg_jax.training.signals import StopRequest
-from ddpg_jax.training.sweep import batches, recorder
+from ddpg_jax.training.sweep import recorder
 from ddpg_jax.training.sweep.grid import load_sweep
 from ddpg_jax.training.sweep.ranking import Ranking
 from ddpg_jax.training.sweep.run import resume_sweep, run_sweep
@@ -189,35 +188,6 @@ def test_structure_runs_group_by_group(tmp_path):
     run = run_sweep(load(tmp_path, TINY + "[grid]\nalgorithm.n_step = [1, 2]\n"), tmp_path / "run")
     assert [entry["step"] for entry in run.result["combinations"]] == [60, 60]
     assert {entry["values"]["algorithm.n_step"] for entry in run.result["combinations"]} == {1, 2}
-
-
-@contextmanager
-def stopped_after(chunks):
-    """Ctrl-C comes while that chunk runs, counted over all turns from 1; 0: before the first one begins."""
-
-    class Stop(StopRequest):
-        def __enter__(self):
-            self.requested = chunks == 0
-            return self
-
-        def __exit__(self, *error):
-            pass
-
-    made, seen = [], iter(range(1, 1000))
-
-    def stop():
-        made.append(Stop())
-        return made[-1]
-
-    def loop(*args):
-        for chunk in device.device_loop(*args):
-            made[-1].requested |= next(seen) == chunks
-            yield chunk
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ddpg_jax.training.context.StopRequest", stop)
-        patch.setattr("ddpg_jax.training.sweep.batches.device_loop", loop)
-        yield
 
 
 @contextmanager
