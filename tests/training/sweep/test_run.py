@@ -21,7 +21,7 @@ from ddpg_jax.envs.device.pendulum import pendulum
 from ddpg_jax.errors import ConfigError, EnvironmentFault, Interrupted, StorageError
 from ddpg_jax.runs.checkpoints.store import CheckpointStore
 from ddpg_jax.training.device import compile as compiled
-from ddpg_jax.training.sweep import recorder
+from ddpg_jax.training.sweep import batches, recorder
 from ddpg_jax.training.sweep.grid import load_sweep
 from ddpg_jax.training.sweep.ranking import Ranking
 from ddpg_jax.training.sweep.run import resume_sweep, run_sweep
