@@ -11,6 +11,7 @@ from ddpg_jax.config.pixels import EncoderConfig
 from ddpg_jax.config.section import CountOrZero, Fraction, Rate, Scale, Section
 from ddpg_jax.config.sections import Argument, Return
 
+Initializer: TypeAlias = Literal["fan_in", "lecun_normal", "orthogonal", "truncated_normal"]
 Widths: TypeAlias = Annotated[tuple[Annotated[int, Field(ge=1, le=65536)], ...], Field(min_length=1, max_length=32)]
 
 
@@ -57,8 +58,9 @@ class LearnerConfig(Section):
     are in these units"""
     activation: Annotated[Literal["relu", "elu", "tanh", "silu"], STRUCTURAL] = "relu"
     """of the hidden layers"""
-    initializer: Annotated[Literal["fan_in", "lecun_normal", "orthogonal"], LEARNING] = "fan_in"
-    """fan_in: U(+-1/sqrt(fan_in)) for weights and biases; orthogonal: with biases of 0"""
+    initializer: Annotated[Initializer, LEARNING] = "fan_in"
+    """fan_in: U(+-1/sqrt(fan_in)) for weights and biases; orthogonal: with biases of 0; truncated_normal:
+    N(0, 0.02²) within two deviations, with biases of 0"""
     final_scale: Annotated[Annotated[float, Field(gt=0, le=10)] | None, LEARNING] = None
     """last layers are drawn from U(+-final_scale); left out: as the others"""
     action_layer: Annotated[int, Field(ge=0, le=31), STRUCTURAL] = 0
@@ -318,8 +320,9 @@ class DrQv2Config(LearnerConfig):
     """the algorithm"""
     hidden: Annotated[Widths, STRUCTURAL] = (1024, 1024)
     """widths of the hidden layers of actor and critics, behind their trunks"""
-    initializer: Annotated[Literal["fan_in", "lecun_normal", "orthogonal"], LEARNING] = "orthogonal"
-    """fan_in: U(+-1/sqrt(fan_in)) for weights and biases; orthogonal: with biases of 0"""
+    initializer: Annotated[Initializer, LEARNING] = "orthogonal"
+    """fan_in: U(+-1/sqrt(fan_in)) for weights and biases; orthogonal: with biases of 0; truncated_normal:
+    N(0, 0.02²) within two deviations, with biases of 0"""
     actor_learning_rate: Annotated[Rate, TRACED, LEARNING] = 1e-4
     """of Adam"""
     critic_learning_rate: Annotated[Rate, TRACED, LEARNING] = 1e-4

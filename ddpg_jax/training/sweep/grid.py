@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ddpg_jax.config.load import Source, compose, dump_toml, merge, read_source, read_toml, resolve_sources
+from ddpg_jax.config.load import Source, compose, dump_toml, merge, read_sources, read_toml, resolve_sources
 from ddpg_jax.config.parts import Parts
 from ddpg_jax.config.presets import is_preset
 from ddpg_jax.config.schema import Config, hyper_paths, with_values
@@ -104,7 +104,8 @@ def swept_values(path: Path) -> dict[str, Any]:
 def read_base(base: str | tuple[str, ...], folder: Path) -> dict[str, Any]:
     """The values of the presets and files that a sweep starts from."""
     words = (base,) if isinstance(base, str) else base
-    return compose(read_source(word if is_preset(word) else folder / word).values for word in words)
+    sources = read_sources(word if is_preset(word) else folder / word for word in words)
+    return compose(source.values for source in sources)
 
 
 def check_sweep(
