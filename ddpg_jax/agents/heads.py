@@ -17,8 +17,8 @@ ReduceFn: TypeAlias = Callable[[Array], Array]
 """Joins the values `[M]` of the critics to one, `[]`."""
 
 JoinFn: TypeAlias = Callable[[Array, Array], Array]
-"""`(places [Z], logits [M, Z]) -> probabilities [Z]`: one distribution out of those of the critics; places are where the
-atoms go in the target."""
+"""`(places [Z], logits [M, Z]) -> probabilities [Z]`: one distribution out of those of the critics; places
+are where the atoms go in the target."""
 
 ChooseFn: TypeAlias = Callable[[Array, Array], Array]
 """`(outputs [M, Z], key) -> outputs [N, Z]`: the critics that count in a target. The key is consumed."""

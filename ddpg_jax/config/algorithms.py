@@ -7,37 +7,13 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import Field, model_validator
 
 from ddpg_jax.config.marks import LEARNING, STRUCTURAL, TRACED
+from ddpg_jax.config.memory import MemoryConfig
 from ddpg_jax.config.pixels import EncoderConfig
 from ddpg_jax.config.section import CountOrZero, Fraction, Rate, Scale, Section
 from ddpg_jax.config.sections import Argument, Return
 
 Initializer: TypeAlias = Literal["fan_in", "lecun_normal", "orthogonal", "truncated_normal"]
 Widths: TypeAlias = Annotated[tuple[Annotated[int, Field(ge=1, le=65536)], ...], Field(min_length=1, max_length=32)]
-
-
-class MemoryConfig(Section):
-    """`[algorithm.memory]`: what an agent remembers of its episode; without the table, nothing."""
-
-    cell: Annotated[Literal["lstm", "gru", "lru"], STRUCTURAL] = "lstm"
-    """how it remembers; lru: a linear recurrence, the fastest where windows are long"""
-    hidden: Annotated[int, Field(ge=1, le=65536), STRUCTURAL] = 128
-    """numbers that it remembers"""
-    length: Annotated[int, Field(ge=1, le=4096), LEARNING] = 64
-    """steps of a window that are learned from"""
-    burn_in: Annotated[int, Field(ge=0, le=4096), LEARNING] = 0
-    """steps before them that are only remembered"""
-    keep_every: Annotated[int, Field(ge=0, le=4096), STRUCTURAL] = 0
-    """steps between two states that are kept while acting, from which windows begin; 0: they begin from zeros"""
-    obs_embedding: Annotated[int, Field(ge=1, le=65536), STRUCTURAL] = 32
-    """width of the layer that takes the observation in"""
-    action_embedding: Annotated[int, Field(ge=0, le=65536), STRUCTURAL] = 16
-    """likewise the action before; 0: it is not taken in"""
-    reward_embedding: Annotated[int, Field(ge=0, le=65536), STRUCTURAL] = 8
-    """likewise the reward before"""
-    learning_rate: Annotated[Rate | None, TRACED, LEARNING] = None
-    """of what takes in and remembers; left out: as the rest of the network"""
-    priority_of_largest: Annotated[Fraction, LEARNING] = 0.9
-    """share of a window's largest error in its priority; the rest is the mean"""
 
 
 class LearnerConfig(Section):
@@ -53,6 +29,13 @@ class LearnerConfig(Section):
     """of the hidden layers; batch: of the observation too, and in the critic only before the action enters"""
     normalize_observations: Annotated[bool, STRUCTURAL] = False
     """by the running moments of all that the seed has acted on"""
+    observation_moments: Annotated[Literal["compensated", "plain"], STRUCTURAL] = "compensated"
+    """how they are summed; plain: without what float32 rounds away, as earlier versions, which stalls where means are
+    many deviations away from 0"""
+    observation_epsilon: Annotated[float, Field(ge=1e-12, le=1e6), LEARNING] = 1e-8
+    """added to the deviation that they are divided by, in units of the observation"""
+    observation_clip: Annotated[float, Field(ge=0, le=1e6), LEARNING] = 10.0
+    """normalised observations are clipped to this on both sides of 0; 0: never"""
     scale_rewards: Annotated[bool, STRUCTURAL] = False
     """the learner divides rewards by the running standard deviation of the discounted return; ends of distributions
     are in these units"""
@@ -290,6 +273,10 @@ class FastTD3Config(DelayedConfig, CategoricalConfig):
     """the actor's last layer is drawn from N(0, actor_final_deviation²), without biases"""
     normalize_observations: Annotated[bool, STRUCTURAL] = True
     """by the running moments of all that the seed has acted on"""
+    observation_epsilon: Annotated[float, Field(ge=1e-12, le=1e6), LEARNING] = 1e-2
+    """added to the deviation that they are divided by, in units of the observation"""
+    observation_clip: Annotated[float, Field(ge=0, le=1e6), LEARNING] = 0.0
+    """normalised observations are clipped to this on both sides of 0; 0: never"""
     num_atoms: Annotated[int, Field(ge=2, le=65536), STRUCTURAL] = 101
     """returns that the critics give probabilities to, equally spaced from v_min to v_max"""
     bootstrap: Annotated[Literal["min", "mean"], LEARNING] = "min"

@@ -16,6 +16,7 @@ from ddpg_jax.config.load import Source, compose, dump_toml, merge, read_sources
 from ddpg_jax.config.parts import Parts
 from ddpg_jax.config.presets import is_preset
 from ddpg_jax.config.schema import Config, hyper_paths, with_values
+from ddpg_jax.config.stored import complete_stored
 from ddpg_jax.config.sweep_file import RANGE, SweepFile, Values, flatten, list_combinations, nest, read_sweep_file
 from ddpg_jax.config.wording import overrides_name
 from ddpg_jax.errors import ConfigError, printable
@@ -68,9 +69,17 @@ def load_sweep(path: str | Path, overrides: Mapping[str, Any] | None = None) -> 
     return sweep_of(read_sweep_file(path), path, overrides or {})
 
 
+def load_stored_sweep(path: Path) -> Sweep:
+    """As `load_sweep`, of the file in a sweep's directory, which an earlier version may have written."""
+    file = read_sweep_file(path)
+    base = complete_stored(file.base) if isinstance(file.base, dict) else file.base
+    return sweep_of(file.model_copy(update={"base": base}), path, {})
+
+
 def sweep_of(file: SweepFile, path: Path, overrides: Mapping[str, Any]) -> Sweep:
     """The sweep that a file holds; arguments and errors are those of `load_sweep`."""
     base = file.base if isinstance(file.base, dict) else read_base(file.base or (), path.parent)
+    base = merge({"algorithm": {"observation_moments": "compensated"}}, base)  # by which `complete_stored` knows it
     fixed = merge(file.config, overrides)
     combinations = list_combinations(file, path, flatten(fixed))
     swept: dict[str, Any] = {"grid": flatten(file.grid), "random": flatten(file.random, leaf=RANGE)}
