@@ -98,9 +98,8 @@ def update_ours(case: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarra
     transition = Transition(
         data["obs"], data["action"], data["reward"], jnp.float32(0.99) * (1.0 - data["terminated"]), data["next_obs"]
     )
-    state, _, _ = jax.jit(agent.update)(
-        state, Batch(transition, jnp.ones((UPDATES, BATCH)), jnp.zeros((UPDATES, BATCH), jnp.int32)), key
-    )
+    shape = UPDATES, BATCH
+    state, _, _ = jax.jit(agent.update)(state, Batch(transition, jnp.ones(shape), jnp.zeros(shape, jnp.int32)), key)
     return to_host(state.params, "params") | to_host(state.target_params, "target_params")
 
 

@@ -145,10 +145,8 @@ def torchrl(case: str, init: Leaves, data: dict[str, torch.Tensor]) -> Leaves:
     from torchrl.objectives import DDPGLoss, SoftUpdate, TD3Loss, ValueEstimators
 
     hidden = len(init["params/actor/params/Dense_0/bias"])
-    body, heads = (
-        mlp([OBS, hidden, hidden, ACTION], nn.Tanh()),
-        [Joined(hidden) for _ in range(2 if case == "td3" else 1)],
-    )
+    body = mlp([OBS, hidden, hidden, ACTION], nn.Tanh())
+    heads = [Joined(hidden) for _ in range(2 if case == "td3" else 1)]
     put(body, init, "actor")
     for m, head in enumerate(heads):
         put(head, init, "critic", m)
@@ -163,9 +161,8 @@ def torchrl(case: str, init: Leaves, data: dict[str, torch.Tensor]) -> Leaves:
         of_critic, of_actor, critic_params = loss.loss_value, loss.loss_actor, loss.value_network_params
     loss.make_value_estimator(ValueEstimators.TD0, gamma=GAMMA)
     follow = SoftUpdate(loss, tau=TAU)
-    adams = [
-        torch.optim.Adam(list(p.flatten_keys().values()), RATE) for p in (critic_params, loss.actor_network_params)
-    ]
+    learned = critic_params, loss.actor_network_params
+    adams = [torch.optim.Adam(list(params.flatten_keys().values()), RATE) for params in learned]
     delay = SMOOTHED["policy_delay"] if case == "td3" else 1
     with given_noise("randn_like") as noise:
         noise += list(data["noise"])
