@@ -70,7 +70,9 @@ def running(
 
     def apply(moments: Moments | CompensatedMoments, obs: Array) -> Array:
         scaled = (obs - moments.mean) / (jnp.sqrt(moments.variance) + epsilon)
-        return jnp.clip(scaled, -clip, clip) if clip else scaled
+        if not clip:
+            return scaled
+        return jnp.where(jnp.isfinite(obs), jnp.clip(scaled, -clip, clip), obs)  # what is not finite is to be noticed
 
     if plain:
         return Normalizer(init, _observe, apply)

@@ -32,7 +32,7 @@ class LearnerConfig(Section):
     observation_moments: Annotated[Literal["compensated", "plain"], STRUCTURAL] = "compensated"
     """how they are summed; plain: without what float32 rounds away, as earlier versions, which stalls where means are
     many deviations away from 0"""
-    observation_epsilon: Annotated[float, Field(ge=1e-12, le=1e6), LEARNING] = 1e-8
+    observation_epsilon: Annotated[float, Field(gt=0, le=1e6), LEARNING] = 1e-8
     """added to the deviation that they are divided by, in units of the observation"""
     observation_clip: Annotated[float, Field(ge=0, le=1e6), LEARNING] = 10.0
     """normalised observations are clipped to this on both sides of 0; 0: never"""
@@ -273,7 +273,7 @@ class FastTD3Config(DelayedConfig, CategoricalConfig):
     """the actor's last layer is drawn from N(0, actor_final_deviation²), without biases"""
     normalize_observations: Annotated[bool, STRUCTURAL] = True
     """by the running moments of all that the seed has acted on"""
-    observation_epsilon: Annotated[float, Field(ge=1e-12, le=1e6), LEARNING] = 1e-2
+    observation_epsilon: Annotated[float, Field(gt=0, le=1e6), LEARNING] = 1e-2
     """added to the deviation that they are divided by, in units of the observation"""
     observation_clip: Annotated[float, Field(ge=0, le=1e6), LEARNING] = 0.0
     """normalised observations are clipped to this on both sides of 0; 0: never"""

@@ -82,11 +82,6 @@ def _bfloat16(x: Any) -> Any:
     return rounded.view(np.float32).astype(np.float64)
 
 
-def _normalize(x: Any, p: dict[str, Any], arrays: dict[str, Any]) -> Any:
-    scaled = (x - p["mean"]) / (np.sqrt(p["variance"]) + p["epsilon"])
-    return np.clip(scaled, -p["clip"], p["clip"]) if "clip" in p else scaled
-
-
 def _layer_norm(x: Any, p: dict[str, Any], arrays: dict[str, Any]) -> Any:
     return _batch_norm(x, {"mean": x.mean(-1, keepdims=True), "variance": x.var(-1, keepdims=True), **p}, arrays)
 
@@ -96,7 +91,9 @@ def _batch_norm(x: Any, p: dict[str, Any], arrays: dict[str, Any]) -> Any:
 
 
 _OPS = {
-    "normalize": _normalize,
+    "normalize": lambda x, p, arrays: np.clip(
+        (x - p["mean"]) / (np.sqrt(p["variance"]) + p["epsilon"]), -p.get("clip", np.inf), p.get("clip", np.inf)
+    ),
     "dense": _dense,
     "layer_norm": _layer_norm,
     "batch_norm": _batch_norm,
