@@ -14,7 +14,15 @@ import jax
 import jax.numpy as jnp
 
 from ddpg_jax.agents.cells import PRODUCTS
-from ddpg_jax.agents.modules import ACTIVATIONS, Activation, Initializer, Precision, orthogonal, symmetric_uniform
+from ddpg_jax.agents.modules import (
+    ACTIVATIONS,
+    Activation,
+    Initializer,
+    Precision,
+    orthogonal,
+    symmetric_uniform,
+    truncated_normal,
+)
 from ddpg_jax.agents.networks import stateless
 from ddpg_jax.agents.slots import AugmentFn, LearnAux, Network
 from ddpg_jax.envs.mixed import numbers_in, split_rows
@@ -218,4 +226,5 @@ _INITS: dict[str, Callable[[Array, tuple[int, ...]], Tree]] = {
     "fan_in": _uniform,
     "lecun_normal": _without_bias(jax.nn.initializers.lecun_normal()),
     "orthogonal": _without_bias(orthogonal(2**0.5)),
+    "truncated_normal": _without_bias(truncated_normal()),
 }

@@ -26,7 +26,8 @@ from ddpg_jax.xla.tuning import tuning
 
 if TYPE_CHECKING:
     from ddpg_jax.config.algorithms import DrQv2Config, TD7Config
-    from ddpg_jax.config.learner import LearnerConfig, MemoryConfig
+    from ddpg_jax.config.learner import LearnerConfig
+    from ddpg_jax.config.memory import MemoryConfig
     from ddpg_jax.config.pixels import EncoderConfig
     from ddpg_jax.config.schema import Config
     from ddpg_jax.config.sections import GaussianPerEnvConfig, OUConfig, ParameterConfig, ScheduledConfig
@@ -199,7 +200,11 @@ def make_encoders(config: Config, spec: EnvSpec) -> tuple[MemoryEncoder, MemoryE
 
 def make_normalizer(config: Config, spec: EnvSpec) -> Normalizer:
     """How observations are normalised."""
-    return normalize.running(spec.obs_shape) if config.algorithm.normalize_observations else normalize.UNCHANGED
+    it = config.algorithm
+    if not it.normalize_observations:
+        return normalize.UNCHANGED
+    plain = it.observation_moments == "plain"
+    return normalize.running(spec.obs_shape, it.observation_epsilon, it.observation_clip, plain=plain)
 
 
 def make_optimizers(config: Config) -> Params:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from ddpg_jax.agents.slots import CriticHead
-from ddpg_jax.equations.distributional import cross_entropy, mean, project
+from ddpg_jax.equations.distributional import cross_entropy, mean, move, project
 from ddpg_jax.equations.huber import huber
 from ddpg_jax.equations.returns import bootstrapped_return
 from ddpg_jax.types import Array, Tree
@@ -18,7 +18,8 @@ ReduceFn: TypeAlias = Callable[[Array], Array]
 """Joins the values `[M]` of the critics to one, `[]`."""
 
 JoinFn: TypeAlias = Callable[[Array, Array], Array]
-"""`(atoms [Z], logits [M, Z]) -> probabilities [Z]`: one distribution out of those of the critics."""
+"""`(places [Z], logits [M, Z]) -> probabilities [Z]`: one distribution out of those of the critics; places
+are where the atoms go in the target."""
 
 ChooseFn: TypeAlias = Callable[[Array, Array], Array]
 """`(outputs [M, Z], key) -> outputs [N, Z]`: the critics that count in a target. The key is consumed."""
@@ -105,12 +106,15 @@ def robust(bootstrap: ReduceFn = jnp.min, ascend: ReduceFn = jnp.mean, threshold
     return scalar(bootstrap, ascend)._replace(loss=loss)
 
 
-def lowest(atoms: Array, logits: Array) -> Array:
-    """The whole distribution of the critic with the lowest mean, `[Z], [M, Z] -> [Z]`."""
-    return jax.nn.softmax(logits[jnp.argmin(jax.vmap(mean, (None, 0))(atoms, logits))])
+def lowest(places: Array, logits: Array) -> Array:
+    """The whole distribution of the critic with the lowest mean, `[Z], [M, Z] -> [Z]`.
+
+    It is lowest where the atoms go, so after the projection: what lies beyond an end of the support counts as that end.
+    """
+    return jax.nn.softmax(logits[jnp.argmin(jax.vmap(mean, (None, 0))(places, logits))])
 
 
-def average(atoms: Array, logits: Array) -> Array:
+def average(places: Array, logits: Array) -> Array:
     """The average of the critics' distributions, `[Z], [M, Z] -> [Z]`."""
     return jnp.mean(jax.nn.softmax(logits), 0)
 
@@ -137,7 +141,8 @@ def categorical(
     """
 
     def target(reward: Array, discount: Array, next_outputs: Array, key: Array) -> Array:
-        return project(atoms, bootstrap(atoms, choose(next_outputs, key)), reward, discount)
+        probabilities = bootstrap(move(atoms, reward, discount), choose(next_outputs, key))
+        return project(atoms, probabilities, reward, discount)
 
     def loss(outputs: Array, y: Array) -> tuple[Array, Array]:
         means = jax.vmap(mean, (None, 0))(atoms, outputs)

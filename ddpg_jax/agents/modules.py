@@ -17,7 +17,7 @@ from ddpg_jax.equations.embeddings import avg_l1_norm
 from ddpg_jax.types import BATCH, Array, Tree
 from ddpg_jax.xla.dot import FEW_OUTPUTS, transposed_dot_general
 
-Initializer: TypeAlias = Literal["fan_in", "lecun_normal", "orthogonal"]
+Initializer: TypeAlias = Literal["fan_in", "lecun_normal", "orthogonal", "truncated_normal"]
 Activation: TypeAlias = Literal["relu", "elu", "tanh", "silu"]
 Precision: TypeAlias = Literal["float32", "bfloat16"]
 Normalization: TypeAlias = Literal["none", "layer", "batch"]
@@ -38,6 +38,11 @@ def symmetric_uniform(limit: float) -> Callable[..., Array]:
         return jax.random.uniform(key, tuple(shape), dtype, -limit, limit)
 
     return init
+
+
+def truncated_normal(deviation: float = 0.02) -> Callable[..., Array]:
+    """An initialiser that draws from N(0, deviation²) what is within two deviations; TFLearn's default."""
+    return nn.initializers.truncated_normal(deviation)
 
 
 def orthogonal(scale: float = 1.0) -> Callable[..., Array]:
@@ -97,6 +102,7 @@ _LAYER_INITS: dict[str, Callable[[int], LayerInit]] = {
     "fan_in": lambda fan_in: uniform_init(fan_in**-0.5),
     "lecun_normal": lambda fan_in: LayerInit(nn.initializers.lecun_normal(), nn.initializers.zeros),
     "orthogonal": lambda fan_in: LayerInit(orthogonal(), nn.initializers.zeros),
+    "truncated_normal": lambda fan_in: LayerInit(truncated_normal(), nn.initializers.zeros),
 }
 
 
@@ -107,8 +113,8 @@ class Architecture(NamedTuple):
       hidden: widths of the hidden layers, or of the residual blocks, which are equal.
       activation: of the hidden layers.
       initializer: of the hidden layers, and of the last where `final` is None. "fan_in" is U(±1/sqrt(fan_in)) for
-        weights and biases (Lillicrap et al., section 7); "lecun_normal" and "orthogonal" are those of flax, with zero
-        biases.
+        weights and biases (Lillicrap et al., section 7); "lecun_normal" and "orthogonal" are those of flax, and
+        "truncated_normal" is N(0, 0.02²) within two deviations, with zero biases.
       final: how the last layer is drawn; `uniform_init(3e-3)` in Lillicrap et al.
       precision: of the factors of the hidden layers' matrix products; all else is float32, the last layer included: it
         costs little, and actions and predicted returns are not rounded.

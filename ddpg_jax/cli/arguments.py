@@ -25,12 +25,12 @@ def parse_config(paths: Sequence[str], arguments: Sequence[str]) -> Config:
       ConfigError: listing every mistake, an environment that is not registered among them.
       StorageError: a file is there and cannot be read.
     """
-    from ddpg_jax.config.load import Source, compose, read_source, resolve_sources
+    from ddpg_jax.config.load import Source, compose, read_sources, resolve_sources
     from ddpg_jax.config.schema import Config, is_device_env
     from ddpg_jax.config.wording import overrides_name
 
     overrides, problems = parse_overrides(arguments)
-    sources = [*map(read_source, paths), Source(overrides_name(), overrides, trusted=True)]
+    sources = [*read_sources(paths), Source(overrides_name(), overrides, trusted=True)]
     env = compose(source.values for source in sources).get("env")
     identifier = env.get("id", Config().env.id) if isinstance(env, dict) else Config().env.id
     if isinstance(identifier, str):

@@ -10,7 +10,7 @@ from rich.text import Text
 from ddpg_jax.config.presets import preset_names, summarize_preset
 from ddpg_jax.errors import printable
 from ddpg_jax.runs.plots import short_name, short_values
-from ddpg_jax.runs.statistics import centre_name, score_line, summarize
+from ddpg_jax.runs.statistics import COVERAGE, centre_name, score_line, summarize
 
 if TYPE_CHECKING:
     from ddpg_jax.config.schema import Config
@@ -57,13 +57,14 @@ def ranking_table(result: dict[str, Any], most: int = 20) -> Table:
     entries, seeds = result["combinations"], len(result["seeds"])
     table = Table(title=printable(f"{len(entries)} combinations on {result['env']}"), title_justify="left")
     centre, interval = ("IQM" if seeds > 3 else centre_name(seeds)), ("95% interval" if seeds > 2 else "range")
+    few = f", of which intervals cover {COVERAGE[seeds]}%" if seeds in COVERAGE else ""
     for name, justify in (("", "right"), ("combination", "left"), (centre, "right"), (interval, "right")):
         table.add_column(name, justify=justify, overflow="fold")  # pyright: ignore[reportArgumentType]
     for rank, entry in enumerate(entries[:most], 1):
         score = entry["interquartile_mean"]
         shown = "" if score is None else f"{score:.1f}"
         table.add_row(str(rank), printable(short_values(entry["values"])), shown, _standing(entry, result))
-    table.caption = f"over {seeds} seeds" + (f"; the best {most}" if len(entries) > most else "")
+    table.caption = f"over {seeds} seeds{few}" + (f"; the best {most}" if len(entries) > most else "")
     if "population" in result:
         table.caption += (
             ". The members of a population are not independent of each other, and their settings are the last ones of "

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
-from ddpg_jax.config.learner import LearnerConfig, Widths
+from ddpg_jax.config.learner import Initializer, LearnerConfig, Widths
 from ddpg_jax.config.marks import LEARNING, STRUCTURAL, TRACED
 from ddpg_jax.config.section import CountOrZero, Fraction, Rate, Scale, Width
 from ddpg_jax.config.sections import Return
@@ -96,6 +96,10 @@ class FastTD3Config(DelayedConfig, CategoricalConfig):
     """the actor's last layer is drawn from N(0, actor_final_deviation²), without biases"""
     normalize_observations: Annotated[bool, STRUCTURAL] = True
     """by the running moments of all that the seed has acted on"""
+    observation_epsilon: Annotated[float, Field(gt=0, le=1e6), LEARNING] = 1e-2
+    """added to the deviation that they are divided by, in units of the observation"""
+    observation_clip: Annotated[float, Field(ge=0, le=1e6), LEARNING] = 0.0
+    """normalised observations are clipped to this on both sides of 0; 0: never"""
     num_atoms: Annotated[int, Field(ge=2, le=65536), STRUCTURAL] = 101
     """returns that the critics give probabilities to, equally spaced from v_min to v_max"""
     bootstrap: Annotated[Literal["min", "mean"], LEARNING] = "min"
@@ -126,8 +130,9 @@ class DrQv2Config(LearnerConfig):
     """the algorithm"""
     hidden: Annotated[Widths, STRUCTURAL] = (1024, 1024)
     """widths of the hidden layers of actor and critics, behind their trunks"""
-    initializer: Annotated[Literal["fan_in", "lecun_normal", "orthogonal"], LEARNING] = "orthogonal"
-    """fan_in: U(+-1/sqrt(fan_in)) for weights and biases; orthogonal: with biases of 0"""
+    initializer: Annotated[Initializer, LEARNING] = "orthogonal"
+    """fan_in: U(+-1/sqrt(fan_in)) for weights and biases; orthogonal: with biases of 0; truncated_normal:
+    N(0, 0.02²) within two deviations, with biases of 0"""
     actor_learning_rate: Annotated[Rate, TRACED, LEARNING] = 1e-4
     """of Adam"""
     critic_learning_rate: Annotated[Rate, TRACED, LEARNING] = 1e-4

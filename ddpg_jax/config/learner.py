@@ -7,36 +7,13 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import Field, model_validator
 
 from ddpg_jax.config.marks import LEARNING, STRUCTURAL, TRACED
+from ddpg_jax.config.memory import MemoryConfig
 from ddpg_jax.config.pixels import EncoderConfig
 from ddpg_jax.config.section import CountOrZero, Fraction, Rate, Section
 from ddpg_jax.config.sections import Argument
 
+Initializer: TypeAlias = Literal["fan_in", "lecun_normal", "orthogonal", "truncated_normal"]
 Widths: TypeAlias = Annotated[tuple[Annotated[int, Field(ge=1, le=65536)], ...], Field(min_length=1, max_length=32)]
-
-
-class MemoryConfig(Section):
-    """`[algorithm.memory]`: what an agent remembers of its episode; without the table, nothing."""
-
-    cell: Annotated[Literal["lstm", "gru", "lru"], STRUCTURAL] = "lstm"
-    """how it remembers; lru: a linear recurrence, the fastest where windows are long"""
-    hidden: Annotated[int, Field(ge=1, le=65536), STRUCTURAL] = 128
-    """numbers that it remembers"""
-    length: Annotated[int, Field(ge=1, le=4096), LEARNING] = 64
-    """steps of a window that are learned from"""
-    burn_in: Annotated[int, Field(ge=0, le=4096), LEARNING] = 0
-    """steps before them that are only remembered"""
-    keep_every: Annotated[int, Field(ge=0, le=4096), STRUCTURAL] = 0
-    """steps between two states that are kept while acting, from which windows begin; 0: they begin from zeros"""
-    obs_embedding: Annotated[int, Field(ge=1, le=65536), STRUCTURAL] = 32
-    """width of the layer that takes the observation in"""
-    action_embedding: Annotated[int, Field(ge=0, le=65536), STRUCTURAL] = 16
-    """likewise the action before; 0: it is not taken in"""
-    reward_embedding: Annotated[int, Field(ge=0, le=65536), STRUCTURAL] = 8
-    """likewise the reward before"""
-    learning_rate: Annotated[Rate | None, TRACED, LEARNING] = None
-    """of what takes in and remembers; left out: as the rest of the network"""
-    priority_of_largest: Annotated[Fraction, LEARNING] = 0.9
-    """share of a window's largest error in its priority; the rest is the mean"""
 
 
 class LearnerConfig(Section):
@@ -55,13 +32,21 @@ class LearnerConfig(Section):
     """of the hidden layers; batch: of the observation too, and in the critic only before the action enters"""
     normalize_observations: Annotated[bool, STRUCTURAL] = False
     """by the running moments of all that the seed has acted on"""
+    observation_moments: Annotated[Literal["compensated", "plain"], STRUCTURAL] = "compensated"
+    """how they are summed; plain: without what float32 rounds away, as earlier versions, which stalls where means are
+    many deviations away from 0"""
+    observation_epsilon: Annotated[float, Field(gt=0, le=1e6), LEARNING] = 1e-8
+    """added to the deviation that they are divided by, in units of the observation"""
+    observation_clip: Annotated[float, Field(ge=0, le=1e6), LEARNING] = 10.0
+    """normalised observations are clipped to this on both sides of 0; 0: never"""
     scale_rewards: Annotated[bool, STRUCTURAL] = False
     """the learner divides rewards by the running standard deviation of the discounted return; ends of distributions
     are in these units"""
     activation: Annotated[Literal["relu", "elu", "tanh", "silu"], STRUCTURAL] = "relu"
     """of the hidden layers"""
-    initializer: Annotated[Literal["fan_in", "lecun_normal", "orthogonal"], LEARNING] = "fan_in"
-    """fan_in: U(+-1/sqrt(fan_in)) for weights and biases; orthogonal: with biases of 0"""
+    initializer: Annotated[Initializer, LEARNING] = "fan_in"
+    """fan_in: U(+-1/sqrt(fan_in)) for weights and biases; orthogonal: with biases of 0; truncated_normal:
+    N(0, 0.02²) within two deviations, with biases of 0"""
     final_scale: Annotated[Annotated[float, Field(gt=0, le=10)] | None, LEARNING] = None
     """last layers are drawn from U(+-final_scale); left out: as the others"""
     action_layer: Annotated[int, Field(ge=0, le=31), STRUCTURAL] = 0

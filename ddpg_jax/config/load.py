@@ -21,7 +21,7 @@ from ddpg_jax.config.conflicts import Conflict
 from ddpg_jax.config.mistakes import MAX_LINES, describe, find_non_numbers, lookup, only_kind, shown
 from ddpg_jax.config.plugins import allow_imports as allow
 from ddpg_jax.config.plugins import imports_allowed, was_handed_over
-from ddpg_jax.config.presets import is_preset, read_preset
+from ddpg_jax.config.presets import is_preset, read_pair, read_preset
 from ddpg_jax.config.schema import TAGS, Config, imported_names, name_agent, sections
 from ddpg_jax.config.wording import at_command_line, option
 from ddpg_jax.config.wording import overrides_name as name_overrides
@@ -72,7 +72,26 @@ def load_config(*paths: str | Path, allow_imports: bool = False, **overrides: An
       StorageError: a file is there and cannot be read.
     """
     with allow(allow_imports):
-        return resolve_sources([*map(read_source, paths), Source(name_overrides(), overrides, trusted=True)])
+        return resolve_sources([*read_sources(paths), Source(name_overrides(), overrides, trusted=True)])
+
+
+def read_sources(paths: Iterable[str | Path]) -> list[Source]:
+    """Reads presets and files in order, and after two presets what holds of them together.
+
+    Raises:
+      ConfigError: there is none of a name, or it is not TOML.
+      StorageError: one is there and cannot be read.
+    """
+    sources, named = list[Source](), list[str]()
+    for path in paths:
+        sources.append(read_source(path))
+        if not is_preset(path):
+            continue
+        for other in named:
+            if (text := read_pair(other, str(path))) is not None:
+                sources.append(Source(f"presets {other} and {path}", tomllib.loads(text)))
+        named.append(str(path))
+    return sources
 
 
 def read_source(path: str | Path) -> Source:

@@ -14,8 +14,8 @@ from pydantic_core import PydanticCustomError
 
 from ddpg_jax.config.algorithms import AlgorithmConfig, DDPGConfig
 from ddpg_jax.config.conflicts import find_conflicts
-from ddpg_jax.config.learner import MemoryConfig
 from ddpg_jax.config.marks import HARMLESS, LEARNING, STRUCTURAL, traced_fields
+from ddpg_jax.config.memory import MemoryConfig
 from ddpg_jax.config.pixels import EncoderConfig, PixelsConfig
 from ddpg_jax.config.plugins import find
 from ddpg_jax.config.section import Count, Section

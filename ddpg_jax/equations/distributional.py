@@ -8,6 +8,14 @@ import jax.numpy as jnp
 from ddpg_jax.types import Array
 
 
+def move(atoms: Array, reward: Array, discount: Array) -> Array:
+    """Where atoms z go, r + d·z, clipped to the ends of the support, `[Z], [], [] -> [Z]`.
+
+    The mean of a distribution there is that of its projection, which shares each mass between two atoms around it.
+    """
+    return jnp.clip(reward + discount * atoms, atoms[0], atoms[-1])
+
+
 def project(atoms: Array, probabilities: Array, reward: Array, discount: Array) -> Array:
     """The distribution of r + d·Z, projected onto the atoms of Z.
 
@@ -28,7 +36,7 @@ def project(atoms: Array, probabilities: Array, reward: Array, discount: Array) 
       Barth-Maron et al., "Distributed distributional deterministic policy gradients", appendix A (arXiv:1804.08617).
     """
     spacing = (atoms[-1] - atoms[0]) / (atoms.shape[0] - 1)
-    moved = jnp.clip(reward + discount * atoms, atoms[0], atoms[-1])
+    moved = move(atoms, reward, discount)
     nearness = jnp.clip(1.0 - jnp.abs(moved[None, :] - atoms[:, None]) / spacing, 0.0, 1.0)
     return nearness @ probabilities
 

@@ -19,6 +19,7 @@ from ddpg_jax.agents.algorithms import make_agent
 from ddpg_jax.agents.recurrent import carry_size
 from ddpg_jax.config.load import dump_toml, resolve
 from ddpg_jax.config.schema import Config
+from ddpg_jax.config.stored import complete_stored
 from ddpg_jax.errors import StorageError, printable
 from ddpg_jax.replay.device.ring import start
 from ddpg_jax.replay.factory import make_replay
@@ -104,7 +105,7 @@ def read_bundle(path: Path) -> Bundle:
     if not 0 <= seed < 2**63:
         raise StorageError(f"{path} cannot be read: seed {seed} is none")
     identifier = values.get("env", {}).get("id", "") if isinstance(values.get("env"), dict) else ""
-    config = resolve(values, {"env": {"id": identifier}}, source=str(path))
+    config = resolve(complete_stored(values), {"env": {"id": identifier}}, source=str(path))
     agent = make_agent(config, spec)
     state = from_host(jax.eval_shape(agent.init, run_keys([0])[0]), arrays, "state", str(path))
     batch = from_host(_batch_like(arrays, config, spec, agent, path), arrays, "batch", str(path))

@@ -14,11 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddpg_jax.agents import algorithms as agents
-from ddpg_jax.config.load import read_toml, resolve
+from ddpg_jax.config.load import resolve
 from ddpg_jax.config.parts import OwnEnv, Parts, split_env
 from ddpg_jax.config.plugins import Kind, hand_over
 from ddpg_jax.config.plugins import allow_imports as allow
 from ddpg_jax.config.schema import Config
+from ddpg_jax.config.stored import read_stored
 from ddpg_jax.envs.device.rollout import evaluate_greedy, fetch
 from ddpg_jax.envs.factory import device_env, drawn_env_maker, make_evaluation_envs
 from ddpg_jax.envs.host.offscreen import offscreen
@@ -105,7 +106,7 @@ def load_run(
       StorageError: there is no run, or its files do not belong together.
     """
     directory = RunDirectory.open(run_dir)
-    values = read_toml(directory.config)
+    values = read_stored(directory.config)
     own_env, overrides = split_env(env, overrides)
     parts = Parts(own_env, make_agent).by_name(values)
     with hand_over(parts), allow(allow_imports):

@@ -17,10 +17,12 @@ from ddpg_jax.runs.checkpoints.checkpoint import Checkpoint
 from ddpg_jax.runs.checkpoints.store import BEST, CheckpointStore
 from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.runs.documents import WEIGHTS, StoredSpec, validate
-from ddpg_jax.runs.pytrees import from_host, to_host
+from ddpg_jax.runs.pytrees import from_host, name_leaves, to_host
 from ddpg_jax.types import EnvSpec, HostArray, ObsPart, TrainState, Tree
 
 FORMAT = WEIGHTS[0]
+
+_REST = "stats/obs/rest/"
 
 
 def stored_part(state: TrainState) -> dict[str, Tree]:
@@ -230,11 +232,23 @@ def init_from_weights(weights: Weights) -> Callable[[TrainState], TrainState]:
         if not seeds:
             raise StorageError(f"{weights.path} holds the weights of no seed")
         like = jax.tree.map(lambda x: jax.ShapeDtypeStruct((seeds, *x.shape[1:]), x.dtype), stored_part(state))
-        chosen = jax.tree.map(lambda x: x[np.arange(lanes) % seeds], fit(weights, like))
+        fitting = weights._replace(arrays=_with_rest(weights.arrays, like))
+        chosen = jax.tree.map(lambda x: x[np.arange(lanes) % seeds], fit(fitting, like))
         params, stats = chosen["params"], chosen["stats"]
         return state._replace(params=params, target_params=jax.tree.map(np.copy, params), stats=stats)
 
     return begin
+
+
+def _with_rest(arrays: Mapping[str, HostArray], like: Tree) -> dict[str, HostArray]:
+    """The arrays with what float32 rounds away of observation moments where it is kept, and without where it is not.
+
+    Runs that earlier versions began keep none; what has not been noted is 0.
+    """
+    wanted = {name: leaf for name, leaf in name_leaves(like).items() if name.startswith(_REST)}
+    kept = {name: x for name, x in arrays.items() if not name.startswith(_REST) or name in wanted}
+    whole = any(name.startswith(_REST) for name in kept) or "stats/obs/size" not in kept
+    return kept if whole else kept | {name: np.zeros(leaf.shape, leaf.dtype) for name, leaf in wanted.items()}
 
 
 def as_spec(values: Any) -> EnvSpec:

@@ -15,6 +15,7 @@ from ddpg_jax.config.diff import compare
 from ddpg_jax.config.load import dump_toml
 from ddpg_jax.config.marks import Effect
 from ddpg_jax.config.schema import Config
+from ddpg_jax.config.stored import complete_stored
 from ddpg_jax.config.wording import at_command_line, option
 from ddpg_jax.errors import ConfigError, StorageError, printable
 from ddpg_jax.rng import run_keys
@@ -206,7 +207,7 @@ def _resume_point(checkpoint: Checkpoint, config: Config, notify: NotifyFn) -> R
     facts: Mapping[str, Any] = checkpoint.facts
     known = validate(RunFacts, facts, "the checkpoint's description")
     try:
-        before = Config.model_validate(known.config)
+        before = Config.model_validate(complete_stored(known.config))
     except ValidationError as error:
         reason = printable(error.errors(include_url=False)[0]["msg"])
         raise StorageError(f"the configuration in the checkpoint's description cannot be read: {reason}") from error

@@ -9,11 +9,12 @@ from typing import Any, Literal
 
 from rich.console import Console
 
-from ddpg_jax.config.load import dump_toml, read_toml, resolve
+from ddpg_jax.config.load import dump_toml, resolve
 from ddpg_jax.config.parts import OwnEnv, Parts, split_env
 from ddpg_jax.config.plugins import allow_imports as allow
 from ddpg_jax.config.plugins import hand_over
 from ddpg_jax.config.schema import Config, warn_of_idle_learner
+from ddpg_jax.config.stored import read_stored
 from ddpg_jax.errors import ConfigError
 from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.runs.loggers.logger import Logger
@@ -162,7 +163,7 @@ def resume_run(
       EnvironmentFault: as in `train`, and so are the others.
     """
     directory = RunDirectory.open(run_dir)
-    values = read_toml(directory.config)
+    values = read_stored(directory.config)
     own_env, overrides = split_env(env, overrides)
     parts = Parts(own_env, make_agent).by_name(values)
     with hand_over(parts), allow(allow_imports):

@@ -68,6 +68,13 @@ def test_the_target_of_categorical_critics_is_a_whole_distribution(call, bootstr
     )
 
 
+def test_the_lowest_critic_is_the_lowest_after_the_projection(call):
+    """Means -0.1 and 0 before; a reward of 1 moves atoms to 0, 1 and 1, whose means are 0.6 and 0.5."""
+    logits = jnp.log(jnp.array([[0.4, 0.3, 0.3], [0.5, 1e-9, 0.5]]))
+    found = call(categorical(ATOMS).target, jnp.float32(1), jnp.float32(1), logits, NO_KEY)
+    np.testing.assert_allclose(found, [0.0, 0.5, 0.5], atol=1e-6)
+
+
 def test_the_loss_of_categorical_critics_sums_cross_entropies(call):
     """y = [0, 0.5, 0.5]: −(ln 0.2 + ln 0.6)/2 − (ln 0.25 + ln 0.25)/2 − (ln 0.8 + ln 0.1)/2; mean 0.5 against 0.05."""
     loss, td_error = call(categorical(ATOMS).loss, LOGITS, jnp.array([0.0, 0.5, 0.5]))

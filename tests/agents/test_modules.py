@@ -53,6 +53,16 @@ def test_lecun_normal_has_zero_biases_and_keeps_the_final_scale():
     assert last_bias.any()
 
 
+def test_truncated_normal_is_that_of_tflearn():
+    """Deviation 0.02 before both tails are cut at twice of it, after which it is 0.0176; zero biases."""
+    network = mlp_actor(200, 4, Architecture((500,), initializer="truncated_normal", final=uniform_init(3e-3)))
+    (kernel, bias), (last_kernel, _) = dense_layers(network.init(jax.random.key(0)))
+    assert 0.0395 < np.abs(kernel).max() <= 0.04
+    np.testing.assert_allclose(np.std(kernel), 0.8796 * 0.02, rtol=0.01)
+    assert not bias.any()
+    _assert_uniform(last_kernel, 3e-3)
+
+
 def _normed(x, axis, scale=1.0, bias=0.0, epsilon=1e-6):
     mean, deviation = x.mean(axis, keepdims=True), np.sqrt(x.var(axis, keepdims=True) + epsilon)
     return (x - mean) / deviation * scale + bias

@@ -21,8 +21,8 @@ from tiny_run import read_rows
 from ddpg_jax.cli.arguments import find_options, parse_config, parse_overrides, split_overrides
 from ddpg_jax.cli.main import _COMMANDS, main
 from ddpg_jax.cli.parser import make_parser
-from ddpg_jax.config.learner import MemoryConfig
 from ddpg_jax.config.load import load_config
+from ddpg_jax.config.memory import MemoryConfig
 from ddpg_jax.config.pixels import EncoderConfig, PixelsConfig
 from ddpg_jax.config.presets import preset_names
 

@@ -134,6 +134,7 @@ WRONG = [
 
 SUPPORT = {"v_min": -2.0, "v_max": 2.0}
 NEEDED = {"d4pg": SUPPORT, "td3": {"policy_delay": 1}, "fasttd3": SUPPORT | {"policy_delay": 1}}
+NEEDED["td7"] = {"policy_delay": 1, "target_every": 1000}
 NEEDED |= {kind: {"schedule": "linear"} for kind in ("gaussian", "ou")}
 NEEDED["gaussian_per_env"] = {"sigma_min": 0.0, "sigma_max": 10.0}
 """What an algorithm or exploration cannot do without, or what other fields are judged by."""
@@ -202,7 +203,7 @@ def test_the_ends_of_a_range_are_inside(section, name, tags, node):
         "capacity": 64,
         "data_parallel": 1,
     }  # other rules are narrower
-    inside |= {"v_min": -1e6, "v_max": 1e6, "theta": 1.9}
+    inside |= {"v_min": -1e6, "v_max": 1e6, "theta": 1.9} | ({"action_layer": 0} if "td7" in tags.values() else {})
     ends = [form[end] for form in _numbers(node) for end in ("minimum", "maximum") if end in form]
     for value in [inside[name]] if name in inside else ends or [1e-300, 1e300]:
         config = resolve(at(section, tags, **{name: value}), {}, source="")

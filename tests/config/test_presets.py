@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from ddpg_jax.cli.arguments import parse_config
 from ddpg_jax.config.algorithms import CategoricalConfig
 from ddpg_jax.config.diff import compare
 from ddpg_jax.config.load import dump_toml, load_config, resolve
 from ddpg_jax.config.presets import is_preset, preset_names, read_preset, summarize_preset
 from ddpg_jax.config.schema import Config
 from ddpg_jax.errors import ConfigError
+from ddpg_jax.training.sweep.grid import read_base
 
 ROOT = Path(__file__).parents[2]
 FROZEN = json.loads((Path(__file__).parent / "presets.json").read_text())
@@ -119,6 +121,32 @@ def test_files_are_joined_in_order(tmp_path):
     assert "algorithm.tau" not in str(caught.value)
 
 
+@pytest.mark.parametrize("words", [("inverted_pendulum", "td3_paper"), ("td3_paper", "inverted_pendulum")])
+def test_what_holds_of_a_pair_wins_over_both_and_yields_to_what_comes_later(words, tmp_path):
+    """Noise of 0.1, 0.2 and at most 0.5 in units of an action within +-3, as TD3's authors have it."""
+    config = load_config(*words)
+    noise = config.exploration.sigma, config.algorithm.target_noise, config.algorithm.target_noise_clip
+    assert [3 * each for each in noise] == pytest.approx([0.1, 0.2, 0.5], rel=1e-12)
+    file = tmp_path / "mine.toml"
+    file.write_text("[exploration]\nsigma = 0.2\n")
+    assert load_config(*words, file).exploration.sigma == 0.2
+    assert load_config("hopper", "td3_paper").exploration.sigma == 0.1
+    assert parse_config(words, []) == config
+    assert read_base(words, tmp_path)["exploration"]["sigma"] == config.exploration.sigma
+
+
+def test_td3_as_published_learns_while_actions_are_still_uniform():
+    for config in (load_config("half_cheetah", "td3_paper"), load_config(ROOT / "configs/pendulum/td3_paper.toml")):
+        assert config.algorithm.learning_begins == config.algorithm.batch_size == 100 < config.algorithm.warmup_steps
+
+
+def test_files_have_the_lengths_and_layers_of_what_they_name():
+    cheetah = load_config(ROOT / "configs/playground/cheetah_run/fasttd3.toml")
+    assert cheetah.total_steps == 150_000 * cheetah.env.num_envs
+    tutorial = load_config(ROOT / "configs/pendulum/tutorial.toml").algorithm
+    assert (tutorial.initializer, tutorial.final_scale) == ("truncated_normal", 3e-3)
+
+
 def test_a_mistake_is_not_hidden_by_another_kind(tmp_path):
     mine = tmp_path / "mine.toml"
     mine.write_text("[algorithm]\nname = 'td3'\npolcy_delay = 3\nnum_critics = 3\n[exploration]\nsgma = 1\nsigma = 1\n")
@@ -185,3 +213,4 @@ def test_the_wheel_holds_the_presets(tmp_path):
     held = set(zipfile.ZipFile(wheel).namelist())
     for kind, names in preset_names().items():
         assert {f"ddpg_jax/config/presets/{kind}/{name}.toml" for name in names} <= held
+    assert "ddpg_jax/config/presets/pairs/inverted_pendulum+td3_paper.toml" in held

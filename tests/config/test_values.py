@@ -39,6 +39,7 @@ def test_wrappers_ranges_and_nested_arguments_are_written_on_the_command_line():
         (["--env.action-range", "1,2,3"], "env.action_range = .*must be the lowest and the highest action"),
         (["--env.action-range", "wide"], "env.action_range = 'wide'"),
         (["--env.info-keys", "is success"], "env.info_keys"),
+        (["--exploration.kind", "ou", "--exploration.theta", "2"], "theta=2.0 with dt=1.0 .*theta·dt must be below 2"),
         (["--env.id", "jax:pendulum", "--env.max-instances", "1"], "env.max_instances = 1 .*no effect.*leave it out"),
         (
             ["--env.id", "jax:pendulum", "--env.wrappers", '["ClipReward"]'],

@@ -192,16 +192,16 @@ def d_mean(atoms, logits):
 def fasttd3_round(actor, critics, targets, batches, noises, atoms, adams, tau, *, join):
     """One round of FastTD3: after each critic step its targets follow; then the actor, which has no target.
 
-    The two critics are joined by "min" (the whole distribution of the one with the lower mean) or "mean".
+    The two critics are joined by "min" (of both projected targets the one with the lower mean) or "mean".
     """
     losses = []
     for batch, noise in zip(batches, noises, strict=True):
         obs, action, reward, discount, next_obs = (np.asarray(x, np.float64) for x in batch)
         next_action = np.clip(np.tanh(forward(actor, next_obs)[0]) + noise, -1, 1)
         shares = np.stack([softmax(forward(target, next_obs, next_action)[0]) for target in targets])
-        lower = np.argmin((shares * atoms).sum(-1), 0)
-        chosen = shares.mean(0) if join == "mean" else shares[lower, np.arange(len(obs))]
-        y, each = projected(atoms, chosen, reward, discount), []
+        both = np.stack([projected(atoms, each, reward, discount) for each in shares])
+        lower = np.argmin((both * atoms).sum(-1), 0)
+        y, each = both.mean(0) if join == "mean" else both[lower, np.arange(len(obs))], []
         for m, critic in enumerate(critics):
             logits, tape = forward(critic, obs, action)
             each.append(-(y * np.log(softmax(logits))).sum(1))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ddpg_jax.cli.main import main
-from ddpg_jax.config.learner import MemoryConfig
+from ddpg_jax.config.memory import MemoryConfig
 
 PAGE = (Path(__file__).parents[2] / "docs" / "memory.md").read_text()
 BLOCKS = re.findall(r"```(python|sh)\n(.*?)```", PAGE, re.DOTALL)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ddpg_jax.runs.statistics import bootstrap_interval, interquartile_mean, score_line, summarize
+from ddpg_jax.runs.statistics import COVERAGE, bootstrap_interval, interquartile_mean, score_line, summarize
 
 
 @pytest.mark.parametrize(
@@ -43,6 +43,19 @@ def test_the_interval_is_scipys():
 def test_the_interval_of_two_seeds_is_both():
     """A quarter of the resamples are twice the one seed, a quarter twice the other."""
     assert bootstrap_interval(np.array([-200.0, -100.0])) == (-200.0, -100.0)
+
+
+@pytest.mark.parametrize("seeds", [3, 5, 7])
+def test_what_is_said_of_intervals_of_few_seeds_is_so(seeds):
+    """Of 1000 draws the share that covers the centre is known within 3 points."""
+    ends = [bootstrap_interval(scores) for scores in np.random.default_rng(4).normal(size=(1000, seeds))]
+    covered = 100 * np.mean([low <= 0 <= high for low, high in ends])
+    assert abs(covered - COVERAGE[seeds]) < 3.5
+    assert f"covers {COVERAGE[seeds]}%" in summarize(np.zeros((seeds, 2)))["meaning"]
+
+
+def test_intervals_of_many_seeds_are_what_they_are_called():
+    assert summarize(np.zeros((8, 2)))["meaning"].endswith("their 95% bootstrap interval")
 
 
 def test_the_interval_moves_and_scales_with_the_scores():

@@ -11,7 +11,10 @@ import pytest
 from safetensors.numpy import save_file
 from tiny_run import finished_run
 
+from ddpg_jax.agents.algorithms import make_agent
+from ddpg_jax.config.load import load_config
 from ddpg_jax.errors import StorageError
+from ddpg_jax.rng import run_keys
 from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.runs.inference import load_run
 from ddpg_jax.runs.weights import (
@@ -230,6 +233,23 @@ def test_weights_of_no_seed_begin_no_run(tmp_path):
     begin = init_from_weights(open_weights(tmp_path / "w"))
     with pytest.raises(StorageError, match="holds the weights of no seed"):
         begin(SimpleNamespace(step=np.zeros(2)))
+
+
+@pytest.mark.parametrize(("before", "after"), [("plain", "compensated"), ("compensated", "plain"), ("plain", "plain")])
+def test_a_run_begins_with_moments_however_those_were_summed(before, after, tmp_path):
+    def learner(kind, size):
+        config = load_config(algorithm={"normalize_observations": True, "observation_moments": kind, "hidden": [4]})
+        state = jax.vmap(make_agent(config, SPEC).init)(run_keys([1, 2]))
+        return state._replace(stats=jax.tree.map(lambda x: x + size, state.stats))
+
+    save_weights(tmp_path / "w", stored_part(learner(before, 3.0)), SPEC)
+    begun = init_from_weights(open_weights(tmp_path / "w"))(learner(after, 0.0)).stats.obs
+    for found, start in zip(begun[:3], (0.0, 0.0, 1.0), strict=True):
+        np.testing.assert_array_equal(found, np.full_like(found, start + 3.0))
+    assert not any(leaf.any() for leaf in jax.tree.leaves(begun[3:]))
+    odd = {name: x for name, x in open_weights(tmp_path / "w").arrays.items() if name != "stats/obs/mean"}
+    with pytest.raises(StorageError, match="stats/obs/mean: expected"):
+        init_from_weights(open_weights(tmp_path / "w")._replace(arrays=odd))(learner(after, 0.0))
 
 
 @pytest.mark.parametrize(

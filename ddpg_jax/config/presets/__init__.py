@@ -1,7 +1,8 @@
 """Configurations that the package ships: tasks, and ways to learn; one of each makes a whole one.
 
 A preset is a TOML file in `tasks/` or `algorithms/`. That of a task holds what is true of the task whoever learns it,
-and comes first, so that a way to learn with an opinion of its own wins.
+and comes first, so that a way to learn with an opinion of its own wins. What holds of a task under one way to learn
+alone is in `pairs/`, and wins over both.
 """
 
 from __future__ import annotations
@@ -44,6 +45,15 @@ def read_preset(name: str) -> str:
     raise ConfigError(
         f"there is no preset {shown}{nearest(name, words)} (a file has a dot or a slash in its name, as ./{shown})"
     )
+
+
+def read_pair(one: str, other: str) -> str | None:
+    """The text of what holds of two presets together, in whichever order they are named; None: nothing."""
+    for first, second in ((one, other), (other, one)):
+        file = _FOLDER.joinpath("pairs", f"{first}+{second}.toml")
+        if file.is_file():
+            return file.read_text(encoding="utf-8")
+    return None
 
 
 def summarize_preset(name: str) -> str:

@@ -13,6 +13,7 @@ from ddpg_jax.config.load import read_toml, resolve
 from ddpg_jax.config.marks import HARMLESS
 from ddpg_jax.config.plugins import allow_imports
 from ddpg_jax.config.schema import Config
+from ddpg_jax.config.stored import read_stored
 from ddpg_jax.errors import ConfigError, StorageError
 from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.runs.record import load_record, read_seconds
@@ -120,7 +121,7 @@ def read_run(path: Path) -> Evaluations:
 
 def _describe(path: Path) -> _Described:
     directory = RunDirectory.open(path)
-    values = read_toml(directory.config)
+    values = read_stored(directory.config)
     try:
         with allow_imports():  # of the modules that it names, which are not imported for this
             return _Described(path, values, resolve(values, {}, source=str(directory.config)))

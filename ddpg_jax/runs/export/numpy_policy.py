@@ -91,7 +91,9 @@ def _batch_norm(x: Any, p: dict[str, Any], arrays: dict[str, Any]) -> Any:
 
 
 _OPS = {
-    "normalize": lambda x, p, arrays: (x - p["mean"]) / (np.sqrt(p["variance"]) + p["epsilon"]),
+    "normalize": lambda x, p, arrays: np.clip(
+        (x - p["mean"]) / (np.sqrt(p["variance"]) + p["epsilon"]), -p.get("clip", np.inf), p.get("clip", np.inf)
+    ),
     "dense": _dense,
     "layer_norm": _layer_norm,
     "batch_norm": _batch_norm,

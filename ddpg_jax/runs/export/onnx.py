@@ -61,6 +61,9 @@ class _Graph:
         elif op == "normalize":
             deviation = np.sqrt(self._arrays[step["variance"]]) + np.float32(step["epsilon"])
             self.add("Div", self.add("Sub", x, self.array(step["mean"])), self.constant(deviation))
+            if "clip" in step:
+                limit = np.float32(step["clip"])
+                self.add("Clip", self.x, self.constant(-limit), self.constant(limit))
         elif op == "layer_norm":
             arrays = [self.array(step[name]) for name in ("scale", "bias")]
             self.add("LayerNormalization", x, *arrays, axis=-1, epsilon=step["epsilon"])

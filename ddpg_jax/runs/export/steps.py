@@ -21,15 +21,16 @@ if TYPE_CHECKING:
 Step: TypeAlias = dict[str, Any]
 """`op`, the names of its arrays, and numbers:
 
-`normalize` (x − mean) / (sqrt(variance) + epsilon); `dense` x·kernel + bias, with `factors = "bfloat16"` of factors
-rounded to bfloat16; `layer_norm` (x − mean of x) / sqrt(variance of x + epsilon) · scale + bias; `batch_norm` the same
-by its own mean and variance; `residual` x + steps(x); `blend` x + share · by · (steps(x) − x); `scale` x · scale · by;
-`append` value beside x; `add` x + value; `unit` x / max(|x|, 1e-8); `relu`, `elu`, `silu`, `tanh`. A `dense` may be
-without bias.
+`normalize` (x − mean) / (sqrt(variance) + epsilon), clipped to ±clip where it is given; `dense` x·kernel + bias, which
+it may lack, with `factors = "bfloat16"` of factors rounded to bfloat16; `layer_norm` (x − mean of x) / sqrt(variance of x
++ epsilon) · scale + bias; `batch_norm` the same by its own mean and variance; `residual` x + steps(x); `blend` x + share
+· by · (steps(x) − x); `scale` x · scale · by; `append` value beside x; `add` x + value; `unit` x / max(|x|, 1e-8);
+`relu`, `elu`, `silu`, `tanh`.
 """
 
-_WEIGHTS, _MOMENTS, _UNREAD = "params/actor/params", "stats/networks/actor", "stats/obs/size"
-_OBS_EPSILON, _LAYER_EPSILON, _BATCH_EPSILON = 1e-2, 1e-6, 1e-5
+_WEIGHTS, _MOMENTS = "params/actor/params", "stats/networks/actor"
+_UNREAD = {"stats/obs/size", *(f"stats/obs/rest/{name}" for name in ("size", "mean", "variance"))}
+_LAYER_EPSILON, _BATCH_EPSILON = 1e-6, 1e-5
 
 
 def actor_steps(config: Config, arrays: Mapping[str, HostArray]) -> list[Step]:
@@ -49,7 +50,7 @@ def actor_steps(config: Config, arrays: Mapping[str, HostArray]) -> list[Step]:
             f"only: name those in {option('to')}"
         )
     steps = [*_normalizer(config), *_NETWORKS[config.algorithm.architecture](config), {"op": "tanh"}]
-    if odd := sorted(set(_names(steps)) ^ (arrays.keys() - {_UNREAD})):
+    if odd := sorted(set(_names(steps)) ^ (arrays.keys() - _UNREAD)):
         raise ConfigError(
             f"the actor is not a network of ddpg_jax, as {', '.join(odd[:3])} shows: such policies can be exported to "
             "safetensors and stablehlo only"
@@ -66,7 +67,9 @@ def _names(steps: list[Step]) -> Iterator[str]:
 def _normalizer(config: Config) -> list[Step]:
     if not config.algorithm.normalize_observations:
         return []
-    return [{"op": "normalize", "mean": "stats/obs/mean", "variance": "stats/obs/variance", "epsilon": _OBS_EPSILON}]
+    epsilon, clip = config.algorithm.observation_epsilon, config.algorithm.observation_clip
+    step = {"op": "normalize", "mean": "stats/obs/mean", "variance": "stats/obs/variance", "epsilon": epsilon}
+    return [step | {"clip": clip} if clip else step]
 
 
 def _dense(number: int, precision: str = "float32") -> Step:

@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ddpg_jax.config.load import Source, compose, dump_toml, merge, read_source, read_toml, resolve_sources
+from ddpg_jax.config.load import Source, compose, dump_toml, merge, read_sources, read_toml, resolve_sources
 from ddpg_jax.config.parts import Parts
 from ddpg_jax.config.presets import is_preset
 from ddpg_jax.config.schema import Config, lane_paths, with_values
+from ddpg_jax.config.stored import complete_stored
 from ddpg_jax.config.sweep_file import (
     RANGE,
     Draw,
@@ -81,9 +82,17 @@ def load_sweep(path: str | Path, overrides: Mapping[str, Any] | None = None) -> 
     return sweep_of(read_sweep_file(path), path, overrides or {})
 
 
+def load_stored_sweep(path: Path) -> Sweep:
+    """As `load_sweep`, of the file in a sweep's directory, which an earlier version may have written."""
+    file = read_sweep_file(path)
+    base = complete_stored(file.base) if isinstance(file.base, dict) else file.base
+    return sweep_of(file.model_copy(update={"base": base}), path, {})
+
+
 def sweep_of(file: SweepFile, path: Path, overrides: Mapping[str, Any]) -> Sweep:
     """The sweep that a file holds; arguments and errors are those of `load_sweep`."""
     base = file.base if isinstance(file.base, dict) else read_base(file.base or (), path.parent)
+    base = merge({"algorithm": {"observation_moments": "compensated"}}, base)  # by which `complete_stored` knows it
     fixed = merge(file.config, overrides)
     combinations = list_combinations(file, path, flatten(fixed))
     swept: dict[str, Any] = {"grid": flatten(file.grid), "random": flatten(file.random, leaf=RANGE)}
@@ -136,7 +145,8 @@ def swept_values(path: Path) -> dict[str, Any]:
 def read_base(base: str | tuple[str, ...], folder: Path) -> dict[str, Any]:
     """The values of the presets and files that a sweep starts from."""
     words = (base,) if isinstance(base, str) else base
-    return compose(read_source(word if is_preset(word) else folder / word).values for word in words)
+    sources = read_sources(word if is_preset(word) else folder / word for word in words)
+    return compose(source.values for source in sources)
 
 
 def check_sweep(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy as np
 
 from ddpg_jax.config.load import dump_toml
 from ddpg_jax.config.schema import with_values
+from ddpg_jax.config.stored import BEFORE
 from ddpg_jax.errors import EnvironmentFault, Interrupted, StorageError, printable
 from ddpg_jax.runs.checkpoints.checkpoint import Checkpoint
 from ddpg_jax.runs.checkpoints.rows import snapshot_rows
@@ -264,7 +265,7 @@ def _identity(sweep: Sweep) -> str:
     """SHA-256 of all that a sweep computes; how often it is saved does not count.
 
     Neither does `env.value_range`, which earlier versions had not: what comes of it are `v_min` and `v_max`. Nor do
-    other fields that they had not, where they say nothing.
+    other fields that they had not, where they say nothing or what those versions did.
     """
     apart: Any = {"checkpoint": True, "env": {"value_range"}, "logging": _LATER["logging"]}
     configs = [_without_later(config.model_dump(mode="json", exclude=apart)) for config in sweep.configs]
@@ -283,11 +284,21 @@ _LATER: dict[str, set[str]] = {
 
 def _without_later(values: dict[str, Any]) -> dict[str, Any]:
     return {
-        section: {field: x for field, x in table.items() if x or field not in _LATER.get(section, ())}
+        section: {
+            field: x
+            for field, x in table.items()
+            if (x or field not in _LATER.get(section, ())) and not _says_what_was(field, x, table)
+        }
         if isinstance(table, dict)
         else table
         for section, table in values.items()
     }
+
+
+def _says_what_was(field: str, value: Any, table: Mapping[str, Any]) -> bool:
+    """Whether a field of what normalises observations, or projects weights, means what was done without it."""
+    normalizes = field in BEFORE and (value == BEFORE[field] or not table["normalize_observations"])
+    return normalizes or (field == "project_weights" and value)
 
 
 def _is_finite(row: Row) -> bool:

@@ -31,7 +31,7 @@ from ddpg_jax.training.forecast import check_forecast
 from ddpg_jax.training.resume_point import ResumePoint
 from ddpg_jax.training.runner import drive
 from ddpg_jax.training.sweep.batches import lane_batches
-from ddpg_jax.training.sweep.grid import Group, Sweep, load_sweep, name_parts, swept_values
+from ddpg_jax.training.sweep.grid import Group, Sweep, load_stored_sweep, name_parts, swept_values
 from ddpg_jax.training.sweep.lanes import LaneBatch, LaneLoop, SweepPosition, SweepReport
 from ddpg_jax.training.sweep.population import count_replaced
 from ddpg_jax.training.sweep.recorder import SweepRecorder, SweepRun, position, sweep_point
@@ -88,7 +88,7 @@ def run_sweep(
         session, display = _begin(stack, sweep, console, loggers, callbacks)
         if resume == "auto" and run_dir is not None and RunDirectory(run_dir).sweep.is_file():
             directory = RunDirectory.open(run_dir, of="sweep")
-            _refuse_another(sweep, load_sweep(directory.sweep), directory)
+            _refuse_another(sweep, load_stored_sweep(directory.sweep), directory)
             return _resume(sweep, envs, session.within(directory, _keep(sweep)), display)
         name = f"{sweep.configs[0].env.id.rpartition(':')[-1]}_sweep"
         context = session.within(RunDirectory.create(run_dir, name, overwrite=overwrite), _keep(sweep))
@@ -132,7 +132,7 @@ def resume_sweep(
     with ExitStack() as stack:
         stack.enter_context(hand_over(parts))
         stack.enter_context(allow(allow_imports))
-        sweep = load_sweep(directory.sweep)
+        sweep = load_stored_sweep(directory.sweep)
         check_sinks(_sinks(sweep))
         envs = _environments(sweep, tune_process=tune_process)
         session, display = _begin(stack, sweep, console, loggers, callbacks)
