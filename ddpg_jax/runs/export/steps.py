@@ -22,10 +22,10 @@ Step: TypeAlias = dict[str, Any]
 """`op`, the names of its arrays, and numbers:
 
 `normalize` (x − mean) / (sqrt(variance) + epsilon), clipped to ±clip where it is given; `dense` x·kernel + bias, which
-it may lack, with `factors = "bfloat16"` of factors rounded to bfloat16; `layer_norm` (x − mean of x) / sqrt(variance of x
-+ epsilon) · scale + bias; `batch_norm` the same by its own mean and variance; `residual` x + steps(x); `blend` x + share
-· by · (steps(x) − x); `scale` x · scale · by; `append` value beside x; `add` x + value; `unit` x / max(|x|, 1e-8);
-`relu`, `elu`, `silu`, `tanh`.
+it may lack, with `factors = "bfloat16"` of factors rounded to bfloat16; `layer_norm` (x − mean of x) / sqrt(variance
+of x + epsilon) · scale + bias; `batch_norm` the same by its own mean and variance; `residual` x + steps(x); `blend`
+x + share · by · (steps(x) − x); `scale` x · scale · by; `append` value beside x; `add` x + value; `unit`
+x / max(|x|, 1e-8); `relu`, `elu`, `silu`, `tanh`.
 """
 
 _WEIGHTS, _MOMENTS = "params/actor/params", "stats/networks/actor"
