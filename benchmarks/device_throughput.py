@@ -161,7 +161,7 @@ def device(entry: Entry) -> Racer:
     from ddpg_jax.config.load import load_config
     from ddpg_jax.envs.device.backends import make_named_env
     from ddpg_jax.rng import run_keys
-    from ddpg_jax.training.device.compile import compile_program, lane_mesh
+    from ddpg_jax.training.device.compile import compile_program, lane_mesh, memory_bytes
     from ddpg_jax.xla.tuning import configure_process
 
     config = load_config(
@@ -206,7 +206,8 @@ def device(entry: Entry) -> Racer:
         return {"updates_per_seed": updates, "replay_bytes": replay, **memory.peaks()}
 
     advance(WARMUP + entry.steps)
-    return Racer(partial(advance, entry.steps), {"compile": seconds}, {"facts": facts})
+    ready = {"compile": seconds, "forecast_bytes": memory_bytes(compiled, len(keys))}
+    return Racer(partial(advance, entry.steps), ready, {"facts": facts})
 
 
 def product(entry: Entry) -> Racer:

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from ddpg_jax.config.presets import preset_names, summarize_preset
 from ddpg_jax.errors import printable
-from ddpg_jax.runs.plots import short_values
+from ddpg_jax.runs.plots import short_name, short_values
 from ddpg_jax.runs.statistics import centre_name, score_line, summarize
 
 if TYPE_CHECKING:
@@ -64,8 +64,16 @@ def ranking_table(result: dict[str, Any], most: int = 20) -> Table:
         shown = "" if score is None else f"{score:.1f}"
         table.add_row(str(rank), printable(short_values(entry["values"])), shown, _standing(entry, result))
     table.caption = f"over {seeds} seeds" + (f"; the best {most}" if len(entries) > most else "")
+    if shares := result.get("importance"):
+        table.caption += f"\nexplained by each field alone: {printable(share_line(shares))}"
     table.caption_justify = "left"
     return table
+
+
+def share_line(shares: dict[str, float], most: int = 5) -> str:
+    """What each field explains of the order of settings, those that explain most first."""
+    shown = [f"{short_name(name)} {share:.0%}" for name, share in list(shares.items())[:most]]
+    return ", ".join(shown)
 
 
 def presets_table() -> Table:

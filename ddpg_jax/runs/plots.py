@@ -15,23 +15,36 @@ from ddpg_jax.runs.statistics import bootstrap_interval, centre_name, interquart
 from ddpg_jax.types import HostArray
 
 
-def ranking(path: Path, combinations: Sequence[Mapping[str, Any]], title: str, most: int = 40) -> None:
+def ranking(
+    path: Path,
+    combinations: Sequence[Mapping[str, Any]],
+    title: str,
+    shares: Mapping[str, float] | None = None,
+    most: int = 40,
+) -> None:
     """Draws the scores of combinations as points with their intervals, best on top; what each sets stands before it.
+
+    Where they were trained for unlike numbers of steps, these are drawn beside them.
 
     Args:
       path: a PNG file to write.
-      combinations: entries with "values", "interquartile_mean", "interval" and "per_seed", best first.
+      combinations: entries with "values", "interquartile_mean", "interval", "per_seed" and "step", best first.
       title: what was swept.
+      shares: what each field explains, from `importance`; None or empty: it is not said.
       most: how many are drawn; the others are counted in the title.
     """
     shown = combinations[:most]
     fields = list(dict.fromkeys(name for entry in shown for name in entry["values"]))
-    table = [[_short_name(name) for name in fields]]
-    table += [[_short(entry["values"][name]) if name in entry["values"] else "" for name in fields] for entry in shown]
+    heads = [[short_name(name) for name in fields]]
+    heads += [[f"explains {shares[name]:.0%}" if name in shares else "" for name in fields]] if shares else []
+    table = [*heads, *(_cells(entry["values"], fields) for entry in shown)]
     inches = [0.085 * max(len(row[i]) for row in table) + 0.2 for i in range(len(fields))]
-    figure = Figure(figsize=(sum(inches) + 5.5, 1.5 + 0.22 * (len(shown) + 1)))
+    steps = [entry["step"] for entry in shown]
+    beside = 1.6 if len(set(steps)) > 1 else 0.0
+    figure = Figure(figsize=(sum(inches) + 5.5 + beside, 1.5 + 0.22 * len(table)))
     width, height = figure.get_size_inches()
-    axes = figure.add_axes((sum(inches) / width + 0.02, 0.75 / height, 5.2 / width - 0.02, 1 - 1.2 / height))
+    bottom, tall = 0.75 / height, 1 - 1.2 / height
+    axes = figure.add_axes((sum(inches) / width + 0.02, bottom, 5.2 / width - 0.02, tall))
     for row, entry in enumerate(shown):
         interval, seeds = entry["interval"], entry["per_seed"]
         axes.plot(seeds, [row] * len(seeds), "|", color="tab:gray", alpha=0.7, markersize=7)
@@ -39,11 +52,11 @@ def ranking(path: Path, combinations: Sequence[Mapping[str, Any]], title: str, m
             axes.plot(interval, [row, row], color="tab:blue", linewidth=2, alpha=0.5)
         axes.plot(entry["interquartile_mean"], row, "o", color="tab:blue", markersize=5)
     axes.set_yticks(range(len(shown)), [""] * len(shown))
-    axes.set_ylim(len(shown) - 0.5, -1.5)
-    for row, cells in enumerate(table, -1):
+    axes.set_ylim(len(shown) - 0.5, -0.5 - len(heads))
+    for row, cells in enumerate(table, -len(heads)):
         ends = np.cumsum(inches)
         for end, cell in zip(ends, cells, strict=True):
-            weight = "bold" if row < 0 else "normal"
+            weight = "bold" if row == -len(heads) else "normal"
             where = (end - ends[-1] - 0.12) / 5.2 - 0.02  # in widths of the axes, to their left
             look: dict[str, Any] = {"ha": "right", "va": "center", "fontsize": 8, "weight": weight}
             axes.text(where, row, cell, transform=axes.get_yaxis_transform(), **look)
@@ -53,7 +66,17 @@ def ranking(path: Path, combinations: Sequence[Mapping[str, Any]], title: str, m
     figure.text(0.15 / width, 1 - 0.3 / height, title + best, fontsize=11)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.grid(alpha=0.3)
+    if beside:
+        cost = figure.add_axes((1 - (beside - 0.05) / width, bottom, (beside - 0.3) / width, tall), sharey=axes)
+        cost.barh(range(len(shown)), steps, height=0.6, color="tab:gray", alpha=0.6)
+        cost.tick_params(labelleft=False, left=False)
+        cost.xaxis.set_major_locator(MaxNLocator(2))
+        cost.set(xlabel="steps of each seed")
     _save(figure, path)
+
+
+def _cells(values: Mapping[str, Any], fields: Sequence[str]) -> list[str]:
+    return [_short(values[name]) if name in values else "" for name in fields]
 
 
 def picture_table(path: Path, rows: Sequence[tuple[str, HostArray]], title: str) -> None:
@@ -80,7 +103,8 @@ def picture_table(path: Path, rows: Sequence[tuple[str, HostArray]], title: str)
     _save(figure, path)
 
 
-def _short_name(path: str) -> str:
+def short_name(path: str) -> str:
+    """The last part of a field's path."""
     return path.rpartition(".")[2]
 
 

@@ -7,6 +7,7 @@ at the end.
 from __future__ import annotations
 
 import json
+import platform
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -19,9 +20,10 @@ from rich.console import Console
 from ddpg_jax.config.load import dump_toml
 from ddpg_jax.config.schema import Config
 from ddpg_jax.config.wording import option
-from ddpg_jax.errors import ConfigError, DdpgJaxError, StorageError
+from ddpg_jax.errors import ConfigError, DdpgJaxError, StorageError, printable
 from ddpg_jax.runs import filesystem
 from ddpg_jax.runs.directory import RunDirectory
+from ddpg_jax.runs.loggers.progress import message_printer
 from ddpg_jax.runs.plots import learning_curve
 from ddpg_jax.runs.statistics import summarize
 from ddpg_jax.training.run import Run
@@ -93,6 +95,11 @@ def train_distributed(
     whole, own_dir = RunDirectory(run_dir), Path(run_dir) / f"process-{jax.process_index()}"
     if resume == "never":
         _make_room(whole, overwrite)
+    shares = _tell_all(_own_share(config))
+    if jax.process_index() == 0 and (console is not None or not quiet):
+        say = print if console is None else message_printer(console)
+        for line in map(_in_words, shares):
+            say(line)
     own = train(own_seeds(config), own_dir, overwrite=overwrite, resume=resume, console=console, quiet=quiet)
     steps, returns = _evaluations_of_all(RunDirectory(own.directory).metrics)
     if not steps:
@@ -109,6 +116,7 @@ def train_distributed(
         "seeds": kept,
         **({"diverged_seeds": diverged} if diverged else {}),
         "processes": jax.process_count(),
+        "shares": shares,
         "complete": bool(reached[2].all()),
         "final": summaries[-1],
         "best": max(summaries, key=lambda summary: summary["interquartile_mean"]),
@@ -124,6 +132,24 @@ def train_distributed(
         learning_curve(whole.learning_curve, np.array(steps), returns.mean(2), title)
     multihost_utils.sync_global_devices("the result is written")
     return Run(whole.path, config, result)
+
+
+def _own_share(config: Config) -> dict[str, Any]:
+    """What this process does."""
+    devices = jax.local_devices()
+    return {
+        "process": jax.process_index(),
+        "host": platform.node(),
+        "devices": len(devices),
+        "device": devices[0].device_kind,
+        "seeds": list(own_seeds(config).seed_list),
+    }
+
+
+def _in_words(share: dict[str, Any]) -> str:
+    """A line of who does what."""
+    seeds, devices = ", ".join(map(str, share["seeds"])), f"{share['devices']} x {share['device']}"
+    return printable(f"process {share['process']} on {share['host']}, {devices}: seeds {seeds}")
 
 
 def divide_seeds(seeds: Sequence[int], lost: HostArray) -> tuple[list[int], list[int]]:
@@ -167,6 +193,14 @@ def _evaluations(metrics: Path) -> tuple[list[int], HostArray]:
         if row["event"] == "evaluation":
             by_step.setdefault(row["step"], []).append(row["returns"])
     return list(by_step), np.array(list(by_step.values()))
+
+
+def _tell_all(said: dict[str, Any]) -> list[dict[str, Any]]:
+    """What every process says, in their order."""
+    text = json.dumps(said).encode()
+    longest = int(_from_all(np.array([len(text)], np.int64)).max())
+    padded = text.ljust(-(-longest // 8) * 8)
+    return [json.loads(each.tobytes()) for each in _from_all(np.frombuffer(padded, np.int64))]
 
 
 def _from_all(values: HostArray) -> HostArray:

@@ -285,7 +285,7 @@ def test_a_diverged_seed_stays_marked_after_a_resume(tmp_path, caplog):
     assert all(a[name].tobytes() == b[name].tobytes() for name in a)
 
 
-@pytest.mark.parametrize("loop", ["host", "device"])
+@pytest.mark.parametrize("loop", ["host", pytest.param("device", marks=pytest.mark.slow)])
 def test_where_all_seeds_diverge_the_run_ends_with_exit_4(loop, tmp_path, monkeypatch, capsys):
     Huge.which = (0,)
 

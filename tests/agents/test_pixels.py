@@ -114,6 +114,7 @@ def test_the_actor_teaches_a_shared_encoder_nothing(batches):
     assert all(map(bool, jax.tree.leaves(moved)))  # the target of a shared encoder follows
 
 
+@pytest.mark.slow
 def test_encoders_of_its_own_are_taught_by_each_network(batches):
     ddpg = {"name": "ddpg", "hidden": [6], "batch_size": B, "normalization": "batch"}
     own = SMALL | {"kind": "ddpg", "shared": False, "features": 0, "shift": 0}

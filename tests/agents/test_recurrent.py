@@ -62,7 +62,10 @@ def acted(agent, state, window):
     return np.asarray(values), kept
 
 
-@pytest.mark.parametrize(("name", "cell"), [("ddpg", "lstm"), ("td3", "lru"), ("d4pg", "gru")])
+@pytest.mark.parametrize(
+    ("name", "cell"),
+    [("td3", "lru"), *(pytest.param(*each, marks=pytest.mark.slow) for each in (("ddpg", "lstm"), ("d4pg", "gru")))],
+)
 def test_what_learns_from_windows_sees_what_acts_step_by_step(name, cell):
     """The actor's loss is minus the mean value of the policy's own actions, which acting finds one by one."""
     agent, state = built(name, cell, normalize_observations=True)

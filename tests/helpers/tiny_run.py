@@ -37,6 +37,9 @@ TINY: dict[str, Any] = {
 
 OFTEN = {"every": 10, "min_seconds": 0.0, "keep": 100}
 LOOPS = pytest.mark.parametrize("identifier", ["Pendulum-v1", "jax:pendulum"])
+SLOW_ON_DEVICE = pytest.mark.parametrize(
+    "identifier", ["Pendulum-v1", pytest.param("jax:pendulum", marks=pytest.mark.slow)]
+)
 
 _FINISHED: list[dj.Run] = []
 

@@ -45,6 +45,7 @@ def entries(seeds, fields):
             "interquartile_mean": float(each.mean()),
             "interval": (float(each.min()), float(each.max())) if seeds > 1 else None,
             "per_seed": each.tolist(),
+            "step": 1000 if i < 7 else 250,
         }
         for i, each in enumerate(scores)
     ]
@@ -57,14 +58,16 @@ FIELDS = ("algorithm.critic_learning_rate", "exploration.sigma_end", "algorithm.
 def test_a_ranking_is_drawn_with_its_fields_as_columns_and_nothing_is_cut_off(tmp_path, monkeypatch, fields):
     figures = []
     monkeypatch.setattr("ddpg_jax.runs.plots._save", lambda figure, path: figures.append(figure))
-    ranking(tmp_path / "ranking.png", entries(3, fields), "jax:pendulum, 12 combinations")
+    shares = dict.fromkeys(fields, 0.25)
+    ranking(tmp_path / "ranking.png", entries(3, fields), "jax:pendulum, 12 combinations", shares)
     (figure,) = figures
-    (axes,) = figure.axes
+    axes, cost = figure.axes
+    assert [bar.get_width() for bar in cost.patches] == [1000] * 7 + [250] * 5
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     renderer, (width, height) = canvas.get_renderer(), canvas.get_width_height()
     boxes = [text.get_window_extent(renderer) for text in axes.texts]
-    assert len(boxes) == len(fields) * 13
+    assert len(boxes) == len(fields) * 14
     low, high = axes.get_xlim()  # a tick beyond them has a label too, which is not drawn
     ticks = [label for label in axes.get_xticklabels() if low <= label.get_position()[0] <= high]
     assert len(ticks) > 2

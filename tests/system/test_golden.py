@@ -103,6 +103,7 @@ def test_a_run_of_an_earlier_version_is_evaluated(copied):
     np.testing.assert_allclose(returns, EXPECTED["returns"], rtol=TOLERANCE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", INTERRUPTED)
 def test_a_run_of_an_earlier_version_goes_on_to_the_end_it_would_have_had(name, copied, capsys):
     run, expected, here = copied(name), EXPECTED["resumed"][name], facts()

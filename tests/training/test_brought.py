@@ -41,9 +41,11 @@ def counted():
     Brought.alive = Brought.most = 0
 
 
-@pytest.mark.parametrize("changes", CASES.values(), ids=CASES)
-def test_what_people_bring_trains_resumes_to_the_bit_and_is_evaluated(changes, tmp_path, signal_at):
-    config = config_of(**changes)
+@pytest.mark.parametrize(
+    "name", ["dictionary, matrix of actions", *(pytest.param(each, marks=pytest.mark.slow) for each in [*CASES][1:])]
+)
+def test_what_people_bring_trains_resumes_to_the_bit_and_is_evaluated(name, tmp_path, signal_at):
+    config = config_of(**CASES[name])
     whole = dj.train(config, tmp_path / "whole")
     most = Brought.most
     signal_at(24)

@@ -157,6 +157,7 @@ def test_what_is_no_logger_is_refused():
     assert isinstance(own_loggers(tiny_config(), print, [Failing()])[0], GuardedLogger)
 
 
+@pytest.mark.slow
 def test_a_sweep_calls_them_for_its_lanes(tmp_path):
     from ddpg_jax.training.sweep.grid import load_sweep
     from ddpg_jax.training.sweep.run import resume_sweep, run_sweep

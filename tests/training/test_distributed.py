@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import signal
 import socket
 import subprocess
@@ -89,7 +90,6 @@ def _start(config, directory, *more):
         str(path),
         "--run-dir",
         str(directory),
-        "--quiet",
         *job,
         *more,
     ]
@@ -104,6 +104,8 @@ def _train_in_processes(config, directory, *more):
     processes = _start(config, directory, *more)
     outputs = [process.communicate(timeout=500)[0] for process in processes]
     assert [process.returncode for process in processes] == [0] * PROCESSES, outputs
+    for i in range(PROCESSES):
+        assert (f"process {i} on " in outputs[0], f"process {i} on " in outputs[1]) == (True, False)
     return json.loads((directory / "result.json").read_text())
 
 
@@ -123,6 +125,8 @@ def test_two_processes_equal_one(tmp_path):
         np.testing.assert_allclose(np.concatenate([part[name] for part in parts]), values, atol=1e-4)
     assert result["seeds"] == list(range(8))
     assert result["processes"] == PROCESSES
+    assert [(share["process"], share["seeds"]) for share in result["shares"]] == [(0, [0, 1, 2, 3]), (1, [4, 5, 6, 7])]
+    assert {share["host"] for share in result["shares"]} == {platform.node()}
     assert result["complete"]
     np.testing.assert_allclose(result["final"]["per_seed"], alone["final"]["per_seed"], rtol=1e-3)
     assert dj.load_config(tmp_path / "shared" / "config.toml") == config

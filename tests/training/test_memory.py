@@ -77,6 +77,7 @@ def test_what_an_agent_with_memory_cannot_do_is_said(identifier):
         config(algorithm={"memory": MEMORY}, replay={"kind": "hindsight"})
 
 
+@pytest.mark.slow
 def test_a_window_that_could_not_be_learned_from_is_read_back(memory_run, tmp_path):
     run = load_run(memory_run.directory)
     agent = make_agent(run.config, run.spec)

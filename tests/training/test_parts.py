@@ -23,7 +23,7 @@ def stop_at_40(report):
         report.stop()
 
 
-@pytest.mark.parametrize("loop", ENVS)
+@pytest.mark.parametrize("loop", ["host", pytest.param("device", marks=pytest.mark.slow)])
 def test_a_run_on_ones_own_parts_is_stopped_resumed_and_put_to_use(loop, tmp_path):
     parts = {"env": ENVS[loop], "make_agent": stranger.quantiles}
     whole = dj.train(CONFIG, tmp_path / "whole", quiet=True, **parts)
@@ -61,6 +61,7 @@ def test_networks_of_ones_own_are_trained(tmp_path):
     assert {(2, 1, 1), (2, 1, 2, 1)} <= set(shapes.values())
 
 
+@pytest.mark.slow
 def test_a_sweep_of_ones_own_parts_goes_on(tmp_path):
     path = tmp_path / "sweep.toml"
     path.write_text('[grid]\n"algorithm.tau" = [0.1, 0.2]\n')

@@ -14,7 +14,7 @@ import pytest
 from power import Disk, Killed
 from rich.console import Console
 from safetensors.numpy import load_file
-from tiny_run import LOOPS, config_of, contents, load_final, read_rows
+from tiny_run import SLOW_ON_DEVICE, config_of, contents, load_final, read_rows
 
 import ddpg_jax as dj
 from ddpg_jax.cli.main import main
@@ -65,7 +65,7 @@ def test_a_signal_while_xla_takes_its_threads_is_heard(tmp_path, monkeypatch):
             dj.train(config_of(), tmp_path / "run", resume="auto")
 
 
-@LOOPS
+@SLOW_ON_DEVICE
 def test_a_run_that_signals_ended_again_and_again_ends_with_the_same_bits(
     clean, identifier, signal_at, tmp_path, monkeypatch
 ):
@@ -118,7 +118,11 @@ def calls(tmp_path_factory):
     return len(counted)
 
 
-@pytest.mark.parametrize("share", [*range(1, 9), 0.1, 0.35, 0.6, 0.85, 1.0])
+SHARES = [1, 4, 0.35, 0.85, 1.0]
+MORE_SHARES = [pytest.param(each, marks=pytest.mark.slow) for each in (2, 3, 5, 6, 7, 8, 0.1, 0.6)]
+
+
+@pytest.mark.parametrize("share", [*SHARES, *MORE_SHARES])
 def test_where_a_run_is_cut_off_at_a_call_the_same_command_ends_it(share, calls, clean, tmp_path, monkeypatch):
     """At one of its first calls of the file system, or after a share of them. If the power fails, all that was not
     synced is lost, names too; if only the process ends, nothing is."""
@@ -318,7 +322,7 @@ def test_a_checkpoint_that_cannot_be_read_now_is_not_taken_for_a_broken_one(code
     assert listing(copied) == before
 
 
-@LOOPS
+@SLOW_ON_DEVICE
 def test_the_number_of_evaluation_episodes_may_change(identifier, signal_at, tmp_path, monkeypatch):
     monkeypatch.setattr("ddpg_jax.training.device.loop.FIRST_PIECE", 3)
     monkeypatch.setattr("ddpg_jax.training.device.loop.PIECE_SECONDS", 0.0)
@@ -391,7 +395,7 @@ def test_a_resumed_run_is_on_as_many_devices_as_before(tmp_path):
 # Begun with the weights of another.
 
 
-@LOOPS
+@SLOW_ON_DEVICE
 def test_a_run_may_begin_with_the_weights_of_another(clean, identifier, tmp_path, caplog):
     source = clean[identifier]
     config = config_of(identifier, seeds=[1, 2, 3], total_steps=20)  # which learns nothing yet

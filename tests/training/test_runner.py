@@ -97,7 +97,7 @@ def test_a_checkpoint_is_written_before_an_environment_ends_the_run(steps, tmp_p
 @pytest.mark.parametrize(
     "changes",
     [
-        {},
+        pytest.param({}, marks=pytest.mark.slow),
         pytest.param({"env": {"num_envs": 2}}, marks=pytest.mark.slow),
         pytest.param({"replay": {"kind": "prioritized"}}, marks=pytest.mark.slow),
     ],

@@ -111,6 +111,7 @@ def test_a_run_that_was_stopped_there_ends_with_the_same_bits(what, count, after
     assert steps == [25, 25, 50, 50, 60, 60]
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_in_an_evaluation_on_the_device_ends_with_the_same_bits(tmp_path, monkeypatch):
     """The evaluation is begun anew each time."""
     config = tiny_config(env={"id": "jax:pendulum", "max_episode_steps": 30})
@@ -195,7 +196,7 @@ def test_what_outlives_an_episode_is_not_resumed_as_if_it_were_exact(step, tmp_p
     assert said in caplog.text
 
 
-@pytest.mark.parametrize(("what", "count"), [("made", 3), ("training step", 7)])
+@pytest.mark.parametrize(("what", "count"), [pytest.param("made", 3, marks=pytest.mark.slow), ("training step", 7)])
 def test_while_episodes_are_played_again_the_run_stays_as_it_is(what, count, stop_at, tmp_path, tmp_path_factory):
     path = tmp_path / "run"
     stop_at("training step", 2 * 40 + 1)

@@ -108,7 +108,7 @@ def test_what_is_damaged_is_compiled_again(damage, folder):
     assert entries(folder) == mended
 
 
-@pytest.mark.parametrize("identifier", ["Pendulum-v1", "jax:pendulum"])
+@pytest.mark.parametrize("identifier", ["Pendulum-v1", pytest.param("jax:pendulum", marks=pytest.mark.slow)])
 def test_a_run_ends_equal_with_the_cache_and_without(identifier, folder, tmp_path):
     left = {}
     for name in ("first", "second"):

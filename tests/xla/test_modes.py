@@ -27,7 +27,7 @@ def results_of(path, identifier):
     return (run.directory / "metrics.jsonl").read_bytes(), dj.evaluate(path, episodes=2).tolist(), action.tolist()
 
 
-@pytest.mark.parametrize("identifier", ["Pendulum-v1", "jax:pendulum"])
+@pytest.mark.parametrize("identifier", ["Pendulum-v1", pytest.param("jax:pendulum", marks=pytest.mark.slow)])
 def test_modes_of_jax_change_no_run(identifier, tmp_path):
     plain = results_of(tmp_path / "plain", identifier)
     with other_modes():

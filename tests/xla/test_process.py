@@ -85,6 +85,7 @@ def processes():
         process.communicate()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the system does not show the threads of a process")
 @pytest.mark.skipif(available_cores() == 1, reason="one core has one thread whatever is asked for")
 @pytest.mark.parametrize("name", CASES)
@@ -112,7 +113,7 @@ def test_the_numbers_of_narrow_networks_do_not_depend_on_the_threads(words, tmp_
     assert hashes[0] == hashes[1]
 
 
-@pytest.mark.parametrize("command", ["train", "sweep"])
+@pytest.mark.parametrize("command", ["train", pytest.param("sweep", marks=pytest.mark.slow)])
 def test_nothing_asks_for_devices_before_the_cores_are_made_into_some(command, tmp_path):
     """What asks first settles their number, and with it the last bits of a run."""
     sweep = tmp_path / "sweep.toml"

@@ -9,6 +9,12 @@ from types import FrameType
 _MAIN = threading.main_thread().ident
 _DEBUGGERS = ("bdb", "pdb")
 
+_PARTS = 8
+"""Of the time, after each of which the timer rings: while a process is suspended it rings once at most."""
+
+_rung = 0
+"""How often it rang since it was set."""
+
 
 class Timeout:
     """Interrupts what runs inside it, with `TimeoutError`, where it takes too long.
@@ -17,7 +23,7 @@ class Timeout:
     interrupted wherever it is, sleeping and waiting included; a function written in C that never returns is not, as no
     signal handler runs before it does. Nothing is bounded in any other thread than the main one, where the system has
     no such timer, where the signal has another handler, or while the standard library's debugger, or one over it
-    (IPython's), waits for its user.
+    (IPython's), waits for its user. While the process is suspended, as by Ctrl-Z, its time stands still.
 
     Args:
       seconds: for all that is inside; None for as long as it takes.
@@ -27,8 +33,10 @@ class Timeout:
         self._seconds = seconds if seconds is not None and _may_ring() else None
 
     def __enter__(self) -> None:
+        global _rung
         if self._seconds is not None and threading.get_ident() == _MAIN:
-            signal.setitimer(signal.ITIMER_REAL, self._seconds, self._seconds)
+            _rung = 0
+            signal.setitimer(signal.ITIMER_REAL, self._seconds / _PARTS, self._seconds / _PARTS)
 
     def __exit__(self, *raised: object) -> None:
         if self._seconds is not None and threading.get_ident() == _MAIN:
@@ -45,7 +53,11 @@ def _may_ring() -> bool:
 
 
 def _ring(number: int, frame: FrameType | None) -> None:
-    seconds = signal.getitimer(signal.ITIMER_REAL)[1]
+    global _rung
+    seconds, _rung = signal.getitimer(signal.ITIMER_REAL)[1] * _PARTS, _rung + 1
+    if _rung < _PARTS:
+        return
+    _rung = 0
     if seconds and not _not_now(frame):
         raise TimeoutError(f"no answer within {seconds:g} s (env.timeout)")
 

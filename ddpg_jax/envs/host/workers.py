@@ -160,13 +160,13 @@ class SubprocVectorEnv:
 
     def _await(self, seconds: float) -> None:
         """Waits until every worker has answered, or one has died."""
-        deadline = time.monotonic() + seconds
-        waiting = dict(enumerate(self._pipes))
+        left, waiting = seconds, dict(enumerate(self._pipes))
         while waiting:
-            left = deadline - time.monotonic()
             if self._stop():
                 raise Interrupted("interrupted while worker processes were waited for; start it again")
+            began = time.monotonic()
             ready = wait(list(waiting.values()), timeout=min(max(0.0, left), _LOOK_SECONDS))
+            left -= min(time.monotonic() - began, _LOOK_SECONDS)  # more passes only while it is suspended, as by Ctrl-Z
             heard = [i for i, pipe in waiting.items() if pipe in ready or (not ready and self._has_ended(i))]
             if not heard and left <= 0:
                 raise EnvironmentFault(f"{self._name(next(iter(waiting)))} did not answer within {seconds:g} s")

@@ -14,6 +14,7 @@ from ddpg_jax.config.load import dump_toml, read_toml
 from ddpg_jax.config.wording import option
 from ddpg_jax.errors import ConfigError, Interrupted, StorageError
 from ddpg_jax.runs.directory import RunDirectory
+from ddpg_jax.runs.importance import importance
 from ddpg_jax.runs.statistics import bootstrap_interval
 from ddpg_jax.training.search.driver import RUNS, Driver, NotifyFn, Trial, rungs
 from ddpg_jax.training.search.engines.engine import Engine
@@ -148,13 +149,16 @@ def _write(directory: RunDirectory, search: Search, driver: Driver) -> SearchRun
         "env_steps": sum(trial.step for trial in driver.trials) * len(configs.seed_list),
         "finished": [trial.number for trial in driver.trials if trial.score is not None and not trial.stopped],
         "retrained": None if again is None else _entry(again),
+        "importance": importance(entries),
         "combinations": entries,
     }
     ranked = [entry for entry in entries if entry["interquartile_mean"] is not None]
     if best is not None:
         directory.write_text(directory.path / "best.toml", dump_toml(configs))
     if ranked:
-        ranking(directory.path / "ranking.png", ranked, f"{configs.env.id}, {len(entries)} settings")
+        ranking(
+            directory.path / "ranking.png", ranked, f"{configs.env.id}, {len(entries)} settings", result["importance"]
+        )
     directory.write_result(result)
     if best is None:
         why = driver.trials[0].said or "all were stopped"

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ddpg_jax.errors import StorageError
+from ddpg_jax.runs.importance import importance
 from ddpg_jax.runs.statistics import bootstrap_interval, interquartile_mean
 from ddpg_jax.training.sweep.grid import Sweep
 from ddpg_jax.training.sweep.lanes import LaneBatch, SweepReport
@@ -78,7 +79,8 @@ class Ranking:
         env = self._sweep.configs[0].env.id
         finished = sorted(number for number, at_end in ended.items() if at_end)
         seeds = list(self._seeds)
-        return {"env": env, "seeds": seeds, "complete": complete, "finished": finished, "combinations": entries}
+        told = {"env": env, "seeds": seeds, "complete": complete, "finished": finished}
+        return told | {"importance": importance(entries), "combinations": entries}
 
     def _entry(self, number: int) -> dict[str, Any]:
         means = self._mean[number]

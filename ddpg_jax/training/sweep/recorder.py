@@ -182,7 +182,7 @@ class SweepRecorder:
             directory.write_text(directory.path / "best.toml", dump_toml(sweep.configs[ranked[0]["combination"]]))
         if ranked:
             title = f"{sweep.configs[0].env.id}, {len(sweep.combinations)} combinations"
-            ranking(directory.path / "ranking.png", ranked, title)
+            ranking(directory.path / "ranking.png", ranked, title, result["importance"])
         directory.write_result(result)
         if result["complete"]:
             directory.drop_checkpoints()

@@ -3,6 +3,7 @@
 import io
 import pdb
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -15,6 +16,7 @@ import pytest
 
 from ddpg_jax.config.schema import Config
 from ddpg_jax.envs.factory import make_training_envs
+from ddpg_jax.envs.host import timeout
 from ddpg_jax.envs.host.timeout import Timeout
 from ddpg_jax.envs.host.vector import VectorEnv
 from ddpg_jax.errors import EnvironmentFault
@@ -70,7 +72,8 @@ def test_what_ends_in_time_hears_nothing_and_nothing_rings_after_it():
     assert _quiet()
 
 
-def test_an_alarm_that_rings_while_it_is_set_or_taken_back_leaves_nothing_behind():
+def test_an_alarm_that_rings_while_it_is_set_or_taken_back_leaves_nothing_behind(monkeypatch):
+    monkeypatch.setattr(timeout, "_PARTS", 1)  # so that each would interrupt
     own = {Timeout.__enter__.__code__, Timeout.__exit__.__code__}
     tracer, lines = sys.gettrace(), []
 
@@ -90,6 +93,28 @@ def test_an_alarm_that_rings_while_it_is_set_or_taken_back_leaves_nothing_behind
         sys.settrace(tracer)
     assert {(name, event) for name in ("__enter__", "__exit__") for event in ("call", "line", "return")} <= set(lines)
     assert _quiet()
+
+
+SUSPENDED = """
+import time
+from ddpg_jax.envs.host.timeout import Timeout
+with Timeout(1.6):
+    print("begun", flush=True)
+    for _ in range(60):
+        time.sleep(0.01)
+print("ended in time")
+"""
+
+
+def test_time_stands_still_while_the_process_is_suspended():
+    process = subprocess.Popen([sys.executable, "-c", SUSPENDED], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun\n"
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(2.0)
+    process.send_signal(signal.SIGCONT)
+    said, _ = process.communicate(timeout=60)
+    assert said == "ended in time\n"
 
 
 def test_no_time_bounds_nothing():

@@ -18,6 +18,7 @@ import pytest
 
 from ddpg_jax.config.load import load_config
 from ddpg_jax.envs.factory import make_evaluation_envs, make_training_envs
+from ddpg_jax.envs.host import workers
 from ddpg_jax.envs.host.make import describe, make_env
 from ddpg_jax.envs.host.vector import VectorEnv, training_seeds
 from ddpg_jax.envs.host.workers import SubprocVectorEnv
@@ -182,6 +183,24 @@ def test_a_worker_that_hangs_is_reported_after_the_time_given_and_ended():
             lanes.step(ZEROS)
         assert 3 <= time.monotonic() - began < 10
         assert len(multiprocessing.active_children()) == 2  # close has to end it
+
+
+def test_the_time_of_a_worker_stands_still_while_all_is_suspended(monkeypatch):
+    """What was waited for was not there yet when the process went on: a wait took long, and heard nothing."""
+    suspended, really = [True], workers.wait
+
+    def wait(pipes, timeout):
+        if suspended:
+            suspended.clear()
+            time.sleep(3.5)
+            return []
+        return really(pipes, timeout)
+
+    with _workers(custom.Walk, timeout=3.0) as lanes:
+        lanes.reset()
+        monkeypatch.setattr(workers, "wait", wait)
+        lanes.step(ZEROS)
+        assert not suspended
 
 
 def test_a_worker_is_missed_though_what_it_started_holds_its_pipe_open():

@@ -81,6 +81,7 @@ def test_draws_are_in_proportion(slots):
     assert chi2.ppf(1e-4, len(counts) - 1) < statistic < chi2.ppf(1 - 1e-4, len(counts) - 1)
 
 
+@pytest.mark.slow
 def test_a_million_slots_are_all_drawn_alike():
     """One float32 tells 8.4 million places apart; that many equal slots would be drawn unequally by a single number."""
     slots, draws = 10**6, 500_000

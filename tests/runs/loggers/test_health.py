@@ -135,6 +135,7 @@ def test_a_run_that_learns_is_not_warned_of(tmp_path):
     assert max(ends) > -700  # it does learn
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("algorithm", "steps", "expected"),
     [

@@ -163,7 +163,14 @@ def with_large_replay(seeds: int, num_envs: int, kind: str) -> Built:
     return build(config, devices=jax.devices()[:1])
 
 
-LARGE = pytest.mark.parametrize("large", [(1, 1, "uniform"), (2, 1, "uniform"), (1, 3, "prioritized")], ids=str)
+LARGE = pytest.mark.parametrize(
+    "large",
+    [
+        (1, 1, "uniform"),
+        *(pytest.param(each, marks=pytest.mark.slow) for each in ((2, 1, "uniform"), (1, 3, "prioritized"))),
+    ],
+    ids=str,
+)
 
 
 @LARGE
@@ -229,7 +236,7 @@ def test_no_program_holds_a_second_replay(large):
 @pytest.mark.parametrize(
     ("seeds", "algorithm", "tolerance"),
     [
-        (1, {"name": "td3"}, OF_PLAIN_LAYERS),
+        pytest.param(1, {"name": "td3"}, OF_PLAIN_LAYERS, marks=pytest.mark.slow),
         pytest.param(1, {"hidden": [256, 256]}, OF_PLAIN_LAYERS, marks=pytest.mark.slow),
         pytest.param(2, {"name": "d4pg", "v_min": -9, "v_max": 0}, 1e-4, marks=pytest.mark.slow),
         pytest.param(1, {"architecture": "simba"}, 1e-4, marks=pytest.mark.slow),

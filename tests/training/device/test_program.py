@@ -102,7 +102,7 @@ STATEFUL = {"normalize_observations": True, "normalization": "batch", "reset_eve
     ("settings", "exploration", "replay"),
     [
         ({}, {"kind": "ou", "sigma": 0.5, "theta": 0.01}, "uniform"),
-        ({}, {"kind": "ou", "sigma": 0.5, "theta": 0.01}, "prioritized"),
+        pytest.param({}, {"kind": "ou", "sigma": 0.5, "theta": 0.01}, "prioritized", marks=pytest.mark.slow),
         pytest.param(STATEFUL, {"kind": "ou", "sigma": 0.5, "theta": 0.01}, "uniform", marks=pytest.mark.slow),
         pytest.param(
             {"normalization": "layer"},

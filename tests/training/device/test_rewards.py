@@ -11,6 +11,7 @@ from ddpg_jax.runs.checkpoints.store import CheckpointStore
 from ddpg_jax.runs.directory import RunDirectory
 
 
+@pytest.mark.slow
 def test_the_scale_is_that_of_the_rewards_and_survives_an_interruption(tmp_path, signal_at):
     config = config_of("jax:pendulum", seeds=[4], algorithm={"scale_rewards": True})
     whole = dj.train(config, tmp_path / "whole")

@@ -266,6 +266,7 @@ def test_an_interrupted_sweep_shows_what_it_reached(tmp_path):
     assert not (run.directory / "best.toml").exists()
 
 
+@pytest.mark.slow
 def test_of_an_interrupted_sweep_what_was_finished_keeps_its_interval_and_what_was_not_begun_says_so(tmp_path):
     """Two structures: the first is finished, the second was not begun; a second start compiles the second only."""
     text, compiled_for = TINY + "[grid]\nalgorithm.n_step = [1, 2]\n", []
@@ -320,6 +321,7 @@ def stopping(call, number):
     return with_signal
 
 
+@pytest.mark.slow
 def test_a_sweep_that_was_stopped_in_an_evaluation_goes_on_to_the_bit(clean, tmp_path, monkeypatch):
     """Of the two evaluations the first is begun three times, the last twice; neither is waited for."""
     fetch = batches.fetch
@@ -342,6 +344,7 @@ def test_a_stop_does_not_wait_for_a_long_evaluation(tmp_path, monkeypatch):
     assert all(entry["interquartile_mean"] is None for entry in run.result["combinations"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("turn", [1, 2])
 def test_a_sweep_that_was_stopped_while_a_turn_was_compiled_goes_on_to_the_bit(turn, tmp_path, monkeypatch):
     """Two structures, each compiled by itself."""
@@ -392,6 +395,7 @@ def test_structure_is_taken_up_group_by_group(tmp_path):
     assert left(resume_sweep(tmp_path / "run")) == left(whole)
 
 
+@pytest.mark.slow
 def test_a_turn_that_does_not_fit_any_more_is_refused(tmp_path):
     with two_at_a_time():
         with stopped_after(1):
@@ -476,6 +480,7 @@ def test_the_command_shows_a_table_of_at_most_80_columns(tmp_path, capsys):
     assert "is not empty" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_sweep_is_sent_while_it_goes_on_and_each_row_once(swept, tmp_path):
     """It is stopped in its second turn and goes on; `tests/runs/sinks` kills what sends it."""
     with two_at_a_time():
