@@ -124,7 +124,7 @@ def test_the_numpy_policy_imports_numpy_and_safetensors_only(exported):
     done = subprocess.run([sys.executable, "-I", "-c", code], cwd=exported, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout.split()[-4]) < 1e-6, done.stdout
-    assert len((exported / "numpy_policy.py").read_text().splitlines()) <= 115
+    assert len((exported / "numpy_policy.py").read_text().splitlines()) <= 120
 
 
 @pytest.mark.slow

@@ -309,10 +309,10 @@ def test_a_population_that_dies_goes_on_from_its_last_checkpoint(clean, tmp_path
     _, text, whole, _ = clean
     saving = {"checkpoint": {"every": 45, "min_seconds": 0}}
 
-    def die(self, batch, chunk):
-        if chunk.step == 90:
+    def die(self, report):
+        if report.step == 90:
             raise KeyboardInterrupt
-        return mark_failed(self, batch, chunk)
+        return mark_failed(self, report)
 
     mark_failed = Ranking.mark_failed
     monkeypatch.setattr(Ranking, "mark_failed", die)
