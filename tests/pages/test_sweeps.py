@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 import ddpg_jax as dj
+from ddpg_jax.config.load import read_toml
 from ddpg_jax.config.marks import traced_fields
 from ddpg_jax.config.schema import sections
 from ddpg_jax.config.sweep_file import PopulationConfig
+from ddpg_jax.training.search.file import is_search, load_search
 from ddpg_jax.training.sweep.grid import load_sweep
 
 ROOT = Path(__file__).parents[2]
@@ -39,7 +41,11 @@ def test_the_population_shown_is_one_with_the_defaults_written_out(tmp_path):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "sweeps").glob("*.toml")), ids=lambda path: path.name)
 def test_the_files_in_configs_are_sweeps(path):
-    assert len(load_sweep(path).combinations) > 1
+    if is_search(read_toml(path)):
+        search = load_search(path)
+        assert len(search.sample([], 0, search.settings.trials)) > 1
+    else:
+        assert len(load_sweep(path).combinations) > 1
 
 
 def test_every_number_that_may_be_a_lane_is_named():
