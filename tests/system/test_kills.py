@@ -17,7 +17,7 @@ from ddpg_jax.runs.checkpoints.checkpoint import digest
 from ddpg_jax.runs.checkpoints.store import CheckpointStore
 from ddpg_jax.runs.directory import RunDirectory
 
-KILLS = int(os.environ.get("DDPG_JAX_KILLS", "4"))
+KILLS = int(os.environ.get("DDPG_JAX_KILLS", "2"))
 SECONDS = 300
 DEFAULTS = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
 """Devices, threads and the compiler's work are those of the program, not those of the tests."""

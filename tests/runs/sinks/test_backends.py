@@ -17,7 +17,7 @@ from ddpg_jax.errors import ConfigError
 
 ROOT = Path(__file__).parents[3]
 PROGRAM = ROOT / "tests" / "helpers" / "plain_sink.py"
-KILLS = int(os.environ.get("DDPG_JAX_KILLS", "4"))
+KILLS = int(os.environ.get("DDPG_JAX_KILLS", "2"))
 INSTALLED = [name for name in BACKENDS if factory.find_problem(name) is None]
 
 

@@ -11,7 +11,7 @@ import time
 import pytest
 
 PROGRAM = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-KILLS = int(os.environ.get("DDPG_JAX_KILLS", "4")) // 2
+KILLS = int(os.environ.get("DDPG_JAX_KILLS", "2")) // 2
 FILE = """
 [config]
 env.id = "{env}"
