@@ -96,9 +96,9 @@ def main() -> None:
         if time.monotonic() - began > options.seconds:
             found["left_out"].append(name)
             continue
-        found["cases"][name] = tried(case)
+        found["cases"][name] = try_case(case)
         found["seconds"] = round(time.monotonic() - began, 1)
-        console.print(f"{found['seconds']:6.1f} s  {name}: {in_short(found['cases'][name])}", soft_wrap=True)
+        console.print(f"{found['seconds']:6.1f} s  {name}: {summarize(found['cases'][name])}", soft_wrap=True)
         if options.out:
             options.out.write_text(json.dumps(found, indent=1) + "\n")
     if found["left_out"]:
@@ -106,7 +106,7 @@ def main() -> None:
     sys.exit(any("failed" in each or each.get("equal") is False for each in found["cases"].values()))
 
 
-def tried(case: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def try_case(case: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """What a case says, or why it could not be had: the others go on, as after one that does not fit into memory."""
     try:
         return case()
@@ -116,7 +116,7 @@ def tried(case: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         gc.collect()
 
 
-def in_short(found: dict[str, Any]) -> str:
+def summarize(found: dict[str, Any]) -> str:
     """A line of what a case found."""
     texts = {name: f"{value:.4g}" if isinstance(value, float) else str(value)[:60] for name, value in found.items()}
     return ", ".join(f"{name} {text}" for name, text in texts.items())

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from contenders import record
 from rich.console import Console
 from rich.table import Table
 
@@ -29,7 +29,6 @@ from ddpg_jax.envs.factory import open_goal_task
 from ddpg_jax.envs.host.make import describe, make_env
 from ddpg_jax.replay.factory import make_ring
 from ddpg_jax.runs.inference import load_policy
-from ddpg_jax.runs.result import system_info
 from ddpg_jax.training.train import train
 from ddpg_jax.types import Step
 
@@ -117,22 +116,17 @@ def main() -> None:
     parser.add_argument("--cases", default="draws,hindsight,uniform", help="those that are run, separated by commas")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/hindsight_reach.json"))
     options = parser.parse_args()
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    record: dict[str, Any] = {
-        "command": " ".join(["python", *sys.argv]),
-        "commit": commit,
-        "date": time.strftime("%Y-%m-%d"),
+    found: dict[str, Any] = record(sys.argv, ()) | {
         "cases": {},
-        **system_info(),
     }
     names = options.cases.split(",")
     if "draws" in names:
-        record["microseconds_of_a_draw"] = draw_times(options)
-        print(record["microseconds_of_a_draw"])
+        found["microseconds_of_a_draw"] = draw_times(options)
+        print(found["microseconds_of_a_draw"])
     for kind in [kind for kind in KINDS if kind in names]:
-        record["cases"][kind] = measured(run_config(options, kind))
-        options.out.write_text(json.dumps(record, indent=1) + "\n")
-    show(record["cases"])
+        found["cases"][kind] = measured(run_config(options, kind))
+        options.out.write_text(json.dumps(found, indent=1) + "\n")
+    show(found["cases"])
     print(options.out)
 
 

@@ -10,18 +10,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
+from contenders import record
 from rich.console import Console
 from rich.table import Table
 
 import ddpg_jax as dj
-from ddpg_jax.runs.result import system_info
 from ddpg_jax.runs.statistics import summarize
 
 GYMNASIUM = "Pendulum-v1"
@@ -47,17 +45,12 @@ def main() -> None:
         score, worst = summary["interquartile_mean"], min(summary["per_seed"])
         table.add_row(name, f"{score:.1f}", f"[{low:.1f}, {high:.1f}]", f"{worst:.1f}")
     Console().print(table)
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    record = {
-        "command": " ".join(["python", *sys.argv]),
-        "commit": commit,
-        "date": time.strftime("%Y-%m-%d"),
+    found: dict[str, Any] = record(sys.argv, ()) | {
         "total_steps": options.total_steps,
         "final": results,
-        **system_info(),
     }
     if options.out:
-        options.out.write_text(json.dumps(record, indent=1) + "\n")
+        options.out.write_text(json.dumps(found, indent=1) + "\n")
 
 
 def judge(changes: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from contenders import record
 from rich.console import Console
 from rich.table import Table
 
 from ddpg_jax.config.load import load_config
-from ddpg_jax.runs.result import system_info
 from ddpg_jax.training.sweep.grid import load_sweep
 from ddpg_jax.training.sweep.run import SweepRun, run_sweep
 from ddpg_jax.training.train import train
@@ -49,7 +48,7 @@ CASES = ("without", "replay", "learner")
 FIRST_FRESH, FRESH = 1000, 5
 
 
-def measured(options: argparse.Namespace, number: int, case: str) -> dict[str, Any]:
+def measure(options: argparse.Namespace, number: int, case: str) -> dict[str, Any]:
     """One repetition of a case: the scores of its members, and its best settings with fresh seeds."""
     text = SWEEP.format(steps=options.steps, every=options.every, number=number)
     if case != "without":
@@ -60,7 +59,7 @@ def measured(options: argparse.Namespace, number: int, case: str) -> dict[str, A
         began = time.perf_counter()
         run = run_sweep(load_sweep(path), Path(folder) / "run")
         seconds = time.perf_counter() - began
-        return {"seconds": round(seconds, 1), **scores(run), "fresh": fresh(run, number), "sweep": text}
+        return {"seconds": round(seconds, 1), **scores(run), "fresh": score_afresh(run, number), "sweep": text}
 
 
 def scores(run: SweepRun) -> dict[str, Any]:
@@ -73,7 +72,7 @@ def scores(run: SweepRun) -> dict[str, Any]:
     return told | {name: population[name] for name in ("replacements", "schedule") if name in population}
 
 
-def fresh(run: SweepRun, number: int) -> list[float]:
+def score_afresh(run: SweepRun, number: int) -> list[float]:
     """Final scores of the best settings, with seeds that had no part in choosing them."""
     seeds = tuple(FIRST_FRESH + FRESH * number + i for i in range(FRESH))
     config = load_config(run.directory / "best.toml", seeds=seeds)
@@ -89,20 +88,15 @@ def main() -> None:
     parser.add_argument("--cases", default="without,replay", help=f"of {', '.join(CASES)}")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/population_pendulum.json"))
     options = parser.parse_args()
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    record: dict[str, Any] = {
-        "command": " ".join(["python", *sys.argv]),
-        "commit": commit,
-        "date": time.strftime("%Y-%m-%d"),
+    found: dict[str, Any] = record(sys.argv, ()) | {
         "repetitions": [],
-        **system_info(),
     }
     for number in range(options.repetitions):
-        record["repetitions"].append({})
+        found["repetitions"].append({})
         for case in options.cases.split(","):
-            record["repetitions"][-1][case] = measured(options, number, case)
-            options.out.write_text(json.dumps(record, indent=1) + "\n")
-    show(record["repetitions"])
+            found["repetitions"][-1][case] = measure(options, number, case)
+            options.out.write_text(json.dumps(found, indent=1) + "\n")
+    show(found["repetitions"])
     print(options.out)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 import jax.numpy as jnp
 
 from ddpg_jax.agents import heads, modules, networks
-from ddpg_jax.agents.embeddings import EmbeddingSettings, embedded
+from ddpg_jax.agents.embeddings import EmbeddingSettings, with_embeddings
 from ddpg_jax.agents.factory import (
     make_embedded_networks,
     make_embedding_optimizer,
@@ -196,7 +196,7 @@ def td7(config: Config, spec: EnvSpec) -> Agent:
     """
     algorithm = cast("TD7Config", config.algorithm)
     actor, critic = make_embedded_networks(config, spec)
-    return embedded(
+    return with_embeddings(
         EmbeddingSettings(*make_embeddings(config, spec), algorithm.target_every, algorithm.tau),
         networks=Params(networks.identity(), actor, networks.ensemble(critic, 2)),
         head=heads.robust(),

@@ -1,8 +1,8 @@
 """The assembly with learned embeddings: `policy_gradient` whose networks see them beside observations and actions.
 
-An agent is `embedded(...)` of what would make it by `policy_gradient(...)`. The encoder takes a state to an embedding,
-and that with an action to one of both, which learns to foretell the embedding of the successor. It learns by that loss
-alone; actor and critics see the embeddings of a copy that stands still between two copies of everything:
+An agent is `with_embeddings(...)` of what would make it by `policy_gradient(...)`. The encoder takes a state to an
+embedding, and that with an action to one of both, which learns to foretell the embedding of the successor. It learns
+by that loss alone; actor and critics see the embeddings of a copy that stands still between two copies of everything:
 
     learned     by the auxiliary loss
     fixed       what actor and critics see; acts
@@ -57,7 +57,7 @@ class Embedded(NamedTuple):
     encoder: Tree
 
 
-def embedded(settings: EmbeddingSettings, *, networks: Params, **slots: Any) -> Agent:
+def with_embeddings(settings: EmbeddingSettings, *, networks: Params, **slots: Any) -> Agent:
     """Assembles an agent that learns embeddings, of one seed.
 
     Args:

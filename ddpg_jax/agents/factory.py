@@ -15,7 +15,7 @@ from ddpg_jax.agents import exploration as explorations
 from ddpg_jax.agents import normalizers as normalize
 from ddpg_jax.agents.encoders import PixelSettings, in_sequence, past
 from ddpg_jax.agents.memory_networks import MemoryEncoder, memory_encoder
-from ddpg_jax.agents.optimizers import Skippable, only_part, projected, scale_part, skippable, skippable_adam
+from ddpg_jax.agents.optimizers import Skippable, project_after, restrict_to, scale_part, skippable, skippable_adam
 from ddpg_jax.agents.slots import ActionFn, Exploration, Network, Noise, Normalizer
 from ddpg_jax.agents.targets import no_augmentation, scheduled_noise
 from ddpg_jax.config.plugins import load
@@ -145,8 +145,8 @@ def make_embedded_networks(config: Config, spec: EnvSpec) -> tuple[Network, Netw
     it, shape = cast("TD7Config", config.algorithm), _architecture(config)
     obs, action = prod(spec.obs_shape), spec.action_size
     of_critic = shape._replace(hidden=it.critic_widths, activation=it.critic_activation)
-    actor = networks.embedded((obs,), it.embedding_size, it.input_width, action, shape, jnp.tanh)
-    return actor, networks.embedded((obs, action), 2 * it.embedding_size, it.input_width, 1, of_critic)
+    actor = networks.mlp_with_embeddings((obs,), it.embedding_size, it.input_width, action, shape, jnp.tanh)
+    return actor, networks.mlp_with_embeddings((obs, action), 2 * it.embedding_size, it.input_width, 1, of_critic)
 
 
 def _of_features(spec: EnvSpec, features: int) -> EnvSpec:
@@ -216,7 +216,7 @@ def make_optimizers(config: Config) -> Params:
     def make(rate: float, decay: float, steps: int) -> Skippable:
         whole = _adam(algorithm, rate, decay, steps, flat)
         if algorithm.architecture == "simba_v2" and algorithm.project_weights:
-            whole = projected(whole, sphere.project)
+            whole = project_after(whole, sphere.project)
         own = None if algorithm.memory is None else algorithm.memory.learning_rate
         return whole if own is None else scale_part(whole, "memory", own / rate)
 
@@ -233,7 +233,7 @@ def make_optimizers(config: Config) -> Params:
 def make_embedding_optimizer(config: Config) -> Skippable:
     """Adam for the learned part of the encoder of TD7."""
     it, steps = cast("TD7Config", config.algorithm), config.updates_owed(config.total_steps)
-    return only_part(_adam(it, it.encoder_learning_rate, 0.0, steps, tuning(config).flat_optimizer), "learned")
+    return restrict_to(_adam(it, it.encoder_learning_rate, 0.0, steps, tuning(config).flat_optimizer), "learned")
 
 
 def make_loss_noise(config: Config) -> ActionFn:

@@ -7,10 +7,10 @@ from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from ddpg_jax.agents.slots import CriticHead
 from ddpg_jax.equations.distributional import cross_entropy, mean, move, project
-from ddpg_jax.equations.huber import huber
 from ddpg_jax.equations.returns import bootstrapped_return
 from ddpg_jax.types import Array, Tree
 
@@ -101,7 +101,9 @@ def robust(bootstrap: ReduceFn = jnp.min, ascend: ReduceFn = jnp.mean, threshold
 
     def loss(outputs: Array, y: Array) -> tuple[Array, Array]:
         td_errors = y - outputs[:, 0]
-        return jnp.sum(huber(td_errors, threshold)), jnp.maximum(jnp.max(jnp.abs(td_errors)), threshold)
+        return jnp.sum(optax.losses.huber_loss(td_errors, delta=threshold)), jnp.maximum(
+            jnp.max(jnp.abs(td_errors)), threshold
+        )
 
     return scalar(bootstrap, ascend)._replace(loss=loss)
 

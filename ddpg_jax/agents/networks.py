@@ -87,7 +87,7 @@ def trunk(size: int, width: int, architecture: Architecture) -> Network:
     return make_network(make_trunk(architecture, width), (size,), lambda x: x)
 
 
-def embedded(
+def mlp_with_embeddings(
     sizes: tuple[int, ...],
     embeddings: int,
     width: int,

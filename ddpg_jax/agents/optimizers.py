@@ -74,7 +74,7 @@ def scale_part(optimizer: Skippable, name: str, factor: Array | float) -> Skippa
     return Skippable(optimizer.init, update)
 
 
-def projected(optimizer: Skippable, project: Callable[[Tree], Tree]) -> Skippable:
+def project_after(optimizer: Skippable, project: Callable[[Tree], Tree]) -> Skippable:
     """The optimiser, after whose steps the parameters are brought back to where they belong."""
 
     def update(updates: Tree, state: Tree, params: Tree = None, **others: Any) -> tuple[Tree, Tree]:
@@ -85,7 +85,7 @@ def projected(optimizer: Skippable, project: Callable[[Tree], Tree]) -> Skippabl
     return Skippable(optimizer.init, update)
 
 
-def only_part(optimizer: Skippable, name: str) -> Skippable:
+def restrict_to(optimizer: Skippable, name: str) -> Skippable:
     """The optimiser of one part of the parameters, a key of their dictionary; the others stay as they are."""
 
     def update(updates: Tree, state: Tree, params: Tree = None, **others: Any) -> tuple[Tree, Tree]:

@@ -153,7 +153,7 @@ def policy_gradient(
     def encode(params: Params, stats: Stats, obs: Array) -> Array:
         return networks.encoder.apply(params.encoder, stats.networks.encoder, normalizer.apply(stats.obs, obs))
 
-    def normalized(stats: Stats, data: Transition) -> Transition:
+    def normalize_ends(stats: Stats, data: Transition) -> Transition:
         obs, next_obs = (normalizer.apply(stats.obs, each) for each in (data.obs, data.next_obs))
         return data._replace(obs=obs, next_obs=next_obs)
 
@@ -179,7 +179,7 @@ def policy_gradient(
         y = head.target(data.reward, data.discount, target_range.clip(stats.targets, next_outputs), head_key)
         encoded = encode(params, stats, data.obs)
         outputs, aux = q(params, stats, encoded, data.action)
-        beside = auxiliary(params.encoder, normalized(stats, data))
+        beside = auxiliary(params.encoder, normalize_ends(stats, data))
         kept = _Kept(y, beside, () if reuse is None else reuse(encoded))
         return *head.loss(outputs, jax.lax.stop_gradient(y)), head.value(outputs), aux, kept
 

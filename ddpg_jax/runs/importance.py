@@ -36,17 +36,19 @@ def importance(entries: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         return {}
     scores = np.array([entry["interquartile_mean"] for entry in longest])
     fields = list(dict.fromkeys(name for entry in longest for name in entry["values"]))
-    found = {name: explained(_groups([entry["values"].get(name) for entry in longest]), scores) for name in fields}
+    found = {
+        name: epsilon_squared(_groups([entry["values"].get(name) for entry in longest]), scores) for name in fields
+    }
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
-def explained(groups: HostArray, scores: HostArray) -> float:
+def epsilon_squared(groups: HostArray, scores: HostArray) -> float:
     """Epsilon squared of the ranks of scores `[N]` over groups `[N]`, whole numbers, not below 0."""
     _, of = np.unique(groups, return_inverse=True)
     count = of.max() + 1
     if not 1 < count < len(scores):
         return 0.0
-    ranks = _ranks(scores)
+    ranks = _rank(scores)
     means = np.bincount(of, ranks) / np.bincount(of)
     total = float(np.sum((ranks - ranks.mean()) ** 2))
     if total == 0.0:
@@ -55,17 +57,18 @@ def explained(groups: HostArray, scores: HostArray) -> float:
     return max(0.0, 1 - within / (len(scores) - count) / (total / (len(scores) - 1)))
 
 
-def _ranks(scores: HostArray) -> HostArray:
+def _rank(scores: HostArray) -> HostArray:
     """Their places in order; equal scores share the mean of theirs."""
-    _, of, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[of]
+    from scipy.stats import rankdata  # which takes long to import
+
+    return rankdata(scores)
 
 
 def _groups(values: Sequence[Any]) -> HostArray:
     """A number for each value: equal for equal ones, or for numbers of one quarter where there are many."""
     numbers = all(isinstance(each, int | float) and not isinstance(each, bool) for each in values)
     if numbers and len(set(values)) > _BINS:
-        places = _ranks(np.array(values, np.float64)) - 0.5
+        places = _rank(np.array(values, np.float64)) - 0.5
         return np.floor(places * _BINS / len(values)).astype(np.int64)
     texts = [json.dumps(each, sort_keys=True) for each in values]
     return np.array([sorted(set(texts)).index(each) for each in texts])

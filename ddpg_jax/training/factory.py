@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from functools import partial
 from math import prod
+from operator import attrgetter
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import jax
 
@@ -34,7 +36,7 @@ from ddpg_jax.training.forecast import check_forecast
 from ddpg_jax.training.host.loop import Lanes, host_loop
 from ddpg_jax.training.host.snapshot import ReplayedEpisodes, replay_snapshot
 from ddpg_jax.training.report import AgentFn, Hyper, InitFn, Loop, SnapshotFn, keep_init, no_snapshots
-from ddpg_jax.types import EnvSpec, Evaluation, Snapshot, StopFn, TrainState, never_stop
+from ddpg_jax.types import Agent, EnvSpec, Evaluation, Snapshot, StopFn, TrainState, never_stop
 from ddpg_jax.xla.memory import human_bytes
 
 if TYPE_CHECKING:
@@ -104,7 +106,7 @@ def start_host(
     policy, value, gamma, own = jit_policy(agent), jit_value(agent), config.algorithm.gamma, None
     if hyper is not None:
         own = Lanes(tuple(range(len(config.seed_list))), agent_by_numbers(config, lanes.spec), hyper)
-        policy, value = (_over_lanes(own, name) for name in ("policy", "value"))
+        policy, value = (_over_lanes(own, attrgetter(name)) for name in ("policy", "value"))
     memory = jit_memory(agent, lanes.spec.action_size)
     begun = begin if snapshot is None else replay_snapshot(snapshot, lanes)
     return Loop(
@@ -128,14 +130,14 @@ def agent_by_numbers(config: Config, spec: EnvSpec) -> AgentFn:
     return lambda hyper: make(with_values(config, hyper), spec)
 
 
-def _over_lanes(lanes: Lanes, name: Literal["policy", "value"]) -> PolicyFn:
-    """As `jit_policy` or `jit_value`, of agents that differ by their numbers."""
+def _over_lanes(lanes: Lanes, part: Callable[[Agent], Callable[..., Any]]) -> PolicyFn:
+    """As `jit_policy` or `jit_value`, which are a part of the agent each, of agents that differ by their numbers."""
 
     def of_lane(hyper: Hyper, state: TrainState, obs: Any) -> Any:
         agent = cast("AgentFn", lanes.agent_of)(hyper)
-        return jax.vmap(getattr(agent, name), (None, 0))(state, obs)
+        return jax.vmap(part(agent), (None, 0))(state, obs)
 
-    return partial(jax.jit(jax.vmap(of_lane)), dict(lanes.hyper))
+    return partial(jax.jit(jax.vmap(of_lane)), jax.device_put(dict(lanes.hyper)))
 
 
 def _device(

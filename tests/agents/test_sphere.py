@@ -8,7 +8,7 @@ import pytest
 
 from ddpg_jax.agents.modules import Architecture
 from ddpg_jax.agents.networks import ensemble, mlp_actor, mlp_critic
-from ddpg_jax.agents.optimizers import projected, skippable
+from ddpg_jax.agents.optimizers import project_after, skippable
 from ddpg_jax.agents.sphere import UNIT, project, unit
 
 OBS, ACTION, WIDTH = 3, 2, 6
@@ -64,7 +64,7 @@ def test_they_begin_on_the_spheres_and_with_the_published_scales():
 def test_after_each_step_weights_have_length_1_and_all_else_is_as_the_optimiser_says():
     critics = ensemble(mlp_critic(OBS, ACTION, SHAPE), 2)
     params = jax.jit(critics.init)(jax.random.key(0))
-    plain, held = skippable(optax.sgd(0.5)), projected(skippable(optax.sgd(0.5)), project)
+    plain, held = skippable(optax.sgd(0.5)), project_after(skippable(optax.sgd(0.5)), project)
 
     @jax.jit
     def step(params):

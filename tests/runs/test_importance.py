@@ -3,21 +3,21 @@
 import numpy as np
 import pytest
 
-from ddpg_jax.runs.importance import explained, importance
+from ddpg_jax.runs.importance import epsilon_squared, importance
 
 
 def test_shares_are_those_computed_by_hand():
     # Ranks 1.5, 1.5, 3.5, 3.5: all between the groups of the first, nothing between those of the second.
     scores = np.array([0.0, 0.0, 7.0, 7.0])
-    assert explained(np.array([0, 0, 1, 1]), scores) == 1.0
-    assert explained(np.array([0, 1, 0, 1]), scores) == 0.0
+    assert epsilon_squared(np.array([0, 0, 1, 1]), scores) == 1.0
+    assert epsilon_squared(np.array([0, 1, 0, 1]), scores) == 0.0
     # Ranks 1, 2, 3, 4, 6, 5; means 2 and 5: within 2 + 2 of 17.5 in all, so 1 - (4 / 4) / (17.5 / 5).
-    assert explained(np.array([0, 0, 0, 1, 1, 1]), np.array([1.0, 2, 3, 4, 9, 8])) == pytest.approx(1 - 1 / 3.5)
+    assert epsilon_squared(np.array([0, 0, 0, 1, 1, 1]), np.array([1.0, 2, 3, 4, 9, 8])) == pytest.approx(1 - 1 / 3.5)
 
 
 @pytest.mark.parametrize("groups", [[0, 0, 0, 0], [0, 1, 2, 3]], ids=["all equal", "all different"])
 def test_groups_that_say_nothing_explain_nothing(groups):
-    assert explained(np.array(groups), np.array([1.0, 2.0, 3.0, 4.0])) == 0.0
+    assert epsilon_squared(np.array(groups), np.array([1.0, 2.0, 3.0, 4.0])) == 0.0
 
 
 def entry(score, step=100, **values):

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from tiny_run import read_rows
+from tiny_sweep import GRID, load_text, tiny_text
 
 import ddpg_jax as dj
 from ddpg_jax.cli.main import main
@@ -15,33 +16,16 @@ from ddpg_jax.errors import ConfigError, EnvironmentFault
 from ddpg_jax.training.search.file import load_search
 from ddpg_jax.training.search.packs import divide
 from ddpg_jax.training.sweep import host_lanes
-from ddpg_jax.training.sweep.grid import load_sweep
 from ddpg_jax.training.sweep.run import resume_sweep, run_sweep
 
-TINY = """
-[config]
-seeds = [4, 9]
-total_steps = 60
-env.id = "Pendulum-v1"
-env.max_episode_steps = 15
-algorithm.hidden = [8]
-algorithm.batch_size = 4
-algorithm.warmup_steps = 20
-replay.capacity = 100
-evaluation.every = 30
-evaluation.episodes = 3
-logging.every = 20
-"""
-GRID = "[grid]\nalgorithm.critic_learning_rate = [1e-3, 1e-2]\nexploration.sigma = [0.1, 0.5]\n"
+TINY = tiny_text("Pendulum-v1")
 SAVING = {"checkpoint": {"every": 10, "min_seconds": 0}}
 LAST = {"algorithm.critic_learning_rate": 1e-2, "exploration.sigma": 0.5}
 """The last combination."""
 
 
 def load(folder, text=TINY + GRID, **overrides):
-    path = folder / "sweep.toml"
-    path.write_text(text)
-    return load_sweep(path, overrides)
+    return load_text(folder, text, **overrides)
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ import pytest
 from rich.console import Console
 from stopped_sweep import stopped_after
 from tiny_run import read_rows
+from tiny_sweep import load_text, tiny_text
 
 from ddpg_jax.cli.main import main
 from ddpg_jax.cli.tables import ranking_table
@@ -25,7 +26,6 @@ from ddpg_jax.equations.rewards import ReturnMoments
 from ddpg_jax.errors import ConfigError, StorageError
 from ddpg_jax.training.device import compile as compiled
 from ddpg_jax.training.device.carry import Lane, copy_lanes
-from ddpg_jax.training.sweep.grid import load_sweep
 from ddpg_jax.training.sweep.population import (
     corners,
     count_replaced,
@@ -37,32 +37,16 @@ from ddpg_jax.training.sweep.population import (
 from ddpg_jax.training.sweep.ranking import Ranking
 from ddpg_jax.training.sweep.run import resume_sweep, run_sweep
 
-TINY = """
-draws = 4
-draw_seed = 3
-[config]
-seeds = [4, 9]
-total_steps = 90
-env.id = "jax:pendulum"
-env.max_episode_steps = 15
-algorithm.hidden = [8]
-algorithm.batch_size = 4
-algorithm.warmup_steps = 20
-replay.capacity = 100
-evaluation.every = 30
-evaluation.episodes = 3
-logging.every = 30
-[random]
+RANDOM = """[random]
 algorithm.critic_learning_rate = { low = 1e-4, high = 1e-2, log = true }
 exploration.sigma = { low = 0.1, high = 0.5 }
 """
+TINY = "draws = 4\ndraw_seed = 3" + tiny_text(total_steps=90, log_every=30) + RANDOM
 POPULATION = "[population]\nevery = 30\nreplace = 0.5\nresample = 0.5\n"
 
 
 def load(folder, text=TINY + POPULATION, **overrides):
-    path = folder / "sweep.toml"
-    path.write_text(text)
-    return load_sweep(path, overrides)
+    return load_text(folder, text, **overrides)
 
 
 def refusal(folder, text, **overrides):

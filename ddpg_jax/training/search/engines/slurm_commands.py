@@ -12,7 +12,7 @@ from ddpg_jax.training.search.engines.engine import STOPPED, plain_code
 
 _NO_ANSWER = re.compile(
     "unable to contact slurm controller|connect failure|connection refused|timed out|zero bytes were transmitted|"
-    "temporarily unable|retry|slurm_persist_conn|unexpected message",
+    "temporarily unable",
     re.IGNORECASE,
 )
 """What a command says that did not reach the controller, as while it starts anew; nothing follows of any job."""
