@@ -101,9 +101,8 @@ def robust(bootstrap: ReduceFn = jnp.min, ascend: ReduceFn = jnp.mean, threshold
 
     def loss(outputs: Array, y: Array) -> tuple[Array, Array]:
         td_errors = y - outputs[:, 0]
-        return jnp.sum(optax.losses.huber_loss(td_errors, delta=threshold)), jnp.maximum(
-            jnp.max(jnp.abs(td_errors)), threshold
-        )
+        largest = jnp.max(jnp.abs(td_errors))
+        return jnp.sum(optax.losses.huber_loss(td_errors, delta=threshold)), jnp.maximum(largest, threshold)
 
     return scalar(bootstrap, ascend)._replace(loss=loss)
 

@@ -74,7 +74,7 @@ def interval_name(num_seeds: int) -> str:
     """What the interval of so many seeds is: the bootstrap's of two is their range, and of few it covers less."""
     if num_seeds < 3:
         return "range"
-    covered = f" (of so few it covers {COVERAGE[num_seeds]}%)" if num_seeds in COVERAGE else ""
+    covered = f" (covers {COVERAGE[num_seeds]}% with so few seeds)" if num_seeds in COVERAGE else ""
     return f"95% bootstrap interval{covered}"
 
 
