@@ -110,7 +110,7 @@ def assert_equal(a, b):
 
 HINDSIGHT = "hindsight, ring that goes round, n-step"
 FAST = {  # compiling takes the time; CI runs all of them
-    "Pendulum-v1": ("priorities", "memory, kept states, priorities"),
+    "Pendulum-v1": ("priorities", "td3, n-step, noise with a memory"),
     "jax:pendulum": ("plain",),
     "goal_envs:Reach-v0": (),
 }

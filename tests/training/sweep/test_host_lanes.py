@@ -103,6 +103,7 @@ def test_what_the_replay_of_the_host_computes_with_is_structure(tmp_path):
     assert [group.numbers for group in load(tmp_path, text).groups] == [(0, 1), (2, 3)]
 
 
+@pytest.mark.slow
 def test_structure_runs_group_by_group_and_goes_on_to_the_bit(tmp_path):
     """Stopped twice in the first group, and in the second."""
     text = TINY + "[grid]\nalgorithm.tau = [0.1, 0.2]\nalgorithm.n_step = [1, 2]\n"
