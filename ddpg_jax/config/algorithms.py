@@ -247,7 +247,7 @@ class MRQConfig(OfEmbeddingsConfig):
     """its coefficient for what learns the embeddings"""
     max_grad_norm: Annotated[Annotated[float, Field(gt=0)] | None, TRACED, STRUCTURAL] = 20.0
     """gradients are scaled down to this global norm; left out: 20"""
-    gamma: Annotated[float, Field(ge=1e-6, le=1), TRACED, LEARNING] = 0.99
+    gamma: Annotated[float, Field(gt=0, le=1), TRACED, LEARNING] = 0.99
     """discount of one step"""
     n_step: Annotated[int, Field(ge=1, le=1000), LEARNING] = 3
     """steps folded into one transition"""

@@ -84,7 +84,8 @@ def prioritization(config: Config) -> Prioritization:
     """How prioritised replay weighs and draws, if it is configured: its numbers may be traced."""
     replay = cast("PrioritizedReplayConfig", config.replay)
     last = config.updates_owed(config.total_steps)
-    return Prioritization(replay.alpha, replay.beta, replay.beta_end, replay.epsilon, updates=last)
+    faded = replay.fade, replay.fade_floor
+    return Prioritization(replay.alpha, replay.beta, replay.beta_end, replay.epsilon, last, *faded)
 
 
 def make_ring(config: Config, spec: EnvSpec, goals: GoalTask | None = None, carry_size: int = 0) -> Ring:
