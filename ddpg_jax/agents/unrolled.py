@@ -1,4 +1,4 @@
-"""The assembly with embeddings that foretell several steps: `policy_gradient` over windows, of whose first step it learns.
+"""The assembly with embeddings that foretell several steps: `policy_gradient` over windows in the place of transitions.
 
 As in `embeddings`, an encoder learns by a loss of its own, and actor and critics see a copy of it that stands still
 between two copies of everything. But they see nothing besides: the actor the embedding of the state, the critics that

@@ -110,3 +110,64 @@ def test_six_updates_equal_numpy_over_two_copies_and_three_scales(mrq):
         assert_close(nets_of(state.target_params)[1:], target[1:])
         np.testing.assert_allclose(state.stats.targets, units)
     assert not metrics["rejected"].any()
+
+
+def test_what_comes_after_an_end_teaches_nothing(mrq):
+    """A window that is cut at its second step: of the third, only that it is there for others to be told apart from."""
+    state = mrq.init(KEY)
+    rows = rows_of(1, seed=1) | {name: np.zeros((1, 8, 4), bool) for name in ("terminated", "truncated")}
+    losses = []
+    for end in ("terminated", "truncated"):
+        ended = rows | {end: np.arange(4) == np.ones((1, 8, 1))}
+        for changed in (0.0, 9.0):
+            beyond = changed * (np.arange(4) > 1)
+            other = (
+                ended | {name: ended[name] + beyond for name in ("reward",)} | {"obs": ended["obs"] + beyond[:, None]}
+            )
+            losses.append(mrq.update(state, batches_of(other), KEY)[1])
+        assert losses[-1]["done_loss"] == losses[-2]["done_loss"]
+        assert losses[-1]["reward_loss"] == losses[-2]["reward_loss"]
+    assert losses[0]["done_loss"] != losses[2]["done_loss"]  # a time limit is no end to foretell
+    assert losses[0]["reward_loss"] == losses[2]["reward_loss"]
+
+
+def test_the_policy_sees_the_fixed_encoder(mrq):
+    state, obs = mrq.init(KEY), jnp.ones(3)
+    for copy, same in (("learned", True), ("fixed", False)):
+        encoder = state.params.encoder
+        other = encoder | {copy: jax.tree.map(lambda x: x + 1.0, encoder[copy])}
+        changed = state._replace(params=state.params._replace(encoder=other))
+        assert bool((mrq.policy(changed, obs) == mrq.policy(state, obs)).all()) == same
+
+
+def test_units_by_hand():
+    """Rewards over 4, and values that were over 2 halved; a copy takes the scale of the loop, 8."""
+    units = Units(now=jnp.float32(4), before=jnp.float32(2))
+    assert in_units().reward(units, jnp.float32(6)) == 1.5
+    np.testing.assert_array_equal(in_units().clip(units, jnp.array([[3.0], [-5.0]])), [[1.5], [-2.5]])
+    after = take_over(Stats((), Params((), (), ()), reward=jnp.float32(8), targets=units)).targets
+    assert (after.now, after.before) == (8, 4)
+
+
+def test_values_are_in_the_units_of_the_environment_and_a_reset_keeps_the_scale(mrq):
+    state, obs = mrq.init(KEY), jnp.ones(3)
+    assert (state.stats.reward, state.stats.targets.now) == (1, 0)
+    begun = state._replace(stats=state.stats._replace(reward=jnp.float32(8)))
+    value = jax.jit(mrq.agent.value)
+    np.testing.assert_allclose(value(begun, obs), 8 * value(state, obs), rtol=1e-6)
+    learned, *_ = mrq.update(begun, batches_of(rows_of(2)), KEY)
+    assert learned.stats.targets.now == 8
+    new = jax.jit(mrq.agent.reset)(learned, KEY)
+    assert (new.stats.reward, new.stats.targets.now) == (8, 0)
+
+
+def test_what_mrq_cannot_be_is_refused():
+    for field, value in (("architecture", "simba"), ("memory", {}), ("make_networks", "m:f"), ("action_layer", 1)):
+        with pytest.raises(ConfigError, match=f"{field} is not possible with name=.mrq., whose networks see embedd"):
+            load_config(algorithm={"name": "mrq", field: value})
+    with pytest.raises(ConfigError, match=r"scale_rewards has no effect with name=.mrq"):
+        load_config(algorithm={"name": "mrq", "scale_rewards": True})
+    with pytest.raises(ConfigError, match=r"warmup_steps = 4 .*no window of 5 steps.* or lower algorithm\.horizon"):
+        load_config(algorithm={"name": "mrq", "warmup_steps": 4})
+    with pytest.raises(ConfigError, match=r"no windows for algorithm\.name=.mrq.: set it to"):
+        load_config(algorithm={"name": "mrq"}, replay={"kind": "hindsight"})

@@ -203,7 +203,9 @@ def test_the_ends_of_a_range_are_inside(section, name, tags, node):
         "capacity": 64,
         "data_parallel": 1,
     }  # other rules are narrower
-    inside |= {"v_min": -1e6, "v_max": 1e6, "theta": 1.9} | ({"action_layer": 0} if {"td7", "mrq"} & {*tags.values()} else {})
+    inside |= {"v_min": -1e6, "v_max": 1e6, "theta": 1.9} | (
+        {"action_layer": 0} if {"td7", "mrq"} & {*tags.values()} else {}
+    )
     inside |= {"warmup_steps": 5, "learning_starts": 5} if "mrq" in tags.values() else {}  # a window of five steps
     ends = [form[end] for form in _numbers(node) for end in ("minimum", "maximum") if end in form]
     for value in [inside[name]] if name in inside else ends or [1e-300, 1e300]:
