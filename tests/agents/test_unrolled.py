@@ -77,6 +77,7 @@ def assert_close(found, expected):
         np.testing.assert_allclose(a, b, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_six_updates_equal_numpy_over_two_copies_and_three_scales(mrq):
     """Encoder, critics, actor, AdamW, units and copies; in the last call the encoders are of three ages."""
     state, rows = mrq.init(KEY), rows_of(6)
@@ -112,23 +113,24 @@ def test_six_updates_equal_numpy_over_two_copies_and_three_scales(mrq):
     assert not metrics["rejected"].any()
 
 
+@pytest.mark.slow
 def test_what_comes_after_an_end_teaches_nothing(mrq):
     """A window that is cut at its second step: of the third, only that it is there for others to be told apart from."""
     state = mrq.init(KEY)
-    rows = rows_of(1, seed=1) | {name: np.zeros((1, 8, 4), bool) for name in ("terminated", "truncated")}
+    rows = rows_of(2, seed=1) | {name: np.zeros((2, 8, 4), bool) for name in ("terminated", "truncated")}
     losses = []
     for end in ("terminated", "truncated"):
-        ended = rows | {end: np.arange(4) == np.ones((1, 8, 1))}
+        ended = rows | {end: np.arange(4) == np.ones((2, 8, 1))}
         for changed in (0.0, 9.0):
             beyond = changed * (np.arange(4) > 1)
             other = (
                 ended | {name: ended[name] + beyond for name in ("reward",)} | {"obs": ended["obs"] + beyond[:, None]}
             )
             losses.append(mrq.update(state, batches_of(other), KEY)[1])
-        assert losses[-1]["done_loss"] == losses[-2]["done_loss"]
-        assert losses[-1]["reward_loss"] == losses[-2]["reward_loss"]
-    assert losses[0]["done_loss"] != losses[2]["done_loss"]  # a time limit is no end to foretell
-    assert losses[0]["reward_loss"] == losses[2]["reward_loss"]
+        assert losses[-1]["done_loss"][0] == losses[-2]["done_loss"][0]
+        assert losses[-1]["reward_loss"][0] == losses[-2]["reward_loss"][0]
+    assert losses[0]["done_loss"][0] != losses[2]["done_loss"][0]  # a time limit is no end to foretell
+    assert losses[0]["reward_loss"][0] == losses[2]["reward_loss"][0]
 
 
 def test_the_policy_sees_the_fixed_encoder(mrq):
@@ -149,6 +151,7 @@ def test_units_by_hand():
     assert (after.now, after.before) == (8, 4)
 
 
+@pytest.mark.slow
 def test_values_are_in_the_units_of_the_environment_and_a_reset_keeps_the_scale(mrq):
     state, obs = mrq.init(KEY), jnp.ones(3)
     assert (state.stats.reward, state.stats.targets.now) == (1, 0)
