@@ -167,7 +167,7 @@ def test_values_are_in_the_units_of_the_environment_and_a_reset_keeps_the_scale(
 def test_what_mrq_cannot_be_is_refused():
     for field, value in (("architecture", "simba"), ("memory", {}), ("make_networks", "m:f"), ("action_layer", 1)):
         with pytest.raises(ConfigError, match=f"{field} is not possible with name=.mrq., whose networks see embedd"):
-            load_config(algorithm={"name": "mrq", field: value})
+            load_config(algorithm={"name": "mrq", "normalization": "none", field: value})
     with pytest.raises(ConfigError, match=r"scale_rewards has no effect with name=.mrq"):
         load_config(algorithm={"name": "mrq", "scale_rewards": True})
     with pytest.raises(ConfigError, match=r"warmup_steps = 4 .*no window of 5 steps.* or lower algorithm\.horizon"):
