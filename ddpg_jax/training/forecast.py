@@ -98,10 +98,11 @@ def _weights(inputs: int, widths: Sequence[int], outputs: int, simba: bool) -> i
 
 
 def _of_embeddings(algorithm: MRQConfig, obs_size: int, action_size: int) -> int:
-    """Weights of what learns the embeddings of MR.Q, of whose copies there are as many as of other networks."""
+    """Weights of what learns the embeddings of MR.Q, those that stand still counted as what they add to the copies."""
     size, entry, widths = algorithm.embedding_size, algorithm.action_embedding, algorithm.encoder_hidden
     pair = action_size * entry + _weights(size + entry, widths, size, False)
-    return _weights(obs_size, widths, size, False) + pair + size * (size + 1 + algorithm.reward_bins)
+    copied = _weights(obs_size, widths, size, False) + pair
+    return copied * (_COPIES + 2) // _COPIES + size * (size + 1 + algorithm.reward_bins)
 
 
 def _free_bytes() -> int:
