@@ -39,7 +39,7 @@ env.id = "jax:pendulum"
 evaluation.every = {every}
 checkpoint.min_seconds = 0
 algorithm.hidden = [64, 64]
-algorithm.batch_size = 128
+algorithm.batch_size = 64
 """
 GRID = """
 [search]
