@@ -9,6 +9,7 @@ import shlex
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -154,6 +155,7 @@ def system_differences(before: Mapping[str, Any], *, single_device: bool = False
     return lines
 
 
+@cache
 def _version(package: str) -> str | None:
     try:
         return version(package)

@@ -169,6 +169,7 @@ def test_fasttd3_draws_the_last_layer_of_the_actor_small(make_tiny):
     assert params.critic["params"]["Dense_0"]["kernel"].shape == (2, 5, 30)
 
 
+@pytest.mark.slow
 def test_td3_reduced_to_ddpg_is_ddpg_bit_for_bit(make_tiny, make_batches):
     reduced = make_tiny(name="td3", num_critics=1, policy_delay=1, target_noise=0.0)
     plain, batches = make_tiny(), make_batches(4)

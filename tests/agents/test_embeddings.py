@@ -33,6 +33,7 @@ def assert_close(found, expected):
         np.testing.assert_allclose(a, b, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_five_rounds_equal_numpy_over_two_copies_of_everything(td7, make_batches):
     """Encoder, critics, actor, Adam, range and copies; in the last round the encoders are of three ages."""
     state, batches = td7.init(KEY), make_batches(10)

@@ -207,6 +207,7 @@ def test_environments_and_steps_differ_and_the_rest_stays_inside(make_tiny, kind
     assert len({row.tobytes() for row in actions[5]} | {row.tobytes() for row in actions[0]}) == 8
 
 
+@pytest.mark.slow
 def test_parameter_noise_of_an_agent_is_a_policy_with_other_parameters(make_tiny):
     """Each environment acts by one perturbed network, the layers of normalisation left alone."""
     tiny = make_tiny(exploration={"kind": "parameter", "sigma": 0.3}, normalization="layer")

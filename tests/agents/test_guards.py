@@ -60,7 +60,7 @@ def finite(tree):
 # The update.
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", ["ddpg", *(pytest.param(name, marks=pytest.mark.slow) for name in [*VARIANTS][1:])])
 def test_an_update_that_is_not_finite_changes_nothing_wherever_that_comes_from(name, made, make_batches):
     """25 random places for each algorithm; a call of as many updates as make one round, then one that is whole."""
     tiny, chance = made[name], np.random.default_rng(len(name))
@@ -105,6 +105,7 @@ def test_of_several_updates_in_a_call_only_the_bad_one_is_left_out(made, make_ba
         np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_after_so_many_in_a_row_a_seed_is_frozen_for_good(made, make_batches):
     tiny, good = made["ddpg"], make_batches(1)
     bad = spoilt(good, 0, 0, "reward", np.inf)
@@ -192,6 +193,7 @@ def test_errors_of_a_bad_update_ask_for_no_priority(made, make_batches):
     assert (np.asarray(td_error[0, :3]) != 0).all()
 
 
+@pytest.mark.slow
 def test_one_lane_of_eight_diverges_and_the_others_do_not_notice(made, make_batches):
     tiny, batches = made["td3"], make_batches(2)
     keys = jax.random.split(KEY, 8)
@@ -271,6 +273,7 @@ def test_a_seed_that_diverges_is_marked_and_the_others_end_with_the_same_bits(tm
     assert "reward       3e+38" in said
 
 
+@pytest.mark.slow
 def test_a_diverged_seed_stays_marked_after_a_resume(tmp_path, caplog):
     config = tiny_config(env={"id": "Huge-v0"}, logging={"every": 10}, checkpoint={"every": 5, "min_seconds": 0.0})
     whole = dj.train(config, tmp_path / "whole")

@@ -97,6 +97,7 @@ def first_update(algorithm, batches, **exploration):
     return agent, state, *jax.jit(agent.update)(state, one_batch(batches, 0), key)
 
 
+@pytest.mark.slow
 def test_the_actor_teaches_a_shared_encoder_nothing(batches):
     """Another rate of the actor changes the actor, and no bit of encoder and critics; the critics' rate changes all."""
     td3 = {"name": "td3", "policy_delay": 1, "hidden": [6], "batch_size": B, "encoder": SMALL}
@@ -131,6 +132,7 @@ def test_encoders_of_its_own_are_taught_by_each_network(batches):
     assert agent.value(after, obs).shape == ()
 
 
+@pytest.mark.slow
 def test_copies_average_the_target_and_add_up_the_loss(batches):
     """Two equal copies of everything: the target is that of one, the loss and its gradient are those of one, twice."""
     agents = {}

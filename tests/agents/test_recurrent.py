@@ -62,10 +62,8 @@ def acted(agent, state, window):
     return np.asarray(values), kept
 
 
-@pytest.mark.parametrize(
-    ("name", "cell"),
-    [("td3", "lru"), *(pytest.param(*each, marks=pytest.mark.slow) for each in (("ddpg", "lstm"), ("d4pg", "gru")))],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "cell"), [("td3", "lru"), ("ddpg", "lstm"), ("d4pg", "gru")])
 def test_what_learns_from_windows_sees_what_acts_step_by_step(name, cell):
     """The actor's loss is minus the mean value of the policy's own actions, which acting finds one by one."""
     agent, state = built(name, cell, normalize_observations=True)
@@ -78,7 +76,7 @@ def test_what_learns_from_windows_sees_what_acts_step_by_step(name, cell):
     np.testing.assert_allclose(metrics["actor_loss"][0], -values.mean(), rtol=1e-5)
 
 
-@pytest.mark.parametrize("cell", ["lstm", "lru"])
+@pytest.mark.parametrize("cell", [pytest.param("lstm", marks=pytest.mark.slow), "lru"])
 def test_a_window_across_an_end_is_two_windows(cell):
     """Errors of a window of two episodes are those of the episodes alone."""
     whole = history(ends=(2,))

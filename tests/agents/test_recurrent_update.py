@@ -73,7 +73,7 @@ ALGORITHMS = {"ddpg": (1, 1), "td3": (2, 2)}
     [
         pytest.param("ddpg", {"length": 5}, 0, marks=pytest.mark.slow),
         ("ddpg", {"length": 4, "burn_in": 2, "keep_every": 1, "learning_rate": 1e-3}, 2),
-        ("td3", {"length": 5, "keep_every": 4, "priority_of_largest": 0.5}, 0),
+        pytest.param("td3", {"length": 5, "keep_every": 4, "priority_of_largest": 0.5}, 0, marks=pytest.mark.slow),
         pytest.param("td3", {"length": 4, "burn_in": 2}, 1, marks=pytest.mark.slow),
     ],
 )
@@ -154,7 +154,8 @@ def test_a_single_step_without_recurrence_is_the_memoryless_update():
     ).any()
 
 
-@pytest.mark.parametrize("cell", ["lru", *(pytest.param(cell, marks=pytest.mark.slow) for cell in ("lstm", "gru"))])
+@pytest.mark.slow
+@pytest.mark.parametrize("cell", ["lru", "lstm", "gru"])
 def test_burn_in_over_the_whole_history_is_the_kept_state(cell):
     """Under fixed weights, errors and gradients are equal, though the one begins from zeros at the first step."""
     burn_in, length = 4, 3

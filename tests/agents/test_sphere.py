@@ -94,6 +94,7 @@ def test_what_has_no_direction_stays_0_and_has_a_finite_gradient():
     assert np.isfinite(gradient).all()
 
 
+@pytest.mark.slow
 def test_agents_learn_with_it_and_their_weights_keep_their_length(make_tiny, make_batches):
     tiny = make_tiny(name="td3", architecture="simba_v2", hidden=(WIDTH, WIDTH))
     key = jax.random.key(0)

@@ -36,6 +36,7 @@ def careless():
     gymnasium.registry.pop("Careless-v0")
 
 
+@pytest.mark.slow
 def test_two_equal_runs_are_equal_on_both_loops(capsys):
     assert examine_determinism((tiny_config(), tiny_config(env={"id": "jax:pendulum"}))) == 0
     said = capsys.readouterr().out.splitlines()

@@ -10,7 +10,6 @@ import pytest
 from safetensors.numpy import load_file
 
 import ddpg_jax as dj
-from ddpg_jax.agents.algorithms import make_agent
 from ddpg_jax.config.load import merge
 from ddpg_jax.config.schema import Config
 from ddpg_jax.envs.factory import make_training_envs
@@ -19,6 +18,7 @@ from ddpg_jax.replay.host.ring import Ring
 from ddpg_jax.runs.checkpoints.checkpoint import digest
 from ddpg_jax.runs.checkpoints.store import CheckpointStore
 from ddpg_jax.runs.directory import RunDirectory
+from ddpg_jax.training import factory
 from ddpg_jax.training.host.loop import host_loop
 from ddpg_jax.training.report import Report
 from ddpg_jax.types import Agent
@@ -64,7 +64,7 @@ def tiny_config(**changes: Any) -> Config:
 def loop(config: Config, change_agent: Any = lambda agent: agent) -> Looped:
     """Runs the host loop of a configuration to its end; states of earlier reports were donated."""
     lanes = make_training_envs(config)
-    agent = change_agent(make_agent(config, lanes.spec))
+    agent = change_agent(factory.make_agent(config, lanes.spec))
     ring = make_ring(config, lanes.spec)
     reports = list(host_loop(config, agent, lanes, ring))
     lanes.close()

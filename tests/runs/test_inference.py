@@ -198,6 +198,7 @@ def test_a_run_imports_no_module_because_its_file_says_so(copied):
     assert load_run(copied, env={"id": "Pendulum-v1"}).config.env.id == "Pendulum-v1"
 
 
+@pytest.mark.slow
 def test_ctrl_c_is_heard_while_a_device_evaluates(tmp_path):
     """The environment's first step asks for it, and ends when that was heard."""
     release, heard = threading.Event(), []

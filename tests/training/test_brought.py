@@ -61,6 +61,7 @@ def test_what_people_bring_trains_resumes_to_the_bit_and_is_evaluated(name, tmp_
     assert config.env.max_instances in (None, most)
 
 
+@pytest.mark.slow
 def test_a_simulator_of_which_one_exists_gives_the_run_that_many_would_give(tmp_path):
     changes = CASES["one instance"]
     one = dj.train(config_of(**changes), tmp_path / "one")

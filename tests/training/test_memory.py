@@ -26,6 +26,7 @@ def memory_run(tmp_path_factory):
     return dj.train(config, tmp_path_factory.mktemp("memory") / "run", quiet=True)
 
 
+@pytest.mark.slow
 def test_a_policy_carries_its_memory_and_gets_the_returns_of_its_evaluation(memory_run):
     """Alone, told its last reward, it acts as it does in the evaluation of the whole run."""
     run = load_run(memory_run.directory)

@@ -113,7 +113,8 @@ def test_the_numbers_of_narrow_networks_do_not_depend_on_the_threads(words, tmp_
     assert hashes[0] == hashes[1]
 
 
-@pytest.mark.parametrize("command", ["train", pytest.param("sweep", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["train", "sweep"])
 def test_nothing_asks_for_devices_before_the_cores_are_made_into_some(command, tmp_path):
     """What asks first settles their number, and with it the last bits of a run."""
     sweep = tmp_path / "sweep.toml"

@@ -75,7 +75,7 @@ def assert_bit_equal(left, right):
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b, strict=True), left, right)
 
 
-@pytest.mark.parametrize("name", ["ddpg", "td3"])
+@pytest.mark.parametrize("name", ["ddpg", pytest.param("td3", marks=pytest.mark.slow)])
 def test_an_update_of_a_seed_that_is_alone_is_that_beside_another(name):
     spec = EnvSpec((3,), "float32", (-1.0,), (1.0,))
     config = tiny_config(seeds=[4, 9], algorithm={"name": name})

@@ -336,7 +336,7 @@ def test_killed_at_any_call_the_old_or_the_new_one_is_there(tmp_path, monkeypatc
     assert ended == sorted(ended)
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+@pytest.mark.parametrize("number", [errno.ENOSPC, pytest.param(errno.EIO, marks=pytest.mark.slow)])
 def test_an_error_at_any_call_is_reported_and_harms_nothing(tmp_path, monkeypatch, number):
     calls, refused = calls_of_a_save(tmp_path, monkeypatch), 0
     for k in range(calls):

@@ -148,6 +148,7 @@ def write_all(folder, comparison, groups):
     return folder
 
 
+@pytest.mark.slow
 def test_equal_comparisons_are_equal_files(groups, drawn, tmp_path):
     again = write_all(tmp_path, compare_groups(groups), groups)
     names = [path.relative_to(again) for path in sorted(again.rglob("*")) if path.is_file()]

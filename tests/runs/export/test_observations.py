@@ -91,6 +91,7 @@ def test_a_policy_that_observes_a_matrix_takes_it_and_its_numbers(tmp_path):
     assert "| 0 to 5 | `all of it` | (2, 3) | float32 |" in (folder / "README.md").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", [SEEN, FELT], ids=["pictures", "pictures and numbers"])
 def test_a_policy_that_sees_pictures_is_exported_where_its_encoder_can_go(spec, tmp_path):
     env = {"pixels": {"size": SIZE, "gray": True, "stack": STACK, "proprioception": bool(spec.proprioception)}}
@@ -133,6 +134,7 @@ def test_a_policy_that_sees_pictures_is_refused_where_its_encoder_cannot_go(to, 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_policy_that_sees_embeddings_is_exported_where_its_encoder_can_go(tmp_path):
     td7 = {"name": "td7", "hidden": (6, 6), "input_width": 5, "embedding_size": 4, "encoder_hidden": (6,)}
     folder, golden, policy = exported(tmp_path, ("safetensors", "stablehlo"), UNEQUAL, **td7)

@@ -74,6 +74,7 @@ def test_lanes_are_divided_over_the_devices_and_never_speak(two_devices):
     np.testing.assert_allclose(*evaluations, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_perturbed_lanes_never_speak_either(two_devices):
     """The table of normal numbers is on every device, and whether a lane begins an episode is asked of none other."""
     built = build(device_config(exploration={"kind": "parameter", "epsilon": 0.1}))

@@ -152,6 +152,7 @@ def test_every_number_that_may_differ_is_tested_here():
     assert all(value_at(varied_config(), path) != value for path, value in CHANGED.items())
 
 
+@pytest.mark.slow
 def test_every_number_that_differs_makes_a_difference():
     params = varied_ended().lane.learner.params
     for i, path in enumerate(CHANGED):

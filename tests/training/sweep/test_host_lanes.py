@@ -164,6 +164,7 @@ def test_an_environment_that_fails_ends_the_sweep_saved(swept, tmp_path):
     assert lane(clean, 3, 9) == lane(swept, 3, 9)
 
 
+@pytest.mark.slow
 def test_lanes_run_in_turns_where_memory_or_instances_are_few(swept, tmp_path, monkeypatch):
     sweep = load(tmp_path)
     with_room = host_lanes.most_lanes(sweep.configs[0], _spec(sweep.configs[0]), 8)

@@ -181,6 +181,7 @@ def test_engines_and_gymnasium_are_refused(tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_population_that_does_not_fit_into_memory_at_once_is_refused(tmp_path, monkeypatch):
     """Room for the 8 lanes, but not for the 4 that are copied at a time; without their replays there is."""
     monkeypatch.setattr(compiled, "memory_bytes", lambda compiled, lanes: lanes * 2**10)

@@ -83,6 +83,7 @@ def test_the_best_is_a_configuration_ready_to_train(swept, tmp_path):
     assert config == load(tmp_path).configs[best["combination"]]
 
 
+@pytest.mark.slow
 def test_lanes_that_do_not_fit_run_in_turns_with_the_same_results(swept, tmp_path, monkeypatch):
     sizes = []
     compile_program = compiled.compile_program
