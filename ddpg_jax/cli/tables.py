@@ -60,7 +60,7 @@ def ranking_table(result: dict[str, Any], most: int = 20) -> Table:
     few = f", of which intervals cover {COVERAGE[seeds]}%" if seeds in COVERAGE else ""
     tasks, kind = list(result.get("tasks", {})), "mean of normalised returns, " if "tasks" in result else ""
     for name, justify in (("", "right"), ("combination", "left"), (centre, "right"), (interval, "right")):
-        table.add_column(name, justify=justify, overflow="fold")
+        table.add_column(name, justify=justify, overflow="fold")  # pyright: ignore[reportArgumentType]
     for task in tasks:
         table.add_column(printable(task), justify="right", overflow="fold")
     for rank, entry in enumerate(entries[:most], 1):
