@@ -91,8 +91,11 @@ class Driver:
 
     def _ask(self, count: int) -> list[Trial]:
         told = [Told(trial.values, trial.score) for trial in self.trials]
+        settings = [line["values"] for line in self._record.ahead[:count] if line["event"] == "asked"]
+        if len(settings) < count:  # what was asked for stays: with more trials in the file a model begins later
+            settings += self._search.sample(told, len(self.trials), count)[len(settings) :]
         asked: list[Trial] = []
-        for number, values in enumerate(self._search.sample(told, len(self.trials), count), len(self.trials)):
+        for number, values in enumerate(settings, len(self.trials)):
             line = self._record.once("asked", {"trial": number, "values": values}, lambda v=values: self._refusal(v))
             asked.append(Trial(number, values, said=line.get("refused", "")))
             if asked[-1].said:

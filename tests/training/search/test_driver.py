@@ -74,15 +74,20 @@ def test_killed_anywhere_it_ends_with_the_same_record_runs_and_ranking(tmp_path)
         assert len(engine.tasks) < calls // 2 or life < 5  # what had ended is not run again
 
 
-def test_trials_may_be_added_to_a_search_that_has_ended(tmp_path):
-    path = write_search(tmp_path, HALVING)
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_trials_may_be_added_to_a_search_that_has_ended(sampler, tmp_path):
+    """What was asked for stays, though a model begins later where there are more trials."""
+    if sampler == "tpe":
+        pytest.importorskip("optuna")
+    halving = HALVING.replace('"random"', f'"{sampler}"').replace("batch = 4", "batch = 2")
+    path = write_search(tmp_path, halving)
     before = read_lines(searched(path, tmp_path / "run")[0].directory / "trials.jsonl")[0]
-    write_search(tmp_path, HALVING.replace("trials = 7", "trials = 9"))
+    write_search(tmp_path, halving.replace("trials = 7", "trials = 12"))
     run, _ = searched(path, tmp_path / "run", resume="auto")
     after = read_lines(run.directory / "trials.jsonl")[0]
     assert after[: len(before)] == before
-    assert sum(line["event"] == "asked" for line in after) == 9
-    write_search(tmp_path, HALVING.replace("keep = 0.5", "keep = 0.6"))
+    assert sum(line["event"] == "asked" for line in after) == 12
+    write_search(tmp_path, halving.replace("keep = 0.5", "keep = 0.6"))
     with pytest.raises(ConfigError, match=r"holds another search, which differs in \[stop\]"):
         searched(path, tmp_path / "run", resume="auto")
 

@@ -15,7 +15,11 @@ KILLS = int(os.environ.get("DDPG_JAX_KILLS", "2")) // 2
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("env", "more"), [("Pendulum-v1", HALVING), ("Pendulum-v1", ASHA), ("jax:pendulum", "")])
+@pytest.mark.parametrize(
+    ("env", "more"),
+    [("Pendulum-v1", HALVING), ("Pendulum-v1", ASHA), ("jax:pendulum", "")],
+    ids=["halving", "asha", "lanes"],
+)
 def test_a_driver_that_is_killed_leaves_what_one_leaves_that_is_not(env, more, tmp_path):
     """Its programs end with it; what they had saved is gone on with."""
     path = tmp_path / "search.toml"
