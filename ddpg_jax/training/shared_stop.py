@@ -41,7 +41,7 @@ class SharedStop:
 
     def __init__(self, stop: StopRequest) -> None:
         self._stop, self._index, self._count = stop, jax.process_index(), jax.process_count()
-        self._client = _client() if self._count > 1 else None
+        self._client: Any = _client() if self._count > 1 else None
 
     @property
     def callbacks(self) -> tuple[CallbackFn, ...]:
