@@ -114,10 +114,17 @@ def spec() -> EnvSpec:
 def make_tiny() -> Callable[..., Tiny]:
     """`(agent) -> Tiny`, or `(**algorithm) -> Tiny` for DDPG with two hidden layers of 16."""
 
+    made: dict[str, Tiny] = {}
+
     def make(agent: Agent | None = None, exploration: dict[str, Any] | None = None, **algorithm: Any) -> Tiny:
         settings = {"hidden": (16, 16), "batch_size": BATCH_SIZE} | algorithm
         config = load_config(algorithm=settings, exploration=exploration or {})
-        return _tiny(agent or make_agent(config, SPEC))
+        if agent is not None:
+            return _tiny(agent)
+        text = config.model_dump_json()
+        if text not in made:
+            made[text] = _tiny(make_agent(config, SPEC))
+        return made[text]
 
     return make
 

@@ -114,7 +114,7 @@ def test_runs_that_are_killed_end_with_the_same_hashes(task, environment, tmp_pa
     clean = left(tmp_path / "clean")
     assert left(tmp_path / "warm") == clean
     chance, kills, runs, lives = random.Random(task), 0, 0, []  # noqa: S311
-    wanted = KILLS // next((share for name, share in SHARES.items() if name in task), 1)
+    wanted = max(1, KILLS // next((share for name, share in SHARES.items() if name in task), 1))
     while kills < wanted:
         path = tmp_path / f"run-{runs}"
         killed = 0
@@ -162,7 +162,7 @@ algorithm.n_step = [1, 3]
 @pytest.mark.slow
 @pytest.mark.parametrize("identifier", ["jax:pendulum", "Pendulum-v1"])
 def test_a_sweep_that_is_killed_ends_with_the_same_record_and_ranking(identifier, environment, tmp_path):
-    """Two structures, a turn each; five kills, or a quarter of those asked for."""
+    """Two structures, a turn each; two kills, or a quarter of those asked for."""
     (tmp_path / "sweep.toml").write_text(SWEEP.replace("jax:pendulum", identifier))
 
     def start(path):
@@ -215,11 +215,11 @@ def test_a_sweep_that_is_killed_ends_with_the_same_record_and_ranking(identifier
     ],
 )
 def test_a_signal_ends_a_run_with_exit_75_and_it_goes_on(task, number, environment, tmp_path):
-    """At five random times; all three signals take the same way (tests/training/test_resume.py sends each)."""
+    """At random times; all three signals take the same way (tests/training/test_resume.py sends each)."""
     words = TASKS[task]
     finish(words, tmp_path / "clean", environment)
     chance, notices, path = random.Random(number), [], tmp_path / "run"  # noqa: S311
-    while len(notices) < 5:
+    while len(notices) < max(2, KILLS // 4):
         process = begin(words, path, environment)
         timing = path / "timing.jsonl"
         size = timing.stat().st_size if timing.exists() else 0
@@ -246,7 +246,7 @@ def test_a_signal_ends_a_run_with_exit_75_and_it_goes_on(task, number, environme
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("identifier", "seconds"),  # it compiles, and then evaluates for long
-    [("Pendulum-v1", 1.2), ("Pendulum-v1", 2.8), ("Pendulum-v1", 8.0), ("jax:pendulum", 3.5), ("jax:pendulum", 6.0)],
+    [("Pendulum-v1", 1.2), ("Pendulum-v1", 8.0), ("jax:pendulum", 3.5)],
 )
 def test_a_second_ctrl_c_aborts_at_once(identifier, seconds, tmp_path):
     words = ("--total-steps", "1e7", "--evaluation.every", "1", "--evaluation.episodes", "2000", "--seeds", "1")
