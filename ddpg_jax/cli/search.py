@@ -58,8 +58,9 @@ def resume_search(options: argparse.Namespace, overrides: dict[str, Any]) -> int
 def _score(entry: dict[str, Any]) -> str:
     if entry["interquartile_mean"] is None:
         return "no score"
-    interval = entry["interval"]
-    return f"{entry['interquartile_mean']:.1f}" + (f" [{interval[0]:.1f}, {interval[1]:.1f}]" if interval else "")
+    interval, digits = entry["interval"], 3 if "tasks" in entry else 1  # of normalised figures
+    shown = f" [{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]" if interval else ""
+    return f"{entry['interquartile_mean']:.{digits}f}" + shown
 
 
 def _words(options: argparse.Namespace) -> Sequence[str]:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.table import Table
 
 from ddpg_jax.errors import StorageError, printable
 from ddpg_jax.runs.plots import short_values
+
+if TYPE_CHECKING:
+    from ddpg_jax.training.search.trials import Trial
 
 _STATES = ("refused", "failed", "stopped", "ended", "training", "waiting")
 
@@ -24,7 +28,8 @@ class Progress(NamedTuple):
       state: one of `_STATES`.
       step: environment steps of each seed that its record tells of.
       score: its last; None: it has none.
-      run: name of its run; empty: it has none yet.
+      run: name of its run, on the first of several tasks; empty: it has none yet.
+      tasks: its last score on each of several tasks, by name.
     """
 
     number: int
@@ -33,6 +38,7 @@ class Progress(NamedTuple):
     step: int = 0
     score: float | None = None
     run: str = ""
+    tasks: Mapping[str, float | None] = {}
 
 
 def show_status(directory: Path, every: float | None = None) -> int:
@@ -57,20 +63,16 @@ def status_table(directory: Path, most: int = 30) -> Table:
     counts = {state: sum(trial.state == state for trial in trials) for state in _STATES}
     title = ", ".join(f"{count} {state}" for state, count in counts.items() if count) or "nothing was asked for yet"
     table = Table(title=printable(f"{directory.name}: {title}"), title_justify="left")
-    for name, justify in (
-        ("trial", "right"),
-        ("setting", "left"),
-        ("state", "left"),
-        ("step", "right"),
-        ("score", "right"),
-    ):
-        table.add_column(name, justify=justify, overflow="fold")  # pyright: ignore[reportArgumentType]
+    tasks = list(dict.fromkeys(name for trial in trials for name in trial.tasks))
+    for name in ("trial", "setting", "state", "step", "score", *map(printable, tasks)):
+        justify = "left" if name in ("setting", "state") else "right"
+        table.add_column(name, justify=justify, overflow="fold")
     table.add_column("run", no_wrap=True)
     shown = sorted(trials, key=lambda trial: (trial.state != "training", -_score(trial), trial.number))
     for trial in shown[:most]:
-        score = "" if trial.score is None else f"{trial.score:.1f}"
-        cells = str(trial.number), printable(short_values(trial.values)), trial.state, str(trial.step), score, trial.run
-        table.add_row(*cells)
+        scores = [_figure(trial.score, 3 if tasks else 1), *(_figure(trial.tasks.get(task), 1) for task in tasks)]
+        cells = str(trial.number), printable(short_values(trial.values)), trial.state, str(trial.step)
+        table.add_row(*cells, *scores, trial.run)
     if len(trials) > most:
         table.caption, table.caption_justify = f"{most} of {len(trials)}", "left"
     return table
@@ -82,42 +84,68 @@ def read_progress(directory: Path) -> list[Progress]:
     Raises:
       StorageError: there is no search, or its record cannot be read.
     """
+    from ddpg_jax.config.load import read_toml
     from ddpg_jax.training.search.record import read_lines
     from ddpg_jax.training.search.run import SEARCH, TRIALS, is_search_directory
+    from ddpg_jax.training.search.tasks import stored_tasks
+    from ddpg_jax.training.search.trials import Trial, join_parts, part_of
 
     if not is_search_directory(directory):
         raise StorageError(f"{directory} is not the directory of a search: it holds no {SEARCH}")
-    trials: dict[int, Progress] = {}
-    training: dict[str, list[int]] = {}
+    tasks = stored_tasks(read_toml(directory / SEARCH))
+    trials: dict[int, Trial] = {}
+    starts: dict[int, dict[str, _Start]] = {}
     for line in read_lines(directory / TRIALS)[0]:
-        event = line["event"]
+        event, task = line["event"], line.get("task", "")
         if event == "asked":
-            state = "refused" if "refused" in line else "waiting"
-            trials[line["trial"]] = Progress(line["trial"], line["values"], state)
-        elif event in ("started", "scored") and _is_again(trials, line):
+            trials[line["trial"]] = Trial(line["trial"], line["values"], said=line.get("refused", ""))
+        elif event in ("started", "scored") and _is_again(starts, line):
             continue  # the best, with fresh seeds: its score is another one's
         elif event == "started":
-            training[line["pack"]] = line["trials"]
             for number in line["trials"]:
-                trials[number] = trials[number]._replace(state="training", run=line["pack"])
-        elif event == "ended":
-            training.pop(line["pack"], None)
+                starts.setdefault(number, {})[task] = _Start(line["pack"], line["until"])
         elif event == "scored":
-            state = "ended" if line["score"] is not None else "failed"
-            trials[line["trial"]] = trials[line["trial"]]._replace(state=state, step=line["step"], score=line["score"])
+            trial, start = trials[line["trial"]], starts[line["trial"]][task]
+            trials[trial.number] = join_parts(trial._replace(parts={**trial.parts, task: part_of(line, 0)}), tasks)
+            starts[trial.number][task] = start._replace(scored=True)
         elif event == "stopped":
-            trials[line["trial"]] = trials[line["trial"]]._replace(state="stopped")
-    for pack, numbers in training.items():
-        step = _last_step(directory / "runs" / pack / "metrics.jsonl")
-        for number in numbers:
-            trials[number] = trials[number]._replace(step=step)
-    return list(trials.values())
+            trials[line["trial"]] = trials[line["trial"]]._replace(stopped=True)
+    return [_progress(trial, starts.get(trial.number, {}), directory / "runs") for trial in trials.values()]
 
 
-def _is_again(trials: dict[int, Progress], line: dict[str, Any]) -> bool:
-    """Whether a line is of a setting that has a run already, and of another one."""
-    first = trials[line["trial"] if "trial" in line else line["trials"][0]]
-    return first.run not in ("", line["pack"])
+class _Start(NamedTuple):
+    """The last start of a setting on a task.
+
+    Attributes:
+      pack: name of its run.
+      until: the step that it is trained to; None: its end.
+      scored: whether it has come there.
+    """
+
+    pack: str
+    until: int | None
+    scored: bool = False
+
+
+def _progress(trial: Trial, starts: dict[str, _Start], runs: Path) -> Progress:
+    training = [start.pack for start in starts.values() if not start.scored]
+    ended = bool(starts) and all(start.until is None for start in starts.values())
+    if training:
+        done = sum(part.step for name, part in trial.parts.items() if starts[name].scored)
+        state, step = "training", done + sum(_last_step(runs / pack / "metrics.jsonl") for pack in training)
+    else:
+        failed = "failed" if trial.parts and trial.score is None else "ended" if ended else "waiting"
+        state, step = "stopped" if trial.stopped else failed, trial.step
+    state = "refused" if trial.said and not starts else state
+    run = next((start.pack for start in starts.values()), "")
+    tasks = {name: part.score for name, part in trial.parts.items() if name}
+    return Progress(trial.number, trial.values, state, step, trial.score, run, tasks)
+
+
+def _is_again(starts: dict[int, dict[str, _Start]], line: dict[str, Any]) -> bool:
+    """Whether a line is of the best with fresh seeds: it says so, or its setting has another run already."""
+    before = starts.get(line["trial"] if "trial" in line else line["trials"][0], {}).get(line.get("task", ""))
+    return bool(line.get("fresh")) or (before is not None and before.scored and before.pack != line["pack"])
 
 
 def _last_step(path: Path) -> int:
@@ -132,6 +160,10 @@ def _last_step(path: Path) -> int:
         except (ValueError, KeyError, TypeError):
             continue
     return 0
+
+
+def _figure(score: float | None, digits: int) -> str:
+    return "" if score is None else f"{score:.{digits}f}"
 
 
 def _score(trial: Progress) -> float:

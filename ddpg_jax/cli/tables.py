@@ -58,13 +58,16 @@ def ranking_table(result: dict[str, Any], most: int = 20) -> Table:
     table = Table(title=printable(f"{len(entries)} combinations on {result['env']}"), title_justify="left")
     centre, interval = ("IQM" if seeds > 3 else centre_name(seeds)), ("95% interval" if seeds > 2 else "range")
     few = f", of which intervals cover {COVERAGE[seeds]}%" if seeds in COVERAGE else ""
+    tasks, kind = list(result.get("tasks", {})), "mean of normalised returns, " if "tasks" in result else ""
     for name, justify in (("", "right"), ("combination", "left"), (centre, "right"), (interval, "right")):
         table.add_column(name, justify=justify, overflow="fold")  # pyright: ignore[reportArgumentType]
+    for task in tasks:
+        table.add_column(printable(task), justify="right", overflow="fold")
     for rank, entry in enumerate(entries[:most], 1):
-        score = entry["interquartile_mean"]
-        shown = "" if score is None else f"{score:.1f}"
-        table.add_row(str(rank), printable(short_values(entry["values"])), shown, _standing(entry, result))
-    table.caption = f"over {seeds} seeds{few}" + (f"; the best {most}" if len(entries) > most else "")
+        of_tasks = [_figure(entry["tasks"].get(task, {}).get("interquartile_mean"), 1) for task in tasks]
+        score = _figure(entry["interquartile_mean"], 3 if tasks else 1)
+        table.add_row(str(rank), printable(short_values(entry["values"])), score, _standing(entry, result), *of_tasks)
+    table.caption = f"{kind}over {seeds} seeds{few}" + (f"; the best {most}" if len(entries) > most else "")
     if "population" in result:
         table.caption += (
             ". The members of a population are not independent of each other, and their settings are the last ones of "
@@ -95,13 +98,17 @@ def presets_table() -> Table:
     return table
 
 
+def _figure(score: float | None, digits: int) -> str:
+    return "" if score is None else f"{score:.{digits}f}"
+
+
 def _standing(entry: dict[str, Any], result: dict[str, Any]) -> str:
     """How sure the score of a combination is, or why it has none."""
     seeds = len(result["seeds"])
     if entry["interquartile_mean"] is not None:
         finished = entry["combination"] in result.get("finished", [entry["combination"]])
-        interval = entry["interval"]
-        shown = f"[{interval[0]:.1f}, {interval[1]:.1f}]" if interval else ""
+        interval, digits = entry["interval"], 3 if "tasks" in result else 1
+        shown = f"[{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]" if interval else ""
         return shown if finished else f"at step {entry['step']}"
     if entry["diverged_seeds"]:
         return f"{entry['diverged_seeds']} of {seeds} seeds diverged"

@@ -21,6 +21,7 @@ def ranking(
     title: str,
     shares: Mapping[str, float] | None = None,
     most: int = 40,
+    what: str = "final return",
 ) -> None:
     """Draws the scores of combinations as points with their intervals, best on top; what each sets stands before it.
 
@@ -32,6 +33,7 @@ def ranking(
       title: what was swept.
       shares: what each field explains, from `importance`; None or empty: it is not said.
       most: how many are drawn; the others are counted in the title.
+      what: what the scores are.
     """
     shown = combinations[:most]
     fields = list(dict.fromkeys(name for entry in shown for name in entry["values"]))
@@ -62,7 +64,7 @@ def ranking(
             axes.text(where, row, cell, transform=axes.get_yaxis_transform(), **look)
     best = f", the best {most}" if len(combinations) > most else ""
     seeds = max((len(entry["per_seed"]) for entry in shown), default=1)
-    axes.set(xlabel=f"final return: {centre_name(seeds)}, {interval_name(seeds)}, each seed")
+    axes.set(xlabel=f"{what}: {centre_name(seeds)}, {interval_name(seeds)}, each seed")
     figure.text(0.15 / width, 1 - 0.3 / height, title + best, fontsize=11)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.grid(alpha=0.3)

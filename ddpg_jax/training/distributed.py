@@ -1,7 +1,7 @@
 """Several processes, each training its own seeds on its own devices, and one result of all.
 
 No program spans two processes: seeds do not talk to each other, so all that crosses the network is the returns, once,
-at the end.
+at the end, and at each report whether a stop was asked for.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from ddpg_jax.runs.loggers.progress import message_printer
 from ddpg_jax.runs.plots import learning_curve
 from ddpg_jax.runs.statistics import summarize
 from ddpg_jax.training.run import Run
+from ddpg_jax.training.shared_stop import SharedStop
+from ddpg_jax.training.signals import StopRequest
 from ddpg_jax.training.train import train
 from ddpg_jax.types import HostArray
 
@@ -89,7 +91,8 @@ def train_distributed(
     Raises:
       ConfigError: the seeds cannot be divided evenly.
       StorageError: there is a run and `overwrite` is not set.
-      Interrupted: a signal ended this process; once all have ended, `resume="auto"` goes on.
+      Interrupted: a signal was heard by a process, or another one failed: all end at the same report, saved, and once
+        they have, `resume="auto"` goes on.
       DdpgJaxError: the processes have no evaluation in common.
     """
     whole, own_dir = RunDirectory(run_dir), Path(run_dir) / f"process-{jax.process_index()}"
@@ -100,7 +103,9 @@ def train_distributed(
         say = print if console is None else message_printer(console)
         for line in map(_in_words, shares):
             say(line)
-    own = train(own_seeds(config), own_dir, overwrite=overwrite, resume=resume, console=console, quiet=quiet)
+    with StopRequest() as heard, SharedStop(heard) as stop:
+        how: dict[str, Any] = {"overwrite": overwrite, "resume": resume, "console": console, "quiet": quiet}
+        own = train(own_seeds(config), own_dir, callbacks=stop.callbacks, **how)
     steps, returns = _evaluations_of_all(RunDirectory(own.directory).metrics)
     if not steps:
         raise DdpgJaxError("the processes have no evaluation in common; what each one reached is in process-<i>")

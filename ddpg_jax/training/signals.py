@@ -26,6 +26,8 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.requested = False
+        self.deferred = False
+        """whether a signal is only noted, in `heard`, for `request` to be called where all processes of a job are"""
         self._heard: list[int] = []
         self._before: dict[int, Any] = {}
         self._hook_before: Callable[[sys.UnraisableHookArgs], Any] = sys.unraisablehook
@@ -47,6 +49,11 @@ class StopRequest:
     def request(self) -> None:
         """Asks for a stop as a signal does."""
         self.requested = True
+
+    @property
+    def heard(self) -> bool:
+        """Whether there was a signal."""
+        return bool(self._heard)
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
@@ -74,7 +81,7 @@ class StopRequest:
             raise KeyboardInterrupt
         self._interrupted |= number == signal.SIGINT
         self._heard.append(number)
-        self.requested = True
+        self.requested |= not self.deferred
 
     def _lost(self, error: sys.UnraisableHookArgs) -> None:
         """Of an error that could not be raised further; an abort comes again as soon as this is over."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from math import ceil
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ddpg_jax.config.schema import Config
 from ddpg_jax.config.sweep_file import Values
@@ -20,8 +20,9 @@ from ddpg_jax.errors import ConfigError, Interrupted
 from ddpg_jax.training.search.engines.engine import Ended, Engine
 from ddpg_jax.training.search.file import Search
 from ddpg_jax.training.search.packs import Pack, alone, divide, make_task, read_reached, write_pack
-from ddpg_jax.training.search.record import TrialsRecord
+from ddpg_jax.training.search.record import Line, TrialsRecord
 from ddpg_jax.training.search.samplers import Told
+from ddpg_jax.training.search.trials import FAILED, Trial, best_of, join_parts, last_step, part_of, rungs, score_of
 from ddpg_jax.types import StopFn
 
 RUNS = "runs"
@@ -30,34 +31,7 @@ RUNS = "runs"
 FRESH = 1_000_000
 """Added to the seeds of a search for those that its best setting is trained again with."""
 
-_FAILED = {2: "its configuration is wrong", 3: "its environment failed", 4: "all seeds diverged"}
-"""By exit codes of the command line."""
-
 NotifyFn = Callable[[str], None]
-
-
-class Trial(NamedTuple):
-    """A setting, and what became of it.
-
-    Attributes:
-      number: in the order of asking.
-      values: what it sets, by path.
-      pack: name of its run, in the folder of the runs; None: it was refused.
-      step: of its last score.
-      score: by the metric of the search; None: it failed.
-      per_seed: likewise of each seed.
-      said: why it failed; empty: it did not.
-      stopped: whether others went on in its place.
-    """
-
-    number: int
-    values: Values
-    pack: str | None = None
-    step: int = 0
-    score: float | None = None
-    per_seed: tuple[float | None, ...] = ()
-    said: str = ""
-    stopped: bool = False
 
 
 class Driver:
@@ -85,6 +59,7 @@ class Driver:
     ) -> None:
         self._search, self._runs, self._record, self._engine = search, directory / RUNS, record, engine
         self._stop, self._notify, self._words = stop, notify, words
+        self._configs: dict[tuple[int, int], Config] = {}
         self.trials: list[Trial] = []
         self.retrained: Trial | None = None
 
@@ -97,15 +72,15 @@ class Driver:
         """
         more = True
         while more:  # more than once where trials were added to a search that had come to its end
-            while (wanted := self._wanted()) and (asked := self._ask(wanted)):
-                self._train([trial for trial in asked if not trial.said])
+            ran_out = self._search_all()
             self._retrain()
-            more = self._wanted() > 0 and wanted == 0
+            more = not ran_out and self._wanted() > 0
 
-    def best(self) -> Trial | None:
-        """The best of the trials that were not stopped; None: none has a score."""
-        ended = [trial for trial in self.trials if trial.score is not None and not trial.stopped]
-        return max(ended, key=_score_of, default=None)
+    def _search_all(self) -> bool:
+        """Asks for settings and trains them; whether the sampler has no more of them."""
+        while (wanted := self._wanted()) and (asked := self._ask(wanted)):
+            self._train([trial for trial in asked if not trial.said])
+        return wanted > 0
 
     def _wanted(self) -> int:
         """How many settings the next batch has: as many as it had, where it is in the record whole."""
@@ -116,8 +91,11 @@ class Driver:
 
     def _ask(self, count: int) -> list[Trial]:
         told = [Told(trial.values, trial.score) for trial in self.trials]
+        settings = [line["values"] for line in self._record.ahead[:count] if line["event"] == "asked"]
+        if len(settings) < count:  # what was asked for stays: with more trials in the file a model begins later
+            settings += self._search.sample(told, len(self.trials), count)[len(settings) :]
         asked: list[Trial] = []
-        for number, values in enumerate(self._search.sample(told, len(self.trials), count), len(self.trials)):
+        for number, values in enumerate(settings, len(self.trials)):
             line = self._record.once("asked", {"trial": number, "values": values}, lambda v=values: self._refusal(v))
             asked.append(Trial(number, values, said=line.get("refused", "")))
             if asked[-1].said:
@@ -128,7 +106,8 @@ class Driver:
     def _refusal(self, values: Values) -> Mapping[str, Any]:
         """Why a setting cannot be trained, if so."""
         try:
-            self._search.config(values)
+            for task in self._search.tasks:
+                self._search.config(values, task)
         except ConfigError as error:
             return {"refused": "; ".join(line.strip() for line in str(error).splitlines()[1:])}
         return {}
@@ -138,36 +117,56 @@ class Driver:
         if not trials:
             return
         packs = divide(self._search, {trial.number: trial.values for trial in trials})
-        for step in rungs(self._search, self._search.config(trials[0].values)):
-            self._run_packs(packs, step)
-            if step is not None and self._search.stop is not None:
-                packs = self._keep_best(packs, step, self._search.stop.keep)
+        steps = self._rungs(trials[0].number)
+        for rung in range(len(steps[0])):
+            self._run_packs(packs, [of_task[rung] for of_task in steps])
+            if rung + 1 < len(steps[0]) and self._search.stop is not None:
+                packs = self._keep_best(packs, self._search.stop.keep)
 
-    def _run_packs(self, packs: Sequence[Pack], until: int | None) -> None:
-        """Has packs trained to a step, or to their end (None), and notes what they have reached."""
-        at = {"until": until}
+    def _rungs(self, number: int) -> list[list[int | None]]:
+        """The steps of the rungs of a setting, for each task."""
+        return [rungs(self._search, self._config(number, place)) for place in range(len(self._search.tasks))]
+
+    def _run_packs(self, packs: Sequence[Pack], steps: Sequence[int | None], more: Mapping[str, Any] = {}) -> None:
+        """Has packs trained to a step of their task, or to their end (None), and notes what they have reached."""
         if not self._record.ahead:
-            count = sum(len(pack.trials) for pack in packs)
-            where = "their end" if until is None else f"step {until}"
-            self._notify(f"{count} settings in {len(packs)} runs, to {where}")
+            trials = {trial for pack in packs for trial in pack.trials}
+            where = "their end" if steps[0] is None else f"step {steps[0]}"
+            self._notify(f"{len(trials)} settings in {len(packs)} runs, to {where}")
         for pack in packs:
-            self._record.once("started", {"pack": pack.name, "trials": list(pack.trials), **at})
-        known = {line["pack"] for line in self._record.ahead if line["event"] == "ended" and line["until"] == until}
-        ended = self._ended([pack for pack in packs if pack.name not in known], until)
+            keys = {"pack": pack.name, "trials": list(pack.trials), "until": steps[pack.task]}
+            self._record.once("started", {**keys, **self._task_key(pack), **more})
+        known = {(line["pack"], line["until"]) for line in self._record.ahead if line["event"] == "ended"}
+        ended = self._ended((pack for pack in packs if (pack.name, steps[pack.task]) not in known), steps)
         broken: list[Pack] = []
         for pack in packs:
-            line = self._record.once("ended", {"pack": pack.name, **at}, lambda p=pack: {"code": ended[p.name].code})
-            if line["code"] in _FAILED and len(pack.trials) > 1 and not self._config(pack.trials[0]).on_device:
+            keys = {"pack": pack.name, "until": steps[pack.task]}
+            line = self._record.once("ended", keys, lambda p=pack: {"code": ended[p.name].code})
+            if (
+                line["code"] in FAILED
+                and len(pack.trials) > 1
+                and not self._config(pack.trials[0], pack.task).on_device
+            ):
                 broken.append(pack)
             else:
-                self._score(pack, line, until)
+                self._score(pack, line["code"], line["until"], more)
         if broken:  # on the host loop an environment that fails ends the program of all settings beside it
-            self._run_packs([alone(trial, self._config(trial)) for pack in broken for trial in pack.trials], until)
+            parts = [(pack, trial) for pack in broken for trial in pack.trials]
+            alones = [alone(trial, self._config(trial, pack.task))._replace(task=pack.task) for pack, trial in parts]
+            self._run_packs(alones, steps, more)
 
-    def _config(self, trial: int) -> Config:
-        return self._search.config(self.trials[trial].values)
+    def _config(self, number: int, task: int) -> Config:
+        """The configuration of a setting on a task, by their numbers."""
+        if (number, task) not in self._configs:
+            self._configs[number, task] = self._search.config(self.trials[number].values, self._search.tasks[task])
+        return self._configs[number, task]
 
-    def _ended(self, packs: Iterable[Pack], until: int | None) -> dict[str, Ended]:
+    def _task_key(self, pack: Pack) -> dict[str, Any]:
+        """What a line of the record says of a pack's task: its name, where there are several."""
+        name = self._search.tasks[pack.task].name
+        return {"task": name} if name else {}
+
+    def _ended(self, packs: Iterable[Pack], steps: Sequence[int | None]) -> dict[str, Ended]:
         """Runs packs, and waits for all of them.
 
         Raises:
@@ -176,89 +175,77 @@ class Driver:
         once = {pack.name: pack for pack in packs}  # settings that came twice are one run
         waiting = set(once)
         for pack in once.values():
-            write_pack(pack, self._runs)
-            self._engine.submit(make_task(pack, self._runs, until, self._words))
+            self._submit(pack, steps[pack.task])
         ended: dict[str, Ended] = {}
         while waiting:
             for each in self._engine.wait(self._stop):
                 ended[each.name] = each
                 waiting.discard(each.name)
-                if each.code:
-                    self._notify(f"run {each.name} ended with exit code {each.code}: {each.said}")
+                self._tell_failure(each)
             if self._stop():
                 raise Interrupted("interrupted")
         return ended
 
-    def _score(self, pack: Pack, line: Mapping[str, Any], until: int | None) -> None:
+    def _submit(self, pack: Pack, until: int | None) -> None:
+        write_pack(pack, self._runs)
+        self._engine.submit(make_task(pack, self._runs, until, self._words))
+
+    def _tell_failure(self, ended: Ended) -> None:
+        if ended.code:
+            self._notify(f"run {ended.name} ended with exit code {ended.code}: {ended.said}")
+
+    def _score(self, pack: Pack, code: int, until: int | None, more: Mapping[str, Any] = {}) -> None:
         """Notes what the settings of a pack have reached."""
-        step = self._last_step(self.trials[pack.trials[0]]) if until is None else until
+        step = last_step(self._config(pack.trials[0], pack.task)) if until is None else until
         metric = self._search.settings.metric
         read = cache(lambda: read_reached(self._runs / pack.name, pack, step, metric))
 
         def find_out(place: int) -> Mapping[str, Any]:
-            if line["code"]:
+            if code:
                 return {"score": None, "per_seed": []}
             reached = read()[place]
             return {"score": reached.score, "per_seed": list(reached.per_seed)}
 
         for place, number in enumerate(pack.trials):
-            keys = {"trial": number, "pack": pack.name, "step": step}
-            found = self._record.once("scored", keys, lambda place=place: find_out(place))
-            said = _FAILED.get(line["code"], f"ended with exit code {line['code']}") if line["code"] else ""
-            said = said or ("" if found["score"] is not None else "a seed diverged")
-            figures = {"step": step, "score": found["score"], "per_seed": tuple(found["per_seed"]), "said": said}
-            self.trials[number] = self.trials[number]._replace(pack=pack.name, **figures)
+            keys = {"trial": number, "pack": pack.name, "step": step, **self._task_key(pack), **more}
+            line = self._record.once("scored", keys, lambda place=place: find_out(place))
+            self._apply_score(number, pack, line, code)
 
-    def _last_step(self, trial: Trial) -> int:
-        config = self._search.config(trial.values)
-        return -(-config.total_steps // config.env.num_envs) * config.env.num_envs
+    def _apply_score(self, number: int, pack: Pack, line: Line, code: int) -> None:
+        """Adds to a setting what a line says that it has reached on a task."""
+        trial, task = self.trials[number], self._search.tasks[pack.task]
+        trial = trial._replace(parts={**trial.parts, task.name: part_of(line, code)})
+        self.trials[number] = join_parts(trial, self._search.tasks)
 
-    def _keep_best(self, packs: Sequence[Pack], step: int, share: float) -> list[Pack]:
-        """The share of packs that go on from a rung; each is one setting."""
-        ranked = sorted(packs, key=lambda pack: (-_score_of(self.trials[pack.trials[0]]), pack.trials[0]))
-        alive = [pack for pack in ranked if self.trials[pack.trials[0]].score is not None]
-        kept = {pack.name for pack in alive[: ceil(share * len(packs))]}
-        for pack in packs:
-            if pack.name not in kept:
-                number = pack.trials[0]
-                self._record.once("stopped", {"trial": number, "step": step})
+    def _keep_best(self, packs: Sequence[Pack], share: float) -> list[Pack]:
+        """The packs of the share of settings that go on from a rung; each pack is of one setting."""
+        numbers = dict.fromkeys(pack.trials[0] for pack in packs)
+        ranked = sorted(numbers, key=lambda number: (-score_of(self.trials[number]), number))
+        alive = [number for number in ranked if self.trials[number].score is not None]
+        best = set(alive[: ceil(share * len(numbers))])
+        names = {pack.name for pack in packs if pack.trials[0] in best}  # settings that came twice are one run
+        kept = [pack for pack in packs if pack.name in names]
+        for number in numbers:
+            if all(number != pack.trials[0] for pack in kept):
+                self._record.once("stopped", {"trial": number, "step": self.trials[number].step})
                 self.trials[number] = self.trials[number]._replace(stopped=True)
-        return [pack for pack in packs if pack.name in kept]
+        return kept
 
     def _retrain(self) -> None:
         """Trains the best setting again, with seeds that it was not chosen by."""
-        best, count = self.best(), self._search.settings.retrain
+        best, count = best_of(self.trials), self._search.settings.retrain
         if best is None or not count:
             return
-        config = self._search.config(best.values)
         seeds = tuple(FRESH + i for i in range(count))
-        pack = alone(best.number, config.model_copy(update={"seeds": seeds}))
+        packs: list[Pack] = []
+        for place in range(len(self._search.tasks)):
+            config = self._config(best.number, place).model_copy(update={"seeds": seeds})
+            packs.append(alone(best.number, config)._replace(task=place))
         before = self.trials[best.number]
-        self._run_packs([pack], None)
+        self.trials[best.number] = before._replace(parts={})
+        self._run_packs(packs, [None] * len(packs), self._fresh_key())
         self.retrained, self.trials[best.number] = self.trials[best.number], before
 
-
-def _score_of(trial: Trial) -> float:
-    return float("-inf") if trial.score is None else trial.score
-
-
-def rungs(search: Search, config: Config) -> list[int | None]:
-    """The steps to which settings are trained, one after the other; the last, None, is their end.
-
-    Raises:
-      ConfigError: a rung is at no evaluation before the end.
-    """
-    shares = () if search.stop is None else search.stop.rungs
-    return [*(_at_evaluation(config, share) for share in shares), None]
-
-
-def _at_evaluation(config: Config, share: float) -> int:
-    """The first evaluation at which a share of the steps is made."""
-    every = config.evaluation.every
-    wanted = max(every, ceil(share * config.total_steps / every) * every)
-    if wanted >= config.total_steps:
-        raise ConfigError(
-            f"stop.rungs: {share} of {config.total_steps} steps is at no evaluation before the end: lower "
-            f"evaluation.every={every}"
-        )
-    return wanted
+    def _fresh_key(self) -> dict[str, Any]:
+        """What marks the lines of the record that are of fresh seeds; a search of one task never had a mark."""
+        return {"fresh": True} if self._search.tasks[0].name else {}

@@ -15,7 +15,8 @@ from ddpg_jax.config.sweep_file import SweepFile, Values, mistakes
 from ddpg_jax.errors import ConfigError, printable
 from ddpg_jax.training.search.engines.engine import EngineConfig, parse_engine
 from ddpg_jax.training.search.samplers import SamplerFn, make_sampler
-from ddpg_jax.training.search.space import Space, parse_space
+from ddpg_jax.training.search.space import Space, grid, parse_space
+from ddpg_jax.training.search.tasks import SearchTask, TaskConfig, read_tasks
 from ddpg_jax.training.sweep.grid import Sweep, check_sweep, read_base, sweep_of
 
 
@@ -36,15 +37,20 @@ class SearchConfig(Section):
     """fresh seeds with which the best setting is trained again, as the score it won by flatters it; 0: it is not"""
     space: dict[str, Any] = Field(default_factory=dict[str, Any])
     """[search.space]: by path, { low = , high = , log = , integer = } or { choice = [...] }, and { when = {...} }"""
+    tasks: tuple[TaskConfig, ...] = ()
+    """[[search.tasks]]: each setting is trained on all of them, and the mean of its normalised returns counts"""
 
 
 class StopConfig(Section):
-    """`[stop]`: successive halving; of each batch, the best settings alone go on from one rung to the next."""
+    """`[stop]`: the best settings alone go on from one rung to the next."""
 
+    kind: Literal["successive_halving", "asha"] = "successive_halving"
+    """successive_halving: of each batch, when all of it have reached a rung; asha: of all settings, each as soon as
+    enough of its rung is known; `search.batch` settings train side by side"""
     rungs: Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Field(min_length=1)] = (0.1, 0.3)
     """shares of total_steps, in order; each is rounded up to an evaluation"""
     keep: Annotated[float, Field(gt=0, lt=1)] = 0.33
-    """share of the settings that go on from a rung, rounded up"""
+    """share of the settings that go on from a rung, rounded up (asha: rounded down until the rung is whole)"""
 
     @model_validator(mode="after")
     def _check_order(self) -> StopConfig:
@@ -72,6 +78,7 @@ class Search(NamedTuple):
       engine: where they run.
       source: the file, with its base and what was set on the command line joined; it is the file of a search again.
       overrides: what was set on the command line, which may name modules.
+      tasks: what each setting is trained on, one or more.
     """
 
     settings: SearchConfig
@@ -80,6 +87,11 @@ class Search(NamedTuple):
     engine: EngineConfig
     source: dict[str, Any]
     overrides: Mapping[str, Any]
+    tasks: tuple[SearchTask, ...] = (SearchTask(),)
+
+    def on(self, task: SearchTask) -> Search:
+        """The search with what a task sets."""
+        return self._replace(source=self.source | {"config": merge(self.source["config"], task.config)})
 
     def check(self, settings: tuple[Values, ...]) -> Sweep:
         """The configurations of settings, by structure.
@@ -89,13 +101,13 @@ class Search(NamedTuple):
         """
         return check_sweep(self.source, settings, "the search", self.overrides)
 
-    def config(self, values: Values) -> Config:
-        """The configuration of a setting.
+    def config(self, values: Values, task: SearchTask | None = None) -> Config:
+        """The configuration of a setting on a task; None: on the first.
 
         Raises:
           ConfigError: it is wrong.
         """
-        return self.check((values,)).configs[0]
+        return self.on(task or self.tasks[0]).check((values,)).configs[0]
 
 
 def is_search(values: Mapping[str, Any]) -> bool:
@@ -136,11 +148,16 @@ def load_search(path: str | Path, overrides: Mapping[str, Any] | None = None, en
     base = file.base if isinstance(file.base, dict) else read_base(file.base or (), path.parent)
     fixed = merge(file.config, overrides)
     _refuse_twice(path, space, compose((fixed,)))
+    tasks = read_tasks(file.search.tasks, compose((base, fixed)), overrides, tuple(space), printable(path))
     tables = {name: values[name] for name in ("search", "stop", "engine") if name in values}
     source = {"base": base, "config": fixed, **tables}
     settings = file.search
+    if file.stop is not None and file.stop.kind == "asha" and settings.sampler == "cmaes":
+        raise ConfigError(f'{printable(path)}: stop.kind = "asha" asks one by one, cmaes by generations: take "tpe"')
     sample = make_sampler(settings.sampler, space, settings.seed, settings.trials)
-    return Search(settings, sample, file.stop, runner, source, overrides)
+    if settings.sampler == "grid":
+        settings = settings.model_copy(update={"trials": min(settings.trials, len(grid(space)))})
+    return Search(settings, sample, file.stop, runner, source, overrides, tasks)
 
 
 def _of_combinations(

@@ -45,6 +45,7 @@ class Pack(NamedTuple):
       trials: numbers of its settings, in the order of its combinations.
       seeds: of each setting.
       imports: whether its file names modules to import; the driver was allowed to read them.
+      task: position of its task among those of the search.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Pack(NamedTuple):
     trials: tuple[int, ...]
     seeds: tuple[int, ...]
     imports: bool = False
+    task: int = 0
 
 
 class Reached(NamedTuple):
@@ -68,11 +70,19 @@ class Reached(NamedTuple):
 
 
 def divide(search: Search, settings: Mapping[int, Values]) -> list[Pack]:
-    """The packs of some settings, by their numbers.
+    """The packs of some settings, by their numbers, on one task after the other.
 
     Raises:
       ConfigError: a setting is wrong.
     """
+    return [
+        pack._replace(task=place)
+        for place, task in enumerate(search.tasks)
+        for pack in _divide(search.on(task), settings)
+    ]
+
+
+def _divide(search: Search, settings: Mapping[int, Values]) -> list[Pack]:
     numbers, sweep = tuple(settings), search.check(tuple(settings.values()))
     packs: list[Pack] = []
     for group in sweep.groups:

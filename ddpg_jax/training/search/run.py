@@ -16,12 +16,14 @@ from ddpg_jax.errors import ConfigError, Interrupted, StorageError
 from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.runs.importance import importance
 from ddpg_jax.runs.statistics import bootstrap_interval
-from ddpg_jax.training.search.driver import RUNS, Driver, NotifyFn, Trial, rungs
+from ddpg_jax.training.search.asynchronous import AsynchronousDriver
+from ddpg_jax.training.search.driver import RUNS, Driver, NotifyFn
 from ddpg_jax.training.search.engines.engine import Engine
 from ddpg_jax.training.search.engines.factory import make_engine, render
 from ddpg_jax.training.search.file import Search
 from ddpg_jax.training.search.packs import divide, make_task
 from ddpg_jax.training.search.record import TrialsRecord
+from ddpg_jax.training.search.trials import Part, Trial, best_of, rungs
 from ddpg_jax.training.signals import StopRequest
 
 SEARCH, TRIALS = "search.toml", "trials.jsonl"
@@ -71,7 +73,8 @@ def run_search(
     with directory.lock(), StopRequest() as stop:
         runner = engine or make_engine(search.engine, directory.path)
         with closing(TrialsRecord(directory.path / TRIALS)) as record, closing(runner):
-            driver = Driver(search, directory.path, record, runner, stop.is_requested, notify, words)
+            kind = AsynchronousDriver if search.stop is not None and search.stop.kind == "asha" else Driver
+            driver = kind(search, directory.path, record, runner, stop.is_requested, notify, words)
             try:
                 driver.run()
             except Interrupted as error:
@@ -90,9 +93,10 @@ def dry_run(search: Search, run_dir: str | Path | None, words: Sequence[str] = (
       ConfigError: the first settings are wrong.
     """
     settings = search.sample([], 0, min(search.settings.batch, search.settings.trials))
-    packs, until = divide(search, dict(enumerate(settings))), rungs(search, search.config(settings[0]))[0]
+    packs = divide(search, dict(enumerate(settings)))
+    until = [rungs(search, search.config(settings[0], task))[0] for task in search.tasks]
     folder = (Path(run_dir) if run_dir is not None else Path("runs") / "search").absolute()
-    return render(search.engine, [make_task(pack, folder / RUNS, until, words) for pack in packs], folder)
+    return render(search.engine, [make_task(pack, folder / RUNS, until[pack.task], words) for pack in packs], folder)
 
 
 def is_search_directory(path: Path) -> bool:
@@ -133,32 +137,31 @@ def _lasting(table: Any) -> Any:
 
 def _write(directory: RunDirectory, search: Search, driver: Driver) -> SearchRun:
     """Writes the ranking, its picture, and the configuration of the best setting."""
-    from ddpg_jax.runs.plots import ranking
-
-    best, again = driver.best(), driver.retrained
+    best, again = best_of(driver.trials), driver.retrained
     if not driver.trials:
         raise ConfigError("the search has no settings: its space is empty")
-    configs = search.config((best or driver.trials[0]).values)
-    entries = sorted(map(_entry, driver.trials), key=_standing, reverse=True)
+    configs = [search.config((best or driver.trials[0]).values, task) for task in search.tasks]
+    several, seeds = bool(search.tasks[0].name), configs[0].seed_list
+    entries = sorted((_entry(trial, several) for trial in driver.trials), key=_standing, reverse=True)
     result: dict[str, Any] = {
-        "env": configs.env.id,
-        "seeds": list(configs.seed_list),
+        "env": ", ".join(task.name for task in search.tasks) if several else configs[0].env.id,
+        "seeds": list(seeds),
         "complete": True,
         "metric": search.settings.metric,
         "sampler": search.settings.sampler,
-        "env_steps": sum(trial.step for trial in driver.trials) * len(configs.seed_list),
+        "env_steps": sum(trial.step for trial in driver.trials) * len(seeds),
         "finished": [trial.number for trial in driver.trials if trial.score is not None and not trial.stopped],
-        "retrained": None if again is None else _entry(again),
+        "retrained": None if again is None else _entry(again, several),
         "importance": importance(entries),
         "combinations": entries,
     }
-    ranked = [entry for entry in entries if entry["interquartile_mean"] is not None]
+    if several:
+        result["tasks"] = {task.name: {"low": task.low, "high": task.high} for task in search.tasks}
     if best is not None:
-        directory.write_text(directory.path / "best.toml", dump_toml(configs))
-    if ranked:
-        ranking(
-            directory.path / "ranking.png", ranked, f"{configs.env.id}, {len(entries)} settings", result["importance"]
-        )
+        for number, config in enumerate(configs, 1):
+            name = "best.toml" if number == 1 else f"best-{number}.toml"
+            directory.write_text(directory.path / name, dump_toml(config))
+    _draw(directory, result, several)
     directory.write_result(result)
     if best is None:
         why = driver.trials[0].said or "all were stopped"
@@ -166,13 +169,24 @@ def _write(directory: RunDirectory, search: Search, driver: Driver) -> SearchRun
     return SearchRun(directory.path, result)
 
 
-def _entry(trial: Trial) -> dict[str, Any]:
+def _draw(directory: RunDirectory, result: Mapping[str, Any], several: bool) -> None:
+    """Draws the settings that have a score."""
+    from ddpg_jax.runs.plots import ranking
+
+    ranked = [entry for entry in result["combinations"] if entry["interquartile_mean"] is not None]
+    if ranked:
+        title = f"{result['env']}, {len(result['combinations'])} settings"
+        what = "normalised return, mean over tasks" if several else "final return"
+        ranking(directory.path / "ranking.png", ranked, title, result["importance"], what=what)
+
+
+def _entry(trial: Trial, several: bool) -> dict[str, Any]:
     scores = np.array([np.nan if score is None else score for score in trial.per_seed])
     whole = trial.score is not None
-    return {
+    entry: dict[str, Any] = {
         "combination": trial.number,
         "values": trial.values,
-        "run": trial.pack,
+        "run": next((part.pack for part in trial.parts.values()), None),
         "step": trial.step,
         "stopped": trial.stopped,
         "failed": trial.said or None,
@@ -182,6 +196,15 @@ def _entry(trial: Trial) -> dict[str, Any]:
         "diverged_seeds": sum(score is None for score in trial.per_seed),
         "faulty_seeds": 0,
     }
+    if several:
+        entry["tasks"] = {name: _part_entry(part) for name, part in trial.parts.items()}
+    return entry
+
+
+def _part_entry(part: Part) -> dict[str, Any]:
+    """What is said of a setting on one of several tasks; its returns are those of the task."""
+    figures = {"interquartile_mean": part.score, "per_seed": list(part.per_seed)}
+    return {"run": part.pack, "step": part.step, **figures}
 
 
 def _standing(entry: Mapping[str, Any]) -> tuple[bool, int, float]:

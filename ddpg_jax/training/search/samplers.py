@@ -62,7 +62,7 @@ class _Scored(NamedTuple):
 SamplerFn = Callable[[Sequence[Told], int, int], list[Values]]
 """`(told, number, count) -> settings`: what has ended, in the order of asking; how many settings were asked before; how
 many are wanted now. Fewer come only where a grid ends. What is asked together is kept apart; of what still runs from
-before a sampler knows nothing, so a model is best asked when all of a batch have ended."""
+before a sampler knows nothing, unless it is told of as failed, which keeps a model off its place."""
 
 
 def make_sampler(kind: str, space: Space, seed: int, trials: int) -> SamplerFn:

@@ -6,21 +6,14 @@ import tomllib
 from contextlib import closing
 
 import pytest
+from search_runs import Killed, Writer, searched, write_search
 
 from ddpg_jax.errors import ConfigError, Interrupted
 from ddpg_jax.training.search.driver import FRESH, Driver
-from ddpg_jax.training.search.engines.engine import Ended
 from ddpg_jax.training.search.file import load_search
 from ddpg_jax.training.search.record import TrialsRecord, read_lines
-from ddpg_jax.training.search.run import dry_run, run_search
+from ddpg_jax.training.search.run import dry_run
 
-BASE = """
-[config]
-seeds = 3
-total_steps = 1000
-evaluation.every = 100
-env.id = "{env}"
-"""
 HALVING = """
 [search]
 sampler = "random"
@@ -36,72 +29,6 @@ retrain = 2
 rungs = [0.2, 0.45]
 keep = 0.5
 """
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing that is written later is there."""
-
-
-class Writer:
-    """An engine whose runs write the record that a run would leave; the last one that ended is reported first."""
-
-    def __init__(self, codes=(), life=None):
-        self.codes, self.life, self.tasks, self.waiting, self.closed = dict(codes), life, [], [], False
-
-    def submit(self, task):
-        self._live()
-        self.tasks.append(task)
-        self.waiting.append(task)
-
-    def wait(self, stop):
-        self._live()
-        if stop():
-            return []
-        task = self.waiting.pop()
-        code = self.codes.get(self.tasks.index(task), 0)
-        if not code:
-            write_record(task)
-        return [Ended(task.name, code, 1, "its log")]
-
-    def close(self):
-        self.closed = True
-
-    def _live(self):
-        if self.life is not None:
-            self.life -= 1
-            if self.life < 0:
-                raise Killed
-
-
-def write_record(task):
-    """Evaluations every 100 steps: of a seed, 100·tau + the share of steps + the seed."""
-    words = task.command
-    config = tomllib.loads((task.directory.parent / f"{task.name}.toml").read_text())
-    until = int(words[words.index("--until") + 1]) if "--until" in words else 1000
-    combinations = config.get("settings", [{}])
-    task.directory.mkdir(exist_ok=True)
-    rows = []
-    for number, setting in enumerate(combinations):
-        tau = setting.get("algorithm.tau", config.get("algorithm", {}).get("tau"))
-        seeds = config.get("seeds", config["config"]["seeds"] if "config" in config else None)
-        for step in range(100, until + 1, 100):
-            for seed in range(seeds) if isinstance(seeds, int) else seeds:
-                figure = 100 * tau + step / 1000 + seed % FRESH
-                row = {"event": "evaluation", "seed": seed, "step": step, "mean_return": figure}
-                rows.append(row | ({"combination": number} if "settings" in config else {}))
-    (task.directory / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-def write_search(folder, text, env="Pendulum-v1"):
-    path = folder / "search.toml"
-    path.write_text(BASE.format(env=env) + text)
-    return path
-
-
-def searched(path, run_dir, engine=None, **how):
-    engine = engine or Writer()
-    run = run_search(load_search(path), run_dir, engine=engine, notify=lambda line: None, **how)
-    return run, engine
 
 
 def test_the_best_of_each_batch_go_on_and_the_best_of_all_is_trained_again(tmp_path):
@@ -147,15 +74,20 @@ def test_killed_anywhere_it_ends_with_the_same_record_runs_and_ranking(tmp_path)
         assert len(engine.tasks) < calls // 2 or life < 5  # what had ended is not run again
 
 
-def test_trials_may_be_added_to_a_search_that_has_ended(tmp_path):
-    path = write_search(tmp_path, HALVING)
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_trials_may_be_added_to_a_search_that_has_ended(sampler, tmp_path):
+    """What was asked for stays, though a model begins later where there are more trials."""
+    if sampler == "tpe":
+        pytest.importorskip("optuna")
+    halving = HALVING.replace('"random"', f'"{sampler}"').replace("batch = 4", "batch = 2")
+    path = write_search(tmp_path, halving)
     before = read_lines(searched(path, tmp_path / "run")[0].directory / "trials.jsonl")[0]
-    write_search(tmp_path, HALVING.replace("trials = 7", "trials = 9"))
+    write_search(tmp_path, halving.replace("trials = 7", "trials = 12"))
     run, _ = searched(path, tmp_path / "run", resume="auto")
     after = read_lines(run.directory / "trials.jsonl")[0]
     assert after[: len(before)] == before
-    assert sum(line["event"] == "asked" for line in after) == 9
-    write_search(tmp_path, HALVING.replace("keep = 0.5", "keep = 0.6"))
+    assert sum(line["event"] == "asked" for line in after) == 12
+    write_search(tmp_path, halving.replace("keep = 0.5", "keep = 0.6"))
     with pytest.raises(ConfigError, match=r"holds another search, which differs in \[stop\]"):
         searched(path, tmp_path / "run", resume="auto")
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import slurm_here
 from engine_child import row_text
+from whole_search import FILE, HALVING, finish, left
 
 from ddpg_jax.training.search.engines import local
 from ddpg_jax.training.search.engines.engine import EngineConfig, Task
@@ -210,6 +211,20 @@ def test_a_node_of_ray_may_be_lost(tmp_path):
     assert all(said["ended"][name]["attempts"] >= 2 for name in said["lost"])
     check_rows(tmp_path, said["ended"], said["rows"])
     assert said["seconds_after_loss"] < 60
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(why_not("ray") is not None, reason=str(why_not("ray")))
+def test_equal_searches_leave_equal_records_on_local_and_ray(tmp_path):
+    """Real runs: whichever ended first, and wherever, the record, the runs and the ranking are the same bytes."""
+    path = tmp_path / "search.toml"
+    path.write_text(FILE.format(env="Pendulum-v1") + HALVING)
+    for kind in ("local", "ray"):
+        print(finish(path, tmp_path / kind, "--engine", kind))
+    expected = left(tmp_path / "local")
+    assert len(expected[1]) == 4  # three settings, and the best with fresh seeds
+    assert all(expected[1].values())
+    assert left(tmp_path / "ray") == expected
 
 
 def test_local_divides_cores_and_gpus(tmp_path, monkeypatch):

@@ -9,60 +9,17 @@ import sys
 import time
 
 import pytest
+from whole_search import ASHA, FILE, HALVING, PROGRAM, finish, left, start
 
-PROGRAM = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
 KILLS = int(os.environ.get("DDPG_JAX_KILLS", "2")) // 2
-FILE = """
-[config]
-env.id = "{env}"
-env.max_episode_steps = 50
-seeds = 2
-total_steps = 800
-evaluation.every = 200
-evaluation.episodes = 2
-logging.every = 200
-logging.tensorboard = false
-checkpoint.every = 100
-checkpoint.min_seconds = 0
-algorithm.hidden = [8]
-algorithm.batch_size = 8
-algorithm.warmup_steps = 100
-replay.capacity = 800
-
-[search]
-sampler = "sobol"
-trials = 3
-batch = 3
-retrain = 2
-
-[search.space]
-"algorithm.tau" = {{ low = 0.001, high = 0.1, log = true }}
-
-[engine]
-kind = "local"
-"""
-HALVING = "[stop]\nrungs = [0.25]\nkeep = 0.5\n"
-
-
-def start(path, directory):
-    words = [sys.executable, "-m", "ddpg_jax", "sweep", str(path), "--run-dir", str(directory), "--resume", "auto"]
-    return subprocess.Popen(words, env=PROGRAM, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def finish(path, directory):
-    said = start(path, directory).communicate(timeout=500)[0]
-    assert (directory / "result.json").exists(), said
-    return said
-
-
-def left(directory):
-    records = {file.parent.name: file.read_bytes() for file in directory.glob("runs/*/metrics.jsonl")}
-    result = json.loads((directory / "result.json").read_text())
-    return (directory / "trials.jsonl").read_bytes(), records, result
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("env", "more"), [("Pendulum-v1", HALVING), ("jax:pendulum", "")])
+@pytest.mark.parametrize(
+    ("env", "more"),
+    [("Pendulum-v1", HALVING), ("Pendulum-v1", ASHA), ("jax:pendulum", "")],
+    ids=["halving", "asha", "lanes"],
+)
 def test_a_driver_that_is_killed_leaves_what_one_leaves_that_is_not(env, more, tmp_path):
     """Its programs end with it; what they had saved is gone on with."""
     path = tmp_path / "search.toml"
