@@ -22,7 +22,7 @@ from ddpg_jax.agents.factory import (
     make_normalizer,
     make_optimizers,
     make_pixel_settings,
-    make_unroll_settings,
+    make_unrolled_embeddings,
 )
 from ddpg_jax.agents.pixels import from_pixels
 from ddpg_jax.agents.policy_gradient import policy_gradient
@@ -30,9 +30,10 @@ from ddpg_jax.agents.precision import in_float32
 from ddpg_jax.agents.recurrent import WindowSettings, recurrent
 from ddpg_jax.agents.rewards import with_scaled_rewards
 from ddpg_jax.agents.targets import polyak, polyak_critic, smoothing, with_online, with_online_encoder
-from ddpg_jax.agents.unrolled import with_unrolled_embeddings
+from ddpg_jax.agents.unrolled import LossWeights, UnrollSettings, with_unrolled_embeddings
 from ddpg_jax.config.marks import traced_fields
 from ddpg_jax.config.plugins import load
+from ddpg_jax.equations.distributional import symexp
 from ddpg_jax.errors import ConfigError, EnvironmentFault
 from ddpg_jax.types import Agent, EnvSpec, Params
 
@@ -228,8 +229,19 @@ def mrq(config: Config, spec: EnvSpec) -> Agent:
     algorithm = cast("MRQConfig", config.algorithm)
     actor, critic = make_networks_of_embeddings(config, spec)
     encoder = make_embedding_optimizer(config, algorithm.encoder_weight_decay)
+    rewards = symexp(jnp.linspace(-algorithm.reward_range, algorithm.reward_range, algorithm.reward_bins))
+    weights = algorithm.reward_weight, algorithm.next_weight, algorithm.done_weight, algorithm.contrast_weight
+    settings = UnrollSettings(
+        *make_unrolled_embeddings(config, spec),
+        rewards,
+        algorithm.horizon,
+        algorithm.target_every,
+        algorithm.tau,
+        LossWeights(*weights),
+        algorithm.contrast_temperature,
+    )
     return with_unrolled_embeddings(
-        make_unroll_settings(config, spec),
+        settings,
         networks=Params(networks.identity(), actor, networks.ensemble(critic, 2)),
         head=heads.robust(),
         exploration=make_exploration(config, spec),

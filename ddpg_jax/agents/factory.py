@@ -19,10 +19,8 @@ from ddpg_jax.agents.memory_networks import MemoryEncoder, memory_encoder
 from ddpg_jax.agents.optimizers import Skippable, project_after, restrict_to, scale_part, skippable, skippable_adam
 from ddpg_jax.agents.slots import ActionFn, Exploration, Network, Noise, Normalizer
 from ddpg_jax.agents.targets import no_augmentation, scheduled_noise
-from ddpg_jax.agents.unrolled import LossWeights, UnrollSettings
 from ddpg_jax.config.plugins import load
 from ddpg_jax.envs.mixed import number_rows
-from ddpg_jax.equations.distributional import symexp
 from ddpg_jax.equations.embeddings import avg_l1_norm
 from ddpg_jax.types import Array, EnvSpec, Params
 from ddpg_jax.xla.tuning import tuning
@@ -152,23 +150,14 @@ def make_embedded_networks(config: Config, spec: EnvSpec) -> tuple[Network, Netw
     return actor, networks.mlp_with_embeddings((obs, action), 2 * it.embedding_size, it.input_width, 1, of_critic)
 
 
-def make_unroll_settings(config: Config, spec: EnvSpec) -> UnrollSettings:
-    """What learns the embeddings of MR.Q, and by what."""
+def make_unrolled_embeddings(config: Config, spec: EnvSpec) -> tuple[Network, Network, Network]:
+    """What makes the embeddings of MR.Q, of a state, and of that and an action, and the model that foretells."""
     it = cast("MRQConfig", config.algorithm)
     size, shape = it.embedding_size, _architecture(config)
     shape = shape._replace(hidden=it.encoder_hidden, activation=it.critic_activation, final=None)
     of_state = modules.make_network(modules.make_module(shape, size), (prod(spec.obs_shape),), _scaled(shape))
-    return UnrollSettings(
-        of_state,
-        networks.pair_embedding((size, spec.action_size), it.action_embedding, size, shape),
-        networks.linear(size, size + 1 + it.reward_bins, shape),
-        symexp(jnp.linspace(-it.reward_range, it.reward_range, it.reward_bins)),
-        it.horizon,
-        it.target_every,
-        it.tau,
-        LossWeights(it.reward_weight, it.next_weight, it.done_weight, it.contrast_weight),
-        it.contrast_temperature,
-    )
+    pair = networks.pair_embedding((size, spec.action_size), it.action_embedding, size, shape)
+    return of_state, pair, networks.linear(size, size + 1 + it.reward_bins, shape)
 
 
 def _scaled(shape: modules.Architecture) -> Callable[[Array], Array]:
