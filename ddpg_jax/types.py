@@ -355,7 +355,8 @@ class Agent(NamedTuple):
         keys are consumed. It reads encoder, actor and `state.stats` only. Actions lie in [-1, 1].
       policy: `(state, obs [*O]) -> action [A]`, greedy; reads what `act` reads.
       update: `(state, batches [U, B, ...], run_key) -> (state, metrics [U], td_error [U, B])`. What is not finite is
-        never applied: see `agents.policy_gradient`.
+        never applied: see `agents.policy_gradient`. Batches are of transitions, or of windows, as `algorithm.window` of
+        the configuration says.
       reset: `(state, run_key) -> state`: networks, their targets and optimisers begin anew; what was seen stays. A
         frozen learner stays as it is.
       value: `(state, obs [*O]) -> []`, what the critics predict of the greedy policy from there on, discounted.

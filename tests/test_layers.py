@@ -17,7 +17,7 @@ LAYERS = {
     2: ("xla", "envs"),
     3: ("replay", "agents"),
     4: ("agents.policy_gradient", "agents.factory"),
-    5: ("agents.recurrent", "agents.pixels", "agents.embeddings", "agents.algorithms"),
+    5: ("agents.recurrent", "agents.pixels", "agents.embeddings", "agents.unrolled", "agents.algorithms"),
     6: ("runs",),
     7: ("training.host", "training.device", "training.report", "training.schedule"),
     8: ("training",),

@@ -18,9 +18,11 @@ from ddpg_jax.agents.factory import (
     make_exploration,
     make_loss_noise,
     make_networks,
+    make_networks_of_embeddings,
     make_normalizer,
     make_optimizers,
     make_pixel_settings,
+    make_unrolled_embeddings,
 )
 from ddpg_jax.agents.pixels import from_pixels
 from ddpg_jax.agents.policy_gradient import policy_gradient
@@ -28,13 +30,22 @@ from ddpg_jax.agents.precision import in_float32
 from ddpg_jax.agents.recurrent import WindowSettings, recurrent
 from ddpg_jax.agents.rewards import with_scaled_rewards
 from ddpg_jax.agents.targets import polyak, polyak_critic, smoothing, with_online, with_online_encoder
+from ddpg_jax.agents.unrolled import LossWeights, UnrollSettings, with_unrolled_embeddings
 from ddpg_jax.config.marks import traced_fields
 from ddpg_jax.config.plugins import load
+from ddpg_jax.equations.distributional import symexp
 from ddpg_jax.errors import ConfigError, EnvironmentFault
 from ddpg_jax.types import Agent, EnvSpec, Params
 
 if TYPE_CHECKING:
-    from ddpg_jax.config.algorithms import D4PGConfig, DrQv2Config, FastTD3Config, TD3Config, TD7Config
+    from ddpg_jax.config.algorithms import (
+        D4PGConfig,
+        DrQv2Config,
+        FastTD3Config,
+        MRQConfig,
+        TD3Config,
+        TD7Config,
+    )
     from ddpg_jax.config.schema import Config
 
 
@@ -210,6 +221,39 @@ def td7(config: Config, spec: EnvSpec) -> Agent:
     )
 
 
+def mrq(config: Config, spec: EnvSpec) -> Agent:
+    """MR.Q (Fujimoto et al., arXiv:2501.16142, algorithm 1), of vectors; DR.Q by its weights and the replay's fading.
+
+    Priorities belong to the replay, and n and the windows too: docs/fidelity.md names them, and what else differs.
+    """
+    algorithm = cast("MRQConfig", config.algorithm)
+    actor, critic = make_networks_of_embeddings(config, spec)
+    encoder = make_embedding_optimizer(config, algorithm.encoder_weight_decay)
+    rewards = symexp(jnp.linspace(-algorithm.reward_range, algorithm.reward_range, algorithm.reward_bins))
+    weights = algorithm.reward_weight, algorithm.next_weight, algorithm.done_weight, algorithm.contrast_weight
+    settings = UnrollSettings(
+        *make_unrolled_embeddings(config, spec),
+        rewards,
+        algorithm.horizon,
+        algorithm.target_every,
+        algorithm.tau,
+        LossWeights(*weights),
+        algorithm.contrast_temperature,
+    )
+    return with_unrolled_embeddings(
+        settings,
+        networks=Params(networks.identity(), actor, networks.ensemble(critic, 2)),
+        head=heads.robust(),
+        exploration=make_exploration(config, spec),
+        optimizers=make_optimizers(config)._replace(encoder=encoder),
+        normalizer=make_normalizer(config, spec),
+        next_action=smoothing(algorithm.target_noise, algorithm.target_noise_clip),
+        policy_delay=algorithm.policy_delay,
+        max_rejected=algorithm.max_rejected,
+        hyperparams=_traced_hyperparams(config),
+    )
+
+
 def _assembly(config: Config, spec: EnvSpec) -> Callable[..., Agent]:
     """What joins the slots: `policy_gradient`, `from_pixels` where it sees pictures, `recurrent` with memory."""
     memory = config.algorithm.memory
@@ -229,7 +273,7 @@ def _traced_hyperparams(config: Config) -> tuple[Any, ...]:
     return tuple(value for value in values if value is not None)
 
 
-_ALGORITHMS = {"ddpg": ddpg, "td3": td3, "d4pg": d4pg, "fasttd3": fasttd3, "drqv2": drqv2, "td7": td7}
+_ALGORITHMS = {"ddpg": ddpg, "td3": td3, "d4pg": d4pg, "fasttd3": fasttd3, "drqv2": drqv2, "td7": td7, "mrq": mrq}
 
 _JOIN: dict[str, heads.JoinFn] = {"min": heads.lowest, "mean": heads.average}
 _REDUCE: dict[str, heads.ReduceFn] = {"min": jnp.min, "mean": jnp.mean, "first": heads.first}

@@ -24,7 +24,7 @@ from ddpg_jax.agents.policy_gradient import policy_gradient
 from ddpg_jax.agents.slots import AuxiliaryFn, Network, StateFn
 from ddpg_jax.agents.targets import seen_range
 from ddpg_jax.equations.polyak import soft_update
-from ddpg_jax.types import Agent, Array, Params, TrainState, Transition, Tree
+from ddpg_jax.types import Agent, Array, Params, Stats, TrainState, Transition, Tree
 
 
 class EmbeddingSettings(NamedTuple):
@@ -73,12 +73,12 @@ def with_embeddings(settings: EmbeddingSettings, *, networks: Params, **slots: A
     return policy_gradient(
         networks=Params(
             _encoder(settings),
-            _over(networks.actor, lambda seen: (seen.obs, seen.state)),
-            _over(networks.critic, lambda seen, action: (seen.obs, action, _both(settings, seen, action))),
+            over(networks.actor, lambda seen: (seen.obs, seen.state)),
+            over(networks.critic, lambda seen, action: (seen.obs, action, _both(settings, seen, action))),
         ),
         target_range=seen_range(),
         auxiliary=foretell(settings),
-        after_round=copy_everything(settings),
+        after_round=copy_everything(settings.every, settings.tau, _refresh_range),
         **slots,
     )
 
@@ -100,22 +100,33 @@ def foretell(settings: EmbeddingSettings) -> AuxiliaryFn:
     return losses
 
 
-def copy_everything(settings: EmbeddingSettings) -> StateFn:
-    """Targets, the fixed encoder and the range of values are renewed after every few updates."""
+def copy_everything(every: int, tau: Array | float, renew_stats: Callable[[Stats], Stats]) -> StateFn:
+    """Targets, the fixed encoder and what is known of targets are renewed after every few updates.
+
+    Args:
+      every: updates between two copies.
+      tau: how much is taken over, `[]`.
+      renew_stats: what becomes of the moments then.
+    """
 
     def renew(state: TrainState) -> TrainState:
-        now = state.step % settings.every == 0
+        now = state.step % every == 0
         encoder = state.params.encoder
-        targets = soft_update(state.params, state.target_params, settings.tau)  # of the fixed encoder as it was
-        fixed = soft_update(encoder["learned"], encoder["fixed"], settings.tau)
+        targets = soft_update(state.params, state.target_params, tau)  # of the fixed encoder as it was
+        learned = {name: encoder["learned"][name] for name in encoder["fixed"]}
+        fixed = soft_update(learned, encoder["fixed"], tau)
         new = state._replace(
             params=state.params._replace(encoder=encoder | {"fixed": fixed}),
             target_params=targets,
-            stats=state.stats._replace(targets=state.stats.targets.refresh()),
+            stats=renew_stats(state.stats),
         )
         return jax.tree.map(lambda a, b: jnp.where(now, a, b), new, state)
 
     return renew
+
+
+def _refresh_range(stats: Stats) -> Stats:
+    return stats._replace(targets=stats.targets.refresh())
 
 
 def _encoder(settings: EmbeddingSettings) -> Network:
@@ -138,10 +149,10 @@ def _both(settings: EmbeddingSettings, seen: Embedded, action: Array) -> Array:
     return jnp.concatenate([settings.pair.apply(seen.encoder["pair"], (), seen.state, action), seen.state])
 
 
-def _over(network: Network, inputs: Callable[..., tuple[Array, ...]]) -> Network:
+def over(network: Network, inputs: Callable[..., tuple[Array, ...]]) -> Network:
     """A network of what is made of other inputs."""
 
-    def over(function: Callable[..., Any]) -> Callable[..., Any]:
+    def of_those(function: Callable[..., Any]) -> Callable[..., Any]:
         return lambda params, moments, *given: function(params, moments, *inputs(*given))
 
-    return network._replace(apply=over(network.apply), learn=over(network.learn))
+    return network._replace(apply=of_those(network.apply), learn=of_those(network.learn))

@@ -7,6 +7,7 @@ from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Any, cast
 
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -25,7 +26,7 @@ from ddpg_jax.types import Array, EnvSpec, Params
 from ddpg_jax.xla.tuning import tuning
 
 if TYPE_CHECKING:
-    from ddpg_jax.config.algorithms import DrQv2Config, TD7Config
+    from ddpg_jax.config.algorithms import DrQv2Config, MRQConfig, TD7Config
     from ddpg_jax.config.learner import LearnerConfig
     from ddpg_jax.config.memory import MemoryConfig
     from ddpg_jax.config.pixels import EncoderConfig
@@ -149,6 +150,32 @@ def make_embedded_networks(config: Config, spec: EnvSpec) -> tuple[Network, Netw
     return actor, networks.mlp_with_embeddings((obs, action), 2 * it.embedding_size, it.input_width, 1, of_critic)
 
 
+def make_unrolled_embeddings(config: Config, spec: EnvSpec) -> tuple[Network, Network, Network]:
+    """What makes the embeddings of MR.Q, of a state, and of that and an action, and the model that foretells."""
+    it = cast("MRQConfig", config.algorithm)
+    size, shape = it.embedding_size, _architecture(config)
+    shape = shape._replace(hidden=it.encoder_hidden, activation=it.critic_activation, final=None)
+    of_state = modules.make_network(modules.make_module(shape, size), (prod(spec.obs_shape),), _scaled(shape))
+    pair = networks.pair_embedding((size, spec.action_size), it.action_embedding, size, shape)
+    return of_state, pair, networks.linear(size, size + 1 + it.reward_bins, shape)
+
+
+def _scaled(shape: modules.Architecture) -> Callable[[Array], Array]:
+    """What becomes of the embedding of a state: it is brought to mean 0 and variance 1, and activated."""
+    return lambda x: modules.ACTIVATIONS[shape.activation](jax.nn.standardize(x, epsilon=1e-5))
+
+
+def make_networks_of_embeddings(config: Config, spec: EnvSpec) -> tuple[Network, Network]:
+    """Actor and critic of MR.Q, which see embeddings alone."""
+    it, shape = cast("MRQConfig", config.algorithm), _architecture(config)
+
+    def make(shape: modules.Architecture, outputs: int) -> Network:
+        return modules.make_network(modules.make_module(shape, outputs), (it.embedding_size,), lambda x: x)
+
+    of_critic = shape._replace(hidden=it.critic_widths, activation=it.critic_activation)
+    return networks.squashed(make(shape, spec.action_size), it.action_penalty), make(of_critic, 1)
+
+
 def _of_features(spec: EnvSpec, features: int) -> EnvSpec:
     """What the networks behind an encoder must know of an environment."""
     return spec._replace(obs_shape=(features,), obs_dtype="float32", layout=(), stack=0, proprioception=0)
@@ -230,10 +257,10 @@ def make_optimizers(config: Config) -> Params:
     )
 
 
-def make_embedding_optimizer(config: Config) -> Skippable:
-    """Adam for the learned part of the encoder of TD7."""
-    it, steps = cast("TD7Config", config.algorithm), config.updates_owed(config.total_steps)
-    return restrict_to(_adam(it, it.encoder_learning_rate, 0.0, steps, tuning(config).flat_optimizer), "learned")
+def make_embedding_optimizer(config: Config, decay: float = 0.0) -> Skippable:
+    """Adam for the learned part of the encoder of TD7 and MR.Q."""
+    it, steps = cast("TD7Config | MRQConfig", config.algorithm), config.updates_owed(config.total_steps)
+    return restrict_to(_adam(it, it.encoder_learning_rate, decay, steps, tuning(config).flat_optimizer), "learned")
 
 
 def make_loss_noise(config: Config) -> ActionFn:

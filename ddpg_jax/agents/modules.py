@@ -217,6 +217,21 @@ class _Embedded(nn.Module):
         return behind(jnp.concatenate([x, inputs[-1]]), learning=learning)
 
 
+class _Pair(nn.Module):
+    """An activated layer of the second input, which joins the first, and dense layers of both."""
+
+    architecture: Architecture
+    width: int
+    outputs: int
+
+    @nn.compact
+    def __call__(self, first: Array, second: Array, learning: bool = False) -> tuple[Array, Array]:
+        x = self.architecture.dense(self.width, second.shape[-1])(second)
+        x = ACTIVATIONS[self.architecture.activation](x)
+        behind = _MLP(self.architecture, self.outputs, name="behind")
+        return behind(jnp.concatenate([first, x]), learning=learning)
+
+
 class _SimBa(nn.Module):
     """A linear embedding, residual blocks of LayerNorm, four times the width and back, and a last LayerNorm."""
 
@@ -247,8 +262,8 @@ class _Trunk(nn.Module):
 
 
 def _answering(layers: list[Array]) -> Array:
-    """Which hidden units do not stand still at 0, bool `[H]`."""
-    return jnp.concatenate(layers) != 0
+    """Which hidden units do not stand still at 0, bool `[H]`; of a linear network one that does not."""
+    return jnp.concatenate(layers) != 0 if layers else jnp.ones(1, bool)
 
 
 def make_module(architecture: Architecture, outputs: int, late_layer: int = 0) -> nn.Module:
@@ -263,6 +278,11 @@ def make_module(architecture: Architecture, outputs: int, late_layer: int = 0) -
 def make_embedded(architecture: Architecture, width: int, outputs: int) -> nn.Module:
     """The module of a network beside embeddings; `width` is that of the layer that takes in what is seen."""
     return _Embedded(architecture, width, outputs)
+
+
+def make_pair(architecture: Architecture, width: int, outputs: int) -> nn.Module:
+    """The module that joins two inputs; `width` is that of the layer that takes in the second."""
+    return _Pair(architecture, width, outputs)
 
 
 def make_trunk(architecture: Architecture, width: int) -> nn.Module:

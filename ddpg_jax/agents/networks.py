@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ddpg_jax.agents.modules import Architecture, make_embedded, make_module, make_network, make_trunk
+from ddpg_jax.agents.modules import Architecture, make_embedded, make_module, make_network, make_pair, make_trunk
 from ddpg_jax.agents.slots import LearnAux, Network
 from ddpg_jax.types import Array, Tree
 
@@ -113,6 +113,62 @@ def mlp_with_embeddings(
       (arXiv:2306.02451), figure 1.
     """
     return make_network(make_embedded(architecture, width, outputs), (*sizes, embeddings), last)
+
+
+def linear(inputs: int, outputs: int, architecture: Architecture) -> Network:
+    """One layer, drawn and multiplied as the last of an architecture.
+
+    Args:
+      inputs: I.
+      outputs: Z.
+      architecture: its hidden layers are left out.
+
+    Returns:
+      A network `([I]) -> [Z]`.
+    """
+    return make_network(make_module(architecture._replace(hidden=()), outputs), (inputs,), lambda x: x)
+
+
+def pair_embedding(sizes: tuple[int, int], width: int, outputs: int, architecture: Architecture) -> Network:
+    """An embedding of a state's embedding and an action, which enters by an activated layer of its own.
+
+    Args:
+      sizes: of both.
+      width: of that layer.
+      outputs: Y.
+      architecture: of the layers behind.
+
+    Returns:
+      A network `(state embedding [Z], action [A]) -> [Y]`.
+
+    References:
+      Fujimoto et al., "Towards general-purpose model-free reinforcement learning" (arXiv:2501.16142), appendix B.
+    """
+    return make_network(make_pair(architecture, width, outputs), sizes, lambda x: x)
+
+
+def squashed(network: Network, weight: float) -> Network:
+    """A network of which the tanh is taken, and which is held back, as it learns, from where that is flat.
+
+    Args:
+      network: `(*inputs) -> [A]`.
+      weight: of the mean square of what it returns, in the actor's loss; 0: nothing is held back.
+
+    Returns:
+      A network `(*inputs) -> [A]` in [-1, 1].
+
+    References:
+      Fujimoto et al. (arXiv:2501.16142), eq. 18.
+    """
+
+    def apply(params: Tree, moments: Tree, *inputs: Array) -> Array:
+        return jnp.tanh(network.apply(params, moments, *inputs))
+
+    def learn(params: Tree, moments: Tree, *inputs: Array) -> tuple[Array, LearnAux]:
+        output, aux = network.learn(params, moments, *inputs)
+        return jnp.tanh(output), aux._replace(penalty=weight * jnp.mean(jnp.square(output)) if weight else ())
+
+    return network._replace(apply=apply, learn=learn)
 
 
 def ensemble(network: Network, size: int) -> Network:

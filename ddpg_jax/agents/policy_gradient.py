@@ -104,7 +104,7 @@ def policy_gradient(
       next_critic: whose critics and encoder judge it.
       next_action: what becomes of that action (target smoothing).
       actor_action: what becomes of the action in the actor's loss.
-      target_range: what bounds the values in the target.
+      target_range: what bounds the values in the target, and their units.
       auxiliary: what the encoder learns beside the critics' loss.
       after_round: what else becomes of the learner after an actor step that was applied.
       augment: augmentation of one transition.
@@ -176,7 +176,8 @@ def policy_gradient(
         chooser, judge = next_policy(params, target), next_critic(params, target)
         a_t = next_action(mu(chooser, stats, encode(chooser, stats, data.next_obs))[0], key, step)
         next_outputs, _ = q(judge, stats, encode(judge, stats, data.next_obs), a_t)
-        y = head.target(data.reward, data.discount, target_range.clip(stats.targets, next_outputs), head_key)
+        reward = target_range.reward(stats.targets, data.reward)
+        y = head.target(reward, data.discount, target_range.clip(stats.targets, next_outputs), head_key)
         encoded = encode(params, stats, data.obs)
         outputs, aux = q(params, stats, encoded, data.action)
         beside = auxiliary(params.encoder, normalize_ends(stats, data))
@@ -190,7 +191,7 @@ def policy_gradient(
         encoded = encode(params, stats, obs) if reuse is None else kept
         action, aux = mu(params, stats, encoded)
         outputs, _ = q(*with_actor_critics(params, stats), encoded, actor_action(action, key, step))
-        return -head.value(outputs), action, aux
+        return sum(jax.tree.leaves(aux.penalty), start=-head.value(outputs)), action, aux
 
     def critic_step(state: TrainState, batch: Batch, run_key: Array) -> tuple[TrainState, tuple[Metrics, Array, Tree]]:
         keys = jax.random.split(stream_key(run_key, "critic", state.step), batch.weight.shape)
@@ -328,7 +329,7 @@ class _Kept(NamedTuple):
 
 _CRITIC, _ACTOR = 0, 1  # of `TrainState.rejected`
 
-_AUX_AXES = LearnAux(moments=None, active=0)  # pyright: ignore[reportArgumentType]  # axes: a batch has one set of moments
+_AUX_AXES = LearnAux(moments=None, active=0, penalty=0)  # pyright: ignore[reportArgumentType]  # axes: a batch has one set of moments
 
 
 def _replace_moments(stats: Stats, **moments: Tree) -> Stats:

@@ -14,20 +14,26 @@ def with_scaled_rewards(agent: Agent) -> Agent:
     environment's units again.
     """
 
-    def init(run_key: Array) -> TrainState:
-        return _with_scale(agent.init(run_key), jnp.ones(()))
-
     def update(state: TrainState, batches: Batch, run_key: Array) -> tuple[TrainState, Metrics, Array]:
         data = batches.data._replace(reward=batches.data.reward / state.stats.reward)
         return agent.update(state, batches._replace(data=data), run_key)
 
-    def reset(state: TrainState, run_key: Array) -> TrainState:
-        return _with_scale(agent.reset(_with_scale(state, ()), run_key), state.stats.reward)
-
     def value(state: TrainState, obs: Array) -> Array:
         return agent.value(state, obs) * state.stats.reward
 
-    return agent._replace(init=init, update=update, reset=reset, value=value)
+    return keeping_scale(agent)._replace(update=update, value=value)
+
+
+def keeping_scale(agent: Agent) -> Agent:
+    """The agent, whose state has a scale in `stats.reward`, which starts at 1 and survives a reset."""
+
+    def init(run_key: Array) -> TrainState:
+        return _with_scale(agent.init(run_key), jnp.ones(()))
+
+    def reset(state: TrainState, run_key: Array) -> TrainState:
+        return _with_scale(agent.reset(_with_scale(state, ()), run_key), state.stats.reward)
+
+    return agent._replace(init=init, reset=reset)
 
 
 def _with_scale(state: TrainState, scale: Array | tuple[()]) -> TrainState:

@@ -37,10 +37,12 @@ class LearnAux(NamedTuple):
     Attributes:
       moments: its running moments, moved toward those of the batch.
       active: which hidden units answer to the sample, bool `[H]`.
+      penalty: what the actor's loss of the sample has besides, `[]`; `()`: nothing.
     """
 
     moments: Tree
     active: Any
+    penalty: Tree = ()
 
 
 class Network(NamedTuple):
@@ -93,17 +95,19 @@ class CriticHead(NamedTuple):
 
 
 class TargetRange(NamedTuple):
-    """What is kept of the critics' targets, and bounds those to come.
+    """What is kept of the critics' targets, and bounds those to come, or says in which units they are.
 
     Attributes:
       init: `() -> range`.
       observe: `(range, y [B, ...]) -> range`, of the targets of a batch.
       clip: `(range, next_outputs [M, Z]) -> [M, Z]`, of one sample.
+      reward: `(range, reward []) -> []`, likewise.
     """
 
     init: Callable[[], Tree]
     observe: Callable[[Tree, Array], Tree]
     clip: Callable[[Tree, Array], Array]
+    reward: Callable[[Tree, Array], Array] = lambda seen, reward: reward
 
 
 class Noise(NamedTuple):

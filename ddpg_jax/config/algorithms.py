@@ -7,9 +7,9 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
-from ddpg_jax.config.learner import Initializer, LearnerConfig, Widths
+from ddpg_jax.config.learner import Initializer, LearnerConfig, RewardScale, Widths, Windows
 from ddpg_jax.config.marks import LEARNING, STRUCTURAL, TRACED
-from ddpg_jax.config.section import CountOrZero, Fraction, Rate, Scale, Width
+from ddpg_jax.config.section import CountOrZero, Fraction, Rate, Scale, Weight, Width
 from ddpg_jax.config.sections import Return
 
 
@@ -151,7 +151,30 @@ class DrQv2Config(LearnerConfig):
     """largest noise on the action in the target and in the actor's loss"""
 
 
-class TD7Config(DelayedConfig):
+class OfEmbeddingsConfig(DelayedConfig):
+    """What algorithms with copies of everything by a period share, whose networks see embeddings."""
+
+    @model_validator(mode="after")
+    def _copies_end_a_round(self) -> OfEmbeddingsConfig:
+        every: int = getattr(self, "target_every")  # noqa: B009
+        if every % self.policy_delay:
+            raise ValueError(f"target_every={every} is not a multiple of policy_delay={self.policy_delay}")
+        return self
+
+    @model_validator(mode="after")
+    def _of_states(self) -> OfEmbeddingsConfig:
+        fixed = {"architecture": "mlp", "action_layer": 0, "make_networks": None, "memory": None, "encoder": None}
+        name = str(getattr(self, "name"))  # noqa: B009
+        for field, only in fixed.items():
+            if getattr(self, field) != only:
+                how = "leave it out" if only is None else f"set it to {json.dumps(only)}"
+                raise ValueError(f'{field} is not possible with name="{name}", whose networks see embeddings: {how}')
+        if self.normalization == "batch":
+            raise ValueError(f'normalization="batch" is not possible with name="{name}": set it to "none" or "layer"')
+        return self
+
+
+class TD7Config(OfEmbeddingsConfig):
     """`[algorithm]` with `name = "td7"`; as published with prioritised replay, whose alpha is 0.4 and beta 0."""
 
     name: Annotated[Literal["td7"], STRUCTURAL]
@@ -183,23 +206,98 @@ class TD7Config(DelayedConfig):
     warmup_steps: Annotated[CountOrZero, STRUCTURAL] = 25_000
     """environment steps of each seed with uniformly random actions"""
 
-    @model_validator(mode="after")
-    def _copies_end_a_round(self) -> TD7Config:
-        if self.target_every % self.policy_delay:
-            raise ValueError(f"target_every={self.target_every} is not a multiple of policy_delay={self.policy_delay}")
-        return self
+
+class MRQConfig(OfEmbeddingsConfig):
+    """`[algorithm]` with `name = "mrq"`; as published with prioritised replay, whose alpha is 0.4 and beta 0."""
+
+    name: Annotated[Literal["mrq"], STRUCTURAL]
+    """the algorithm"""
+    hidden: Annotated[Widths, STRUCTURAL] = (512, 512)
+    """widths of the hidden layers of the actor, which sees the embedding of the state"""
+    critic_hidden: Annotated[Widths, STRUCTURAL] = (512, 512, 512)  # pyright: ignore[reportIncompatibleVariableOverride]
+    """those of the critics, which see that of state and action"""
+    embedding_size: Annotated[Width, STRUCTURAL] = 512
+    """numbers in the embedding of a state, and in that of a state and an action"""
+    encoder_hidden: Annotated[Widths, STRUCTURAL] = (512, 512)
+    """widths of the hidden layers of both networks that make embeddings"""
+    action_embedding: Annotated[Width, STRUCTURAL] = 256
+    """width of the layer by which the action enters"""
+    normalization: Annotated[Literal["none", "layer", "batch"], STRUCTURAL] = "layer"
+    """of the hidden layers"""
+    activation: Annotated[Literal["relu", "elu", "tanh", "silu"], STRUCTURAL] = "relu"
+    """of the actor's hidden layers"""
+    critic_activation: Annotated[Literal["relu", "elu", "tanh", "silu"], STRUCTURAL] = "elu"
+    """of those of the critics and of the encoder"""
+    initializer: Annotated[Initializer, LEARNING] = "lecun_normal"
+    """lecun_normal: N(0, 1/fan_in), with biases of 0; fan_in: U(+-1/sqrt(fan_in)) for weights and biases; orthogonal
+    and truncated_normal likewise with biases of 0"""
+    actor_learning_rate: Annotated[Rate, TRACED, LEARNING] = 3e-4
+    """of Adam"""
+    critic_learning_rate: Annotated[Rate, TRACED, LEARNING] = 3e-4
+    """of Adam"""
+    encoder_learning_rate: Annotated[Rate, TRACED, LEARNING] = 1e-4
+    """of Adam"""
+    weight_decay: Annotated[Literal["none", "l2", "decoupled"], STRUCTURAL] = "decoupled"
+    """l2 is added to the gradient, decoupled to the step (AdamW)"""
+    critic_weight_decay: Annotated[Fraction, TRACED, LEARNING] = 1e-4
+    """its coefficient for the critics"""
+    actor_weight_decay: Annotated[Fraction, TRACED, LEARNING] = 1e-4
+    """its coefficient for the actor"""
+    encoder_weight_decay: Annotated[Fraction, TRACED, LEARNING] = 1e-4
+    """its coefficient for what learns the embeddings"""
+    max_grad_norm: Annotated[Annotated[float, Field(gt=0)] | None, TRACED, STRUCTURAL] = 20.0
+    """gradients are scaled down to this global norm; left out: 20"""
+    gamma: Annotated[float, Field(gt=0, le=1), TRACED, LEARNING] = 0.99
+    """discount of one step"""
+    n_step: Annotated[int, Field(ge=1, le=1000), LEARNING] = 3
+    """steps folded into one transition"""
+    horizon: Annotated[int, Field(ge=1, le=1024), LEARNING] = 5
+    """steps that the encoder learns to foretell"""
+    reward_bins: Annotated[int, Field(ge=2, le=65536), STRUCTURAL] = 65
+    """rewards that the encoder's model gives probabilities to"""
+    reward_range: Annotated[float, Field(gt=0, le=50), LEARNING] = 10.0
+    """their symmetric logarithms lie equally spaced between this on both sides of 0"""
+    reward_weight: Annotated[Weight, LEARNING] = 0.1
+    """of foretold rewards in the encoder's loss"""
+    next_weight: Annotated[Weight, LEARNING] = 1.0
+    """of foretold embeddings"""
+    done_weight: Annotated[Weight, LEARNING] = 0.1
+    """of foretold ends; 0: they are not foretold"""
+    contrast_weight: Annotated[Weight, LEARNING] = 0.0
+    """of telling a successor from the others of the batch (DR.Q); 0: that is not learned"""
+    contrast_temperature: Annotated[float, Field(gt=0, le=100), LEARNING] = 0.1
+    """that cosines are divided by there"""
+    action_penalty: Annotated[Weight, LEARNING] = 1e-5
+    """of the mean square of actions before their tanh, in the actor's loss"""
+    target_every: Annotated[int, Field(ge=1, le=10**6), LEARNING] = 250
+    """updates between two copies of everything: to the targets, to the encoder that actor and critics see"""
+    tau: Annotated[float, Field(gt=0, le=1), TRACED, LEARNING] = 1.0
+    """how much is taken over then; 1: all"""
+    batch_size: Annotated[int, Field(ge=1, le=2**24), LEARNING] = 256
+    """transitions of one update"""
+    target_noise_clip: Annotated[Scale, TRACED, LEARNING] = 0.3
+    """largest noise on the target's action"""
+    policy_delay: Annotated[int, Field(ge=1, le=1000), STRUCTURAL] = 1
+    """critic steps for one step of actor and targets"""
+    warmup_steps: Annotated[CountOrZero, STRUCTURAL] = 10_000
+    """environment steps of each seed with uniformly random actions"""
+
+    @property
+    def window(self) -> Windows:
+        """As in `LearnerConfig`: what is foretold."""
+        return Windows(self.horizon)
+
+    @property
+    def reward_scale(self) -> RewardScale:
+        """As in `LearnerConfig`: rewards count by their mean size."""
+        return "mean_size"
 
     @model_validator(mode="after")
-    def _of_states(self) -> TD7Config:
-        fixed = {"architecture": "mlp", "action_layer": 0, "make_networks": None, "memory": None, "encoder": None}
-        for name, only in fixed.items():
-            if getattr(self, name) != only:
-                how = "leave it out" if only is None else f"set it to {json.dumps(only)}"
-                raise ValueError(f'{name} is not possible with name="td7", whose networks see embeddings: {how}')
-        if self.normalization == "batch":
-            raise ValueError('normalization="batch" is not possible with name="td7": set it to "none" or "layer"')
+    def _one_scale(self) -> MRQConfig:
+        if self.scale_rewards:
+            raise ValueError('scale_rewards has no effect with name="mrq", which has a scale of its own: leave it out')
         return self
 
 
-AlgorithmConfig: TypeAlias = DDPGConfig | TD3Config | D4PGConfig | FastTD3Config | DrQv2Config | TD7Config
+AlgorithmConfig: TypeAlias = DDPGConfig | TD3Config | D4PGConfig | FastTD3Config | DrQv2Config | TD7Config | MRQConfig
 """The union of the algorithms' configurations, told apart by `name`."""

@@ -65,7 +65,7 @@ def find_conflicts(config: Config) -> list[Conflict]:
     if config.logging.augmentations and (encoder is None or not encoder.shift):
         message = "has no effect without algorithm.encoder.shift, by which pictures are shifted: leave it out"
         found.append(Conflict("logging.augmentations", message, ("algorithm.encoder",)))
-    found += _pixels_conflicts(config) + _memory_conflicts(config) + _noise_conflicts(config)
+    found += _pixels_conflicts(config) + _window_conflicts(config) + _noise_conflicts(config)
     if capacity < batch:
         message = f"holds fewer transitions than algorithm.batch_size={batch} draws from it: give it many times more"
         found.append(Conflict("replay.capacity", message, ("algorithm.batch_size", "algorithm.name")))
@@ -86,16 +86,19 @@ def _noise_conflicts(config: Config) -> list[Conflict]:
     return []
 
 
-def _memory_conflicts(config: Config) -> list[Conflict]:
-    """What an agent with memory cannot do, or needs more of."""
-    memory, algorithm, envs = config.algorithm.memory, config.algorithm, config.env.num_envs
-    if memory is None:
+def _window_conflicts(config: Config) -> list[Conflict]:
+    """What an agent that learns from windows cannot do, or needs more of."""
+    window, algorithm, envs = config.algorithm.window, config.algorithm, config.env.num_envs
+    if window is None:
         return []
     found: list[Conflict] = []
+    recurrent = algorithm.memory is not None
+    of, length = ("algorithm.memory", "memory.length") if recurrent else ("algorithm.name", "horizon")
     if isinstance(config.replay, HindsightReplayConfig):
-        message = '"hindsight" has no windows for an agent with memory: set it to "uniform" or "prioritized"'
-        found.append(Conflict("replay.kind", message, ("algorithm.memory",)))
-    steps = memory.burn_in + memory.length + max(0, memory.keep_every - 1)
+        whose = "an agent with memory" if recurrent else f'algorithm.name="{algorithm.name}"'
+        message = f'"hindsight" has no windows for {whose}: set it to "uniform" or "prioritized"'
+        found.append(Conflict("replay.kind", message, (of,)))
+    steps = window.burn_in + window.length + max(0, window.keep_every - 1)
     for path, held in (
         ("algorithm.warmup_steps", algorithm.learning_begins),
         ("replay.capacity", config.replay.capacity),
@@ -104,9 +107,9 @@ def _memory_conflicts(config: Config) -> list[Conflict]:
             name = "algorithm.learning_starts" if path != "replay.capacity" and algorithm.learning_starts else path
             message = (
                 f"holds no window of {steps} steps, burn-in included, of each of {envs} environments: "
-                f"set it to {steps * envs} or more, or lower algorithm.memory.length"
+                f"set it to {steps * envs} or more, or lower algorithm.{length}"
             )
-            found.append(Conflict(name, message, ("algorithm.memory",)))
+            found.append(Conflict(name, message, (of,)))
     return found
 
 

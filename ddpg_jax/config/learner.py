@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
 from pydantic import Field, model_validator
 
@@ -14,6 +14,25 @@ from ddpg_jax.config.sections import Argument
 
 Initializer: TypeAlias = Literal["fan_in", "lecun_normal", "orthogonal", "truncated_normal"]
 Widths: TypeAlias = Annotated[tuple[Annotated[int, Field(ge=1, le=65536)], ...], Field(min_length=1, max_length=32)]
+
+
+RewardScale: TypeAlias = Literal["deviation", "mean_size"]
+"""What the loop measures of rewards, that they are divided by: the deviation of their discounted sums, or the mean of
+their absolute values."""
+
+
+class Windows(NamedTuple):
+    """What an agent learns from that is told of more than a transition.
+
+    Attributes:
+      length: steps that are learned from, L.
+      burn_in: steps before them, b.
+      keep_every: steps between two states that are kept, P; 0: none is.
+    """
+
+    length: int
+    burn_in: int = 0
+    keep_every: int = 0
 
 
 class LearnerConfig(Section):
@@ -108,6 +127,17 @@ class LearnerConfig(Section):
     def critic_steps_per_round(self) -> int:
         """Critic steps for one step of actor and targets; a call of the update makes whole rounds."""
         return 1
+
+    @property
+    def window(self) -> Windows | None:
+        """The windows of steps that it learns from; None: from transitions."""
+        memory = self.memory
+        return None if memory is None else Windows(memory.length, memory.burn_in, memory.keep_every)
+
+    @property
+    def reward_scale(self) -> RewardScale | None:
+        """What the loop measures of rewards; None: nothing."""
+        return "deviation" if self.scale_rewards else None
 
     @property
     def critic_widths(self) -> tuple[int, ...]:

@@ -252,7 +252,7 @@ def hyper_paths(config: Config) -> tuple[str, ...]:
     }
     given = {name: type(table) for name, table in tables.items() if table is not None}
     paths = [f"{name}.{field}" for name, model in given.items() for field in traced_fields(model)]
-    decays = {"algorithm.critic_weight_decay", "algorithm.actor_weight_decay"}
+    decays = {f"algorithm.{name}_weight_decay" for name in ("critic", "actor", "encoder")}
     unused = decays if config.algorithm.weight_decay == "none" else set[str]()
     if isinstance(config.exploration, ScheduledConfig) and not config.exploration.ends:
         unused = unused | {"exploration.sigma_end"}

@@ -11,6 +11,7 @@ Count: TypeAlias = Annotated[int, Field(ge=1, le=2**53)]
 CountOrZero: TypeAlias = Annotated[int, Field(ge=0, le=2**53)]
 Rate: TypeAlias = Annotated[float, Field(gt=0, le=1)]
 Scale: TypeAlias = Annotated[float, Field(ge=0, le=10)]
+Weight: TypeAlias = Annotated[float, Field(ge=0, le=1000)]
 Width: TypeAlias = Annotated[int, Field(ge=1, le=65536)]
 
 

@@ -256,6 +256,11 @@ class PrioritizedReplayConfig(Section):
     """likewise at the last update; linear between them"""
     epsilon: Annotated[float, Field(gt=0, le=1), TRACED, LEARNING] = 1e-6
     """added to the error, so that nothing is lost for ever"""
+    fade: Annotated[float, Field(gt=0, le=1), LEARNING] = 1.0
+    """what priorities are multiplied by for each transition that has come since, as 0.9999 (DR.Q); weights do not make
+    up for it; 1: they do not fade"""
+    fade_floor: Annotated[Fraction, LEARNING] = 0.1
+    """the least that is left of them, where they fade"""
 
 
 class HindsightReplayConfig(Section):

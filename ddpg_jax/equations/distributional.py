@@ -41,6 +41,32 @@ def project(atoms: Array, probabilities: Array, reward: Array, discount: Array) 
     return nearness @ probabilities
 
 
+def symexp(x: Array) -> Array:
+    """The inverse of the symmetric logarithm, sign(x)·(exp |x| − 1), of any shape.
+
+    References:
+      Hafner et al., "Mastering diverse domains through world models" (arXiv:2301.04104), eq. 9.
+    """
+    return jnp.sign(x) * jnp.expm1(jnp.abs(x))
+
+
+def two_hot(places: Array, x: Array) -> Array:
+    """The distribution on two neighbouring places whose mean is a number, clipped to the ends.
+
+    Args:
+      places: rising, not necessarily equally spaced, `[Z]`.
+      x: `[]`.
+
+    Returns:
+      Probabilities of the places, `[Z]`.
+
+    References:
+      Hafner et al. (arXiv:2301.04104), eq. 10.
+    """
+    passed = jnp.clip((x - places[:-1]) / jnp.diff(places), 0.0, 1.0)  # how much of each gap lies below x
+    return jnp.append(1.0, passed) - jnp.append(passed, 0.0)
+
+
 def mean(atoms: Array, logits: Array) -> Array:
     """The mean of a categorical distribution, `[Z], [Z] -> []`."""
     return jnp.sum(atoms * jax.nn.softmax(logits))

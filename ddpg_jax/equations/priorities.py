@@ -15,7 +15,7 @@ LARGEST_COUNT = 2**31 - 1
 
 
 class Prioritization(NamedTuple):
-    """The numbers of prioritised replay; all but `updates` may be traced, `[]`.
+    """The numbers of prioritised replay; all but the last three may be traced, `[]`.
 
     Attributes:
       alpha: exponent of the priorities, in [0, 1]; 0 draws uniformly.
@@ -23,6 +23,8 @@ class Prioritization(NamedTuple):
       beta_end: that at the last update; between them it is linear in the number of updates.
       epsilon: added to the absolute error, positive.
       updates: updates of the run.
+      fade: what priorities are multiplied by for each transition that has come since; 1: they do not fade.
+      fade_floor: the least that is left of them.
     """
 
     alpha: Any
@@ -30,6 +32,27 @@ class Prioritization(NamedTuple):
     beta_end: Any
     epsilon: Any
     updates: int
+    fade: float = 1.0
+    fade_floor: float = 0.0
+
+    @property
+    def fades(self) -> bool:
+        """Whether older transitions are drawn less often."""
+        return self.fade < 1
+
+
+def fading(age: Any, rule: Prioritization) -> Any:
+    """What is left of a priority, max(fade^age, fade_floor).
+
+    Args:
+      age: transitions that have come since, a floating-point array `[...]`.
+      rule: with both numbers.
+
+    Returns:
+      `[...]`, in [0, 1].
+    """
+    xp = age.__array_namespace__()
+    return xp.maximum(rule.fade**age, xp.full_like(age, rule.fade_floor))
 
 
 def priority(td_error: Any, rule: Prioritization) -> Any:

@@ -1,7 +1,8 @@
-"""The scale of rewards: the running standard deviation of the discounted return."""
+"""The scale of rewards: the running standard deviation of the discounted return, or the mean size of a reward."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 EPSILON = 1e-8
@@ -58,3 +59,45 @@ def observe_rewards(moments: ReturnMoments, reward: Any, gamma: Any) -> ReturnMo
 def reward_scale(moments: ReturnMoments) -> Any:
     """What rewards are divided by, √(variance + EPSILON), `[...]`; their mean is not subtracted."""
     return (moments.variance + EPSILON) ** 0.5
+
+
+class RewardMeasure(NamedTuple):
+    """What a loop measures of rewards.
+
+    Attributes:
+      size: `reward -> reward`, of any shape: what of it is summed.
+      gamma: discount of the sums, `[]`.
+      scale: `moments -> [...]`, what rewards are divided by.
+    """
+
+    size: Callable[[Any], Any]
+    gamma: Any
+    scale: Callable[[ReturnMoments], Any]
+
+    def observe(self, moments: ReturnMoments, reward: Any) -> ReturnMoments:
+        """`observe_rewards` of what is summed."""
+        return observe_rewards(moments, self.size(reward), self.gamma)
+
+
+def deviation_of_returns(gamma: Any) -> RewardMeasure:
+    """The deviation of discounted sums of rewards."""
+    return RewardMeasure(lambda reward: reward, gamma, reward_scale)
+
+
+def mean_size() -> RewardMeasure:
+    """The mean absolute value of all rewards so far; 1 while they are all 0.
+
+    References:
+      Fujimoto et al., "Towards general-purpose model-free reinforcement learning" (arXiv:2501.16142), section 4.2.
+    """
+
+    def scale(moments: ReturnMoments) -> Any:
+        xp = moments.mean.__array_namespace__()
+        return xp.where(moments.mean > 0, moments.mean, xp.ones_like(moments.mean))
+
+    return RewardMeasure(abs, 0.0, scale)
+
+
+def reward_measure(kind: str, gamma: Any) -> RewardMeasure:
+    """The measure of a name: "deviation" of sums discounted by gamma, or "mean_size"."""
+    return {"deviation": deviation_of_returns(gamma), "mean_size": mean_size()}[kind]

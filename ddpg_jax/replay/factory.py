@@ -54,7 +54,7 @@ _Kinds = TypeVar("_Kinds", bound="Mapping[str, object]")
 
 def _kinds_for(config: Config, spec: EnvSpec, plain: _Kinds, stacks: _Kinds, windows: _Kinds) -> _Kinds:
     """The replays to choose from; where there is none for stacks of pictures, these are kept as they come."""
-    if config.algorithm.memory is not None:
+    if config.algorithm.window is not None:
         return windows
     return stacks if spec.stack and config.replay.kind in stacks else plain
 
@@ -75,19 +75,17 @@ _SEQUENCES: _Replays = {
 
 
 def _windows(config: Config, carry_size: int) -> dict[str, int]:
-    """Arguments of a replay for an agent with memory; of the others, none."""
-    memory = config.algorithm.memory
-    if memory is None:
-        return {}
-    sizes = {"length": memory.length, "burn_in": memory.burn_in, "keep_every": memory.keep_every}
-    return sizes | {"carry_size": carry_size if memory.keep_every else 0}
+    """Arguments of a replay for an agent that learns from windows; of the others, none."""
+    window = config.algorithm.window
+    return {} if window is None else window._asdict() | {"carry_size": carry_size if window.keep_every else 0}
 
 
 def prioritization(config: Config) -> Prioritization:
     """How prioritised replay weighs and draws, if it is configured: its numbers may be traced."""
     replay = cast("PrioritizedReplayConfig", config.replay)
     last = config.updates_owed(config.total_steps)
-    return Prioritization(replay.alpha, replay.beta, replay.beta_end, replay.epsilon, updates=last)
+    faded = replay.fade, replay.fade_floor
+    return Prioritization(replay.alpha, replay.beta, replay.beta_end, replay.epsilon, last, *faded)
 
 
 def make_ring(config: Config, spec: EnvSpec, goals: GoalTask | None = None, carry_size: int = 0) -> Ring:

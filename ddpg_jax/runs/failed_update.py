@@ -124,14 +124,14 @@ def _batch_like(arrays: dict[str, HostArray], config: Config, spec: EnvSpec, age
     def like(*shape: int, dtype: str = "float32") -> Any:
         return jax.ShapeDtypeStruct((*weight.shape, *shape), dtype)
 
-    if agent.memory is not None:
+    if config.algorithm.window is not None:
         return _windows_like(config, spec, agent, weight.shape)
     obs = like(*spec.obs_shape, dtype=spec.obs_dtype)
     return Batch(Transition(obs, like(spec.action_size), like(), like(), obs), like(), ())
 
 
 def _windows_like(config: Config, spec: EnvSpec, agent: Agent, shape: tuple[int, int]) -> Batch:
-    """As `_batch_like`, for an agent with memory: what the replay of the device loop would draw."""
+    """As `_batch_like`, for an agent that learns from windows: what the replay of the device loop would draw."""
     replay = make_replay(config, spec, carry_size(agent))
 
     def draw(key: Array) -> Batch:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 
+from ddpg_jax.config.algorithms import MRQConfig
 from ddpg_jax.errors import ConfigError
 from ddpg_jax.xla.memory import available_bytes, human_bytes
 
@@ -58,12 +59,17 @@ def forecast(config: Config, obs_size: int = 1, action_size: int = 1) -> Forecas
     seen = obs_size if algorithm.encoder is None else algorithm.encoder.features  # of pictures, as much as is sure
     actor = _weights(seen, algorithm.hidden, action_size, simba)
     critic = _weights(seen + action_size, algorithm.critic_widths, outputs, simba)
+    encoder, steps = 0, 1
+    if isinstance(algorithm, MRQConfig):
+        encoder, critics, steps = _of_embeddings(algorithm, seen, action_size), 2, algorithm.horizon
+        actor = _weights(algorithm.embedding_size, algorithm.hidden, action_size, simba)
+        critic = _weights(algorithm.embedding_size, algorithm.critic_widths, outputs, simba)
     number = _FLOAT if algorithm.encoder is None else 1
     layers = sum(algorithm.hidden) + critics * (sum(algorithm.critic_widths) + outputs)
     on_host = not config.on_device
     return Forecast(
-        learner=seeds * _COPIES * _FLOAT * (actor + critics * critic),
-        batch=seeds * algorithm.batch_size * (2 * obs_size * number + _FLOAT * (action_size + 2 + layers)),
+        learner=seeds * _COPIES * _FLOAT * (actor + critics * critic + encoder),
+        batch=seeds * algorithm.batch_size * (2 * steps * obs_size * number + _FLOAT * (action_size + 2 + layers)),
         envs=seeds * config.env.num_envs * _ENV_BYTES if on_host else 0,
     )
 
@@ -89,6 +95,14 @@ def _weights(inputs: int, widths: Sequence[int], outputs: int, simba: bool) -> i
     if simba:
         return inputs * widths[0] + 8 * sum(width * width for width in widths) + widths[-1] * outputs
     return sum(a * b for a, b in pairwise((inputs, *widths, outputs)))
+
+
+def _of_embeddings(algorithm: MRQConfig, obs_size: int, action_size: int) -> int:
+    """Weights of what learns the embeddings of MR.Q, those that stand still counted as what they add to the copies."""
+    size, entry, widths = algorithm.embedding_size, algorithm.action_embedding, algorithm.encoder_hidden
+    pair = action_size * entry + _weights(size + entry, widths, size, False)
+    copied = _weights(obs_size, widths, size, False) + pair
+    return copied * (_COPIES + 2) // _COPIES + size * (size + 1 + algorithm.reward_bins)
 
 
 def _free_bytes() -> int:

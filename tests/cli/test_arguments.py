@@ -95,7 +95,7 @@ def test_help_says_what_a_field_may_be():
     assert "discount of one step (at least 0, at most 1; default 0.99)" in text
     assert "of Adam (above 0, at most 1; default 0.0005)" in text
     assert "of the hidden layers (relu, elu, tanh or silu; default relu)" in text
-    assert "the algorithm (ddpg, td3, d4pg, fasttd3, drqv2 or td7; default ddpg)" in text
+    assert "the algorithm (ddpg, td3, d4pg, fasttd3, drqv2, td7 or mrq; default ddpg)" in text
 
 
 def test_a_section_is_not_a_field(capsys):

@@ -25,7 +25,7 @@ from ddpg_jax.errors import ConfigError, StorageError
 CONFIGS = Path(__file__).parents[2] / "configs"
 FILES = sorted(path for path in CONFIGS.rglob("*.toml") if path.parent.name != "sweeps")
 CHOSEN_BY = {
-    "algorithm": ["ddpg", "td3", "d4pg", "fasttd3", "drqv2", "td7"],
+    "algorithm": ["ddpg", "td3", "d4pg", "fasttd3", "drqv2", "td7", "mrq"],
     "exploration": ["none", "gaussian", "ou", "gaussian_per_env", "parameter"],
     "replay": ["uniform", "prioritized", "hindsight"],
 }
@@ -134,7 +134,7 @@ WRONG = [
 
 SUPPORT = {"v_min": -2.0, "v_max": 2.0}
 NEEDED = {"d4pg": SUPPORT, "td3": {"policy_delay": 1}, "fasttd3": SUPPORT | {"policy_delay": 1}}
-NEEDED["td7"] = {"policy_delay": 1, "target_every": 1000}
+NEEDED["td7"] = NEEDED["mrq"] = {"policy_delay": 1, "target_every": 1000}
 NEEDED |= {kind: {"schedule": "linear"} for kind in ("gaussian", "ou")}
 NEEDED["gaussian_per_env"] = {"sigma_min": 0.0, "sigma_max": 10.0}
 """What an algorithm or exploration cannot do without, or what other fields are judged by."""
@@ -203,7 +203,10 @@ def test_the_ends_of_a_range_are_inside(section, name, tags, node):
         "capacity": 64,
         "data_parallel": 1,
     }  # other rules are narrower
-    inside |= {"v_min": -1e6, "v_max": 1e6, "theta": 1.9} | ({"action_layer": 0} if "td7" in tags.values() else {})
+    inside |= {"v_min": -1e6, "v_max": 1e6, "theta": 1.9} | (
+        {"action_layer": 0} if {"td7", "mrq"} & {*tags.values()} else {}
+    )
+    inside |= {"warmup_steps": 5, "learning_starts": 5} if "mrq" in tags.values() else {}  # a window of five steps
     ends = [form[end] for form in _numbers(node) for end in ("minimum", "maximum") if end in form]
     for value in [inside[name]] if name in inside else ends or [1e-300, 1e300]:
         config = resolve(at(section, tags, **{name: value}), {}, source="")
@@ -601,18 +604,26 @@ def configs(draw: st.DrawFn) -> Config:
     if algorithm.get("learning_rate_schedule") == "exponential":
         algorithm["learning_rate_end"] = 0.1
     if algorithm.get("weight_decay", "none") == "none":
+        algorithm |= {name: 0.0 for name in algorithm if name.endswith("_weight_decay")}
         algorithm |= {"critic_weight_decay": 0.0, "actor_weight_decay": 0.0}
     if "v_min" in algorithm:
         algorithm["v_min"], algorithm["v_max"] = sorted((algorithm["v_min"], algorithm["v_max"] + 2e6))
         algorithm["v_max"] = min(algorithm["v_max"], 1e6)
         assume(algorithm["v_min"] < algorithm["v_max"])
-    if algorithm.get("name") in ("td3", "fasttd3", "td7"):
+    if algorithm.get("name") in ("td3", "fasttd3", "td7", "mrq"):
         algorithm.pop("updates_per_call", None)
         algorithm.pop("target_subset", None)
-    if algorithm.get("name") == "td7":  # what does not go with it
+    if algorithm.get("name") in ("td7", "mrq"):  # what does not go with it
         algorithm |= {"action_layer": 0, "memory": None, "encoder": None, "make_networks": None}
         algorithm |= {"normalization": "none", "target_every": 3 * algorithm.get("policy_delay", 2)}
         (values.get("env") or {}).pop("pixels", None)
+    if algorithm.get("name") == "mrq":  # what is foretold fits into the warm-up and into the replay
+        algorithm |= {"scale_rewards": False, "horizon": algorithm.get("horizon", 5) % 64 + 1}
+        algorithm |= {"warmup_steps": 2**20, "learning_starts": None}
+        values["env"] = {**(values.get("env") or {})}
+        values["env"]["num_envs"] = values["env"].get("num_envs", 1) % 64 + 1
+        if (values.get("replay") or {}).get("kind") == "hindsight":
+            values["replay"] = {"kind": "uniform"}
     if isinstance(values.get("seeds"), int):
         values["seeds"] = values["seeds"] % 65536 + 1
     exploration = values.get("exploration", {})

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddpg_jax.equations.distributional import cross_entropy, mean, project
+from ddpg_jax.equations.distributional import cross_entropy, mean, project, symexp, two_hot
 
 ATOMS = jnp.array([-1.0, 0.0, 1.0])
 P = jnp.array([0.25, 0.5, 0.25])
@@ -58,3 +58,15 @@ def test_cross_entropy_is_least_where_prediction_is_target():
     gradient = jax.grad(cross_entropy, argnums=1)(P, jnp.log(P))
     np.testing.assert_allclose(gradient, np.zeros(3), atol=1e-7)
     assert np.abs(jax.grad(cross_entropy, argnums=1)(P, jnp.zeros(3))).max() > 0.05
+
+
+def test_two_hot_by_hand(call):
+    """A quarter of the way from 1 to 3; at a place; beyond the ends."""
+    places = jnp.array([-2.0, 1.0, 3.0])
+    for x, expected in ((1.5, [0, 0.75, 0.25]), (1.0, [0, 1, 0]), (-9.0, [1, 0, 0]), (9.0, [0, 0, 1])):
+        np.testing.assert_array_equal(call(two_hot, places, jnp.float32(x)), expected)
+
+
+def test_the_symmetric_logarithm_is_undone(call):
+    x = jnp.array([-50.0, -0.5, 0.0, 1e-6, 7.0])
+    np.testing.assert_allclose(call(symexp, jnp.sign(x) * jnp.log1p(jnp.abs(x))), x, rtol=1e-5)

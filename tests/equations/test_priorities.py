@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddpg_jax.equations.priorities import Prioritization, annealed_beta, importance_weight, priority
+from ddpg_jax.equations.priorities import Prioritization, annealed_beta, fading, importance_weight, priority
 
 RULE = Prioritization(alpha=0.5, beta=0.4, beta_end=1.0, epsilon=0.25, updates=200)
 
@@ -53,3 +53,10 @@ def test_beta_is_linear_and_then_stays(call, made, expected):
 def test_a_run_without_updates_has_a_beta_too():
     assert annealed_beta(np.asarray(0), RULE._replace(updates=0)) == 0.4
     assert annealed_beta(jnp.int32(0), RULE._replace(updates=2**40)) == jnp.float32(0.4)
+
+
+def test_what_age_leaves_by_hand(call):
+    rule = RULE._replace(fade=0.5, fade_floor=0.2)
+    on_both(call, lambda age: fading(age, rule), [0.0, 1.0, 2.0, 3.0, 400.0], [1, 0.5, 0.25, 0.2, 0.2])
+    assert rule.fades
+    assert not RULE.fades

@@ -1,4 +1,4 @@
-"""The scale of rewards is that of gymnasium and stable-baselines3."""
+"""The scale of rewards is that of gymnasium and stable-baselines3, or the mean of their sizes."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,14 @@ import numpy as np
 from gymnasium.wrappers import NormalizeReward
 from gymnasium.wrappers.utils import RunningMeanStd
 
-from ddpg_jax.equations.rewards import EPSILON, PRIOR_SIZE, ReturnMoments, observe_rewards, reward_scale
+from ddpg_jax.equations.rewards import (
+    EPSILON,
+    PRIOR_SIZE,
+    ReturnMoments,
+    observe_rewards,
+    reward_measure,
+    reward_scale,
+)
 
 GAMMA = 0.9
 
@@ -46,3 +53,13 @@ def test_it_is_the_same_in_jax():
         )
     assert {x.dtype for x in traced} == {jnp.dtype("float32")}
     np.testing.assert_allclose(reward_scale(traced), reward_scale(moments), rtol=1e-4)
+
+
+def test_the_mean_size_by_hand(call):
+    """Of rewards -2, 4 and 0, 2; before any reward, and while all are 0, it is 1."""
+    measure = reward_measure("mean_size", 0.9)
+    moments = begin(2)
+    for reward, expected in (([0.0, 0.0], 1), ([-2.0, 4.0], 1.5), ([0.0, 0.0], 1)):
+        moments = measure.observe(moments, np.array(reward))
+        np.testing.assert_allclose(measure.scale(moments), expected, rtol=1e-4)
+    assert call(measure.scale, jax.tree.map(jnp.float32, moments._replace(mean=np.zeros(())))) == 1

@@ -19,6 +19,10 @@ CASES = {
     "td3, lru": {"algorithm": {"name": "td3", "memory": {"cell": "lru", "hidden": 8, "length": 4}}},
     "ddpg, lstm": {"algorithm": {"memory": {"hidden": 8, "length": 4, "keep_every": 2}}},
     "drqv2": PIXELS,
+    "mrq, priorities that fade": {
+        "algorithm": {"name": "mrq", "embedding_size": 8, "encoder_hidden": [8], "contrast_weight": 0.1},
+        "replay": {"kind": "prioritized", "fade": 0.9},
+    },
 }
 FAST = ("ddpg",)
 

@@ -34,6 +34,16 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
     "d4pg": {"name": "d4pg", **SUPPORT},
     "fasttd3": {"name": "fasttd3", "critic_hidden": [32], **SUPPORT},
     "td7": {"name": "td7", **EMBEDDINGS, "target_every": 50, "tau": 1.0, "encoder_learning_rate": 3e-3},
+    "mrq": {
+        "name": "mrq",
+        "critic_hidden": [32],
+        "embedding_size": 8,
+        "encoder_hidden": [16],
+        "action_embedding": 8,
+        "target_every": 50,
+        "tau": 1.0,
+        "encoder_learning_rate": 3e-3,
+    },
 }
 
 

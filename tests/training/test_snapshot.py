@@ -56,6 +56,23 @@ RUNS = {
         },
         "replay": PRIORITIES,
     },
+    "mrq, priorities that fade": {
+        "algorithm": {
+            "name": "mrq",
+            "critic_hidden": [4],
+            "embedding_size": 4,
+            "encoder_hidden": [4],
+            "action_embedding": 4,
+            "reward_bins": 5,
+            "horizon": 2,
+            "n_step": 2,
+            "contrast_weight": 0.1,
+            "target_every": 6,
+            "normalize_observations": True,
+        },
+        "replay": PRIORITIES | {"fade": 0.9},
+        "env": {"num_envs": 2},
+    },
     "d4pg, delayed errors": {
         "algorithm": {"name": "d4pg", "num_atoms": 5, "v_min": -100, "v_max": 0},
         "replay": PRIORITIES,

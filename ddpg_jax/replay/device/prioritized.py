@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax.numpy as jnp
 
-from ddpg_jax.equations.priorities import Prioritization, annealed_beta, importance_weight, priority
+from ddpg_jax.equations.priorities import Prioritization, annealed_beta, fading, importance_weight, priority
 from ddpg_jax.replay.device import sum_tree as device_tree
 from ddpg_jax.replay.device.ring import DeviceReplay, Position, Rows, gather, ring_steps, uniform
 from ddpg_jax.types import Array, Batch, EnvSpec, Tree
@@ -83,6 +83,15 @@ def with_priorities(
       rule: how priorities and weights come about.
     """
 
+    def faded(tree: device_tree.SumTree, position: Position) -> device_tree.SumTree:
+        """By the age of the first row below each of many nodes."""
+        if not rule.fades:
+            return tree
+        level = device_tree.coarse_level(tree)
+        place = device_tree.first_slots(tree, level) // num_envs
+        age = (position.head - 1 - place) % steps * num_envs
+        return device_tree.scale(tree, level, fading(age.astype(jnp.float32), rule))
+
     def init() -> PrioritizedRows:
         return PrioritizedRows(plain.init(), device_tree.empty(steps * num_envs), jnp.ones(()))
 
@@ -93,7 +102,7 @@ def with_priorities(
     def sample(
         store: PrioritizedRows, position: Position, key: Array, step: Array, updates: int, batch_size: int
     ) -> Batch:
-        slots = device_tree.draw(store.tree, key, (updates, batch_size))
+        slots = device_tree.draw(faded(store.tree, position), key, (updates, batch_size))
         age = (slots // num_envs - position.head + position.length) % steps
         batch = read(store.rows, position, age * num_envs + slots % num_envs)
         weight = importance_weight(device_tree.get(store.tree, slots), annealed_beta(step, rule)) * batch.weight

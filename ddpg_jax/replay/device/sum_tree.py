@@ -108,6 +108,31 @@ def draw(tree: SumTree, key: Array, shape: tuple[int, ...]) -> Array:
     return node
 
 
+def coarse_level(tree: SumTree, nodes: int = 1024) -> int:
+    """The highest level with so many nodes at least, by its number from the top; the slots, where none has."""
+    return next((i for i, level in enumerate(tree) if level.shape[0] >= nodes), len(tree) - 1)
+
+
+def first_slots(tree: SumTree, level: int) -> Array:
+    """The first slot below each node of a level, int32."""
+    return jnp.arange(tree[level].shape[0], dtype=jnp.int32) * FAN_OUT ** (len(tree) - 1 - level)
+
+
+def scale(tree: SumTree, level: int, factors: Array) -> SumTree:
+    """The tree, to draw from alone, as if all slots below each node of a level were multiplied by one number.
+
+    Args:
+      tree: before.
+      level: its number from the top.
+      factors: not negative, one for each of its nodes.
+    """
+    levels = [tree[level] * factors, *tree[level + 1 :]]
+    for parents in reversed(tree[:level]):
+        sums = _running_sums(levels[0], jnp.arange(levels[0].shape[0] // FAN_OUT))[-1]
+        levels.insert(0, jnp.pad(sums, (0, parents.shape[0] - sums.shape[0])))
+    return tuple(levels)
+
+
 def _rounded_up(count: int) -> int:
     return -(-count // FAN_OUT) * FAN_OUT
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ddpg_jax.equations.priorities import Prioritization, annealed_beta, importance_weight, priority
+from ddpg_jax.equations.priorities import Prioritization, annealed_beta, fading, importance_weight, priority
 from ddpg_jax.replay.host.ring import ReadRowsFn, Ring
 from ddpg_jax.replay.host.sum_tree import BYTES_PER_SLOT, SumTree
 from ddpg_jax.types import EnvSpec, HostArray, Step
@@ -96,8 +96,11 @@ class PrioritizedRing(Ring):
     def draw(self, updates: int, batch_size: int, call: int) -> HostArray:
         """Indices `[S, U, B]` for one call of the update, in proportion to the priorities, with replacement."""
         mass = self._random(updates, batch_size, call).reshape(len(self._largest), -1)
-        mass *= self.tree.total[:, None]
-        slots = self.tree.find(mass).reshape(-1, updates, batch_size)
+        if self._rule.fades:
+            slots = self.tree.find_scaled(mass, self._left_of_priorities()).reshape(-1, updates, batch_size)
+        else:
+            mass *= self.tree.total[:, None]
+            slots = self.tree.find(mass).reshape(-1, updates, batch_size)
         self._beta = annealed_beta(np.asarray(call * updates), self._rule)
         return (slots - self.oldest) % self._slots + self.oldest
 
@@ -128,6 +131,11 @@ class PrioritizedRing(Ring):
         keep = index >= self.oldest_start
         self.tree.set(self._slot(index), values, keep)
         np.maximum(self._largest, values.max(1, initial=0.0, where=keep), out=self._largest)
+
+    def _left_of_priorities(self) -> HostArray:
+        """What age leaves of priorities, for each node at the top of the tree that of its first row, `[nodes]`."""
+        age = (self._added - 1 - self.tree.first_slots // self._shape[2]) % self._shape[0] * self._shape[2]
+        return fading(age.astype(np.float64), self._rule)
 
     def _enter(self, place: int) -> None:
         """Sets the priorities that a step brings with it, which was written at a place of the ring."""

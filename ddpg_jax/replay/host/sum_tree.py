@@ -39,6 +39,7 @@ class SumTree:
         self._first_bound = np.arange(seeds)[:, None] * (nodes + 1)
         self._first_node = np.arange(seeds)[:, None] * nodes
         self._first_slot = self._first_node * 2**depth
+        self.first_slots = np.arange(nodes) * 2**depth  # of the nodes of the highest level
 
     @property
     def total(self) -> HostArray:
@@ -97,9 +98,28 @@ class SumTree:
         Returns:
           Slots `[S, n]`.
         """
-        node = np.stack([bounds.searchsorted(m, "right") for bounds, m in zip(self._bounds, mass, strict=True)]) - 1
-        rest = mass - self._bounds.take(node + self._first_bound)
-        node += self._first_node
+        node = _last_below(self._bounds, mass)
+        return self._descend(node, mass - self._bounds.take(node + self._first_bound))
+
+    def find_scaled(self, share: HostArray, scale: HostArray) -> HostArray:
+        """`find`, where all numbers below a node of the highest level are multiplied by one.
+
+        Args:
+          share: of the sum of all that is multiplied so, `[S, n]`, from 0 to below 1.
+          scale: positive, one for each node of the highest level, `[nodes]`; `first_slots` are the first below them.
+
+        Returns:
+          Slots `[S, n]`.
+        """
+        bounds = np.zeros_like(self._bounds)
+        (self._by_seed[0] * scale).cumsum(1, out=bounds[:, 1:])
+        mass = share * bounds[:, -1:]
+        node = _last_below(bounds, mass)
+        return self._descend(node, (mass - bounds.take(node + self._first_bound)) / scale[node])
+
+    def _descend(self, node: HostArray, rest: HostArray) -> HostArray:
+        """From nodes of the highest level, `[S, n]`, by what is left of the masses, to slots."""
+        node = node + self._first_node
         for level in self._levels[1:]:
             node += node
             left = level.take(node)
@@ -111,3 +131,8 @@ class SumTree:
         while not (found := leaves.take(node)).all():  # rounding led past the last slot of a node that holds anything
             node -= found == 0
         return node - self._first_slot
+
+
+def _last_below(bounds: HostArray, mass: HostArray) -> HostArray:
+    """The last of the running sums `[S, nodes + 1]` that does not exceed each mass, `[S, n]`."""
+    return np.stack([row.searchsorted(m, "right") for row, m in zip(bounds, mass, strict=True)]) - 1

@@ -43,7 +43,7 @@ def actor_steps(config: Config, arrays: Mapping[str, HostArray]) -> list[Step]:
     Raises:
       ConfigError: the network is not one that the package makes.
     """
-    embeds = config.algorithm.name == "td7" and config.algorithm.make_agent is None
+    embeds = config.algorithm.name in ("td7", "mrq") and config.algorithm.make_agent is None
     if embeds or config.algorithm.encoder is not None:
         raise ConfigError(
             f"a policy that sees {'embeddings' if embeds else 'pictures'} can be exported to safetensors and stablehlo "

@@ -33,6 +33,7 @@ from ddpg_jax.agents.recurrent import carry_size
 from ddpg_jax.config.schema import with_values
 from ddpg_jax.envs.device.rollout import evaluate_greedy
 from ddpg_jax.envs.memory import Kept, Remembered, init_kept, recall, remember
+from ddpg_jax.equations.rewards import reward_measure
 from ddpg_jax.errors import ConfigError
 from ddpg_jax.replay.device import ring as replays
 from ddpg_jax.replay.factory import make_replay
@@ -116,7 +117,8 @@ def program(
     ) -> tuple[Lane, Clock, Totals]:
         agent, replay = built(hyper)
         learn = partial(update_steps, agent, replay, per_call, algorithm.batch_size, due, shard_batch, key)
-        note = partial(note_rewards, with_values(config, hyper).algorithm.gamma)
+        gamma = with_values(config, hyper).algorithm.gamma
+        note = partial(note_rewards, reward_measure(algorithm.reward_scale or "deviation", gamma))
         carry = lane, clock, totals
         for i, part in enumerate(parts):
             choose = _uniform(env.spec.action_size) if part.uniform else agent.act

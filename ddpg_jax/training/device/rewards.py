@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import jax.numpy as jnp
 
-from ddpg_jax.equations.rewards import PRIOR_SIZE, ReturnMoments, observe_rewards, reward_scale
+from ddpg_jax.equations.rewards import PRIOR_SIZE, ReturnMoments, RewardMeasure
 from ddpg_jax.types import Array, TrainState, Tree
 
 NoteFn: TypeAlias = Callable[[TrainState, Tree, Array, Array], tuple[TrainState, Tree]]
@@ -20,11 +20,11 @@ def start_rewards(num_envs: int) -> ReturnMoments:
 
 
 def note_rewards(
-    gamma: Array | float, learner: TrainState, moments: Tree, reward: Array, done: Array
+    measure: RewardMeasure, learner: TrainState, moments: Tree, reward: Array, done: Array
 ) -> tuple[TrainState, Tree]:
     """Takes note of the rewards of a step, and puts their scale into the learner; without moments nothing happens."""
     if not isinstance(moments, ReturnMoments):
         return learner, moments
-    moments = observe_rewards(moments, reward, gamma)
+    moments = measure.observe(moments, reward)
     moments = moments._replace(returns=jnp.where(done, jnp.zeros_like(moments.returns), moments.returns))
-    return learner._replace(stats=learner.stats._replace(reward=reward_scale(moments))), moments
+    return learner._replace(stats=learner.stats._replace(reward=measure.scale(moments))), moments

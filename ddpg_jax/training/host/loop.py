@@ -29,6 +29,7 @@ import jax
 import numpy as np
 
 from ddpg_jax.envs.factory import shares_instances
+from ddpg_jax.equations.rewards import reward_measure
 from ddpg_jax.errors import EnvironmentFault, Interrupted, NotFiniteError
 from ddpg_jax.replay.host.sequences import SequenceRing
 from ddpg_jax.training.host.compile import NO_NUMBERS, ActState, HostPrograms, compile_programs
@@ -136,7 +137,8 @@ def host_loop(
     state, act_state = programs.init()
     metrics = EpisodeMetrics(lanes.names, num_envs, METRICS, config.env.info_keys)
     shape = len(seeds), num_envs
-    rewards = RewardScale(shape, config.algorithm.gamma) if config.algorithm.scale_rewards else None
+    kind = config.algorithm.reward_scale
+    rewards = None if kind is None else RewardScale(shape, reward_measure(kind, config.algorithm.gamma))
     buffers = HostBuffers(ring, metrics, EpisodeLog(shape), rewards)
     lap("compile")
 

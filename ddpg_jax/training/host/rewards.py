@@ -6,28 +6,28 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ddpg_jax.equations.rewards import PRIOR_SIZE, ReturnMoments, observe_rewards, reward_scale
+from ddpg_jax.equations.rewards import PRIOR_SIZE, ReturnMoments, RewardMeasure
 from ddpg_jax.types import HostArray, TrainState
 
 
 class RewardScale:
-    """Running moments of the discounted returns of S seeds, in float64.
+    """Running moments of what is summed of the rewards of S seeds, in float64.
 
     Args:
       shape: (S, E).
-      gamma: discount of one step.
+      measure: what that is.
     """
 
-    def __init__(self, shape: tuple[int, int], gamma: float) -> None:
+    def __init__(self, shape: tuple[int, int], measure: RewardMeasure) -> None:
         seeds = shape[0]
-        self._gamma = gamma
+        self._measure = measure
         self._moments = ReturnMoments(
             np.zeros(shape), np.full(seeds, PRIOR_SIZE), np.zeros(seeds), np.ones(seeds, np.float64)
         )
 
     def on_step(self, reward: HostArray, done: HostArray) -> None:
         """Notes the rewards of a step, `[S, E]`, and where an episode ended with it, bool `[S, E]`."""
-        self._moments = observe_rewards(self._moments, reward.astype(np.float64), self._gamma)
+        self._moments = self._measure.observe(self._moments, reward.astype(np.float64))
         self.abandon(done)
 
     def abandon(self, lanes: HostArray) -> None:
@@ -36,7 +36,7 @@ class RewardScale:
 
     def put(self, state: TrainState) -> TrainState:
         """The learner, leaves `[S, ...]`, with the scale of now."""
-        scale = reward_scale(self._moments).astype(np.float32)
+        scale = self._measure.scale(self._moments).astype(np.float32)
         return state._replace(stats=state.stats._replace(reward=scale))
 
     def state(self) -> dict[str, HostArray]:

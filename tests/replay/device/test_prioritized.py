@@ -190,3 +190,14 @@ def test_seeds_beside_each_other_are_each_as_alone():
         alone = jax.jit(used)(errors[s], keys()[s])
         np.testing.assert_array_equal(together.index[s], alone.index)
         np.testing.assert_allclose(together.weight[s], alone.weight, rtol=1e-6)
+
+
+def test_priorities_fade_with_age_as_on_the_host():
+    """Rows of two environments, 6, 4, 2 and 0 transitions old; the ring has gone round."""
+    both = Filled(2, 8, 9, rule=RULE._replace(fade=0.8, fade_floor=0.3))
+    index = both.sample(0, 1, 100_000).index.reshape(-1)
+    drawn = np.bincount(index, minlength=both.replay.init().tree[-1].shape[0])
+    assert drawn[8:].sum() == 0
+    expected = np.maximum(0.8 ** np.array([0, 0, 6, 6, 4, 4, 2, 2]), 0.3)  # the ninth step took the first place
+    expected *= drawn.sum() / expected.sum()
+    assert ((drawn[:8] - expected) ** 2 / expected).sum() < chi2(7).ppf(0.999)

@@ -144,3 +144,19 @@ def test_memory_is_that_of_the_slots_and_a_fifteenth():
     for slots in (10**5, 2**17 + 1, 10**6):
         nodes = sum(leaf.size for leaf in jax.eval_shape(partial(device_tree.empty, slots)))
         assert slots <= nodes < slots * FAN_OUT / (FAN_OUT - 1) + 100
+
+
+def test_a_scaled_tree_has_the_sums_of_what_is_multiplied():
+    """A ring of 40,000 slots, whose third level has 2500 nodes of 16; the padding stays empty."""
+    slots = jnp.arange(40_000)
+    values = np.random.default_rng(0).exponential(size=40_000).astype(np.float32)
+    tree = device_tree.set_slots(device_tree.empty(40_000), slots, jnp.asarray(values))
+    level = device_tree.coarse_level(tree)
+    first = np.asarray(device_tree.first_slots(tree, level))
+    assert first[1] == 16
+    factors = np.random.default_rng(1).random(len(first)).astype(np.float32)
+    scaled = device_tree.scale(tree, level, jnp.asarray(factors))
+    assert [x.shape for x in scaled] == [x.shape for x in tree]
+    np.testing.assert_allclose(scaled[0].sum(), (values * np.repeat(factors, 16)[:40_000]).sum(), rtol=1e-5)
+    np.testing.assert_array_equal(scaled[-1], tree[-1])
+    assert device_tree.coarse_level(device_tree.empty(30)) == 1

@@ -194,3 +194,13 @@ def test_the_tree_counts_as_memory(monkeypatch):
     monkeypatch.setattr(ring_module, "available_bytes", lambda: plain + 10**5 * BYTES_PER_SLOT - 1)
     with pytest.raises(ConfigError, match=r"replay\.capacity=100000 needs"):
         make(steps=0, capacity=10**5)
+
+
+def test_priorities_fade_with_age():
+    """Rows 0 to 7 of two environments are 6, 4, 2 and 0 transitions old; the ring has gone round."""
+    ring = make(num_envs=2, steps=9, capacity=8, fade=0.8, fade_floor=0.3)
+    assert ring.oldest == 10
+    drawn = np.bincount(ring.draw(1, 200_000, 0).reshape(-1) - 10, minlength=8)
+    expected = np.maximum(0.8 ** np.array([6, 6, 4, 4, 2, 2, 0, 0]), 0.3)
+    expected *= drawn.sum() / expected.sum()
+    assert ((drawn - expected) ** 2 / expected).sum() < chi2(7).ppf(0.999)

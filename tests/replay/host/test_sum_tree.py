@@ -121,3 +121,18 @@ def test_draws_are_in_proportion(slots):
 def test_memory_is_that_of_the_slots_not_of_the_next_power_of_two():
     for slots in (10**5, 2**17 + 1, 10**6):
         assert SumTree(2, slots).nbytes < 2 * (slots * 1.002 + 2000) * BYTES_PER_SLOT
+
+
+def test_masses_are_found_as_if_all_below_a_node_were_multiplied():
+    rng, slots = np.random.default_rng(0), 5000
+    values, tree = rng.exponential(size=(2, slots)), SumTree(2, slots)
+    tree.set(np.broadcast_to(np.arange(slots), values.shape), values)
+    width = tree.first_slots[1]
+    scale = rng.random(len(tree.first_slots)) + 0.1
+    share = rng.random((2, 3000))
+    found = tree.find_scaled(share, scale)
+    scaled = values * np.repeat(scale, width)[:slots]
+    bounds = scaled.cumsum(1) / scaled.sum(1, keepdims=True)
+    expected = np.stack([b.searchsorted(s, "right") for b, s in zip(bounds, share, strict=True)])
+    assert (found != expected).mean() < 1e-3  # where rounding decides
+    np.testing.assert_allclose(found, expected, atol=1)

@@ -135,9 +135,12 @@ def test_a_policy_that_sees_pictures_is_refused_where_its_encoder_cannot_go(to, 
 
 
 @pytest.mark.slow
-def test_a_policy_that_sees_embeddings_is_exported_where_its_encoder_can_go(tmp_path):
-    td7 = {"name": "td7", "hidden": (6, 6), "input_width": 5, "embedding_size": 4, "encoder_hidden": (6,)}
-    folder, golden, policy = exported(tmp_path, ("safetensors", "stablehlo"), UNEQUAL, **td7)
+@pytest.mark.parametrize(
+    "own", [{"name": "td7", "input_width": 5}, {"name": "mrq", "critic_hidden": (6,), "action_embedding": 4}]
+)
+def test_a_policy_that_sees_embeddings_is_exported_where_its_encoder_can_go(own, tmp_path):
+    shared = {"hidden": (6, 6), "embedding_size": 4, "encoder_hidden": (6,)}
+    folder, golden, policy = exported(tmp_path, ("safetensors", "stablehlo"), UNEQUAL, **shared, **own)
     np.testing.assert_array_equal(policy(golden.obs), golden.action)
     check_ordinary(UNEQUAL, golden, stablehlo(folder)(golden.obs))
     with pytest.raises(ConfigError, match=r"^a policy that sees embeddings can be exported to safetensors and"):
