@@ -17,6 +17,7 @@ import json
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -72,10 +73,13 @@ CASES = {"grid": GRID, "tpe": TPE}
 
 
 class InProcess:
-    """An engine that runs the command lines of tasks in this process, in order."""
+    """An engine that runs the command lines of tasks in this process, in order.
+
+    In a thread, where a run that stops at a rung does not ask the search for a stop as well, as in the main thread.
+    """
 
     def __init__(self) -> None:
-        self._waiting: list[Task] = []
+        self._waiting, self._thread = list[Task](), ThreadPoolExecutor(1)
 
     def submit(self, task: Task) -> None:
         """Takes a task."""
@@ -84,11 +88,12 @@ class InProcess:
     def wait(self, stop: StopFn) -> list[Ended]:
         """Runs the next task."""
         task = self._waiting.pop(0)
-        code = command_line(task.command[3:])  # without the interpreter, -m and the package
+        code = self._thread.submit(command_line, task.command[3:]).result()  # without the interpreter, -m and the package
         return [Ended(task.name, code, 1, "")]
 
     def close(self) -> None:
-        """Ends nothing."""
+        """Ends the thread."""
+        self._thread.shutdown()
 
 
 def measure(options: argparse.Namespace, number: int, case: str) -> dict[str, Any]:
