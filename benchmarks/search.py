@@ -6,8 +6,6 @@ Two learning rates of DDPG on Pendulum written in JAX, within the same bounds. E
 seed of the sampler of its own; both ways train with the same seeds. The score of a setting is the interquartile mean
 over its seeds of the last evaluation. A winner was chosen by that very score, which flatters it: so it is trained once
 more with fresh seeds, the same for both ways. Its steps are not counted, as they are the same.
-
-All runs are made in this process, one after the other: to start a program takes longer than to train here.
 """
 
 from __future__ import annotations
@@ -17,7 +15,6 @@ import json
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +23,8 @@ from contenders import record
 from rich.console import Console
 from rich.table import Table
 
-from ddpg_jax.cli.main import main as command_line
-from ddpg_jax.training.search.engines.engine import Ended, Task
 from ddpg_jax.training.search.file import load_search
 from ddpg_jax.training.search.run import run_search
-from ddpg_jax.types import StopFn
 
 COMMON = """
 [config]
@@ -41,6 +35,9 @@ evaluation.every = {every}
 checkpoint.min_seconds = 0
 algorithm.hidden = [64, 64]
 algorithm.batch_size = 64
+
+[engine]
+kind = "local"
 """
 GRID = """
 [search]
@@ -72,30 +69,6 @@ keep = 0.33
 CASES = {"grid": GRID, "tpe": TPE}
 
 
-class InProcess:
-    """An engine that runs the command lines of tasks in this process, in order.
-
-    In a thread, where a run that stops at a rung does not ask the search for a stop as well, as in the main thread.
-    """
-
-    def __init__(self) -> None:
-        self._waiting, self._thread = list[Task](), ThreadPoolExecutor(1)
-
-    def submit(self, task: Task) -> None:
-        """Takes a task."""
-        self._waiting.append(task)
-
-    def wait(self, stop: StopFn) -> list[Ended]:
-        """Runs the next task."""
-        task = self._waiting.pop(0)
-        code = self._thread.submit(command_line, task.command[3:]).result()  # without the interpreter, -m and the package
-        return [Ended(task.name, code, 1, "")]
-
-    def close(self) -> None:
-        """Ends the thread."""
-        self._thread.shutdown()
-
-
 def measure(options: argparse.Namespace, number: int, case: str) -> dict[str, Any]:
     """One repetition of a case: its best setting, that with fresh seeds, and the environment steps of the search."""
     seeds = list(range(options.seeds * number, options.seeds * (number + 1)))
@@ -106,7 +79,7 @@ def measure(options: argparse.Namespace, number: int, case: str) -> dict[str, An
         path = Path(folder) / "search.toml"
         path.write_text(text)
         began = time.perf_counter()
-        run = run_search(load_search(path), Path(folder) / "run", engine=InProcess(), notify=lambda line: None)
+        run = run_search(load_search(path), Path(folder) / "run", notify=lambda line: None)
         result = run.result
     best = next(entry for entry in result["combinations"] if entry["combination"] in result["finished"])
     scores = [entry["interquartile_mean"] for entry in result["combinations"] if not entry["stopped"]]
