@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from compiled_once import share_programs
+from compiled_once import MOST, share_programs
 from tiny_run import finished_run
 
 import ddpg_jax as dj
@@ -140,8 +140,9 @@ def make_tiny() -> Callable[..., Tiny]:
         if agent is not None:
             return _tiny(agent)
         text = config.model_dump_json()
-        if text not in made:
-            made[text] = _tiny(make_agent(config, SPEC))
+        made[text] = made.pop(text) if text in made else _tiny(make_agent(config, SPEC))
+        if len(made) > MOST:
+            del made[next(iter(made))]
         return made[text]
 
     return make

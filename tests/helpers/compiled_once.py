@@ -29,14 +29,16 @@ REPLACEABLE: tuple[tuple[ModuleType, str], ...] = (
 )
 """What tests put other functions in the place of, to see what becomes of a run: theirs is compiled anew."""
 
+MOST = 24
+"""Parts that are kept, of which a run takes up to five: those of one file of tests, or two."""
+
 
 def share_programs(patch: pytest.MonkeyPatch) -> None:
     """Has `train` take its programs from an earlier run of the same configuration, number of lanes and modes of jax.
 
     Programs on somebody's own parts are made anew, as are those that a test asks for by itself.
     """
-    kept: dict[Any, Any] = {}
-    known: dict[int, Any] = {}
+    kept: dict[tuple[Any, ...], Any] = {}
     own = [getattr(module, name) for module, name in REPLACEABLE]
 
     def once(key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
@@ -44,35 +46,35 @@ def share_programs(patch: pytest.MonkeyPatch) -> None:
         in_place = all(getattr(*where) is function for where, function in zip(REPLACEABLE, own, strict=True))
         if not in_place or threading.current_thread() is not threading.main_thread():
             return make()
-        if key not in kept:
-            kept[key] = make()
+        kept[key] = kept.pop(key) if key in kept else make()
+        if len(kept) > MOST:
+            del kept[next(iter(kept))]
         return kept[key]
+
+    def known(part: Any) -> bool:
+        return any(part is each for each in kept.values())
 
     def agent_once(config: Config, spec: EnvSpec) -> Agent:
         if config.algorithm.make_agent is not None:
             return make_agent(config, spec)
-        agent = once((_text(config), spec), lambda: make_agent(config, spec))
-        known[id(agent)] = agent
-        return agent
+        return once((_text(config), spec), lambda: make_agent(config, spec))
 
     def agents_once(config: Config, spec: EnvSpec) -> Any:
         if config.algorithm.make_agent is not None:
             return agent_by_numbers(config, spec)
-        agent_of = once(("by numbers", _text(config), spec), lambda: agent_by_numbers(config, spec))
-        known[id(agent_of)] = agent_of
-        return agent_of
+        return once(("by numbers", _text(config), spec), lambda: agent_by_numbers(config, spec))
 
     def jitted_once(jit: Callable[[Agent], Any]) -> Callable[[Agent], Any]:
-        return lambda agent: once((jit, id(agent), _modes()), lambda: jit(agent)) if id(agent) in known else jit(agent)
+        return lambda agent: once((jit, agent, _modes()), lambda: jit(agent)) if known(agent) else jit(agent)
 
     def host_once(config: Config, agent: Agent, ring: Any, transfer: Any, stop: Any, agent_of: Any, hyper: Any) -> Any:
         def make() -> Any:
             return compile_programs(config, agent, ring, transfer, stop, agent_of, hyper)
 
-        if id(agent) not in known or (agent_of is not None and id(agent_of) not in known):
+        if not known(agent) or not (agent_of is None or known(agent_of)):
             return make()
         numbers = tuple((path, np.asarray(each).tobytes()) for path, each in hyper.items())
-        return once((id(agent), id(agent_of), numbers, _text(config), config.seed_list, type(ring), _modes()), make)
+        return once((agent, agent_of, numbers, _text(config), config.seed_list, type(ring), _modes()), make)
 
     def device_once(config: Config, env: Any, keys: Any, hyper: Any, mesh: Any, stop: Any) -> Any:
         def make() -> Any:
