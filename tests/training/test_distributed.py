@@ -146,7 +146,12 @@ def test_both_processes_learn(tmp_path):
 def test_a_signal_to_one_process_ends_all_at_one_step_and_the_job_goes_on_to_the_bit(tmp_path):
     """The second process is told to stop while both learn; the same command with --resume auto ends the job."""
     config = dj.load_config(
-        seeds=4, total_steps=20000, env={"id": "jax:pendulum"}, evaluation={"every": 2000}, checkpoint={"every": 1000}
+        seeds=4,
+        total_steps=20000,
+        env={"id": "jax:pendulum"},
+        algorithm={"hidden": (16,), "batch_size": 16},
+        evaluation={"every": 2000},
+        checkpoint={"every": 1000},
     )
     clean = _train_in_processes(config, tmp_path / "clean")
     processes = _start(config, tmp_path / "ended")
