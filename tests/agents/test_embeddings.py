@@ -6,31 +6,20 @@ import numpy as np
 import pytest
 from numpy_reference import Adam
 from numpy_td7 import actor_step, critic_step, encoder_step, nets_of
+from smoothed import CLIP, KEY, SIGMA, assert_close, noise_of
 
 from ddpg_jax.agents.heads import robust
 from ddpg_jax.agents.targets import seen_range
 from ddpg_jax.config.load import load_config
 from ddpg_jax.errors import ConfigError
-from ddpg_jax.rng import run_keys, stream_key
 
-KEY = run_keys([3])[0]
 TD7 = {"name": "td7", "hidden": (7, 6), "input_width": 5, "embedding_size": 4, "encoder_hidden": (6, 5)}
 RATES = {"actor_learning_rate": 3e-3, "critic_learning_rate": 1e-2, "encoder_learning_rate": 5e-3}
 
 
 @pytest.fixture(scope="module")
 def td7(make_tiny):
-    return make_tiny(**TD7, **RATES, target_every=4, target_noise=0.3, target_noise_clip=0.4)
-
-
-def noise_of(step):
-    keys = jax.random.split(stream_key(KEY, "critic", step), 8)
-    return np.clip(0.3 * np.asarray(jax.vmap(lambda key: jax.random.normal(key, (2,)))(keys), np.float64), -0.4, 0.4)
-
-
-def assert_close(found, expected):
-    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-5, rtol=0)
+    return make_tiny(**TD7, **RATES, target_every=4, target_noise=SIGMA, target_noise_clip=CLIP)
 
 
 @pytest.mark.slow

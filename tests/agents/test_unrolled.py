@@ -6,15 +6,14 @@ import numpy as np
 import pytest
 from numpy_mrq import actor_step, critic_step, encoder_step, nets_of
 from numpy_reference import Adam
+from smoothed import CLIP, KEY, SIGMA, assert_close, noise_of
 
 from ddpg_jax.agents.unrolled import Units, in_units, take_over
 from ddpg_jax.config.load import load_config
 from ddpg_jax.errors import ConfigError
 from ddpg_jax.replay.windows import StepRows, make_windows
-from ddpg_jax.rng import run_keys, stream_key
 from ddpg_jax.types import Batch, Params, Stats
 
-KEY = run_keys([3])[0]
 MRQ = {
     "name": "mrq",
     "hidden": (7, 6),
@@ -36,7 +35,7 @@ DECAY, PENALTY = 1e-2, 0.05
 def mrq(make_tiny):
     decays = {f"{name}_weight_decay": DECAY for name in ("actor", "critic", "encoder")}
     weights = {f"{name}_weight": value for name, value in WEIGHTS.items()}
-    more = {"target_every": 2, "target_noise": 0.3, "target_noise_clip": 0.4, "action_penalty": PENALTY}
+    more = {"target_every": 2, "target_noise": SIGMA, "target_noise_clip": CLIP, "action_penalty": PENALTY}
     return make_tiny(**MRQ, **RATES, **decays, **weights, **more)
 
 
@@ -65,16 +64,6 @@ def batches_of(rows):
     data = make_windows(stored, whole < 0, whole, n_step=2, gamma=np.float32(0.99))
     weight = jnp.ones(whole.shape)
     return jax.tree.map(jnp.asarray, Batch(data, weight, weight.astype(jnp.int32)))
-
-
-def noise_of(step):
-    keys = jax.random.split(stream_key(KEY, "critic", step), 8)
-    return np.clip(0.3 * np.asarray(jax.vmap(lambda key: jax.random.normal(key, (2,)))(keys), np.float64), -0.4, 0.4)
-
-
-def assert_close(found, expected):
-    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-5, rtol=0)
 
 
 @pytest.mark.slow

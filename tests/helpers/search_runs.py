@@ -15,6 +15,17 @@ total_steps = 1000
 evaluation.every = 100
 env.id = "{env}"
 """
+SPACE = """
+[search.space]
+"algorithm.tau" = { low = 0.01, high = 0.9 }
+"algorithm.batch_size" = { low = 8, high = 64, integer = true }
+"""
+TASK = """
+[[search.tasks]]
+config = { env.id = "Pendulum-v1" }
+low = 0
+high = 50
+"""
 
 
 class Killed(BaseException):

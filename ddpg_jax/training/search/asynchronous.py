@@ -113,7 +113,7 @@ class AsynchronousDriver(Driver):
             self._rung[level - 1].scores[number] = trial.score
 
     def _pack(self, number: int, task: int) -> Pack:
-        return alone(number, self._config(number, task))._replace(task=task)
+        return alone(number, self._config(number, task), task)
 
     def _finish_decisions(self) -> None:
         """Does the rest of what a driver had begun that was killed."""

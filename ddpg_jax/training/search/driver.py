@@ -152,7 +152,7 @@ class Driver:
                 self._score(pack, line["code"], line["until"], more)
         if broken:  # on the host loop an environment that fails ends the program of all settings beside it
             parts = [(pack, trial) for pack in broken for trial in pack.trials]
-            alones = [alone(trial, self._config(trial, pack.task))._replace(task=pack.task) for pack, trial in parts]
+            alones = [alone(trial, self._config(trial, pack.task), pack.task) for pack, trial in parts]
             self._run_packs(alones, steps, more)
 
     def _config(self, number: int, task: int) -> Config:
@@ -240,7 +240,7 @@ class Driver:
         packs: list[Pack] = []
         for place in range(len(self._search.tasks)):
             config = self._config(best.number, place).model_copy(update={"seeds": seeds})
-            packs.append(alone(best.number, config)._replace(task=place))
+            packs.append(alone(best.number, config, place))
         before = self.trials[best.number]
         self.trials[best.number] = before._replace(parts={})
         self._run_packs(packs, [None] * len(packs), self._fresh_key())

@@ -117,10 +117,10 @@ def _equal_parts(places: Sequence[int], most: int) -> list[Sequence[int]]:
     return [places[start : start + size] for start in range(0, len(places), size)]
 
 
-def alone(trial: int, config: Config) -> Pack:
-    """A pack of one setting."""
+def alone(trial: int, config: Config, task: int = 0) -> Pack:
+    """A pack of one setting, on a task by its position."""
     text = dump_toml(config)
-    return Pack(_name(text), "train", text, (trial,), config.seed_list, _names_modules(config))
+    return Pack(_name(text), "train", text, (trial,), config.seed_list, _names_modules(config), task)
 
 
 def _lanes(search: Search, sweep: Sweep, numbers: Sequence[int], places: Sequence[int]) -> Pack:

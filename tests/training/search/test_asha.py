@@ -6,7 +6,7 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from search_runs import Killed, Writer, searched, write_search
+from search_runs import SPACE, TASK, Killed, Writer, searched, write_search
 
 from ddpg_jax.cli.sweep_status import read_progress
 from ddpg_jax.errors import ConfigError
@@ -14,32 +14,30 @@ from ddpg_jax.training.search.asha import Rung, find_promoted, find_stopped
 from ddpg_jax.training.search.file import load_search
 from ddpg_jax.training.search.record import read_lines
 
-ASHA = """
+ASHA = (
+    """
 [search]
 sampler = "random"
 trials = 9
 batch = 3
 retrain = 1
-
-[search.space]
-"algorithm.tau" = { low = 0.01, high = 0.9 }
-"algorithm.batch_size" = { low = 8, high = 64, integer = true }
-
+"""
+    + SPACE
+    + """
 [stop]
 kind = "asha"
 rungs = [0.2, 0.45]
 keep = 0.4
 """
-TASKS = """
-[[search.tasks]]
-config = { env.id = "Pendulum-v1" }
-low = 0
-high = 50
-[[search.tasks]]
+)
+TASKS = (
+    TASK
+    + """[[search.tasks]]
 config = { env.id = "MountainCarContinuous-v0", total_steps = 2000 }
 low = -100
 high = 100
 """
+)
 
 
 class Shuffler(Writer):

@@ -6,7 +6,7 @@ import tomllib
 from contextlib import closing
 
 import pytest
-from search_runs import Killed, Writer, searched, write_search
+from search_runs import SPACE, Killed, Writer, searched, write_search
 
 from ddpg_jax.errors import ConfigError, Interrupted
 from ddpg_jax.training.search.driver import FRESH, Driver
@@ -14,21 +14,21 @@ from ddpg_jax.training.search.file import load_search
 from ddpg_jax.training.search.record import TrialsRecord, read_lines
 from ddpg_jax.training.search.run import dry_run
 
-HALVING = """
+HALVING = (
+    """
 [search]
 sampler = "random"
 trials = 7
 batch = 4
 retrain = 2
-
-[search.space]
-"algorithm.tau" = { low = 0.01, high = 0.9 }
-"algorithm.batch_size" = { low = 8, high = 64, integer = true }
-
+"""
+    + SPACE
+    + """
 [stop]
 rungs = [0.2, 0.45]
 keep = 0.5
 """
+)
 
 
 def test_the_best_of_each_batch_go_on_and_the_best_of_all_is_trained_again(tmp_path):

@@ -5,7 +5,7 @@ import tomllib
 
 import pytest
 from rich.console import Console
-from search_runs import Writer, searched, write_search
+from search_runs import TASK, Writer, searched, write_search
 
 from ddpg_jax.cli.sweep_status import read_progress, status_table
 from ddpg_jax.cli.tables import ranking_table
@@ -24,17 +24,15 @@ retrain = 2
 [search.space]
 "algorithm.tau" = { choice = [0.1, 0.2, 0.3, 0.4] }
 """
-TASKS = """
-[[search.tasks]]
-config = { env.id = "Pendulum-v1" }
-low = 0
-high = 50
-[[search.tasks]]
+TASKS = (
+    TASK
+    + """[[search.tasks]]
 name = "longer"
 config = { env.id = "Pendulum-v1", env.kwargs.g = 5.0, total_steps = 2000 }
 low = -100
 high = 100
 """
+)
 HALVING = "[stop]\nrungs = [0.2]\nkeep = 0.5\n"
 ASHA = '[stop]\nkind = "asha"\nrungs = [0.2]\nkeep = 0.5\n'
 
