@@ -222,7 +222,7 @@ def td7(config: Config, spec: EnvSpec) -> Agent:
 
 
 def mrq(config: Config, spec: EnvSpec) -> Agent:
-    """MR.Q (Fujimoto et al., arXiv:2501.16142, algorithm 1), of vectors; DR.Q by its weights and the replay's fading.
+    """MR.Q (Fujimoto et al., arXiv:2501.16142), of vectors; DR.Q by its weights and the replay's fading.
 
     Priorities belong to the replay, and n and the windows too: docs/fidelity.md names them, and what else differs.
     """

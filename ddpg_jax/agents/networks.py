@@ -142,7 +142,7 @@ def pair_embedding(sizes: tuple[int, int], width: int, outputs: int, architectur
       A network `(state embedding [Z], action [A]) -> [Y]`.
 
     References:
-      Fujimoto et al., "Towards general-purpose model-free reinforcement learning" (arXiv:2501.16142), appendix B.
+      Fujimoto et al., "Towards general-purpose model-free reinforcement learning" (arXiv:2501.16142), the encoder.
     """
     return make_network(make_pair(architecture, width, outputs), sizes, lambda x: x)
 
@@ -158,7 +158,7 @@ def squashed(network: Network, weight: float) -> Network:
       A network `(*inputs) -> [A]` in [-1, 1].
 
     References:
-      Fujimoto et al. (arXiv:2501.16142), eq. 18.
+      Fujimoto et al. (arXiv:2501.16142), the loss of the actor.
     """
 
     def apply(params: Tree, moments: Tree, *inputs: Array) -> Array:

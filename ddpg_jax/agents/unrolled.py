@@ -169,8 +169,8 @@ def foretell_steps(settings: UnrollSettings) -> AuxiliaryFn:
     """What the encoder learns: the sum over steps of what the model says of them, until the episode ends.
 
     References:
-      Fujimoto et al. (arXiv:2501.16142), section 4.1; for the contrast van den Oord et al., "Representation learning
-      with contrastive predictive coding" (arXiv:1807.03748), eq. 4.
+      Fujimoto et al. (arXiv:2501.16142), the loss of the encoder; for the contrast van den Oord et al.,
+      "Representation learning with contrastive predictive coding" (arXiv:1807.03748), eq. 4.
     """
     weights = settings.weights
 
@@ -216,7 +216,7 @@ def in_units() -> TargetRange:
     """Targets of rewards divided by a scale that stands still between copies, by values in the units of before.
 
     References:
-      Fujimoto et al. (arXiv:2501.16142), eq. 14.
+      Fujimoto et al. (arXiv:2501.16142), the scale of rewards in the loss of the critics.
     """
     return TargetRange(
         init=lambda: Units(jnp.zeros(()), jnp.zeros(())),

@@ -45,7 +45,7 @@ def symexp(x: Array) -> Array:
     """The inverse of the symmetric logarithm, sign(x)·(exp |x| − 1), of any shape.
 
     References:
-      Hafner et al., "Mastering diverse domains through world models" (arXiv:2301.04104), eq. 9.
+      Hafner et al., "Mastering diverse domains through world models" (arXiv:2301.04104).
     """
     return jnp.sign(x) * jnp.expm1(jnp.abs(x))
 
@@ -61,7 +61,7 @@ def two_hot(places: Array, x: Array) -> Array:
       Probabilities of the places, `[Z]`.
 
     References:
-      Hafner et al. (arXiv:2301.04104), eq. 10.
+      Hafner et al. (arXiv:2301.04104), two-hot encoding.
     """
     passed = jnp.clip((x - places[:-1]) / jnp.diff(places), 0.0, 1.0)  # how much of each gap lies below x
     return jnp.append(1.0, passed) - jnp.append(passed, 0.0)

@@ -88,7 +88,7 @@ def mean_size() -> RewardMeasure:
     """The mean absolute value of all rewards so far; 1 while they are all 0.
 
     References:
-      Fujimoto et al., "Towards general-purpose model-free reinforcement learning" (arXiv:2501.16142), section 4.2.
+      Fujimoto et al., "Towards general-purpose model-free reinforcement learning" (arXiv:2501.16142).
     """
 
     def scale(moments: ReturnMoments) -> Any:
