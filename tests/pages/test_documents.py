@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import tomllib
 from itertools import product
 from pathlib import Path
 from pkgutil import resolve_name
@@ -48,6 +49,16 @@ def test_results_that_are_named_are_kept():
         for name in re.findall(r"`([\w*-]+\.json)`", text):
             if name not in ("result.json", "manifest.json", "format.json", "spec.json"):
                 assert [*(ROOT / "benchmarks" / "results").glob(name)], f"{page} names {name}"
+
+
+def test_extras_that_are_named_can_be_asked_for():
+    """By their normal names: pip before 23.3 finds no others, and goes on without what they would have brought."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"].keys()
+    assert not [extra for extra in extras if extra != re.sub(r"[-_.]+", "-", extra).lower()]
+    for page, text in PAGES.items():
+        for named in re.findall(r"(?:ddpg-jax|\.)\[([\w, -]+)\]", text):
+            assert extras >= set(re.split(r", *", named)), f"{page} names [{named}]"
 
 
 def test_every_page_can_be_found_from_the_readme():
