@@ -78,23 +78,23 @@ BEGUN = time.monotonic()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Where time is bounded, as in CI, slow tests have a share of it; other ones come first from commit to commit."""
-    parser.addoption("--slow-seconds", type=float, help="slow tests that did not begin by then are skipped, and say so")
-    parser.addoption("--slow-seed", default="", help="a text that draws which files of slow tests come first")
+    """Where time is bounded, as in CI, a suite has a share of it; other tests come first from commit to commit."""
+    parser.addoption("--seconds", type=float, help="tests that did not begin by then are skipped, and say so")
+    parser.addoption("--order", default="", help="a text that draws which files come first")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Files of whole runs first, which take longest: no worker is left alone with one at the end."""
     items.sort(key=lambda item: item.path.relative_to(Path(__file__).parent).parts[0] not in WHOLE_RUNS)
-    if seed := config.getoption("--slow-seed"):
-        items.sort(key=lambda item: hashlib.sha256(f"{seed} {item.path.name}".encode()).digest())
+    if order := config.getoption("--order"):
+        items.sort(key=lambda item: hashlib.sha256(f"{order} {item.path.name}".encode()).digest())
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """A slow test that there is no time for any more says so."""
-    seconds = item.config.getoption("--slow-seconds")
-    if seconds is not None and item.get_closest_marker("slow") and time.monotonic() - BEGUN > seconds:
-        pytest.skip(f"the {seconds:.0f} s for slow tests were over: leave --slow-seconds out")
+    """A test that there is no time for any more says so."""
+    seconds = item.config.getoption("--seconds")
+    if seconds is not None and time.monotonic() - BEGUN > seconds:
+        pytest.skip(f"the {seconds:.0f} s for these tests were over: leave --seconds out")
 
 
 SPEC = EnvSpec(obs_shape=(3,), obs_dtype="float32", action_low=(-2.0, -1.0), action_high=(2.0, 3.0))
