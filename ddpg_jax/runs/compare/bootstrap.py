@@ -11,6 +11,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -159,8 +160,9 @@ def steps_to_reach(steps: HostArray, curves: HostArray, levels: HostArray) -> Ho
     return np.stack([never[np.searchsorted(each, levels)] for each in highest])
 
 
+@lru_cache(maxsize=16)  # each group is compared with all others
 def _count(num_runs: int, repetitions: int, name: str) -> HostArray:
-    """How often each run is drawn in each resample, `[repetitions, num_runs]`."""
+    """How often each run is drawn in each resample, `[repetitions, num_runs]`; not to be written to."""
     draws = draw_runs(num_runs, repetitions, name) + num_runs * np.arange(repetitions)[:, None]
     return np.bincount(draws.ravel(), minlength=draws.size).reshape(draws.shape).astype(np.float64)
 
