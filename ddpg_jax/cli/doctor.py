@@ -29,6 +29,7 @@ from ddpg_jax.xla.process import make_core_devices
 EXTRAS = {
     "mujoco": ("mujoco",),
     "video": ("moviepy", "pygame"),
+    "dm-control": ("shimmy", "dm_control"),
     "gymnax": ("gymnax",),
     "brax": ("brax",),
     "playground": ("mujoco_playground",),

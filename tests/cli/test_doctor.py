@@ -3,6 +3,8 @@
 import io
 import re
 import shutil
+import tomllib
+from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -13,7 +15,7 @@ from rich.console import Console
 from tiny_run import EPISODE, finished_run, tiny_config
 
 import ddpg_jax as dj
-from ddpg_jax.cli.doctor import examine_determinism, first_difference
+from ddpg_jax.cli.doctor import EXTRAS, examine_determinism, first_difference
 from ddpg_jax.cli.main import main
 from ddpg_jax.runs.checkpoints.checkpoint import Checkpoint
 from ddpg_jax.runs.checkpoints.rows import Rows
@@ -88,3 +90,9 @@ def test_on_a_terminal_there_is_a_bar(tmp_path):
     assert "60/60" in last
     assert "steps/s" in last
     assert max(map(len, last.splitlines())) <= 80
+
+
+def test_every_extra_is_looked_for():
+    """But those of accelerators, whose devices are named instead."""
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert {*EXTRAS, "cuda", "tpu"} == project["optional-dependencies"].keys()

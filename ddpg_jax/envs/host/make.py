@@ -39,7 +39,8 @@ _NEEDS = {"mujoco": ("mujoco", "ddpg-jax[mujoco]"), "box2d": ("Box2D", "gymnasiu
 """By the package of the environments: the module they need, and what installs it."""
 
 _REGISTERS = {"dm_control": "shimmy"}
-"""By what stands before the slash of an id, which is the name of its extra: the module that registers such."""
+"""By what stands before the slash of an id, which is the name of its extra but for a hyphen: the module that registers
+such."""
 
 _MAX_INT32 = 2**31 - 1
 
@@ -69,7 +70,7 @@ def _register(identifier: str) -> str | None:
         try:
             importlib.import_module(_REGISTERS[prefix])
         except ImportError as error:
-            return f'{error}; environments of {prefix} need more: pip install "ddpg-jax[{prefix}]"'
+            return f'{error}; environments of {prefix} need more: pip install "ddpg-jax[{prefix.replace("_", "-")}]"'
     return None
 
 

@@ -199,3 +199,9 @@ except EnvironmentFault as error:
     print(error)
 """
     assert f'pip install "{package}"' in _fresh(code)
+
+
+def test_what_installs_dm_control_is_named_as_pip_finds_it(monkeypatch):
+    """Pip before 23.3 finds an extra by its normal name alone."""
+    monkeypatch.setitem(sys.modules, "shimmy", None)
+    assert unknown_id("dm_control/no-such-task-v0").endswith('pip install "ddpg-jax[dm-control]"')
