@@ -172,16 +172,20 @@ def foretell_steps(settings: UnrollSettings) -> AuxiliaryFn:
       Fujimoto et al. (arXiv:2501.16142), the loss of the encoder; for the contrast van den Oord et al.,
       "Representation learning with contrastive predictive coding" (arXiv:1807.03748), eq. 4.
     """
-    weights = settings.weights
+    counted = {name: weight for name, weight in settings.weights._asdict().items() if weight}
 
     def losses(encoder: Tree, transition: Transition) -> dict[str, Array]:
         learned, fixed, steps = encoder["learned"], encoder["fixed"], transition.extras
 
-        def step(state: Array, now: tuple[Steps, Array]) -> tuple[Array, dict[str, Array]]:
-            given, next_obs = now
-            after = jax.lax.stop_gradient(settings.state.apply(fixed["state"], (), next_obs))
-            pair = settings.pair.apply(learned["pair"], (), state, given.action)
+        def embed(obs: Array) -> Array:
+            return jax.lax.stop_gradient(settings.state.apply(fixed["state"], (), obs))
+
+        def step(state: Array, action: Array) -> tuple[Array, Array]:
+            pair = settings.pair.apply(learned["pair"], (), state, action)
             said = settings.model.apply(learned["model"], (), pair)
+            return said[: state.shape[0]], said
+
+        def compare(said: Array, after: Array, given: Steps) -> dict[str, Array]:
             size = after.shape[0]
             state, done, logits = said[:size], said[size], said[size + 1 :]
             parts = {
@@ -190,12 +194,12 @@ def foretell_steps(settings: UnrollSettings) -> AuxiliaryFn:
                 "done": lambda: jnp.square(done - given.done),
                 "contrast": lambda: contrast(state, after, settings.temperature, BATCH),
             }
-            counted = {name: weight for name, weight in weights._asdict().items() if weight}
-            return state, {f"{name}_loss": weight * given.known * parts[name]() for name, weight in counted.items()}
+            return {f"{name}_loss": weight * given.known * parts[name]() for name, weight in counted.items()}
 
         begin = settings.state.apply(learned["state"], (), transition.obs)
-        _, each = jax.lax.scan(step, begin, (steps, transition.next_obs.obs[: settings.horizon]))
-        return jax.tree.map(jnp.sum, each)
+        _, said = jax.lax.scan(step, begin, steps.action, unroll=True)
+        after = jax.vmap(embed)(transition.next_obs.obs[: settings.horizon])
+        return jax.tree.map(jnp.sum, jax.vmap(compare)(said, after, steps))
 
     return losses
 
