@@ -20,7 +20,7 @@ from rich.console import Console
 from ddpg_jax.config.load import dump_toml
 from ddpg_jax.config.schema import Config
 from ddpg_jax.config.wording import option
-from ddpg_jax.errors import ConfigError, DdpgJaxError, StorageError, printable
+from ddpg_jax.errors import ConfigError, DdpgJaxError, Interrupted, StorageError, printable
 from ddpg_jax.runs import filesystem
 from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.runs.loggers.progress import message_printer
@@ -105,7 +105,13 @@ def train_distributed(
             say(line)
     with StopRequest() as heard, SharedStop(heard) as stop:
         how: dict[str, Any] = {"overwrite": overwrite, "resume": resume, "console": console, "quiet": quiet}
-        own = train(own_seeds(config), own_dir, callbacks=stop.callbacks, **how)
+        try:
+            own = train(own_seeds(config), own_dir, callbacks=stop.callbacks, **how)
+        except Interrupted as error:  # which tells how the run of this process goes on, and alone it cannot
+            raise Interrupted(
+                "interrupted, as all processes of the job are; to go on, start each of them again with "
+                f"{option('resume', 'auto')}"
+            ) from error
     steps, returns = _evaluations_of_all(RunDirectory(own.directory).metrics)
     if not steps:
         raise DdpgJaxError("the processes have no evaluation in common; what each one reached is in process-<i>")

@@ -94,7 +94,9 @@ def _start(config, directory, *more):
         *more,
     ]
     return [
-        subprocess.Popen([*command, "--process-id", str(i)], env=PROGRAM, stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [*command, "--process-id", str(i)], env=PROGRAM, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
         for i in range(PROCESSES)
     ]
 
@@ -161,9 +163,9 @@ def test_a_signal_to_one_process_ends_all_at_one_step_and_the_job_goes_on_to_the
         assert time.monotonic() < deadline
         time.sleep(0.05)
     processes[1].send_signal(signal.SIGTERM)
-    for process in processes:
-        process.communicate(timeout=300)
+    said = [process.communicate(timeout=300)[0] for process in processes]
     assert [process.returncode for process in processes] == [75] * PROCESSES
+    assert all("to go on, start each of them again with --resume auto" in each for each in said)
     last = [json.loads(record.read_text().splitlines()[-1])["step"] for record in records]
     assert last[0] == last[1] < 20000
     assert not (tmp_path / "ended" / "result.json").exists()
