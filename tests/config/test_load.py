@@ -252,6 +252,7 @@ def test_fields_that_contradict_each_other_are_refused():
     ):
         assert f"{name}={value!r}" in message({"algorithm": v2 | {name: value}})
     assert "project_weights=False has no effect" in message({"algorithm": {"project_weights": False}})
+    resolve({"algorithm": {"architecture": "flash", "project_weights": False}}, {}, source="")
     resolve({"algorithm": v2 | {"project_weights": False}}, {}, source="")
     assert "target_subset=3 is more than num_critics=2" in message({"algorithm": {"name": "td3", "target_subset": 3}})
     assert "updates_per_call=3 is not a multiple of" in message({"algorithm": {"name": "td3", "updates_per_call": 3}})
@@ -596,7 +597,7 @@ def configs(draw: st.DrawFn) -> Config:
     default = FastTD3Config.model_fields["critic_hidden"].default if algorithm.get("name") == "fasttd3" else None
     if (critic := algorithm.get("critic_hidden", default)) is not None:
         algorithm["action_layer"] %= len(critic)
-    for name in ("architecture", "project_weights"):
+    for name in ("architecture", "project_weights", "joint_batch", "return_limit"):
         algorithm.pop(name, None)
     values.get("logging", {}).pop("sinks", None)
     if algorithm.get("kwargs"):

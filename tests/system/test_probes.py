@@ -33,6 +33,17 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
     "td3": {"name": "td3"},
     "d4pg": {"name": "d4pg", **SUPPORT},
     "fasttd3": {"name": "fasttd3", "critic_hidden": [32], **SUPPORT},
+    "flash": {
+        "name": "fasttd3",
+        "architecture": "flash",
+        "critic_hidden": [32],
+        "joint_batch": True,
+        "normalize_observations": False,
+        "weight_decay": "none",
+        "critic_weight_decay": 0.0,
+        "actor_weight_decay": 0.0,
+        **SUPPORT,
+    },
     "td7": {"name": "td7", **EMBEDDINGS, "target_every": 50, "tau": 1.0, "encoder_learning_rate": 3e-3},
     "mrq": {
         "name": "mrq",
