@@ -124,7 +124,7 @@ def held(noise: Noise, action_size: int, longest: int) -> Noise:
       longest: largest number of steps, at least 1.
 
     References:
-      Dabney et al., "Temporally-extended epsilon-greedy exploration" (arXiv:2006.01782), section 3, for the law; Kim et
+      Dabney et al., "Temporally-extended epsilon-greedy exploration" (arXiv:2006.01782) for the law; Kim et
       al., "FlashSAC" (arXiv:2604.04539), where k is at most 16.
     """
     shares = 1.0 / np.arange(1, longest + 1) ** 2

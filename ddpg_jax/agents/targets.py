@@ -99,7 +99,7 @@ The critics take their moments over `PAIR` too.
 
 References:
   Bhatt et al., "CrossQ: batch normalization in deep reinforcement learning for greater sample efficiency and
-  simplicity" (arXiv:1902.05605), section 4, there without target networks.
+  simplicity" (arXiv:1902.05605), there without target networks.
 """
 
 

@@ -96,7 +96,7 @@ def limited_returns(gamma: Any, limit: float) -> RewardMeasure:
     So a distribution over returns up to the limit, on either side of 0, holds all that there have been.
 
     References:
-      Lee et al., "Hyperspherical normalization for scalable deep reinforcement learning" (arXiv:2502.15280), section 4.
+      Lee et al., "Hyperspherical normalization for scalable deep reinforcement learning" (arXiv:2502.15280).
     """
 
     def note(moments: ReturnMoments) -> ReturnMoments:
