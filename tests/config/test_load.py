@@ -202,6 +202,7 @@ def test_the_ends_of_a_range_are_inside(section, name, tags, node):
         "batch_size": 100_000,
         "capacity": 64,
         "data_parallel": 1,
+        "return_limit": None,
     }  # other rules are narrower
     inside |= {"v_min": -1e6, "v_max": 1e6, "theta": 1.9} | (
         {"action_layer": 0} if {"td7", "mrq"} & {*tags.values()} else {}
