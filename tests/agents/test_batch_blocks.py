@@ -173,7 +173,7 @@ def test_no_gradient_goes_through_the_next_action():
 
 
 @pytest.mark.slow
-def test_the_package_s_other_algorithms_learn_with_it(make_tiny, make_batches):
+def test_other_algorithms_learn_with_it(make_tiny, make_batches):
     for settings in (
         {"name": "td3", "architecture": "flash", "joint_batch": True},
         {"name": "ddpg", "normalization": "batch", "action_layer": 1, "joint_batch": True},
