@@ -121,7 +121,7 @@ def library_faults(module: str, source: str) -> list[str]:
     """Libraries imported outside their rooms, and ways to run or load what a stranger wrote."""
     tree, faults = ast.parse(source), []
     rooms = {
-        "flax.linen": ("ddpg_jax.agents.modules", "ddpg_jax.agents.sphere"),
+        "flax.linen": ("ddpg_jax.agents.modules", "ddpg_jax.agents.sphere", "ddpg_jax.agents.batch_blocks"),
         "gymnasium": ("ddpg_jax.envs.host", "ddpg_jax.envs.device.adapters.functional"),
         "optax": ("ddpg_jax.agents",),
     }

@@ -29,7 +29,7 @@ from ddpg_jax.agents.policy_gradient import policy_gradient
 from ddpg_jax.agents.precision import in_float32
 from ddpg_jax.agents.recurrent import WindowSettings, recurrent
 from ddpg_jax.agents.rewards import with_scaled_rewards
-from ddpg_jax.agents.targets import polyak, polyak_critic, smoothing, with_online, with_online_encoder
+from ddpg_jax.agents.targets import JOINT, SEPARATE, polyak, polyak_critic, smoothing, with_online, with_online_encoder
 from ddpg_jax.agents.unrolled import LossWeights, UnrollSettings, with_unrolled_embeddings
 from ddpg_jax.config.marks import traced_fields
 from ddpg_jax.config.plugins import load
@@ -260,7 +260,7 @@ def _assembly(config: Config, spec: EnvSpec) -> Callable[..., Agent]:
     if config.algorithm.encoder is not None:
         return partial(from_pixels, make_pixel_settings(config, spec))
     if memory is None:
-        return policy_gradient
+        return partial(policy_gradient, pairing=_PAIRINGS[config.algorithm.joint_batch])
     windows = WindowSettings(memory.length, memory.burn_in, memory.keep_every, memory.priority_of_largest)
     return partial(recurrent, windows, make_encoders(config, spec))
 
@@ -275,6 +275,7 @@ def _traced_hyperparams(config: Config) -> tuple[Any, ...]:
 
 _ALGORITHMS = {"ddpg": ddpg, "td3": td3, "d4pg": d4pg, "fasttd3": fasttd3, "drqv2": drqv2, "td7": td7, "mrq": mrq}
 
+_PAIRINGS = {False: SEPARATE, True: JOINT}
 _JOIN: dict[str, heads.JoinFn] = {"min": heads.lowest, "mean": heads.average}
 _REDUCE: dict[str, heads.ReduceFn] = {"min": jnp.min, "mean": jnp.mean, "first": heads.first}
 

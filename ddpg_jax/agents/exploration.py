@@ -17,7 +17,7 @@ from ddpg_jax.types import ActFn, Array, HostArray, TrainState, Tree
 PLACES = 2**20
 """Places of the table of normal numbers at which a perturbation may begin."""
 
-NOT_PERTURBED = ("LayerNorm", "BatchNorm")
+NOT_PERTURBED = ("LayerNorm", "BatchNorm", "RMSNorm")
 """Leaves whose path names such a module keep their values under parameter noise."""
 
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ddpg_jax.agents import augmentations, encoders, modules, networks, noise, sphere
+from ddpg_jax.agents import augmentations, batch_blocks, encoders, modules, networks, noise, sphere
 from ddpg_jax.agents import exploration as explorations
 from ddpg_jax.agents import normalizers as normalize
 from ddpg_jax.agents.encoders import PixelSettings, in_sequence, past
@@ -22,7 +22,7 @@ from ddpg_jax.agents.targets import no_augmentation, scheduled_noise
 from ddpg_jax.config.plugins import load
 from ddpg_jax.envs.mixed import number_rows
 from ddpg_jax.equations.embeddings import avg_l1_norm
-from ddpg_jax.types import Array, EnvSpec, Params
+from ddpg_jax.types import BATCH, PAIR, Array, EnvSpec, Params, Tree
 from ddpg_jax.xla.tuning import tuning
 
 if TYPE_CHECKING:
@@ -31,7 +31,13 @@ if TYPE_CHECKING:
     from ddpg_jax.config.memory import MemoryConfig
     from ddpg_jax.config.pixels import EncoderConfig
     from ddpg_jax.config.schema import Config
-    from ddpg_jax.config.sections import GaussianPerEnvConfig, OUConfig, ParameterConfig, ScheduledConfig
+    from ddpg_jax.config.sections import (
+        GaussianConfig,
+        GaussianPerEnvConfig,
+        OUConfig,
+        ParameterConfig,
+        ScheduledConfig,
+    )
 
 
 def make_exploration(config: Config, spec: EnvSpec) -> Exploration:
@@ -45,7 +51,13 @@ def _none(config: Config, size: int) -> Exploration:
 
 
 def _gaussian(config: Config, size: int) -> Exploration:
-    return explorations.additive(_of_scale(config, partial(noise.gaussian, size)))
+    longest = cast("GaussianConfig", config.exploration).hold
+    hold = _as_it_is if longest is None else partial(noise.held, action_size=size, longest=longest)
+    return explorations.additive(_of_scale(config, lambda sigma: hold(noise.gaussian(size, sigma))))
+
+
+def _as_it_is(noise: Noise) -> Noise:
+    return noise
 
 
 def _ou(config: Config, size: int) -> Exploration:
@@ -114,8 +126,12 @@ def make_networks(
     shape = _architecture(config)
     sizes = prod(spec.obs_shape), spec.action_size
     actor = networks.mlp_actor(*sizes, shape._replace(final=actor_final or shape.final))
-    of_critic = shape._replace(hidden=algorithm.critic_widths)
+    of_critic = shape._replace(hidden=algorithm.critic_widths, batch_axes=_BATCH_AXES[algorithm.joint_batch])
     return actor, networks.mlp_critic(*sizes, of_critic, action_layer=algorithm.action_layer, outputs=outputs)
+
+
+_BATCH_AXES = {False: (BATCH,), True: (BATCH, PAIR)}
+"""What critics take the moments of a batch over, by whether current and next pairs are one."""
 
 
 def _architecture(config: Config) -> modules.Architecture:
@@ -242,8 +258,8 @@ def make_optimizers(config: Config) -> Params:
 
     def make(rate: float, decay: float, steps: int) -> Skippable:
         whole = _adam(algorithm, rate, decay, steps, flat)
-        if algorithm.architecture == "simba_v2" and algorithm.project_weights:
-            whole = project_after(whole, sphere.project)
+        if algorithm.architecture in _PROJECTIONS and algorithm.project_weights:
+            whole = project_after(whole, _PROJECTIONS[algorithm.architecture])
         own = None if algorithm.memory is None else algorithm.memory.learning_rate
         return whole if own is None else scale_part(whole, "memory", own / rate)
 
@@ -255,6 +271,9 @@ def make_optimizers(config: Config) -> Params:
         actor=make(algorithm.actor_learning_rate, algorithm.actor_weight_decay, rounds),
         critic=make(rate, decay, updates),
     )
+
+
+_PROJECTIONS: dict[str, Callable[[Tree], Tree]] = {"simba_v2": sphere.project, "flash": batch_blocks.project}
 
 
 def make_embedding_optimizer(config: Config, decay: float = 0.0) -> Skippable:

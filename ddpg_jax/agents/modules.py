@@ -1,4 +1,7 @@
-"""Flax modules and their initialisers: MLP and SimBa. Beside `sphere` the only module that imports flax.linen."""
+"""Flax modules and their initialisers: MLP and SimBa.
+
+Beside `sphere` and `batch_blocks`, whose networks are made here too, the only module that imports flax.linen.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ddpg_jax.agents.batch_blocks import BatchBlocks
 from ddpg_jax.agents.precision import bfloat16_dot_general
 from ddpg_jax.agents.slots import LearnAux, Network
 from ddpg_jax.agents.sphere import SimbaV2
@@ -21,7 +25,7 @@ Initializer: TypeAlias = Literal["fan_in", "lecun_normal", "orthogonal", "trunca
 Activation: TypeAlias = Literal["relu", "elu", "tanh", "silu"]
 Precision: TypeAlias = Literal["float32", "bfloat16"]
 Normalization: TypeAlias = Literal["none", "layer", "batch"]
-ArchitectureName: TypeAlias = Literal["mlp", "simba", "simba_v2"]
+ArchitectureName: TypeAlias = Literal["mlp", "simba", "simba_v2", "flash"]
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": nn.relu,
@@ -121,7 +125,9 @@ class Architecture(NamedTuple):
       normalization: between a hidden layer's product and its activation: "layer" (Ba et al., arXiv:1607.06450), or
         "batch" as in Lillicrap et al., section 3: of the observation too, and in a critic only where no action has
         entered.
-      kind: "mlp"; "simba": pre-normalised residual blocks (Lee et al., arXiv:2410.09754); "simba_v2": see `sphere`.
+      kind: "mlp"; "simba": pre-normalised residual blocks (Lee et al., arXiv:2410.09754); "simba_v2": see `sphere`;
+        "flash": see `batch_blocks`.
+      batch_axes: names of the axes over which batch normalisation takes its moments.
     """
 
     hidden: tuple[int, ...]
@@ -131,6 +137,7 @@ class Architecture(NamedTuple):
     precision: Precision = "float32"
     normalization: Normalization = "none"
     kind: ArchitectureName = "mlp"
+    batch_axes: tuple[str, ...] = (BATCH,)
 
     def dense(self, size: int, fan_in: int) -> nn.Dense:
         """A hidden layer."""
@@ -146,21 +153,22 @@ class Architecture(NamedTuple):
         return nn.Dense(size, kernel_init=layer_init.kernel, bias_init=layer_init.bias, dot_general=product)
 
 
-NormFn: TypeAlias = Callable[[Array, bool], Array]
-"""`(x [H], learning) -> [H]`, inside a module."""
+NormFn: TypeAlias = Callable[[Array, bool, tuple[str, ...]], Array]
+"""`(x [H], learning, batch_axes) -> [H]`, inside a module."""
 
 
-def _as_it_is(x: Array, learning: bool) -> Array:
+def _as_it_is(x: Array, learning: bool, axes: tuple[str, ...]) -> Array:
     return x
 
 
-def _layer_norm(x: Array, learning: bool) -> Array:
+def _layer_norm(x: Array, learning: bool, axes: tuple[str, ...]) -> Array:
     return nn.LayerNorm()(x)
 
 
-def _batch_norm(x: Array, learning: bool) -> Array:
+def _batch_norm(x: Array, learning: bool, axes: tuple[str, ...]) -> Array:
     """By the moments of the batch while it learns, of which the running moments keep a hundredth."""
-    norm = nn.BatchNorm(use_running_average=not learning, axis_name=BATCH, use_fast_variance=False)
+    over: Any = axes
+    norm = nn.BatchNorm(use_running_average=not learning, axis_name=over, use_fast_variance=False)
     return norm(x)
 
 
@@ -188,12 +196,12 @@ class _MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, late: Array | None = None, learning: bool = False) -> tuple[Array, Array]:
-        norms, active = _NORMS[self.architecture.normalization], list[Array]()
-        norm, x = norms.before, norms.observed(x, learning)
+        norms, active, axes = _NORMS[self.architecture.normalization], list[Array](), self.architecture.batch_axes
+        norm, x = norms.before, norms.observed(x, learning, axes)
         for i, width in enumerate(self.architecture.hidden):
             if late is not None and i == self.late_layer:
                 x, norm = jnp.concatenate([x, late]), norms.after
-            x = norm(self.architecture.dense(width, x.shape[-1])(x), learning)
+            x = norm(self.architecture.dense(width, x.shape[-1])(x), learning, axes)
             x = ACTIVATIONS[self.architecture.activation](x)
             active.append(x)
         return self.architecture.last(self.outputs, x.shape[-1])(x), _answering(active)
@@ -272,6 +280,8 @@ def make_module(architecture: Architecture, outputs: int, late_layer: int = 0) -
         return _SimBa(architecture, outputs)
     if architecture.kind == "simba_v2":
         return SimbaV2(architecture, outputs, orthogonal(), _PRODUCTS[architecture.precision])
+    if architecture.kind == "flash":
+        return BatchBlocks(architecture, outputs, orthogonal(), _PRODUCTS[architecture.precision], _batch_norm)
     return _MLP(architecture, outputs, late_layer)
 
 

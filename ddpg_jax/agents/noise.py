@@ -7,12 +7,15 @@ Exploration of any other kind is in `exploration`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ddpg_jax.agents.slots import Noise
+from ddpg_jax.rng import stream_key
 from ddpg_jax.types import Array, Tree
 
 ScaleFn: TypeAlias = Callable[[Array, Array], Array]
@@ -93,6 +96,51 @@ def gaussian_per_env(action_size: int, sigma_min: Array | float, sigma_max: Arra
         return sigma * jax.random.normal(noise_key, (action_size,)), sigma
 
     return Noise(init=lambda: jnp.full((), -1.0), sample=sample)
+
+
+class Held(NamedTuple):
+    """The state of `held`.
+
+    Attributes:
+      noise: of the noise that is held.
+      value: what was drawn last, `[A]`.
+      left: steps for which it is still held, int32 `[]`.
+    """
+
+    noise: Tree
+    value: Array
+    left: Array
+
+
+def held(noise: Noise, action_size: int, longest: int) -> Noise:
+    """Noise of which each draw is held for some steps, but not beyond the end of an episode.
+
+    The number of steps k is drawn anew with each draw, with probability in proportion to 1/k² up to the longest: a zeta
+    law of exponent 2, cut off. With longest = 1 it is the noise itself.
+
+    Args:
+      noise: what is held; its state goes on with each draw only.
+      action_size: A.
+      longest: largest number of steps, at least 1.
+
+    References:
+      Dabney et al., "Temporally-extended epsilon-greedy exploration" (arXiv:2006.01782) for the law; Kim et
+      al., "FlashSAC" (arXiv:2604.04539), where k is at most 16.
+    """
+    shares = 1.0 / np.arange(1, longest + 1) ** 2
+    reached = np.cumsum(shares / shares.sum())[:-1].astype(np.float32)
+
+    def init() -> Tree:
+        return Held(noise.init(), jnp.zeros(action_size), jnp.zeros((), jnp.int32))
+
+    def sample(state: Tree, key: Array, first: Array) -> tuple[Array, Tree]:
+        drawn, inner = noise.sample(state.noise, key, first)
+        steps = 1 + jnp.sum(jax.random.uniform(stream_key(key, "hold")) >= reached, dtype=jnp.int32)
+        new, old = Held(inner, drawn, steps), state
+        now: Held = jax.tree.map(partial(jnp.where, first | (state.left == 0)), new, old)
+        return now.value, now._replace(left=now.left - 1)
+
+    return Noise(init, sample)
 
 
 class Counted(NamedTuple):

@@ -44,14 +44,16 @@ from ddpg_jax.agents.slots import (
     CriticHead,
     Exploration,
     LearnAux,
-    Network,
     Normalizer,
+    Pair,
+    Pairing,
     SelectFn,
     StateFn,
     TargetRange,
     TargetUpdateFn,
 )
 from ddpg_jax.agents.targets import (
+    SEPARATE,
     UNBOUNDED,
     greedy,
     keep_targets,
@@ -81,6 +83,7 @@ def policy_gradient(
     next_critic: SelectFn = with_target,
     next_action: ActionFn = greedy,
     actor_action: ActionFn = greedy,
+    pairing: Pairing = SEPARATE,
     target_range: TargetRange = UNBOUNDED,
     auxiliary: AuxiliaryFn = no_auxiliary,
     after_round: StateFn = unchanged,
@@ -104,6 +107,7 @@ def policy_gradient(
       next_critic: whose critics and encoder judge it.
       next_action: what becomes of that action (target smoothing).
       actor_action: what becomes of the action in the actor's loss.
+      pairing: how critics judge current and next pairs, and the actor's action, in the losses.
       target_range: what bounds the values in the target, and their units.
       auxiliary: what the encoder learns beside the critics' loss.
       after_round: what else becomes of the learner after an actor step that was applied.
@@ -124,7 +128,7 @@ def policy_gradient(
     optimizers = Params(*map(skippable, optimizers))
 
     def init(run_key: Array) -> TrainState:
-        params = Params(*(net.init(stream_key(run_key, f"init/{name}")) for name, net in _items(networks)))
+        params = Params(*(net.init(stream_key(run_key, f"init/{name}")) for name, net in networks._asdict().items()))
         opt_state = Params(*(opt.init(p) for opt, p in zip(optimizers, params, strict=True)))
         stats = Stats(normalizer.init(), Params(*(net.moments() for net in networks)), targets=target_range.init())
         targets, none = jax.tree.map(jnp.copy, params), jnp.zeros(2, jnp.int32)
@@ -160,14 +164,12 @@ def policy_gradient(
     def mu(params: Params, stats: Stats, encoded: Tree) -> tuple[Array, LearnAux]:
         return networks.actor.learn(params.actor, stats.networks.actor, encoded)
 
-    def q(params: Params, stats: Stats, encoded: Tree, action: Array) -> tuple[Array, LearnAux]:
-        return networks.critic.learn(params.critic, stats.networks.critic, encoded, action)
+    def q(params: Params, stats: Stats, pair: Pair, other: Callable[[], Pair]) -> tuple[Array, LearnAux]:
+        return pairing.in_critic_loss(networks.critic, params.critic, stats.networks.critic, pair, other)
 
-    def with_actor_critics(params: Params, stats: Stats) -> tuple[Params, Stats]:
-        """With those critics only that the actor ascends."""
-        return params._replace(critic=head.actor_critics(params.critic)), _replace_moments(
-            stats, critic=head.actor_critics(stats.networks.critic)
-        )
+    def actor_critics(params: Params, stats: Stats) -> tuple[Tree, Tree]:
+        """Parameters and moments of those critics only that the actor ascends."""
+        return head.actor_critics(params.critic), head.actor_critics(stats.networks.critic)
 
     def critic_loss(
         params: Params, target: Params, stats: Stats, data: Transition, key: Array, head_key: Array, step: Array
@@ -175,11 +177,12 @@ def policy_gradient(
         """Loss, error and value of one transition, each `[]`, the critics' trace, and what is kept beside."""
         chooser, judge = next_policy(params, target), next_critic(params, target)
         a_t = next_action(mu(chooser, stats, encode(chooser, stats, data.next_obs))[0], key, step)
-        next_outputs, _ = q(judge, stats, encode(judge, stats, data.next_obs), a_t)
+        next_pair = encode(judge, stats, data.next_obs), a_t
+        next_outputs, _ = q(judge, stats, next_pair, lambda: (encode(judge, stats, data.obs), data.action))
         reward = target_range.reward(stats.targets, data.reward)
         y = head.target(reward, data.discount, target_range.clip(stats.targets, next_outputs), head_key)
         encoded = encode(params, stats, data.obs)
-        outputs, aux = q(params, stats, encoded, data.action)
+        outputs, aux = q(params, stats, (encoded, data.action), lambda: (encode(params, stats, data.next_obs), a_t))
         beside = auxiliary(params.encoder, normalize_ends(stats, data))
         kept = _Kept(y, beside, () if reuse is None else reuse(encoded))
         return *head.loss(outputs, jax.lax.stop_gradient(y)), head.value(outputs), aux, kept
@@ -190,7 +193,8 @@ def policy_gradient(
         """Minus the value of the policy's action, that action `[A]`, and the actor's trace, for one transition."""
         encoded = encode(params, stats, obs) if reuse is None else kept
         action, aux = mu(params, stats, encoded)
-        outputs, _ = q(*with_actor_critics(params, stats), encoded, actor_action(action, key, step))
+        pair = encoded, actor_action(action, key, step)
+        outputs = pairing.in_actor_loss(networks.critic, *actor_critics(params, stats), pair)
         return sum(jax.tree.leaves(aux.penalty), start=-head.value(outputs)), action, aux
 
     def critic_step(state: TrainState, batch: Batch, run_key: Array) -> tuple[TrainState, tuple[Metrics, Array, Tree]]:
@@ -290,8 +294,9 @@ def policy_gradient(
 
     def diagnose(state: TrainState, batch: Batch) -> Metrics:
         def traces(data: Transition) -> tuple[LearnAux, LearnAux]:
+            pair = encode(state.params, state.stats, data.obs), data.action
             return (
-                q(state.params, state.stats, encode(state.params, state.stats, data.obs), data.action)[1],
+                q(state.params, state.stats, pair, lambda: pair)[1],
                 mu(state.params, state.stats, encode(state.params, state.stats, data.obs))[1],
             )
 
@@ -307,9 +312,8 @@ def policy_gradient(
         return networks.actor.apply(state.params.actor, state.stats.networks.actor, encoded)
 
     def value(state: TrainState, obs: Array) -> Array:
-        params, stats = with_actor_critics(state.params, state.stats)
-        encoded, action = encode(params, stats, obs), policy(state, obs)
-        return head.value(networks.critic.apply(params.critic, stats.networks.critic, encoded, action))
+        encoded, action = encode(state.params, state.stats, obs), policy(state, obs)
+        return head.value(networks.critic.apply(*actor_critics(state.params, state.stats), encoded, action))
 
     return Agent(init, observe, init_act, explorer(policy, exploration), policy, update, reset, value, diagnose)
 
@@ -334,10 +338,6 @@ _AUX_AXES = LearnAux(moments=None, active=0, penalty=0)  # pyright: ignore[repor
 
 def _replace_moments(stats: Stats, **moments: Tree) -> Stats:
     return stats._replace(networks=stats.networks._replace(**moments))
-
-
-def _items(networks: Params) -> list[tuple[str, Network]]:
-    return list(networks._asdict().items())
 
 
 def _descend(optimizer: Skippable, gradient: Tree, opt_state: Tree, params: Tree, accepted: Array) -> tuple[Tree, Tree]:

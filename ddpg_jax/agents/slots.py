@@ -62,6 +62,23 @@ class Network(NamedTuple):
     learn: Callable[..., tuple[Any, LearnAux]]
 
 
+Pair: TypeAlias = tuple[Tree, Array]
+"""What a critic judges: an observation as the encoder gives it, and an action `[A]`."""
+
+
+class Pairing(NamedTuple):
+    """How a critic judges pairs while something learns from that, for one sample inside a `vmap` whose axis is `BATCH`.
+
+    Attributes:
+      in_critic_loss: `(critic, params, moments, pair, other) -> (outputs, LearnAux)`: the pair, beside the other of the
+        same transition, which `other()` gives: the current one, or that which its target is of.
+      in_actor_loss: `(critic, params, moments, pair) -> outputs`: the pair of an observation and the policy's action.
+    """
+
+    in_critic_loss: Callable[[Network, Tree, Tree, Pair, Callable[[], Pair]], tuple[Array, LearnAux]]
+    in_actor_loss: Callable[[Network, Tree, Tree, Pair], Array]
+
+
 class Normalizer(NamedTuple):
     """How observations are brought to one scale before a network sees them.
 

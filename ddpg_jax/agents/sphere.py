@@ -1,4 +1,4 @@
-"""SimbaV2: networks whose features and weights have length 1. Beside `modules` the one module that imports flax.linen.
+"""SimbaV2: networks whose features and weights have length 1. It imports flax.linen.
 
 Lengths are learned apart, by scales: `Scale` and the share of a block that is taken over.
 

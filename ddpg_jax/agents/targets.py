@@ -1,16 +1,17 @@
-"""What fills the small slots of the assembly: whose action a target takes, and how targets follow."""
+"""What fills the small slots of the assembly: whose action a target takes, how it is judged, how targets follow."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from ddpg_jax.agents.slots import ActionFn, TargetRange, TargetUpdateFn
+from ddpg_jax.agents.slots import ActionFn, LearnAux, Network, Pair, Pairing, TargetRange, TargetUpdateFn
 from ddpg_jax.equations.polyak import soft_update
-from ddpg_jax.types import Array, Params, TrainState, Transition, Tree
+from ddpg_jax.types import PAIR, Array, Params, TrainState, Transition, Tree
 
 
 def greedy(action: Array, key: Array, step: Array) -> Array:
@@ -68,6 +69,38 @@ def with_online(params: Params, target_params: Params) -> Params:
 def with_online_encoder(params: Params, target_params: Params) -> Params:
     """The target critics judge it, on what the online encoder makes of the successor (DrQ-v2)."""
     return target_params._replace(encoder=params.encoder)
+
+
+def _judge_alone(
+    critic: Network, params: Tree, moments: Tree, pair: Pair, other: Callable[[], Pair]
+) -> tuple[Array, LearnAux]:
+    return critic.learn(params, moments, *pair)
+
+
+SEPARATE = Pairing(_judge_alone, lambda critic, params, moments, pair: critic.learn(params, moments, *pair)[0])
+"""A batch of current pairs and one of next pairs; batch normalisation goes by the moments of each."""
+
+
+def _judge_both(
+    critic: Network, params: Tree, moments: Tree, pair: Pair, other: Callable[[], Pair]
+) -> tuple[Array, LearnAux]:
+    beside, action = other()
+    both = jax.tree.map(lambda *each: jnp.stack(each), pair, (beside, jax.lax.stop_gradient(action)))
+    axes = 0, LearnAux(moments=None, active=0, penalty=0)  # pyright: ignore[reportArgumentType]  # axes: one set of moments
+    outputs, aux = jax.vmap(partial(critic.learn, params, moments), out_axes=axes, axis_name=PAIR)(*both)
+    return outputs[0], aux._replace(active=aux.active[0], penalty=jax.tree.map(lambda x: x[0], aux.penalty))
+
+
+JOINT = Pairing(_judge_both, lambda critic, params, moments, pair: critic.apply(params, moments, *pair))
+"""One batch of current and next pairs, of whose moments the running ones are made, by which the actor's action is
+judged.
+
+The critics take their moments over `PAIR` too.
+
+References:
+  Bhatt et al., "CrossQ: batch normalization in deep reinforcement learning for greater sample efficiency and
+  simplicity" (arXiv:1902.05605), there without target networks.
+"""
 
 
 def no_augmentation(transition: Transition, key: Array) -> Transition:

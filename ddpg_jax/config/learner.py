@@ -42,13 +42,18 @@ class LearnerConfig(Section):
     """widths of the hidden layers, or of the residual blocks, of actor and critic"""
     critic_hidden: Annotated[Widths | None, STRUCTURAL] = None
     """those of the critic; left out: as the actor's"""
-    architecture: Annotated[Literal["mlp", "simba", "simba_v2"], STRUCTURAL] = "mlp"
+    architecture: Annotated[Literal["mlp", "simba", "simba_v2", "flash"], STRUCTURAL] = "mlp"
     """simba: an embedding and residual blocks with layer normalisation, which are of equal width; simba_v2: likewise,
-    but features and weights have length 1, so that a scalar critic wants `scale_rewards`"""
+    but features and weights have length 1, so that a scalar critic wants `scale_rewards`; flash: blocks with batch
+    normalisation, of what is seen too, weights of length 1 and features that are normalised at last"""
     project_weights: Annotated[bool, LEARNING] = True
-    """simba_v2: weights are brought back to length 1 after each step; false: they have it at the beginning alone"""
+    """simba_v2, flash: weights are brought back to length 1 after each step; false: they have it at the beginning
+    alone"""
     normalization: Annotated[Literal["none", "layer", "batch"], STRUCTURAL] = "none"
     """of the hidden layers; batch: of the observation too, and in the critic only before the action enters"""
+    joint_batch: Annotated[bool, STRUCTURAL] = False
+    """where critics normalise batches: current and next pairs of observation and action are one batch, and the actor's
+    actions are judged by running moments (CrossQ); false: each is a batch of its own"""
     normalize_observations: Annotated[bool, STRUCTURAL] = False
     """by the running moments of all that the seed has acted on"""
     observation_moments: Annotated[Literal["compensated", "plain"], STRUCTURAL] = "compensated"
@@ -61,6 +66,9 @@ class LearnerConfig(Section):
     scale_rewards: Annotated[bool, STRUCTURAL] = False
     """the learner divides rewards by the running standard deviation of the discounted return; ends of distributions
     are in these units"""
+    return_limit: Annotated[Annotated[float, Field(gt=0, le=1e6)] | None, STRUCTURAL] = None
+    """with scale_rewards: they are divided by so much at least that the largest discounted return so far comes to no
+    more than this, as v_max; left out: by the deviation alone"""
     activation: Annotated[Literal["relu", "elu", "tanh", "silu"], STRUCTURAL] = "relu"
     """of the hidden layers"""
     initializer: Annotated[Initializer, LEARNING] = "fan_in"
@@ -140,6 +148,11 @@ class LearnerConfig(Section):
         return "deviation" if self.scale_rewards else None
 
     @property
+    def normalizes_batches(self) -> bool:
+        """Whether networks of the package's own take moments of a batch."""
+        return self.normalization == "batch" or self.architecture == "flash"
+
+    @property
     def critic_widths(self) -> tuple[int, ...]:
         """Widths of the critic's hidden layers."""
         return self.hidden if self.critic_hidden is None else self.critic_hidden
@@ -158,6 +171,30 @@ class LearnerConfig(Section):
             raise ValueError(
                 'normalization="batch" is not possible with memory, whose samples are windows; set it to "layer"'
             )
+        if self.memory is not None and self.architecture == "flash":
+            raise ValueError(
+                'architecture="flash" is not possible with memory, whose samples are windows; set it to "simba"'
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_batch(self) -> LearnerConfig:
+        if not self.joint_batch:
+            return self
+        for name in ("make_networks", "encoder"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"joint_batch is not possible with {name}: leave one of them out")
+        if not self.normalizes_batches:
+            raise ValueError(
+                "joint_batch has no effect where nothing takes moments of a batch: set it to false, or "
+                'architecture to "flash", or normalization to "batch"'
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _limited_returns(self) -> LearnerConfig:
+        if self.return_limit is not None and not self.scale_rewards:
+            raise ValueError(f"return_limit={self.return_limit} has no effect without scale_rewards: leave it out")
         return self
 
     @model_validator(mode="after")
@@ -171,9 +208,11 @@ class LearnerConfig(Section):
             raise ValueError(
                 "normalize_observations has no effect on pictures, which are scaled to [-0.5, 0.5]: set it to false"
             )
-        if self.normalization == "batch" and max(encoder.target_copies, encoder.online_copies) > 1:
+        if self.normalizes_batches and max(encoder.target_copies, encoder.online_copies) > 1:
+            field = 'normalization="batch"' if self.normalization == "batch" else 'architecture="flash"'
+            instead = "layer" if self.normalization == "batch" else "simba"
             raise ValueError(
-                'normalization="batch" is not possible with several copies of an observation; set it to "layer", or '
+                f'{field} is not possible with several copies of an observation; set it to "{instead}", or '
                 "encoder.target_copies and encoder.online_copies to 1"
             )
         if encoder.shift == 0 and max(encoder.target_copies, encoder.online_copies) > 1:
@@ -186,8 +225,11 @@ class LearnerConfig(Section):
     @model_validator(mode="after")
     def _residual(self) -> LearnerConfig:
         kind = f'architecture="{self.architecture}"'
-        if not self.project_weights and self.architecture != "simba_v2":
-            raise ValueError(f'project_weights=False has no effect with {kind}: set it to true, or take "simba_v2"')
+        of_length_1 = self.architecture in ("simba_v2", "flash")
+        if not self.project_weights and not of_length_1:
+            raise ValueError(
+                f'project_weights=False has no effect with {kind}: set it to true, or take "simba_v2" or "flash"'
+            )
         if self.architecture == "mlp":
             return self
         for name, widths in (("hidden", self.hidden), ("critic_hidden", self.critic_widths)):
@@ -203,7 +245,7 @@ class LearnerConfig(Section):
                 f"action_layer={self.action_layer} is not possible with {kind}, where the action enters "
                 "with the observation; set it to 0"
             )
-        if self.architecture == "simba_v2":
+        if of_length_1:
             self._refuse_other_layers(kind)
         return self
 

@@ -168,6 +168,9 @@ class GaussianConfig(ScheduledConfig):
     """independent normal noise"""
     sigma: Annotated[Scale, TRACED, LEARNING] = 0.1
     """standard deviation, in units of half the action range"""
+    hold: Annotated[Annotated[int, Field(ge=1, le=1000)] | None, STRUCTURAL] = None
+    """each draw is held for some steps, at most so many, k of them with probability in proportion to 1/k²; left out:
+    for one"""
 
 
 class OUConfig(ScheduledConfig):

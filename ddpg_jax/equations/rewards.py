@@ -20,12 +20,14 @@ class ReturnMoments(NamedTuple):
       size: returns so far, `[...]`.
       mean: of them, `[...]`.
       variance: `[...]`.
+      largest: absolute return so far, `[...]`; `()` where that is not asked for.
     """
 
     returns: Any
     size: Any
     mean: Any
     variance: Any
+    largest: Any = ()
 
 
 def observe_rewards(moments: ReturnMoments, reward: Any, gamma: Any) -> ReturnMoments:
@@ -53,7 +55,7 @@ def observe_rewards(moments: ReturnMoments, reward: Any, gamma: Any) -> ReturnMo
     offset = mean - moments.mean
     spread = ((returns - mean[..., None]) ** 2).mean(-1) + (1.0 - share) * offset**2
     variance = moments.variance + share * (spread - moments.variance)
-    return ReturnMoments(returns, size, moments.mean + share * offset, variance)
+    return ReturnMoments(returns, size, moments.mean + share * offset, variance, moments.largest)
 
 
 def reward_scale(moments: ReturnMoments) -> Any:
@@ -68,20 +70,44 @@ class RewardMeasure(NamedTuple):
       size: `reward -> reward`, of any shape: what of it is summed.
       gamma: discount of the sums, `[]`.
       scale: `moments -> [...]`, what rewards are divided by.
+      begin: `zeros [...] -> largest`, of moments of a run that begins.
+      note: `moments -> moments`, with what is kept beside the sums.
     """
 
     size: Callable[[Any], Any]
     gamma: Any
     scale: Callable[[ReturnMoments], Any]
+    begin: Callable[[Any], Any] = lambda zeros: ()
+    note: Callable[[ReturnMoments], ReturnMoments] = lambda moments: moments
 
     def observe(self, moments: ReturnMoments, reward: Any) -> ReturnMoments:
         """`observe_rewards` of what is summed."""
-        return observe_rewards(moments, self.size(reward), self.gamma)
+        return self.note(observe_rewards(moments, self.size(reward), self.gamma))
 
 
 def deviation_of_returns(gamma: Any) -> RewardMeasure:
     """The deviation of discounted sums of rewards."""
     return RewardMeasure(lambda reward: reward, gamma, reward_scale)
+
+
+def limited_returns(gamma: Any, limit: float) -> RewardMeasure:
+    """The deviation of discounted sums of rewards, or the largest of them in size over a limit where that is more.
+
+    So a distribution over returns up to the limit, on either side of 0, holds all that there have been.
+
+    References:
+      Lee et al., "Hyperspherical normalization for scalable deep reinforcement learning" (arXiv:2502.15280).
+    """
+
+    def note(moments: ReturnMoments) -> ReturnMoments:
+        xp = moments.mean.__array_namespace__()
+        return moments._replace(largest=xp.maximum(moments.largest, abs(moments.returns).max(-1)))
+
+    def scale(moments: ReturnMoments) -> Any:
+        xp = moments.mean.__array_namespace__()
+        return xp.maximum(reward_scale(moments), moments.largest / limit)
+
+    return RewardMeasure(lambda reward: reward, gamma, scale, lambda zeros: zeros, note)
 
 
 def mean_size() -> RewardMeasure:
@@ -98,6 +124,7 @@ def mean_size() -> RewardMeasure:
     return RewardMeasure(abs, 0.0, scale)
 
 
-def reward_measure(kind: str, gamma: Any) -> RewardMeasure:
-    """The measure of a name: "deviation" of sums discounted by gamma, or "mean_size"."""
-    return {"deviation": deviation_of_returns(gamma), "mean_size": mean_size()}[kind]
+def reward_measure(kind: str, gamma: Any, limit: float | None = None) -> RewardMeasure:
+    """The measure of a name: "deviation" of sums discounted by gamma, which may have a limit, or "mean_size"."""
+    of_returns = deviation_of_returns(gamma) if limit is None else limited_returns(gamma, limit)
+    return {"deviation": of_returns, "mean_size": mean_size()}[kind]

@@ -8,7 +8,7 @@ Everything here is a `NamedTuple`, so it is a pytree as it stands and `jit`, `vm
 case. Neither jax nor optax is imported at run time: worker processes and the command line load it cheaply.
 """
 
-from ddpg_jax.types.aliases import BATCH, Array, HostArray, Metrics, StopFn, Tree, never_stop
+from ddpg_jax.types.aliases import BATCH, PAIR, Array, HostArray, Metrics, StopFn, Tree, never_stop
 from ddpg_jax.types.data import Batch, Recalled, Seen, Step, Transition, Window
 from ddpg_jax.types.environment import DeviceEnv, EnvSpec, ObsPart
 from ddpg_jax.types.learner import ActFn, Agent, Memory, Params, Stats, TrainState, UpdateFn
@@ -16,6 +16,7 @@ from ddpg_jax.types.record import Evaluation, Row, Snapshot
 
 __all__ = [
     "BATCH",
+    "PAIR",
     "ActFn",
     "Agent",
     "Array",

@@ -26,6 +26,9 @@ BATCH = "batch"
 """Name of the axis over the samples of an update; it is opened and closed inside the assembly."""
 
 
+PAIR = "pair"
+"""Name of the axis over a sample's current and next pair of observation and action, where one batch is made of both."""
+
 Metrics: TypeAlias = "dict[str, Array]"
 """Diagnostics by name: `[]` of one update, `[U]` of a call."""
 

@@ -129,11 +129,12 @@ def test_epsilon_stays_within_an_episode_and_follows_the_parameters():
 def test_layer_normalisation_is_not_perturbed():
     params = {
         "params": {
-            name: {"scale": jnp.ones(3), "bias": jnp.zeros(3)} for name in ("Dense_0", "LayerNorm_0", "BatchNorm_1")
+            name: {"scale": jnp.ones(3), "bias": jnp.zeros(3)}
+            for name in ("Dense_0", "LayerNorm_0", "BatchNorm_1", "RMSNorm_0")
         }
     }
     found = perturb(params, 0.1, jnp.int32(0))["params"]
-    for name in ("LayerNorm_0", "BatchNorm_1"):
+    for name in ("LayerNorm_0", "BatchNorm_1", "RMSNorm_0"):
         np.testing.assert_array_equal(found[name]["scale"], np.ones(3))
         np.testing.assert_array_equal(found[name]["bias"], np.zeros(3))
     assert (found["Dense_0"]["scale"] != 1).all()

@@ -11,6 +11,7 @@ from ddpg_jax.agents.noise import (
     exponential,
     gaussian,
     gaussian_per_env,
+    held,
     inverse_episode,
     linear,
     ornstein_uhlenbeck,
@@ -200,3 +201,45 @@ def test_scales_are_uniform_and_each_environment_has_its_own():
     assert stats.kstest(scales, "uniform", (0.1, 0.2)).pvalue > 1e-3
     assert stats.kstest(np.ravel(drawn) / scales, "norm").pvalue > 1e-3
     assert abs(np.corrcoef(np.ravel(drawn), scales)[0, 1]) < 0.06
+
+
+def _holds(path):
+    """Lengths of the stretches over which a path `[T, A]` stands still, the last left out, as it may be cut."""
+    begins = np.flatnonzero(np.r_[True, (path[1:] != path[:-1]).any(1)])
+    return np.diff(begins)
+
+
+@pytest.mark.parametrize("longest", [3, 16])
+def test_noise_is_held_by_the_zeta_law(longest):
+    """Of 40,000 steps: k with probability in proportion to 1/k², and each value is a draw of its own."""
+    path = _path(held(gaussian(2, 0.5), 2, longest), 40_000)
+    lengths = _holds(path)
+    shares = 1.0 / np.arange(1, longest + 1) ** 2
+    expected = len(lengths) * shares / shares.sum()
+    assert lengths.max() == longest
+    assert stats.chisquare(np.bincount(lengths, minlength=longest + 1)[1:], expected).pvalue > 1e-3
+    values = path[np.cumsum(np.r_[0, lengths])]
+    assert stats.kstest(values.ravel() / 0.5, "norm").pvalue > 1e-3
+
+
+def test_the_shares_of_the_law_by_hand():
+    """At most three steps: 1, 1/4 and 1/9 are in proportion as 36, 9 and 4, of 49."""
+    lengths = _holds(_path(held(gaussian(1, 1.0), 1, 3), 20_000, seed=1))
+    np.testing.assert_allclose(np.bincount(lengths)[1:] / len(lengths), np.array([36, 9, 4]) / 49, atol=0.02)
+
+
+def test_noise_held_for_one_step_is_the_noise():
+    np.testing.assert_array_equal(_path(held(gaussian(2, 0.5), 2, 1), 50), _path(gaussian(2, 0.5), 50))
+    walk = ornstein_uhlenbeck(2, 0.15, 0.2, 1.0)
+    np.testing.assert_allclose(_path(held(walk, 2, 1), 50), _path(walk, 50), atol=1e-6)  # compiled in another way
+
+
+def test_an_episode_begins_with_a_draw(call):
+    noise = held(gaussian(2, 0.5), 2, 16)
+    state = noise.init()._replace(value=jnp.array([7.0, 8.0]), left=jnp.int32(5))
+    on, after = call(lambda first: noise.sample(state, jax.random.key(7), first), GOING_ON)
+    np.testing.assert_array_equal(on, [7, 8])
+    assert after.left == 4
+    new, after = call(lambda first: noise.sample(state, jax.random.key(7), first), START)
+    np.testing.assert_allclose(new, 0.5 * _normal(7, 2), rtol=1e-6)
+    assert 0 <= after.left < 16

@@ -64,7 +64,7 @@ def flat(config: Config) -> dict[str, object]:
 
 def test_there_are_all_pairs():
     tasks, algorithms = preset_names().values()
-    assert len(PAIRS) == 473
+    assert len(PAIRS) == 499
     assert sorted(FROZEN["learned"]) == sorted(algorithms)
     assert sorted(FROZEN["task"]) == sorted(tasks)
 

@@ -51,8 +51,31 @@ def test_it_is_the_same_in_jax():
             observe_rewards(moments, reward.astype(np.float64), GAMMA),
             step(traced, reward, jnp.float32(GAMMA)),
         )
-    assert {x.dtype for x in traced} == {jnp.dtype("float32")}
+    assert {x.dtype for x in jax.tree.leaves(traced)} == {jnp.dtype("float32")}
     np.testing.assert_allclose(reward_scale(traced), reward_scale(moments), rtol=1e-4)
+
+
+def test_limited_returns_by_hand(call):
+    """Returns of 1 and 2.5, of deviation 0.75; the largest in size comes to 2 at most, later to 2 exactly."""
+    for limit, expected in ((2.0, 1.25), (5.0, 0.75)):
+        measure = reward_measure("deviation", 0.5, limit)
+        moments = begin(1)._replace(size=np.zeros(()), largest=measure.begin(np.zeros(())))
+        for reward in (1.0, 2.0):
+            moments = measure.observe(moments, np.array([reward]))
+        np.testing.assert_allclose(moments.largest, 2.5)
+        np.testing.assert_allclose(measure.scale(moments), expected, rtol=1e-7)
+    moments = measure.observe(moments._replace(returns=np.array([-9.0])), np.array([0.5]))
+    assert moments.largest == 4.0
+    traced = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), moments)
+    np.testing.assert_allclose(call(measure.scale, traced), measure.scale(moments), rtol=1e-6)
+    assert reward_measure("deviation", 0.5).observe(begin(1), np.ones(1)).largest == ()
+
+
+def test_seeds_have_largest_returns_of_their_own():
+    measure = reward_measure("deviation", GAMMA, 1.0)
+    moments = begin(2, 3)._replace(largest=measure.begin(np.zeros(2)))
+    moments = measure.observe(moments, np.array([[1.0, -4.0, 2.0], [0.5, 0.0, 0.0]]))
+    np.testing.assert_allclose(moments.largest, [4, 0.5])
 
 
 def test_the_mean_size_by_hand(call):

@@ -24,6 +24,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "batch": {"normalization": "batch"},
     "simba": {"architecture": "simba", "hidden": (16, 16), "critic_hidden": (16, 16)},
     "simba_v2": {"architecture": "simba_v2", "hidden": (16, 16), "critic_hidden": (16, 16)},
+    "flash": {"architecture": "flash", "hidden": (16, 16), "critic_hidden": (16, 16)},
 }
 
 

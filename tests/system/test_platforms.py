@@ -19,6 +19,20 @@ CASES = {
     "td3, lru": {"algorithm": {"name": "td3", "memory": {"cell": "lru", "hidden": 8, "length": 4}}},
     "ddpg, lstm": {"algorithm": {"memory": {"hidden": 8, "length": 4, "keep_every": 2}}},
     "drqv2": PIXELS,
+    "flash, one batch of both pairs, held noise": {
+        "algorithm": {
+            "name": "fasttd3",
+            "architecture": "flash",
+            "hidden": [8],
+            "critic_hidden": [8],
+            "joint_batch": True,
+            "scale_rewards": True,
+            "return_limit": 5.0,
+            "v_min": -5,
+            "v_max": 5,
+        },
+        "exploration": {"kind": "gaussian", "hold": 16},
+    },
     "mrq, priorities that fade": {
         "algorithm": {"name": "mrq", "embedding_size": 8, "encoder_hidden": [8], "contrast_weight": 0.1},
         "replay": {"kind": "prioritized", "fade": 0.9},

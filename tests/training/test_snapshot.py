@@ -73,6 +73,22 @@ RUNS = {
         "replay": PRIORITIES | {"fade": 0.9},
         "env": {"num_envs": 2},
     },
+    "flash, one batch of both pairs, held noise": {
+        "algorithm": {
+            "name": "fasttd3",
+            "architecture": "flash",
+            "hidden": [4],
+            "critic_hidden": [4],
+            "joint_batch": True,
+            "scale_rewards": True,
+            "return_limit": 5.0,
+            "num_atoms": 5,
+            "v_min": -5,
+            "v_max": 5,
+        },
+        "exploration": {"kind": "gaussian", "hold": 16},
+        "env": {"num_envs": 2},
+    },
     "d4pg, delayed errors": {
         "algorithm": {"name": "d4pg", "num_atoms": 5, "v_min": -100, "v_max": 0},
         "replay": PRIORITIES,

@@ -97,6 +97,7 @@ _OPS = {
     "dense": _dense,
     "layer_norm": _layer_norm,
     "batch_norm": _batch_norm,
+    "rms_norm": lambda x, p, arrays: x / np.sqrt((x**2).mean(-1, keepdims=True) + p["epsilon"]) * p["scale"],
     "residual": lambda x, p, arrays: x + _run(p["steps"], arrays, x),
     "blend": lambda x, p, arrays: x + p["share"] * p["by"] * (_run(p["steps"], arrays, x) - x),
     "scale": lambda x, p, arrays: x * p["scale"] * p["by"],

@@ -72,6 +72,10 @@ class _Graph:
             scaled = self._arrays[step["scale"]] / deviation
             self.add("Mul", self.add("Sub", x, self.array(step["mean"])), self.constant(scaled))
             self.add("Add", self.x, self.array(step["bias"]))
+        elif op == "rms_norm":
+            mean = self.add("ReduceMean", self.add("Mul", x, x), axes=[-1], keepdims=1)
+            root = self.add("Sqrt", self.add("Add", mean, self.constant(np.float32(step["epsilon"]))))
+            self.add("Mul", self.add("Div", x, root), self.array(step["scale"]))
         elif op == "residual":
             for each in step["steps"]:
                 self.step(each)

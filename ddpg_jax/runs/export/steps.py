@@ -23,7 +23,8 @@ Step: TypeAlias = dict[str, Any]
 
 `normalize` (x − mean) / (sqrt(variance) + epsilon), clipped to ±clip where it is given; `dense` x·kernel + bias, which
 it may lack, with `factors = "bfloat16"` of factors rounded to bfloat16; `layer_norm` (x − mean of x) / sqrt(variance
-of x + epsilon) · scale + bias; `batch_norm` the same by its own mean and variance; `residual` x + steps(x); `blend`
+of x + epsilon) · scale + bias; `batch_norm` the same by its own mean and variance; `rms_norm` x / sqrt(mean of x² +
+epsilon) · scale; `residual` x + steps(x); `blend`
 x + share · by · (steps(x) − x); `scale` x · scale · by; `append` value beside x; `add` x + value; `unit`
 x / max(|x|, 1e-8); `relu`, `elu`, `silu`, `tanh`.
 """
@@ -108,6 +109,22 @@ def _simba(config: Config) -> list[Step]:
     return [*steps, _layer_norm(blocks), _dense(2 * blocks + 1)]
 
 
+def _flash(config: Config) -> list[Step]:
+    """As in `agents.batch_blocks`."""
+    blocks, layers, norms = len(config.algorithm.hidden), count(), count()
+
+    def layer(precision: str) -> Step:
+        step = {"op": "dense", "kernel": f"{_WEIGHTS}/UnitDense_{next(layers)}/unit_kernel"}
+        return step if precision == "float32" else step | {"factors": precision}
+
+    steps = [_batch_norm(next(norms)), layer(config.precision)]
+    for _ in range(blocks):
+        inner = [[layer(config.precision), _batch_norm(next(norms)), {"op": "relu"}] for _ in range(2)]
+        steps.append({"op": "residual", "steps": inner[0] + inner[1]})
+    last = {"op": "rms_norm", "scale": f"{_WEIGHTS}/RMSNorm_0/scale", "epsilon": _LAYER_EPSILON}
+    return [*steps, last, layer("float32") | {"bias": f"{_WEIGHTS}/bias"}]
+
+
 def _simba_v2(config: Config) -> list[Step]:
     """As in `agents.sphere`; layers and scales are numbered in their order."""
     blocks, width, precision = len(config.algorithm.hidden), config.algorithm.hidden[0], config.precision
@@ -131,4 +148,4 @@ def _simba_v2(config: Config) -> list[Step]:
     return [*steps, layer("float32") | {"bias": f"{_WEIGHTS}/bias"}]
 
 
-_NETWORKS = {"mlp": _mlp, "simba": _simba, "simba_v2": _simba_v2}
+_NETWORKS = {"mlp": _mlp, "simba": _simba, "simba_v2": _simba_v2, "flash": _flash}

@@ -33,7 +33,7 @@ from ddpg_jax.agents.recurrent import carry_size
 from ddpg_jax.config.schema import with_values
 from ddpg_jax.envs.device.rollout import evaluate_greedy
 from ddpg_jax.envs.memory import Kept, Remembered, init_kept, recall, remember
-from ddpg_jax.equations.rewards import reward_measure
+from ddpg_jax.equations.rewards import RewardMeasure, reward_measure
 from ddpg_jax.errors import ConfigError
 from ddpg_jax.replay.device import ring as replays
 from ddpg_jax.replay.factory import make_replay
@@ -102,12 +102,16 @@ def program(
         agent = make(changed, env.spec)
         return agent, stored(make_replay(changed, env.spec, carry_size(agent)))
 
+    def measure(hyper: Hyper) -> RewardMeasure:
+        gamma = with_values(config, hyper).algorithm.gamma
+        return reward_measure(algorithm.reward_scale or "deviation", gamma, algorithm.return_limit)
+
     def init(key: Array, hyper: Hyper) -> Lane:
         agent, replay = built(hyper)
         env_state, obs = jax.vmap(env.reset)(jax.random.split(stream_key(key, "reset"), num_envs))
         learner, act_state, zeros = agent.init(key), agent.init_act(num_envs), jnp.zeros(num_envs)
         first = jnp.ones(num_envs, bool)
-        rewards = start_rewards(num_envs) if jax.tree.leaves(learner.stats.reward) else ()
+        rewards = start_rewards(num_envs, measure(hyper)) if jax.tree.leaves(learner.stats.reward) else ()
         lengths = zeros.astype(jnp.int32)
         kept = init_kept(agent.memory, num_envs, env.spec.action_size, acting=True)
         return Lane(learner, act_state, env_state, obs, first, replay.init(), zeros, lengths, rewards, kept)
@@ -117,8 +121,7 @@ def program(
     ) -> tuple[Lane, Clock, Totals]:
         agent, replay = built(hyper)
         learn = partial(update_steps, agent, replay, per_call, algorithm.batch_size, due, shard_batch, key)
-        gamma = with_values(config, hyper).algorithm.gamma
-        note = partial(note_rewards, reward_measure(algorithm.reward_scale or "deviation", gamma))
+        note = partial(note_rewards, measure(hyper))
         carry = lane, clock, totals
         for i, part in enumerate(parts):
             choose = _uniform(env.spec.action_size) if part.uniform else agent.act

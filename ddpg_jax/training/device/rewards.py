@@ -14,9 +14,10 @@ NoteFn: TypeAlias = Callable[[TrainState, Tree, Array, Array], tuple[TrainState,
 """`(learner, moments, reward [E], done [E]) -> (learner, moments)`, after a step."""
 
 
-def start_rewards(num_envs: int) -> ReturnMoments:
+def start_rewards(num_envs: int, measure: RewardMeasure) -> ReturnMoments:
     """The moments of a run that begins."""
-    return ReturnMoments(jnp.zeros(num_envs), jnp.full((), PRIOR_SIZE), jnp.zeros(()), jnp.ones(()))
+    size, zero, one = jnp.full((), PRIOR_SIZE), jnp.zeros(()), jnp.ones(())
+    return ReturnMoments(jnp.zeros(num_envs), size, zero, one, measure.begin(jnp.zeros(())))
 
 
 def note_rewards(

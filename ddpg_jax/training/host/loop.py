@@ -138,7 +138,8 @@ def host_loop(
     metrics = EpisodeMetrics(lanes.names, num_envs, METRICS, config.env.info_keys)
     shape = len(seeds), num_envs
     kind = config.algorithm.reward_scale
-    rewards = None if kind is None else RewardScale(shape, reward_measure(kind, config.algorithm.gamma))
+    measured = config.algorithm.gamma, config.algorithm.return_limit
+    rewards = None if kind is None else RewardScale(shape, reward_measure(kind, *measured))
     buffers = HostBuffers(ring, metrics, EpisodeLog(shape), rewards)
     lap("compile")
 

@@ -22,7 +22,11 @@ class RewardScale:
         seeds = shape[0]
         self._measure = measure
         self._moments = ReturnMoments(
-            np.zeros(shape), np.full(seeds, PRIOR_SIZE), np.zeros(seeds), np.ones(seeds, np.float64)
+            np.zeros(shape),
+            np.full(seeds, PRIOR_SIZE),
+            np.zeros(seeds),
+            np.ones(seeds, np.float64),
+            measure.begin(np.zeros(seeds)),
         )
 
     def on_step(self, reward: HostArray, done: HostArray) -> None:
@@ -41,8 +45,8 @@ class RewardScale:
 
     def state(self) -> dict[str, HostArray]:
         """All that is noted, by name, copies."""
-        return {name: np.copy(values) for name, values in self._moments._asdict().items()}
+        return {name: np.copy(x) for name, x in self._moments._asdict().items() if isinstance(x, np.ndarray)}
 
     def restore(self, state: Mapping[str, HostArray]) -> None:
         """Takes up what `state` gave."""
-        self._moments = ReturnMoments(**{name: np.copy(state[name]) for name in ReturnMoments._fields})
+        self._moments = ReturnMoments(**{name: np.copy(state[name]) for name in self.state()})

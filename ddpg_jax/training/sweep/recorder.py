@@ -276,7 +276,17 @@ def _identity(sweep: Sweep) -> str:
 
 _LATER: dict[str, set[str]] = {
     "env": {"wrappers", "action_range", "max_instances", "info_keys", "pixels"},
-    "algorithm": {"make_agent", "make_networks", "kwargs", "scale_rewards", "memory", "encoder"},
+    "algorithm": {
+        "make_agent",
+        "make_networks",
+        "kwargs",
+        "scale_rewards",
+        "memory",
+        "encoder",
+        "joint_batch",
+        "return_limit",
+    },
+    "exploration": {"hold"},
     "logging": {"augmentations", "loggers", "callbacks", "sinks"},
 }
 """Fields that came after sweeps were first kept, by section; when they say nothing they are empty."""

@@ -23,6 +23,7 @@ CASES = {
     "d4pg-batch-moments": {"name": "d4pg", **KINDS["batch"], "activation": "tanh", "normalize_observations": True},
     "fasttd3-simba": {"name": "fasttd3", **KINDS["simba"], "activation": "elu"},
     "ddpg-simba_v2-moments": {"name": "ddpg", **KINDS["simba_v2"], "normalize_observations": True},
+    "fasttd3-flash": {"name": "fasttd3", **KINDS["flash"], "joint_batch": True, "normalize_observations": False},
 }
 EVERY = {
     f"{name}-{kind}-{activation}-{moments}": {
@@ -33,7 +34,7 @@ EVERY = {
     }
     for name, activation in (("ddpg", "relu"), ("td3", "elu"), ("d4pg", "tanh"), ("fasttd3", "silu"))
     for kind, settings in KINDS.items()
-    if kind != "simba_v2" or activation == "relu"  # it has no other
+    if kind not in ("simba_v2", "flash") or activation == "relu"  # they have no other
     for moments in (False, True)
 }
 
