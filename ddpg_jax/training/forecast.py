@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _FLOAT, _COPIES = 4, 5
 _ENV_BYTES = 4096
+_CRITICS = {"fasttd3": 2, "drqv2": 2, "td7": 2, "mrq": 2}  # of algorithms without a field that says so
 
 
 class Forecast(NamedTuple):
@@ -53,7 +54,7 @@ def forecast(config: Config, obs_size: int = 1, action_size: int = 1) -> Forecas
       action_size: likewise of an action.
     """
     algorithm, seeds = config.algorithm, len(config.seed_list)
-    critics = getattr(algorithm, "num_critics", 1)
+    critics = getattr(algorithm, "num_critics", _CRITICS.get(algorithm.name, 1))
     outputs = getattr(algorithm, "num_atoms", 1)
     simba = algorithm.architecture != "mlp"
     seen = obs_size if algorithm.encoder is None else algorithm.encoder.features  # of pictures, as much as is sure
@@ -61,7 +62,7 @@ def forecast(config: Config, obs_size: int = 1, action_size: int = 1) -> Forecas
     critic = _weights(seen + action_size, algorithm.critic_widths, outputs, simba)
     encoder, steps = 0, 1
     if isinstance(algorithm, MRQConfig):
-        encoder, critics, steps = _of_embeddings(algorithm, seen, action_size), 2, algorithm.horizon
+        encoder, steps = _of_embeddings(algorithm, seen, action_size), algorithm.horizon
         actor = _weights(algorithm.embedding_size, algorithm.hidden, action_size, simba)
         critic = _weights(algorithm.embedding_size, algorithm.critic_widths, outputs, simba)
     number = _FLOAT if algorithm.encoder is None else 1

@@ -25,6 +25,7 @@ def bytes_of(tree):
         {"hidden": [200], "critic_hidden": [30, 40, 50]},
         {"name": "td3", "num_critics": 5, "hidden": [50, 60]},
         {"name": "d4pg", "v_min": -1.0, "v_max": 0.0, "hidden": [40, 40]},
+        {"name": "fasttd3", "v_min": -1.0, "v_max": 0.0, "hidden": [40, 40]},
         {"architecture": "simba", "hidden": [64, 64]},
         {"name": "td3", "architecture": "flash", "hidden": [64, 64], "joint_batch": True},
         {"name": "mrq", "hidden": [40, 30], "critic_hidden": [50], "embedding_size": 60, "encoder_hidden": [70]},

@@ -306,9 +306,10 @@ def _without_later(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _says_what_was(field: str, value: Any, table: Mapping[str, Any]) -> bool:
-    """Whether a field of what normalises observations, or projects weights, means what was done without it."""
+    """Whether a field of what normalises observations, projects weights or fades, means what was done without it."""
     normalizes = field in BEFORE and (value == BEFORE[field] or not table["normalize_observations"])
-    return normalizes or (field == "project_weights" and value)
+    fades = field in ("fade", "fade_floor") and table["fade"] == 1
+    return normalizes or fades or (field == "project_weights" and value)
 
 
 def _is_finite(row: Row) -> bool:

@@ -389,6 +389,20 @@ def test_a_checkpoint_that_does_not_say_where_it_was_is_refused(tmp_path):
         resume_sweep(tmp_path / "run")
 
 
+def test_fields_that_came_later_say_nothing_of_a_sweep_where_they_do_nothing():
+    """Whoever adds a field names it in the recorder: sweeps that were kept before go on."""
+
+    def said(**sections):
+        return recorder._without_later(dj.load_config(**sections).model_dump(mode="json"))
+
+    prioritized = {"kind", "capacity", "alpha", "beta", "beta_end", "epsilon"}
+    assert said(replay={"kind": "prioritized"})["replay"].keys() == prioritized
+    assert said(replay={"kind": "prioritized", "fade": 0.9})["replay"].keys() == {*prioritized, "fade", "fade_floor"}
+    gaussian = {"kind", "epsilon", "sigma", "schedule", "sigma_end", "schedule_steps"}
+    assert said(exploration={"kind": "gaussian"})["exploration"].keys() == gaussian
+    assert said(exploration={"kind": "gaussian", "hold": 4})["exploration"].keys() == {*gaussian, "hold"}
+
+
 def test_a_checkpoint_of_another_sweep_is_refused(tmp_path):
     with stopped_after(1):
         run = run_sweep(load(tmp_path), tmp_path / "run")
