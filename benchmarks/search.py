@@ -35,6 +35,7 @@ evaluation.every = {every}
 checkpoint.min_seconds = 0
 algorithm.hidden = [64, 64]
 algorithm.batch_size = 64
+algorithm.warmup_steps = 500
 
 [engine]
 kind = "local"
@@ -53,7 +54,7 @@ retrain = {fresh}
 TPE = """
 [search]
 sampler = "tpe"
-trials = 12
+trials = 16
 batch = 4
 seed = {number}
 retrain = {fresh}
@@ -64,7 +65,7 @@ retrain = {fresh}
 
 [stop]
 rungs = [0.25]
-keep = 0.33
+keep = 0.25
 """
 CASES = {"grid": GRID, "tpe": TPE}
 
@@ -102,7 +103,7 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--first", type=int, default=0, help="number of the first repetition, which gives its seeds")
     parser.add_argument("--seeds", type=int, default=3, help="of each setting")
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--every", type=int, default=500)
     parser.add_argument("--fresh", type=int, default=5, help="seeds that the best setting is trained again with")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/search_pendulum.json"))
