@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -18,6 +18,7 @@ from ddpg_jax.runs.compare.curves import Diverged
 from ddpg_jax.runs.compare.evaluations import Groups, expand, group_runs, read_run
 from ddpg_jax.runs.compare.peers import parse_peer, read_peer
 from ddpg_jax.runs.loggers.progress import SafeConsole
+from ddpg_jax.runs.statistics import show_return
 
 _PLAIN = {"soft_wrap": True, "highlight": False, "markup": False}
 
@@ -131,7 +132,7 @@ def _print_tables(console: Console, comparison: Comparison) -> None:
         for column, justify in (("first", "left"), ("second", "left"), ("P(first > second)", "right")):
             table.add_column(column, justify=justify, overflow="fold")  # pyright: ignore[reportArgumentType]
         for each in comparison.improvements:
-            table.add_row(printable(each.better), printable(each.worse), _shown(each.probability, 2))
+            table.add_row(printable(each.better), printable(each.worse), _shown(each.probability, "{:.2f}".format))
         console.print(table)
 
 
@@ -144,16 +145,15 @@ def _task_table(name: str, task: ComparedTask) -> Table:
         table.add_column(column, justify=justify, overflow="fold")  # pyright: ignore[reportArgumentType]
     for group, found in task.groups.items():
         final = _shown(found.final.centre) + ("" if when else f" at {found.final.step}")
-        best = f"{found.best.centre.value:.1f} at {found.best.step}"
+        best = f"{show_return(found.best.centre.value)} at {found.best.step}"
         table.add_row(printable(group), str(len(found.curve.seeds)), final, best)
     return table
 
 
-def _shown(estimate: Estimate, digits: int = 1) -> str:
+def _shown(estimate: Estimate, show: Callable[[float], str] = show_return) -> str:
     if estimate.interval is None:
-        return f"{estimate.value:.{digits}f} [fewer than {LEAST_SEEDS} seeds]"
-    low, high = estimate.interval
-    return f"{estimate.value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+        return f"{show(estimate.value)} [fewer than {LEAST_SEEDS} seeds]"
+    return f"{show(estimate.value)} [{', '.join(map(show, estimate.interval))}]"
 
 
 def _write(out: Path, comparison: Comparison, groups: Groups) -> Iterable[str]:

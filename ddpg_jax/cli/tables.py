@@ -10,7 +10,7 @@ from rich.text import Text
 from ddpg_jax.config.presets import preset_names, summarize_preset
 from ddpg_jax.errors import printable
 from ddpg_jax.runs.plots import short_name, short_values
-from ddpg_jax.runs.statistics import COVERAGE, centre_name, score_line, summarize
+from ddpg_jax.runs.statistics import COVERAGE, centre_name, score_line, show_return, summarize
 
 if TYPE_CHECKING:
     from ddpg_jax.config.schema import Config
@@ -47,7 +47,7 @@ def evaluation_table(config: Config, evaluation: Evaluation) -> Table:
         table.add_column(name, justify="right")
     for seed, returns, lengths in zip(config.seed_list, evaluation.returns, evaluation.lengths, strict=True):
         figures = (returns.mean(), returns.std(), returns.min(), returns.max(), lengths.mean())
-        table.add_row(str(seed), *(f"{figure:.1f}" for figure in figures))
+        table.add_row(str(seed), *map(show_return, figures))
     table.caption, table.caption_justify = score_line(summary), "left"
     return table
 
@@ -64,8 +64,8 @@ def ranking_table(result: dict[str, Any], most: int = 20) -> Table:
     for task in tasks:
         table.add_column(printable(task), justify="right", overflow="fold")
     for rank, entry in enumerate(entries[:most], 1):
-        of_tasks = [_figure(entry["tasks"].get(task, {}).get("interquartile_mean"), 1) for task in tasks]
-        score = _figure(entry["interquartile_mean"], 3 if tasks else 1)
+        of_tasks = [_figure(entry["tasks"].get(task, {}).get("interquartile_mean")) for task in tasks]
+        score = _figure(entry["interquartile_mean"])
         table.add_row(str(rank), printable(short_values(entry["values"])), score, _standing(entry, result), *of_tasks)
     table.caption = f"{kind}over {seeds} seeds{few}" + (f"; the best {most}" if len(entries) > most else "")
     if "population" in result:
@@ -98,8 +98,8 @@ def presets_table() -> Table:
     return table
 
 
-def _figure(score: float | None, digits: int) -> str:
-    return "" if score is None else f"{score:.{digits}f}"
+def _figure(score: float | None) -> str:
+    return "" if score is None else show_return(score)
 
 
 def _standing(entry: dict[str, Any], result: dict[str, Any]) -> str:
@@ -107,8 +107,8 @@ def _standing(entry: dict[str, Any], result: dict[str, Any]) -> str:
     seeds = len(result["seeds"])
     if entry["interquartile_mean"] is not None:
         finished = entry["combination"] in result.get("finished", [entry["combination"]])
-        interval, digits = entry["interval"], 3 if "tasks" in result else 1
-        shown = f"[{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]" if interval else ""
+        interval = entry["interval"]
+        shown = f"[{', '.join(map(show_return, interval))}]" if interval else ""
         return shown if finished else f"at step {entry['step']}"
     if entry["diverged_seeds"]:
         return f"{entry['diverged_seeds']} of {seeds} seeds diverged"
@@ -119,5 +119,5 @@ def _standing(entry: dict[str, Any], result: dict[str, Any]) -> str:
 
 
 def _numbers(values: list[float]) -> str:
-    shown = [f"{value:.1f}" for value in values[:16]]
+    shown = [show_return(value) for value in values[:16]]
     return "  ".join(shown + (["..."] if len(values) > 16 else []))

@@ -86,14 +86,20 @@ def _meaning(num_seeds: int) -> str:
     return f"interquartile_mean is the {centre} of {num_seeds} seeds, interval their {interval}"
 
 
+def show_return(value: float) -> str:
+    """A return for people to read: with one decimal, and with more where that leaves fewer than four figures."""
+    exact = f"{value:.4g}"
+    return exact if abs(value) < 100 and "." in exact else f"{value:.1f}"
+
+
 def score_line(summary: Summary | Mapping[str, Any]) -> str:
     """The centre of the seeds with its interval, and the median, in a line, each by the name that it deserves."""
     seeds, interval = len(summary["per_seed"]), summary["interval"]
-    shown = f"{centre_name(seeds)} {summary['interquartile_mean']:.1f}"
+    shown = f"{centre_name(seeds)} {show_return(summary['interquartile_mean'])}"
     if seeds < 2 or interval is None:
         return shown
-    shown += f" [{interval[0]:.1f}, {interval[1]:.1f}]" + ("" if seeds > 2 else ", the two seeds")
-    return f"{shown}, median {summary['median']:.1f}" if seeds > 2 else shown
+    shown += f" [{', '.join(map(show_return, interval))}]" + ("" if seeds > 2 else ", the two seeds")
+    return f"{shown}, median {show_return(summary['median'])}" if seeds > 2 else shown
 
 
 def summarize(returns: HostArray, confidence: float = 0.95) -> Summary:

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ddpg_jax.runs.statistics import COVERAGE, bootstrap_interval, interquartile_mean, score_line, summarize
+from ddpg_jax.runs.statistics import (
+    COVERAGE,
+    bootstrap_interval,
+    interquartile_mean,
+    score_line,
+    show_return,
+    summarize,
+)
 
 
 @pytest.mark.parametrize(
@@ -105,3 +112,11 @@ def test_figures_of_few_seeds_are_called_what_they_are(seeds, line):
     assert score_line(summary) == line
     assert ("range" in summary["meaning"]) == (seeds == 2)
     assert ("interquartile mean of" in summary["meaning"]) == (seeds > 3)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(-1234.567, "-1234.6"), (100.04, "100.0"), (99.96, "99.96"), (-7.0, "-7.0"), (0.93514, "0.9351"), (0.0, "0.0")],
+)
+def test_a_small_return_is_shown_with_more_decimals(value, shown):
+    assert show_return(value) == shown

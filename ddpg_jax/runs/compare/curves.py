@@ -10,6 +10,7 @@ import numpy as np
 
 from ddpg_jax.errors import ConfigError, StorageError, printable
 from ddpg_jax.runs.compare.evaluations import NEVER, Evaluations, Groups
+from ddpg_jax.runs.statistics import show_return
 from ddpg_jax.types import HostArray
 
 Diverged = Literal["worst", "exclude"]
@@ -107,7 +108,8 @@ def _with_worst(task: str, parts: dict[str, list[Evaluations]], say: SayFn) -> d
     for name, found in parts.items():
         for part in found:
             if (part.diverged < NEVER).any():
-                say(f"{name} on {task}: {_diverged_seeds(part)}; from there {worst:.1f}, the worst return of all")
+                lost = f"{_diverged_seeds(part)}; from there {show_return(worst)}"
+                say(f"{name} on {task}: {lost}, the worst return of all")
             replaced.setdefault(name, []).append(_replace_diverged(part, worst, steps))
     return replaced
 

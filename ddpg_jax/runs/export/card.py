@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ddpg_jax.runs.statistics import centre_name, interval_name
+from ddpg_jax.runs.statistics import centre_name, interval_name, show_return
 
 _USES = {
     "numpy": """## NumPy
@@ -184,10 +184,12 @@ def _scores(document: Mapping[str, Any]) -> str:
     scores, own = run["mean_return_of_each_seed"], str(document["seed"])
     episodes = document["score"]["episodes"] if document["score"] else None
     lines = ["# Scores\n", f"| seed | mean return of the {which} evaluation |", "|---|---|"]
-    lines += [f"| {seed}{' (this policy)' if seed == own else ''} | {score:.1f} |" for seed, score in scores.items()]
+    lines += [
+        f"| {seed}{' (this policy)' if seed == own else ''} | {show_return(score)} |" for seed, score in scores.items()
+    ]
     interval = run["interval"]
-    within = f" [{interval[0]:.1f}, {interval[1]:.1f}]" if interval else ""
-    lines += [f"| {name}{within} | {score:.1f} |" for name, score in _centre(run).items()]
+    within = f" [{', '.join(map(show_return, interval))}]" if interval else ""
+    lines += [f"| {name}{within} | {show_return(score)} |" for name, score in _centre(run).items()]
     notes = [f"{episodes} episodes a seed." if episodes else f"Seed {own} diverged, so it has no score."]
     if interval:
         notes.append(f"In brackets their {interval_name(len(scores))}.")

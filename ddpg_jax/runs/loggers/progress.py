@@ -17,6 +17,7 @@ from rich.text import Text
 
 from ddpg_jax.errors import printable
 from ddpg_jax.runs.loggers.health import Seen, advise
+from ddpg_jax.runs.statistics import show_return
 
 if TYPE_CHECKING:
     from ddpg_jax.runs.loggers.logger import Start, Status
@@ -171,7 +172,7 @@ def _figures(status: Status, total: int, num_seeds: int, mean_return: float | No
     """What is shown at a report, and the seconds that are left."""
     rate = status.rates["env_steps_per_second"] / num_seeds
     scores = (("return", mean_return), ("eval", status.evaluation))
-    shown = "".join(f"{name} {score:.1f}  " for name, score in scores if score is not None)
+    shown = "".join(f"{name} {show_return(score)}  " for name, score in scores if score is not None)
     shown += f"{rate:.0f} steps/s" + (f" x {num_seeds}" if num_seeds > 1 else "")
     return shown, (total - status.step) / rate if rate else float("inf")
 
