@@ -245,7 +245,7 @@ class MRQConfig(OfEmbeddingsConfig):
     """its coefficient for the actor"""
     encoder_weight_decay: Annotated[Fraction, TRACED, LEARNING] = 1e-4
     """its coefficient for what learns the embeddings"""
-    max_grad_norm: Annotated[Annotated[float, Field(gt=0)] | None, TRACED, STRUCTURAL] = 20.0
+    max_grad_norm: Annotated[float, Field(gt=0), TRACED, STRUCTURAL] = 20.0  # pyright: ignore[reportIncompatibleVariableOverride]  # never None, for which a file has no word
     """gradients are scaled down to this global norm; left out: 20"""
     gamma: Annotated[float, Field(gt=0, le=1), TRACED, LEARNING] = 0.99
     """discount of one step"""

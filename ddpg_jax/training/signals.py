@@ -6,6 +6,7 @@ import _thread
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import Any, ClassVar
@@ -32,6 +33,7 @@ class StopRequest:
         self._before: dict[int, Any] = {}
         self._hook_before: Callable[[sys.UnraisableHookArgs], Any] = sys.unraisablehook
         self._interrupted = False
+        self._losing = False
 
     @classmethod
     def leave_to_system(cls) -> None:
@@ -85,7 +87,17 @@ class StopRequest:
 
     def _lost(self, error: sys.UnraisableHookArgs) -> None:
         """Of an error that could not be raised further; an abort comes again as soon as this is over."""
-        if self._interrupted and error.exc_type is KeyboardInterrupt:
-            threading.Timer(0.001, _thread.interrupt_main).start()
-        else:
+        if not (self._interrupted and error.exc_type is KeyboardInterrupt):
             self._hook_before(error)
+            return
+        self._losing = True
+        try:
+            threading.Thread(target=self._abort_again, daemon=True).start()
+        finally:
+            self._losing = False
+
+    def _abort_again(self) -> None:
+        """In a thread: inside of what hears of lost errors an abort would be lost for good."""
+        while self._losing:
+            time.sleep(0.001)
+        _thread.interrupt_main()

@@ -13,13 +13,14 @@ import gymnasium
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from ddpg_jax.cli.arguments import parse_config
 from ddpg_jax.config.algorithms import FastTD3Config
 from ddpg_jax.config.load import MAX_BYTES, dump_toml, load_config, read_toml, resolve
 from ddpg_jax.config.mistakes import shown
 from ddpg_jax.config.schema import TAGS, Config, is_device_env, warn_of_idle_learner
+from ddpg_jax.config.section import Section
 from ddpg_jax.errors import ConfigError, StorageError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -483,6 +484,27 @@ def test_every_file_loads_and_comes_back_equal(path):
     registered = config.env.id in gymnasium.registry or config.env.id.startswith("dm_control/")  # by its extra
     assert is_device_env(config.env.id) or registered
     assert round_trip(config) == config
+
+
+def test_what_may_be_none_is_so_by_default():
+    """A file has no word for None: it leaves a field out, which then has its default."""
+
+    def kinds(section):
+        return {kind for each in section.__subclasses__() for kind in {each, *kinds(each)}}
+
+    sections = kinds(Section)
+    fields = [(section.__name__, name, field) for section in sections for name, field in section.model_fields.items()]
+    assert len(sections) >= 20
+    wrong = [(section, name) for section, name, field in fields if _may_be_none(field) and field.default is not None]
+    assert not wrong
+
+
+def _may_be_none(field):
+    try:
+        TypeAdapter(field.annotation).validate_python(None)
+    except ValidationError:
+        return False
+    return True
 
 
 def test_there_are_files():

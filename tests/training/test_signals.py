@@ -50,7 +50,16 @@ class InItself:
         signal.raise_signal(signal.SIGINT)
 
 
-def test_a_second_ctrl_c_is_not_lost_where_the_garbage_collector_calls():
+def _start_slowly(thread, start=threading.Thread.start):
+    start(thread)
+    time.sleep(0.1)
+
+
+@pytest.mark.parametrize("start", [threading.Thread.start, _start_slowly])
+def test_a_second_ctrl_c_is_not_lost_where_the_garbage_collector_calls(start, monkeypatch):
+    """Nor where the machine is so busy that it comes again while the first one is still looked at."""
+    monkeypatch.setattr(threading.Thread, "start", start)
+
     def collect():
         InItself()
         gc.collect()
