@@ -38,6 +38,7 @@ from ddpg_jax.agents.diagnostics import all_finite, dead_fraction, relative_dist
 from ddpg_jax.agents.exploration import explorer
 from ddpg_jax.agents.optimizers import Skippable, select, skippable
 from ddpg_jax.agents.slots import (
+    OF_ONE_BATCH,
     ActionFn,
     AugmentFn,
     AuxiliaryFn,
@@ -202,7 +203,7 @@ def policy_gradient(
         head_key = stream_key(run_key, "head", state.step)
 
         def loss(learned: tuple[Tree, Tree]) -> tuple[Array, tuple[Array, Array, Array, LearnAux, _Kept]]:
-            params, axes = state.params._replace(encoder=learned[0], critic=learned[1]), (0, 0, 0, _AUX_AXES, 0)
+            params, axes = state.params._replace(encoder=learned[0], critic=learned[1]), (0, 0, 0, OF_ONE_BATCH, 0)
             each = jax.vmap(critic_loss, (None, None, None, 0, 0, None, None), axes, axis_name=BATCH)
             losses, td_error, values, aux, kept = each(
                 params, state.target_params, state.stats, batch.data, keys, head_key, state.step
@@ -243,7 +244,7 @@ def policy_gradient(
 
         def loss(actor: Tree) -> tuple[Array, tuple[Array, LearnAux]]:
             params = state.params._replace(actor=actor)
-            each = jax.vmap(actor_loss, (None, None, 0, 0, 0, None), (0, 0, _AUX_AXES), axis_name=BATCH)
+            each = jax.vmap(actor_loss, (None, None, 0, 0, 0, None), (0, 0, OF_ONE_BATCH), axis_name=BATCH)
             losses, actions, aux = each(params, state.stats, data.obs, kept, keys, state.step)
             return jnp.mean(losses), (actions, aux)
 
@@ -300,7 +301,7 @@ def policy_gradient(
                 mu(state.params, state.stats, encode(state.params, state.stats, data.obs))[1],
             )
 
-        of_critic, of_actor = jax.vmap(traces, out_axes=(_AUX_AXES, _AUX_AXES), axis_name=BATCH)(batch.data)
+        of_critic, of_actor = jax.vmap(traces, out_axes=(OF_ONE_BATCH, OF_ONE_BATCH), axis_name=BATCH)(batch.data)
         return {
             "critic_dead": dead_fraction(of_critic),
             "actor_dead": dead_fraction(of_actor),
@@ -332,8 +333,6 @@ class _Kept(NamedTuple):
 
 
 _CRITIC, _ACTOR = 0, 1  # of `TrainState.rejected`
-
-_AUX_AXES = LearnAux(moments=None, active=0, penalty=0)  # pyright: ignore[reportArgumentType]  # axes: a batch has one set of moments
 
 
 def _replace_moments(stats: Stats, **moments: Tree) -> Stats:

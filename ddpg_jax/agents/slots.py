@@ -45,6 +45,10 @@ class LearnAux(NamedTuple):
     penalty: Tree = ()
 
 
+OF_ONE_BATCH = LearnAux(moments=None, active=0, penalty=0)  # pyright: ignore[reportArgumentType]
+"""Axes of what `vmap` over samples brings out of `learn`: a batch has one set of moments."""
+
+
 class Network(NamedTuple):
     """A parametric function of one sample.
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ddpg_jax.agents.slots import ActionFn, LearnAux, Network, Pair, Pairing, TargetRange, TargetUpdateFn
+from ddpg_jax.agents.slots import OF_ONE_BATCH, ActionFn, LearnAux, Network, Pair, Pairing, TargetRange, TargetUpdateFn
 from ddpg_jax.equations.polyak import soft_update
 from ddpg_jax.types import PAIR, Array, Params, TrainState, Transition, Tree
 
@@ -86,8 +86,8 @@ def _judge_both(
 ) -> tuple[Array, LearnAux]:
     beside, action = other()
     both = jax.tree.map(lambda *each: jnp.stack(each), pair, (beside, jax.lax.stop_gradient(action)))
-    axes = 0, LearnAux(moments=None, active=0, penalty=0)  # pyright: ignore[reportArgumentType]  # axes: one set of moments
-    outputs, aux = jax.vmap(partial(critic.learn, params, moments), out_axes=axes, axis_name=PAIR)(*both)
+    judge = jax.vmap(partial(critic.learn, params, moments), out_axes=(0, OF_ONE_BATCH), axis_name=PAIR)
+    outputs, aux = judge(*both)
     return outputs[0], aux._replace(active=aux.active[0], penalty=jax.tree.map(lambda x: x[0], aux.penalty))
 
 
