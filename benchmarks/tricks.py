@@ -42,13 +42,13 @@ class Trick(NamedTuple):
     compiling: bool = False
 
 
-def host(width: int, seeds: int, steps: int) -> Callable[[], Racer]:
-    """The host loop with DDPG on Pendulum."""
+def host(width: int, seeds: int, steps: int, task: str = "Pendulum-v1") -> Callable[[], Racer]:
+    """The host loop with DDPG."""
 
     def make() -> Racer:
         from throughput import Case, ours
 
-        return ours(Case("Pendulum-v1", width, width, seeds, steps))
+        return ours(Case(task, width, width, seeds, steps))
 
     return make
 
@@ -104,6 +104,7 @@ def pixels(seeds: int) -> Callable[[], Racer]:
 CASES = {
     "host-64": host(64, 1, 1500),
     "host-256": host(256, 1, 300),
+    "host-256-cheetah": host(256, 1, 300, "HalfCheetah-v5"),
     "device-64": on_device(64, 1, 3000),
     "device-64-16seeds": on_device(64, 16, 400),
     "device-64-td3": on_device(64, 1, 3000, "td3"),
@@ -179,7 +180,7 @@ TRICKS = {
     ),
     "squeeze-host": Trick("host-256", {"ddpg_jax.training.host.compile.squeezed_vmap": _vmap}),
     "norm": Trick("host-256", {"ddpg_jax.agents.policy_gradient.global_norm": _flat_norm}),
-    "dot": Trick("host-256", {"ddpg_jax.agents.modules.FEW_OUTPUTS": 0}),
+    "dot": Trick("host-256-cheetah", {"ddpg_jax.agents.modules.FEW_OUTPUTS": 0}),
     "patches": Trick("pixels", {"ddpg_jax.agents.encoders.convolve": _plainly}),
     "patches-3seeds": Trick("pixels-3seeds", {"ddpg_jax.agents.encoders.convolve": _plainly}),
     "gather": Trick("drawing", {"ddpg_jax.replay.device.ring.prefetch": _same_rows}),

@@ -93,3 +93,26 @@ def searched(path, run_dir, engine=None, **how):
     engine = engine or Writer()
     run = run_search(load_search(path), run_dir, engine=engine, notify=lambda line: None, **how)
     return run, engine
+
+
+def check_asynchronous(lines, trials=9, batch=3, rungs=3):
+    """What holds of any record: a start for each rung, in order, none more than a batch at once, none after a stop."""
+    sent, training, ended = {}, set(), {}
+    for line in lines:
+        if line.get("fresh"):
+            continue
+        if line["event"] == "started":
+            (number,) = line["trials"]
+            assert line["rung"] in (sent.get(number, 0), sent.get(number, 0) + 1)
+            sent[number] = line["rung"]
+            training.add((number, line.get("task")))
+            assert len({each for each, _ in training}) <= batch
+            assert number not in ended
+        elif line["event"] == "scored":
+            training.remove((line["trial"], line.get("task")))
+        elif line["event"] == "stopped":
+            ended[line["trial"]] = line["step"]
+    assert not training
+    assert len(sent) == trials
+    assert {number for number, rung in sent.items() if rung < rungs} == set(ended)
+    assert sum(rung == rungs for rung in sent.values()) >= 1

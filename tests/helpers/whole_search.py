@@ -36,18 +36,21 @@ retrain = 2
 kind = "local"
 """
 HALVING = "[stop]\nrungs = [0.25]\nkeep = 0.5\n"
-ASHA = 'processes = 1\n[stop]\nkind = "asha"\nrungs = [0.25]\nkeep = 0.5\n'
+ASHA = '[stop]\nkind = "asha"\nrungs = [0.25]\nkeep = 0.5\n'
+ORDERED_ASHA = f"processes = 1\n{ASHA}"
 """One process at a time, so that runs end in the same order each time."""
 
 
-def start(path, directory, *words):
-    command = [sys.executable, "-m", "ddpg_jax", "sweep", str(path), "--run-dir", str(directory), "--resume", "auto"]
+def start(path, directory, *words, before=()):
+    """Starts a search, by a program that is named before it where it needs one."""
+    program = [*before, sys.executable, "-m", "ddpg_jax"]
+    command = [*program, "sweep", str(path), "--run-dir", str(directory), "--resume", "auto"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return subprocess.Popen([*command, *words], env=PROGRAM, **pipes)
 
 
-def finish(path, directory, *words):
-    said = start(path, directory, *words).communicate(timeout=500)[0]
+def finish(path, directory, *words, before=()):
+    said = start(path, directory, *words, before=before).communicate(timeout=500)[0]
     assert (directory / "result.json").exists(), said
     return said
 

@@ -6,7 +6,7 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from search_runs import SPACE, TASK, Killed, Writer, searched, write_search
+from search_runs import SPACE, TASK, Killed, Writer, check_asynchronous, searched, write_search
 
 from ddpg_jax.cli.sweep_status import read_progress
 from ddpg_jax.errors import ConfigError
@@ -96,34 +96,11 @@ def test_everybody_goes_on_or_stops_in_the_end_and_none_that_stopped_is_among_th
     assert not set(alive[: -int(-keep * 7 // 1)]) & rung.stopped
 
 
-def check(lines, trials=9, batch=3):
-    """What holds of any record: a start for each rung, in order, none more than a batch at once, none after a stop."""
-    sent, training, ended = {}, set(), {}
-    for line in lines:
-        if line.get("fresh"):
-            continue
-        if line["event"] == "started":
-            (number,) = line["trials"]
-            assert line["rung"] in (sent.get(number, 0), sent.get(number, 0) + 1)
-            sent[number] = line["rung"]
-            training.add((number, line.get("task")))
-            assert len({each for each, _ in training}) <= batch
-            assert number not in ended
-        elif line["event"] == "scored":
-            training.remove((line["trial"], line.get("task")))
-        elif line["event"] == "stopped":
-            ended[line["trial"]] = line["step"]
-    assert not training
-    assert len(sent) == trials
-    assert {number for number, rung in sent.items() if rung < 3} == set(ended)
-    assert sum(rung == 3 for rung in sent.values()) >= 1
-
-
 @pytest.mark.parametrize("seed", range(3))
 def test_nobody_waits_for_a_rung_and_the_best_reaches_the_end(seed, tmp_path):
     run, _ = searched(write_search(tmp_path, ASHA), tmp_path / "run", Shuffler(seed))
     lines = events(run.directory)
-    check(lines)
+    check_asynchronous(lines)
     asked = {line["trial"]: line["values"]["algorithm.tau"] for line in lines if line["event"] == "asked"}
     assert run.result["combinations"][0]["combination"] == max(asked, key=asked.__getitem__)
     first = next(i for i, line in enumerate(lines) if line["event"] == "started" and line["rung"] == 2)
@@ -168,7 +145,7 @@ def test_trials_may_be_added_to_a_search_that_has_ended(tmp_path):
     run, _ = searched(path, tmp_path / "run", Shuffler(), resume="auto")
     after = events(run.directory)
     assert after[: len(before)] == before
-    check(after, trials=12)
+    check_asynchronous(after, trials=12)
     assert len(run.result["combinations"]) == 12
 
 
@@ -182,7 +159,7 @@ def test_settings_that_come_twice_are_one_run_at_a_time(tmp_path):
             super().submit(task)
 
     run, engine = searched(write_search(tmp_path, text), tmp_path / "run", Jealous())
-    check(events(run.directory))
+    check_asynchronous(events(run.directory))
     assert len({task.name for task in engine.tasks}) == 3  # and the best with fresh seeds
 
 

@@ -16,11 +16,13 @@ from pathlib import Path
 import pytest
 import slurm_here
 from engine_child import row_text
-from whole_search import FILE, HALVING, finish, left
+from search_runs import check_asynchronous
+from whole_search import ASHA, FILE, HALVING, finish, left
 
 from ddpg_jax.training.search.engines import local
 from ddpg_jax.training.search.engines.engine import EngineConfig, Task
 from ddpg_jax.training.search.engines.local import LocalEngine
+from ddpg_jax.training.search.record import read_lines
 
 DRIVER = Path(slurm_here.__file__).with_name("engine_driver.py")
 ROWS = 12
@@ -213,18 +215,47 @@ def test_a_node_of_ray_may_be_lost(tmp_path):
     assert said["seconds_after_loss"] < 60
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(why_not("ray") is not None, reason=str(why_not("ray")))
-def test_equal_searches_leave_equal_records_on_local_and_ray(tmp_path):
+def searched_by(kind, path, tmp_path):
+    """What a search of real runs leaves that an engine ran."""
+    before = (sys.executable, slurm_here.__file__, str(tmp_path / "slurm-here")) if kind == "slurm" else ()
+    print(finish(path, tmp_path / kind, "--engine", kind, before=before))
+    return left(tmp_path / kind)
+
+
+def engine_or_skip(kind):
+    """A slow parameter, left out where the engine cannot be had."""
+    absent = why_not(kind)
+    return pytest.param(kind, marks=[pytest.mark.slow, pytest.mark.skipif(absent is not None, reason=str(absent))])
+
+
+ON_SEVERAL_MACHINES = [engine_or_skip("ray"), engine_or_skip("slurm")]
+
+
+@pytest.mark.parametrize("kind", ON_SEVERAL_MACHINES)
+def test_equal_searches_leave_equal_records_on_each_engine(kind, tmp_path):
     """Real runs: whichever ended first, and wherever, the record, the runs and the ranking are the same bytes."""
     path = tmp_path / "search.toml"
     path.write_text(FILE.format(env="Pendulum-v1") + HALVING)
-    for kind in ("local", "ray"):
-        print(finish(path, tmp_path / kind, "--engine", kind))
-    expected = left(tmp_path / "local")
+    expected = searched_by("local", path, tmp_path)
     assert len(expected[1]) == 4  # three settings, and the best with fresh seeds
     assert all(expected[1].values())
-    assert left(tmp_path / "ray") == expected
+    assert searched_by(kind, path, tmp_path) == expected
+
+
+@pytest.mark.parametrize("kind", ON_SEVERAL_MACHINES)
+def test_asynchronous_halving_keeps_its_rules_on_each_engine(kind, tmp_path):
+    """Real runs, in whatever order they end; who has stopped keeps the steps that it had made."""
+    path = tmp_path / "search.toml"
+    text = FILE.format(env="Pendulum-v1").replace("trials = 3", "trials = 5").replace("batch = 3", "batch = 2")
+    path.write_text(text + ASHA)
+    _, records, result = searched_by(kind, path, tmp_path)
+    lines = read_lines(tmp_path / kind / "trials.jsonl")[0]
+    check_asynchronous(lines, trials=5, batch=2, rungs=2)
+    last = {line["pack"]: line["step"] for line in lines if line["event"] == "scored"}
+    reached = {name: json.loads(record.splitlines()[-1])["step"] for name, record in records.items()}
+    assert reached == last
+    assert sorted(set(last.values())) == [200, 800]
+    assert len(result["retrained"]["per_seed"]) == 2
 
 
 def test_local_divides_cores_and_gpus(tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ import sys
 import time
 
 import pytest
-from whole_search import ASHA, FILE, HALVING, PROGRAM, finish, left, start
+from whole_search import FILE, HALVING, ORDERED_ASHA, PROGRAM, finish, left, start
 
 KILLS = int(os.environ.get("DDPG_JAX_KILLS", "2")) // 2
 
@@ -17,7 +17,7 @@ KILLS = int(os.environ.get("DDPG_JAX_KILLS", "2")) // 2
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("env", "more"),
-    [("Pendulum-v1", HALVING), ("Pendulum-v1", ASHA), ("jax:pendulum", "")],
+    [("Pendulum-v1", HALVING), ("Pendulum-v1", ORDERED_ASHA), ("jax:pendulum", "")],
     ids=["halving", "asha", "lanes"],
 )
 def test_a_driver_that_is_killed_leaves_what_one_leaves_that_is_not(env, more, tmp_path):
