@@ -213,7 +213,7 @@ class Driver:
 
     def _score(self, pack: Pack, code: int, until: int | None, more: Mapping[str, Any] = {}) -> None:
         """Notes what the settings of a pack have reached."""
-        step = last_step(self._config(pack.trials[0], pack.task)) if until is None else until
+        step = last_step(self._config(pack.trials[0], pack.task), until)
         metric = self._search.settings.metric
         read = cache(lambda: read_reached(self._runs / pack.name, pack, step, metric))
 

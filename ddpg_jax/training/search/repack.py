@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from ddpg_jax.config.sweep_file import StartConfig, StartSource, Values
 from ddpg_jax.training.search.file import Search
 from ddpg_jax.training.search.packs import Pack, pack_lanes
+from ddpg_jax.training.search.trials import last_step
 
 
 def repack(
@@ -27,7 +28,7 @@ def repack(
       steps: to which the packs of each task were trained.
     """
     found: list[Pack] = []
-    for place, (task, step) in enumerate(zip(search.tasks, steps, strict=True)):
+    for place, (task, until) in enumerate(zip(search.tasks, steps, strict=True)):
         whole = [pack for pack in packs if pack.task == place and settings.keys() >= set(pack.trials)]
         sources = {
             number: StartSource(run=pack.name, combination=at)
@@ -38,19 +39,20 @@ def repack(
         }
         apart = {number: settings[number] for number in sorted(sources)}
         found += whole
-        if step is not None and apart:
-            found += [pack._replace(task=place) for pack in _put_together(search.on(task), apart, sources, step)]
+        if until is not None and apart:
+            found += [pack._replace(task=place) for pack in _put_together(search.on(task), apart, sources, until)]
     return found
 
 
 def _put_together(
-    search: Search, settings: Mapping[int, Values], sources: Mapping[int, StartSource], step: int
+    search: Search, settings: Mapping[int, Values], sources: Mapping[int, StartSource], until: int
 ) -> list[Pack]:
-    """Settings on one task as a pack for each structure."""
+    """Settings on one task as a pack for each structure, from where those are that were trained to a step."""
     numbers, sweep = tuple(settings), search.check(tuple(settings.values()))
     packs: list[Pack] = []
     for group in sweep.groups:
-        start = StartConfig(step=step, sources=tuple(sources[numbers[place]] for place in group.numbers))
+        taken = tuple(sources[numbers[place]] for place in group.numbers)
+        start = StartConfig(step=last_step(group.config, until), sources=taken)
         packs.append(pack_lanes(search, sweep, numbers, group.numbers, start))
     return packs
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from ddpg_jax.cli.main import main
 from ddpg_jax.errors import ConfigError, EnvironmentFault, StorageError
 from ddpg_jax.runs.checkpoints.store import CheckpointStore
 from ddpg_jax.training.device import compile as compiled
+from ddpg_jax.training.sweep import batches, recorder
 from ddpg_jax.training.sweep.ranking import Ranking
 from ddpg_jax.training.sweep.run import resume_sweep, run_sweep
 
@@ -174,10 +176,47 @@ def test_a_start_that_is_none_is_refused(text, said, tmp_path):
 
 
 def test_another_start_in_the_directory_is_refused(beside):
+    other = load_text(beside, text_of((0,), [("other", 0)]))
     with stopped_after(1):
         run_sweep(load_text(beside, text_of((0,), [("one", 0)])), beside / "run")
     with pytest.raises(ConfigError, match=r"holds a sweep of another \[start\]"):
-        run_sweep(load_text(beside, text_of((0,), [("other", 0)])), beside / "run", resume="auto")
+        run_sweep(other, beside / "run", resume="auto")
+    (beside / "run" / "sweep.toml").write_text(tomli_w.dumps(other.source))
+    with pytest.raises(StorageError, match=r"of another sweep: sweep\.toml was changed"):
+        resume_sweep(beside / "run")
+
+
+def test_each_has_a_rank_of_its_own_before_it_is_evaluated_again(stopped, monkeypatch):
+    """A stop waits for no evaluation here, so what the lanes had reached in the other sweeps is shown."""
+    reached = {
+        (name, entry["combination"]): entry["per_seed"]
+        for name in ("one", "other")
+        for entry in json.loads((stopped / name / "result.json").read_text())["combinations"]
+    }
+    monkeypatch.setattr(recorder, "LAST_SECONDS", -1.0)
+    with stopped_after(1):
+        run = run_sweep(load_text(stopped, text_of((0, 4, 6, 2), TAKEN)), stopped / "ranked")
+    assert {entry["combination"]: entry["per_seed"] for entry in run.result["combinations"]} == {
+        number: reached[lane] for number, lane in enumerate(TAKEN)
+    }
+
+
+def test_an_evaluation_at_the_step_that_was_stopped_is_made_again(tmp_path, monkeypatch):
+    """The lanes are at their step, but what they have reached is not known."""
+    sweep, fetch = load_text(tmp_path, text_of(ONE)), batches.fetch
+
+    def stopping(*arguments):
+        signal.raise_signal(signal.SIGTERM)
+        return fetch(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batches, "fetch", stopping)
+        patch.setattr(recorder, "LAST_SECONDS", -1.0)
+        run = run_sweep(sweep, tmp_path / "run", until=30)
+    assert {entry["step"] for entry in run.result["combinations"]} == {0}
+    run = run_sweep(sweep, tmp_path / "run", until=30, resume="auto")
+    assert {entry["step"] for entry in run.result["combinations"]} == {30}
+    assert all(entry["interquartile_mean"] is not None for entry in run.result["combinations"])
 
 
 def test_the_command_stops_at_a_step_and_goes_on(tmp_path, capsys):
@@ -230,3 +269,42 @@ def test_an_environment_that_was_at_fault_is_named_again(tmp_path, monkeypatch):
     for _ in range(2):
         with pytest.raises(EnvironmentFault, match="in every combination"):
             run_sweep(load_text(tmp_path, text_of(ONE)), tmp_path / "run", until=30, resume="auto")
+
+
+MORE = {
+    "priorities, a ring that goes round": "env.num_envs = 2\nreplay.kind = 'prioritized'\n",
+    "pictures": (
+        "env.num_envs = 2\nenv.pixels = { size = 16, gray = true, stack = 3 }\nalgorithm.n_step = 3\n"
+        "algorithm.encoder = { kind = 'small', channels = 2, features = 4, shift = 1 }\n"
+    ),
+    "memory": (
+        "algorithm.memory = { hidden = 4, length = 4, burn_in = 2, obs_embedding = 4, action_embedding = 4, "
+        "reward_embedding = 4 }\nalgorithm.normalize_observations = true\nexploration.kind = 'ou'\n"
+    ),
+}
+"""What a lane carries beside the plain: priorities; pictures, of which some are kept once for several rows; memory."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", MORE.values(), ids=MORE)
+def test_lanes_take_all_with_them_that_they_carry(more, tmp_path):
+    tiny = TINY.replace("replay.capacity = 100", "replay.capacity = 40") + more
+    for name, numbers in (("one", (0, 1)), ("other", (0, 2))):
+        run_sweep(load_text(tmp_path, text_of(numbers, tiny=tiny)), tmp_path / name, until=30)
+    whole = run_sweep(load_text(tmp_path, text_of((0, 2), tiny=tiny)), tmp_path / "whole")
+    sources = [("one", 0), ("other", 1)]
+    run = run_sweep(load_text(tmp_path, text_of((0, 2), sources, tiny=tiny)), tmp_path / "run")
+    assert rows_of(run) == rows_of(whole)
+
+
+@pytest.mark.slow
+def test_a_lane_goes_on_alone(tmp_path):
+    """Without the axis of lanes, which a program of one lane has not."""
+    tiny = TINY.replace("seeds = [4, 9]", "seeds = [4]")
+    whole = run_sweep(load_text(tmp_path, text_of((0, 1), tiny=tiny)), tmp_path / "whole")
+    run_sweep(load_text(tmp_path, text_of((0, 1), tiny=tiny)), tmp_path / "one", until=30)
+    run = run_sweep(load_text(tmp_path, text_of((1,), [("one", 1)], tiny=tiny)), tmp_path / "run")
+    expected, found = (
+        {each["combination"]: each["per_seed"] for each in w.result["combinations"]} for w in (whole, run)
+    )
+    np.testing.assert_allclose(found[0], expected[1], rtol=1e-4)
