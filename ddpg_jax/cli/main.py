@@ -21,19 +21,16 @@ from ddpg_jax.cli.arguments import (
 )
 from ddpg_jax.cli.failures import describe, no_device
 from ddpg_jax.cli.parser import CommandFn, make_parser
-from ddpg_jax.cli.show import show_files, show_run
+from ddpg_jax.cli.show import show_run
 from ddpg_jax.cli.streams import flush_streams, prepare_streams, tell
 from ddpg_jax.config.plugins import allow_imports, import_plugins
-from ddpg_jax.config.wording import command_line, resume_command
+from ddpg_jax.config.wording import command_line
 from ddpg_jax.errors import ConfigError, DdpgJaxError, Interrupted, StorageError, printable
 from ddpg_jax.training.signals import StopRequest
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from ddpg_jax.config.schema import Config
     from ddpg_jax.training.run import Run
-    from ddpg_jax.training.sweep.run import SweepRun
 
 INTERRUPTED = 130
 
@@ -189,10 +186,11 @@ def _resume(options: argparse.Namespace, words: list[str]) -> int:
     if RunDirectory(options.run_dir).sweep.is_file():
         if overrides or options.step is not None or options.into is not None or options.level != "exact":
             raise ConfigError("a sweep goes on as it was: resume takes no fields, --from or --run-dir for it")
+        from ddpg_jax.cli.sweep import show_sweep
         from ddpg_jax.training.sweep.run import resume_sweep
 
         _use_cache(options)
-        return _show_sweep(console, resume_sweep(options.run_dir, shown, tune_process=True))
+        return show_sweep(console, resume_sweep(options.run_dir, shown, tune_process=True))
     from ddpg_jax.training.train import resume_run
 
     _use_cache(options)
@@ -240,32 +238,26 @@ def _sweep(options: argparse.Namespace, words: list[str]) -> int:
     from ddpg_jax.training.sweep.grid import load_sweep
 
     if options.engine is not None or is_search(read_toml(options.sweep)):
+        if options.until is not None:
+            raise ConfigError("--until has no effect on a search: give the steps as shares in stop.rungs")
         from ddpg_jax.cli.search import search
 
         return search(options, overrides)
     if options.dry_run:
         raise ConfigError("--dry-run has an effect with --engine, or with a file that has [search] or [engine]")
+    if options.until is not None and options.resume is None:
+        raise ConfigError("--until needs --run-dir and --resume auto: the same command goes on later")
     sweep = load_sweep(options.sweep, overrides)
+    from ddpg_jax.cli.sweep import show_sweep
     from ddpg_jax.runs.loggers.progress import SafeConsole
     from ddpg_jax.training.sweep.run import run_sweep
 
     _use_cache(options)
     console = SafeConsole()
     shown: dict[str, Any] = {"overwrite": options.overwrite, "console": None if options.quiet else console}
-    run = run_sweep(sweep, options.run_dir, resume=options.resume or "never", tune_process=True, **shown)
-    return _show_sweep(console, run, sweep.configs[0])
-
-
-def _show_sweep(console: Console, run: SweepRun, config: Config | None = None) -> int:
-    """The ranking of a sweep and its files; returns the exit code, and says how it goes on if it was interrupted."""
-    from ddpg_jax.cli.tables import ranking_table
-
-    console.print(ranking_table(run.result))
-    show_files(console, run.directory, ("ranking.png", "best.toml", "result.json", "metrics.jsonl", "lineage.jsonl"))
-    if not run.result["complete"]:
-        tell(f"ddpg-jax: interrupted; to go on: {resume_command(run.directory, config)}")
-        return Interrupted.exit_code
-    return 0
+    how: dict[str, Any] = {"resume": options.resume or "never", "until": options.until, "tune_process": True}
+    run = run_sweep(sweep, options.run_dir, **how, **shown)
+    return show_sweep(console, run, sweep.configs[0], options.until)
 
 
 def _sweep_status(options: argparse.Namespace, words: list[str]) -> int:

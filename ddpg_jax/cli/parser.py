@@ -44,9 +44,7 @@ def _add_train(commands: Commands) -> argparse.ArgumentParser:
     parser.add_argument(
         "--resume", choices=["auto"], help="auto: go on with the run that is in the directory, if one is"
     )
-    parser.add_argument(
-        "--until", type=count, metavar="STEP", help="end there, saved, at an evaluation; the same command goes on later"
-    )
+    _add_until(parser)
     parser.add_argument(
         "--init-from", type=Path, metavar="RUN_DIR", help="begin with the weights of that run, and those only"
     )
@@ -123,6 +121,7 @@ def _add_sweep(commands: Commands) -> argparse.ArgumentParser:
     parser.add_argument(
         "--resume", choices=["auto"], help="auto: go on with the sweep that is in the directory, if one is"
     )
+    _add_until(parser)
     parser.add_argument(
         "--engine",
         choices=["local", "ray", "slurm", "kubernetes"],
@@ -249,6 +248,12 @@ def _add_doctor(commands: Commands) -> argparse.ArgumentParser:
         help="look at what an engine of sweeps needs: versions, names, shared storage",
     )
     return parser
+
+
+def _add_until(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--until", type=count, metavar="STEP", help="end there, saved, at an evaluation; the same command goes on later"
+    )
 
 
 def _add_parts(command: argparse.ArgumentParser) -> None:

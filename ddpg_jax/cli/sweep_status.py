@@ -143,9 +143,11 @@ def _progress(trial: Trial, starts: dict[str, _Start], runs: Path) -> Progress:
 
 
 def _is_again(starts: dict[int, dict[str, _Start]], line: dict[str, Any]) -> bool:
-    """Whether a line is of the best with fresh seeds: it says so, or its setting has another run already."""
+    """Whether a line is of the best with fresh seeds: it says so, or its setting was at its end in another run."""
     before = starts.get(line["trial"] if "trial" in line else line["trials"][0], {}).get(line.get("task", ""))
-    return bool(line.get("fresh")) or (before is not None and before.scored and before.pack != line["pack"])
+    if line.get("fresh") or before is None:
+        return bool(line.get("fresh"))
+    return before.scored and before.until is None and before.pack != line["pack"]
 
 
 def _last_step(path: Path) -> int:

@@ -63,6 +63,24 @@ class PopulationConfig(_Strict):
     """whether a copy takes replay and environments too, and not the learner alone"""
 
 
+class StartSource(_Strict):
+    """A combination of another sweep, whose lanes one of this sweep goes on from."""
+
+    run: Annotated[str, Field(pattern=r"^\w[\w.+-]*$")]
+    """directory of that sweep, beside that of this one"""
+    combination: Annotated[int, Field(ge=0)]
+    """its number there"""
+
+
+class StartConfig(_Strict):
+    """`[start]`: where the combinations go on from, lanes of other sweeps that were stopped by `--until`."""
+
+    step: Annotated[int, Field(ge=1, le=2**53)]
+    """environment steps of each seed that they have made there"""
+    sources: Annotated[tuple[StartSource, ...], Field(min_length=1, max_length=65536)]
+    """of each combination, in order"""
+
+
 class SweepFile(_Strict):
     """What a sweep file may hold."""
 
@@ -82,6 +100,7 @@ class SweepFile(_Strict):
     draw_seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """of the random draws, and of those of a population"""
     population: PopulationConfig | None = None
+    start: StartConfig | None = None
 
 
 def read_sweep_file(path: Path) -> SweepFile:
@@ -111,7 +130,9 @@ def mistakes(error: ValidationError, path: Path, model: type[BaseModel], what: s
 def _fields(model: type[BaseModel], where: tuple[int | str, ...]) -> list[str]:
     """The fields of a file, or of the table there."""
     for name in where:
-        annotation: Any = model.model_fields[str(name)].annotation
+        if isinstance(name, int):  # an entry of a list, whose model is that of the list
+            continue
+        annotation: Any = model.model_fields[name].annotation
         parts = (annotation, *get_args(annotation))
         model = next(each for each in parts if isinstance(each, type) and issubclass(each, BaseModel))
     return list(model.model_fields)

@@ -14,6 +14,7 @@ from ddpg_jax.runs.directory import RunDirectory
 if TYPE_CHECKING:
     from ddpg_jax.config.schema import Config
     from ddpg_jax.training.callbacks import CallbackFn, CallbackReport
+    from ddpg_jax.training.sweep.grid import Sweep
 
 _CHECKPOINT = re.compile(r"\d+-step-(\d+)")
 
@@ -30,6 +31,26 @@ def check_until(config: Config, until: int) -> None:
             f"{option('until', str(until))}: expected a multiple of evaluation.every={every}, up to "
             f"total_steps={config.total_steps}"
         )
+
+
+def check_sweep_until(sweep: Sweep, until: int) -> None:
+    """As `check_until`, of a sweep, whose lanes are stopped together.
+
+    Raises:
+      ConfigError: it is no such step, or the lanes cannot all be there: they are of the host loop, of several
+        structures, or a population.
+    """
+    config, said = sweep.configs[0], option("until", str(until))
+    if not config.on_device:
+        raise ConfigError(
+            f"{said}: lanes of environments written in JAX, as jax:pendulum, are stopped at a step; env.id = "
+            f"{config.env.id!r} is not one"
+        )
+    if len(sweep.groups) > 1:
+        raise ConfigError(f"{said}: the combinations have {len(sweep.groups)} structures: one sweep for each")
+    if sweep.population is not None:
+        raise ConfigError(f"{said}: a population is not stopped at a step; leave it out")
+    check_until(config, until)
 
 
 def stop_at(until: int) -> CallbackFn:

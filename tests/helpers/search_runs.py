@@ -35,8 +35,9 @@ class Killed(BaseException):
 class Writer:
     """An engine whose runs write the record that a run would leave; the last one that ended is reported first."""
 
-    def __init__(self, codes=(), life=None):
-        self.codes, self.life, self.tasks, self.waiting, self.closed = dict(codes), life, [], [], False
+    def __init__(self, codes=(), life=None, diverges=()):
+        self.codes, self.life, self.diverges = dict(codes), life, diverges
+        self.tasks, self.waiting, self.closed = [], [], False
 
     def submit(self, task):
         self._live()
@@ -50,7 +51,7 @@ class Writer:
         task = self.waiting.pop()
         code = self.codes.get(self.tasks.index(task), 0)
         if not code:
-            write_record(task)
+            write_record(task, self.diverges)
         return [Ended(task.name, code, 1, "its log")]
 
     def close(self):
@@ -63,8 +64,8 @@ class Writer:
                 raise Killed
 
 
-def write_record(task):
-    """Evaluations every 100 steps: of a seed, 100·tau + the share of steps + the seed."""
+def write_record(task, diverges=()):
+    """Evaluations every 100 steps: of a seed, 100·tau + the share of steps + the seed; some values of tau diverge."""
     words = task.command
     config = tomllib.loads((task.directory.parent / f"{task.name}.toml").read_text())
     total = config.get("total_steps", config.get("config", {}).get("total_steps"))
@@ -75,7 +76,7 @@ def write_record(task):
     for number, setting in enumerate(combinations):
         tau = setting.get("algorithm.tau", config.get("algorithm", {}).get("tau"))
         seeds = config.get("seeds", config["config"]["seeds"] if "config" in config else None)
-        for step in range(100, until + 1, 100):
+        for step in range(100, until + 1, 100) if tau not in diverges else ():
             for seed in range(seeds) if isinstance(seeds, int) else seeds:
                 figure = 100 * tau + step / 1000 + seed % FRESH
                 row = {"event": "evaluation", "seed": seed, "step": step, "mean_return": figure}

@@ -31,9 +31,17 @@ def test_the_file_shown_is_a_sweep(tmp_path):
     assert len(sweep.groups) == 2
 
 
+def test_the_start_shown_is_one(tmp_path):
+    path = tmp_path / "sweep.toml"
+    path.write_text(block("toml", 1) + '[config]\nenv.id = "jax:pendulum"\n')
+    sweep = load_sweep(path)
+    assert [values["algorithm.tau"] for values in sweep.combinations] == [0.01, 0.05]
+    assert (sweep.start.step, [source.run for source in sweep.start.sources]) == (4000, ["first", "second"])
+
+
 def test_the_population_shown_is_one_with_the_defaults_written_out(tmp_path):
     path = tmp_path / "sweep.toml"
-    path.write_text(block("toml", 1))
+    path.write_text(block("toml", 2))
     sweep = load_sweep(path)
     assert len(sweep.combinations) == 16
     assert sweep.population.config == PopulationConfig(every=2000)

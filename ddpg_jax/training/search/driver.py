@@ -21,6 +21,7 @@ from ddpg_jax.training.search.engines.engine import Ended, Engine
 from ddpg_jax.training.search.file import Search
 from ddpg_jax.training.search.packs import Pack, alone, divide, make_task, read_reached, write_pack
 from ddpg_jax.training.search.record import Line, TrialsRecord
+from ddpg_jax.training.search.repack import halve, repack
 from ddpg_jax.training.search.samplers import Told
 from ddpg_jax.training.search.trials import FAILED, Trial, best_of, join_parts, last_step, part_of, rungs, score_of
 from ddpg_jax.types import StopFn
@@ -119,16 +120,23 @@ class Driver:
         packs = divide(self._search, {trial.number: trial.values for trial in trials})
         steps = self._rungs(trials[0].number)
         for rung in range(len(steps[0])):
-            self._run_packs(packs, [of_task[rung] for of_task in steps])
+            until = [of_task[rung] for of_task in steps]
+            packs = self._run_packs(packs, until)
             if rung + 1 < len(steps[0]) and self._search.stop is not None:
-                packs = self._keep_best(packs, self._search.stop.keep)
+                packs = repack(self._search, packs, self._keep_best(packs, self._search.stop.keep), until)
 
     def _rungs(self, number: int) -> list[list[int | None]]:
         """The steps of the rungs of a setting, for each task."""
         return [rungs(self._search, self._config(number, place)) for place in range(len(self._search.tasks))]
 
-    def _run_packs(self, packs: Sequence[Pack], steps: Sequence[int | None], more: Mapping[str, Any] = {}) -> None:
-        """Has packs trained to a step of their task, or to their end (None), and notes what they have reached."""
+    def _run_packs(
+        self, packs: Sequence[Pack], steps: Sequence[int | None], more: Mapping[str, Any] = {}
+    ) -> list[Pack]:
+        """Has packs trained to a step of their task, or to their end (None), and notes what they have reached.
+
+        Returns:
+          Those that hold the settings then: what had failed as a whole was trained in parts.
+        """
         if not self._record.ahead:
             trials = {trial for pack in packs for trial in pack.trials}
             where = "their end" if steps[0] is None else f"step {steps[0]}"
@@ -138,22 +146,31 @@ class Driver:
             self._record.once("started", {**keys, **self._task_key(pack), **more})
         known = {(line["pack"], line["until"]) for line in self._record.ahead if line["event"] == "ended"}
         ended = self._ended((pack for pack in packs if (pack.name, steps[pack.task]) not in known), steps)
-        broken: list[Pack] = []
+        held: list[Pack] = []
+        parts: list[Pack] = []
         for pack in packs:
             keys = {"pack": pack.name, "until": steps[pack.task]}
             line = self._record.once("ended", keys, lambda p=pack: {"code": ended[p.name].code})
-            if (
-                line["code"] in FAILED
-                and len(pack.trials) > 1
-                and not self._config(pack.trials[0], pack.task).on_device
-            ):
-                broken.append(pack)
+            if apart := self._take_apart(pack, line["code"]):
+                parts += apart
             else:
                 self._score(pack, line["code"], line["until"], more)
-        if broken:  # on the host loop an environment that fails ends the program of all settings beside it
-            parts = [(pack, trial) for pack in broken for trial in pack.trials]
-            alones = [alone(trial, self._config(trial, pack.task), pack.task) for pack, trial in parts]
-            self._run_packs(alones, steps, more)
+                held.append(pack)
+        return held + (self._run_packs(parts, steps, more) if parts else [])
+
+    def _take_apart(self, pack: Pack, code: int) -> list[Pack]:
+        """The smaller packs that one is trained as which failed as a whole; none: it did not, or each would.
+
+        On the host loop an environment that fails ends the program of all settings beside it. On the device loop lanes
+        that are stopped at a step have to fit into memory together.
+        """
+        if code not in FAILED or len(pack.trials) == 1:
+            return []
+        if not self._config(pack.trials[0], pack.task).on_device:
+            return [alone(trial, self._config(trial, pack.task), pack.task) for trial in pack.trials]
+        if code != ConfigError.exit_code or self._search.stop is None:
+            return []
+        return halve(self._search, pack, {number: self.trials[number].values for number in pack.trials})
 
     def _config(self, number: int, task: int) -> Config:
         """The configuration of a setting on a task, by their numbers."""
@@ -196,7 +213,7 @@ class Driver:
 
     def _score(self, pack: Pack, code: int, until: int | None, more: Mapping[str, Any] = {}) -> None:
         """Notes what the settings of a pack have reached."""
-        step = last_step(self._config(pack.trials[0], pack.task)) if until is None else until
+        step = last_step(self._config(pack.trials[0], pack.task), until)
         metric = self._search.settings.metric
         read = cache(lambda: read_reached(self._runs / pack.name, pack, step, metric))
 
@@ -217,19 +234,19 @@ class Driver:
         trial = trial._replace(parts={**trial.parts, task.name: part_of(line, code)})
         self.trials[number] = join_parts(trial, self._search.tasks)
 
-    def _keep_best(self, packs: Sequence[Pack], share: float) -> list[Pack]:
-        """The packs of the share of settings that go on from a rung; each pack is of one setting."""
-        numbers = dict.fromkeys(pack.trials[0] for pack in packs)
+    def _keep_best(self, packs: Sequence[Pack], share: float) -> dict[int, Values]:
+        """The share of the settings of all packs that go on from a rung, by number."""
+        numbers = dict.fromkeys(number for pack in packs for number in pack.trials)
         ranked = sorted(numbers, key=lambda number: (-score_of(self.trials[number]), number))
         alive = [number for number in ranked if self.trials[number].score is not None]
         best = set(alive[: ceil(share * len(numbers))])
-        names = {pack.name for pack in packs if pack.trials[0] in best}  # settings that came twice are one run
-        kept = [pack for pack in packs if pack.name in names]
+        whole = {pack.name for pack in packs if best.issuperset(pack.trials)}  # settings that came twice are one run
+        best.update(number for pack in packs if pack.name in whole for number in pack.trials)
         for number in numbers:
-            if all(number != pack.trials[0] for pack in kept):
+            if number not in best:
                 self._record.once("stopped", {"trial": number, "step": self.trials[number].step})
                 self.trials[number] = self.trials[number]._replace(stopped=True)
-        return kept
+        return {number: self.trials[number].values for number in sorted(best)}
 
     def _retrain(self) -> None:
         """Trains the best setting again, with seeds that it was not chosen by."""

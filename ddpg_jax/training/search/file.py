@@ -138,6 +138,10 @@ def load_search(path: str | Path, overrides: Mapping[str, Any] | None = None, en
         raise ConfigError(
             f"{printable(path)}: a population is lanes of one program: leave out [search], [stop], [engine], --engine"
         )
+    if file.start is not None:
+        raise ConfigError(
+            f"{printable(path)}: [start] is of a sweep in one program; a search finds its own: leave it out"
+        )
     runner = parse_engine(file.engine, printable(path))
     if file.search is None:
         return _of_combinations(path, file, runner, values, overrides)

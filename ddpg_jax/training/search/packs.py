@@ -1,9 +1,9 @@
 """Packs: what one program trains, settings side by side where it can, and what they have reached, read from its record.
 
 Settings of one structure are lanes of one program, `ddpg-jax sweep`: on the device loop all of them, on the host loop
-as many as one process steps the environments of. Where settings are stopped early, each is a program of its own,
-`ddpg-jax train`, whose seeds are side by side, and so is one that is alone on the host loop. The name of a pack is a
-hash of what it trains, so the same pack is the same directory, whoever starts it.
+as many as one process steps the environments of. A setting that is alone on the host loop is a program of its own,
+`ddpg-jax train`, whose seeds are side by side, and so is each that may be stopped early there, or at a time of its own
+("asha"). The name of a pack is a hash of what it trains, so the same pack is the same directory, whoever starts it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import tomli_w
 
 from ddpg_jax.config.load import dump_toml
 from ddpg_jax.config.schema import Config, imported_names
-from ddpg_jax.config.sweep_file import Values
+from ddpg_jax.config.sweep_file import StartConfig, Values
 from ddpg_jax.errors import StorageError
 from ddpg_jax.runs.statistics import interquartile_mean
 from ddpg_jax.training.search.engines.engine import Task
@@ -46,6 +46,7 @@ class Pack(NamedTuple):
       seeds: of each setting.
       imports: whether its file names modules to import; the driver was allowed to read them.
       task: position of its task among those of the search.
+      start: lanes of earlier packs that its settings go on from; None: they begin at their beginning.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Pack(NamedTuple):
     seeds: tuple[int, ...]
     imports: bool = False
     task: int = 0
+    start: StartConfig | None = None
 
 
 class Reached(NamedTuple):
@@ -87,14 +89,22 @@ def _divide(search: Search, settings: Mapping[int, Values]) -> list[Pack]:
     packs: list[Pack] = []
     for group in sweep.groups:
         on_device = group.config.on_device
-        lanes = () if search.stop is not None else group.numbers if on_device else _once(group, sweep)
+        lanes = _side_by_side(search, group, sweep)
         for places in _equal_parts(lanes, len(lanes) if on_device else _most_on_host(group.config)):
             if on_device or len(places) > 1:
-                packs.append(_lanes(search, sweep, numbers, places))
+                packs.append(pack_lanes(search, sweep, numbers, places))
             else:
                 packs.append(alone(numbers[places[0]], sweep.configs[places[0]]))
         packs += [alone(numbers[place], sweep.configs[place]) for place in group.numbers if place not in lanes]
     return packs
+
+
+def _side_by_side(search: Search, group: Group, sweep: Sweep) -> tuple[int, ...]:
+    """The settings of a group that are lanes of programs; each of the others is one of its own."""
+    stop = search.stop
+    if group.config.on_device and (stop is None or stop.kind == "successive_halving"):
+        return group.numbers
+    return _once(group, sweep) if stop is None else ()
 
 
 def _once(group: Group, sweep: Sweep) -> tuple[int, ...]:
@@ -123,12 +133,24 @@ def alone(trial: int, config: Config, task: int = 0) -> Pack:
     return Pack(_name(text), "train", text, (trial,), config.seed_list, _names_modules(config), task)
 
 
-def _lanes(search: Search, sweep: Sweep, numbers: Sequence[int], places: Sequence[int]) -> Pack:
+def pack_lanes(
+    search: Search, sweep: Sweep, numbers: Sequence[int], places: Sequence[int], start: StartConfig | None = None
+) -> Pack:
+    """A pack of settings that are lanes of one program.
+
+    Args:
+      search: on a task.
+      sweep: of some settings, from `search.check`.
+      numbers: of these settings.
+      places: of those among them that the pack has.
+      start: lanes that they go on from; None: they begin at their beginning.
+    """
     settings = [sweep.combinations[place] for place in places]
-    text = tomli_w.dumps({"base": search.source["base"], "config": search.source["config"], "settings": settings})
+    values: dict[str, Any] = {name: search.source[name] for name in ("base", "config")} | {"settings": settings}
+    text = tomli_w.dumps(values | ({} if start is None else {"start": start.model_dump(mode="json")}))
     trials = tuple(numbers[place] for place in places)
     config = sweep.configs[places[0]]
-    return Pack(_name(text), "sweep", text, trials, config.seed_list, _names_modules(config))
+    return Pack(_name(text), "sweep", text, trials, config.seed_list, _names_modules(config), start=start)
 
 
 def _names_modules(config: Config) -> bool:

@@ -122,9 +122,10 @@ def rungs(search: Search, config: Config) -> list[int | None]:
     return [*(_at_evaluation(config, share) for share in shares), None]
 
 
-def last_step(config: Config) -> int:
-    """The step of the last evaluation of a run."""
-    return -(-config.total_steps // config.env.num_envs) * config.env.num_envs
+def last_step(config: Config, until: int | None = None) -> int:
+    """The step of the last evaluation of a run that is trained to a step, or to its end: all environments step."""
+    steps = config.total_steps if until is None else until
+    return -(-steps // config.env.num_envs) * config.env.num_envs
 
 
 def _at_evaluation(config: Config, share: float) -> int:

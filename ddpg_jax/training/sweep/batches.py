@@ -59,7 +59,8 @@ def lane_batches(
       show: prints a line, of what that is.
       begun: a turn to begin with; the group's turns are divided as they were then. Groups before it are passed over.
       stop: asked while a turn is compiled.
-      together: lanes that must fit into memory, as those of a population may not run in turns; 0: one.
+      together: lanes that must fit into memory, as those of a population may not run in turns, nor may those that are
+        stopped at a step; 0: one.
 
     Raises:
       ConfigError: not even one lane fits into memory, or not so many as in the turn to begin with.
@@ -109,7 +110,7 @@ def _device_batches(
     least = max(together, 1 if begun is None else begun.lanes)
     show(_memory_line(compiled, len(lanes), fit))
     if fit < least:
-        many = f"a population, {least} lanes with those in copying," if together else f"a turn of {least} lanes"
+        many = f"{least} lanes that may not run in turns," if together else f"a turn of {least} lanes"
         raise ConfigError(
             f"{'one lane' if least == 1 else many} with replay.capacity={config.replay.capacity} "
             f"needs {human_bytes(memory_bytes(compiled, least))}, {human_bytes(free_bytes(compiled.mesh))} are free"

@@ -21,6 +21,7 @@ from ddpg_jax.config.sweep_file import (
     RANGE,
     Draw,
     PopulationConfig,
+    StartConfig,
     SweepFile,
     Values,
     flatten,
@@ -59,6 +60,7 @@ class Sweep(NamedTuple):
       groups: the combinations by structure.
       source: the file, with its base and what was set on the command line joined; it is a sweep file again.
       population: how its combinations copy each other; None: they do not.
+      start: lanes of other sweeps that its combinations go on from; None: they begin at their beginning.
     """
 
     combinations: tuple[Values, ...]
@@ -66,6 +68,7 @@ class Sweep(NamedTuple):
     groups: tuple[Group, ...]
     source: dict[str, Any]
     population: PopulationPlan | None = None
+    start: StartConfig | None = None
 
 
 def load_sweep(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Sweep:
@@ -98,11 +101,34 @@ def sweep_of(file: SweepFile, path: Path, overrides: Mapping[str, Any]) -> Sweep
     swept: dict[str, Any] = {"grid": flatten(file.grid), "random": flatten(file.random, leaf=RANGE)}
     swept = {"settings": list(combinations)} if file.settings else swept
     source = {"draws": file.draws, "draw_seed": file.draw_seed, "base": base, "config": fixed, **swept}
+    source |= {name: each.model_dump(mode="json") for name, each in _tables(file).items() if each is not None}
+    sweep = check_sweep(source, combinations, str(path), overrides)._replace(start=file.start)
+    if file.start is not None and (refusal := _refuse_start(file.start, sweep, file.population)):
+        raise ConfigError(f"{printable(path)}: {refusal}")
     if file.population is None:
-        return check_sweep(source, combinations, str(path), overrides)
-    source["population"] = file.population.model_dump(mode="json")
-    sweep = check_sweep(source, combinations, str(path), overrides)
+        return sweep
     return sweep._replace(population=_plan(file, file.population, sweep, str(path), overrides))
+
+
+def _tables(file: SweepFile) -> dict[str, PopulationConfig | StartConfig | None]:
+    """The tables of a file that say what becomes of its combinations, beside what they are."""
+    return {"population": file.population, "start": file.start}
+
+
+def _refuse_start(start: StartConfig, sweep: Sweep, population: PopulationConfig | None) -> str | None:
+    """Why the combinations of a sweep cannot go on from lanes of others, on one line; None: they can."""
+    config, count = sweep.configs[0], len(sweep.combinations)
+    if population is not None:
+        return "[start] stands beside [population], whose members begin at their beginning; leave one out"
+    if not config.on_device:
+        return f"[start] is of environments written in JAX, as jax:pendulum; env.id = {config.env.id!r} is not one"
+    if len(sweep.groups) > 1:
+        return f"[start] is of one structure, but the combinations have {len(sweep.groups)}: one sweep for each"
+    if len(start.sources) != count:
+        return f"start.sources has {len(start.sources)} entries for {count} combinations: one for each, in order"
+    if start.step >= config.total_steps:
+        return f"start.step = {start.step} is not below total_steps = {config.total_steps}: nothing is left to train"
+    return None
 
 
 def _plan(
@@ -133,7 +159,9 @@ def name_parts(sweep: Sweep, parts: Parts) -> Sweep:
     given = {"env": parts.env, "algorithm": parts.make_agent}
     names = {section: table for section, table in names.items() if given[section] is not None}
     source = sweep.source | {"config": merge(sweep.source["config"], names)}
-    return check_sweep(source, sweep.combinations, "the sweep", names)._replace(population=sweep.population)
+    return check_sweep(source, sweep.combinations, "the sweep", names)._replace(
+        population=sweep.population, start=sweep.start
+    )
 
 
 def swept_values(path: Path) -> dict[str, Any]:

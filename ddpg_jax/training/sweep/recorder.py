@@ -157,7 +157,7 @@ class SweepRecorder:
             reached |= {f"{POPULATION}{path}": x for path, x in self._population.arrays.items()}
         facts = {
             "level": "exact",
-            "sweep": _identity(self._sweep),
+            "sweep": identify(self._sweep),
             "position": list(report.batch.position),
             "before": report.before,
             "seconds": self._seconds,
@@ -249,7 +249,7 @@ def sweep_point(checkpoint: Checkpoint, sweep: Sweep, notify: NotifyFn) -> Resum
     if facts["position"][0] >= len(sweep.groups):
         raise StorageError(f"the checkpoint's description cannot be read: there is no turn {facts['position']}")
     lines = system_differences(facts)
-    if facts.get("sweep") != _identity(sweep):
+    if facts.get("sweep") != identify(sweep):
         raise StorageError("the checkpoint is of another sweep: sweep.toml was changed; bring it back")
     for line in lines:
         notify(printable(line))
@@ -261,16 +261,17 @@ def position(point: ResumePoint) -> SweepPosition | None:
     return None if point.checkpoint is None else SweepPosition(*map(int, point.metadata["position"]))
 
 
-def _identity(sweep: Sweep) -> str:
-    """SHA-256 of all that a sweep computes; how often it is saved does not count.
+def identify(sweep: Sweep) -> str:
+    """The SHA-256 of all that a sweep computes; how often it is saved does not count.
 
     Neither does `env.value_range`, which earlier versions had not: what comes of it are `v_min` and `v_max`. Nor do
     other fields that they had not, where they say nothing or what those versions did.
     """
     apart: Any = {"checkpoint": True, "env": {"value_range"}, "logging": _LATER["logging"]}
     configs = [_without_later(config.model_dump(mode="json", exclude=apart)) for config in sweep.configs]
-    population = [] if sweep.population is None else [sweep.population.stored()]
-    told = json.dumps([configs, sweep.combinations, *population], sort_keys=True)
+    more: list[Any] = [] if sweep.population is None else [sweep.population.stored()]
+    more += [] if sweep.start is None else [sweep.start.model_dump(mode="json")]
+    told = json.dumps([configs, sweep.combinations, *more], sort_keys=True)
     return hashlib.sha256(told.encode()).hexdigest()
 
 

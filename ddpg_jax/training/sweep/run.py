@@ -35,6 +35,8 @@ from ddpg_jax.training.sweep.grid import Group, Sweep, load_stored_sweep, name_p
 from ddpg_jax.training.sweep.lanes import LaneBatch, LaneLoop, SweepPosition, SweepReport
 from ddpg_jax.training.sweep.population import count_replaced
 from ddpg_jax.training.sweep.recorder import SweepRecorder, SweepRun, position, sweep_point
+from ddpg_jax.training.sweep.start import first_point
+from ddpg_jax.training.until import check_sweep_until, stop_at
 from ddpg_jax.types import Agent, DeviceEnv, EnvSpec, Snapshot
 from ddpg_jax.xla.modes import in_numeric_modes
 from ddpg_jax.xla.process import limit_to_one_thread, make_core_devices
@@ -54,6 +56,7 @@ def run_sweep(
     make_agent: Callable[..., Agent] | None = None,
     loggers: Sequence[Logger] = (),
     callbacks: Sequence[CallbackFn] = (),
+    until: int | None = None,
 ) -> SweepRun:
     """Trains every combination with every seed and ranks the combinations by their final evaluations.
 
@@ -72,15 +75,20 @@ def run_sweep(
       make_agent: as in `train`.
       loggers: as in `train`.
       callbacks: as in `train`.
+      until: environment steps of each seed after which all lanes end, saved and ranked, to go on later or not; they may
+        not run in turns then. None: they are trained to their end.
 
     Raises:
-      ConfigError: not even one lane fits into memory, or another sweep is in the directory.
+      ConfigError: not even one lane fits into memory, another sweep is in the directory, or lanes cannot be stopped, or
+        not go on from others, as was asked for.
       EnvironmentFault: an environment cannot be made, or reported numbers that are not finite in every combination; on
         the host loop, one failed in any lane.
       StorageError: the directory cannot be used, or too many checkpoints failed.
     """
     parts = Parts(env, make_agent)
     sweep = name_parts(sweep, parts)
+    if until is not None:
+        check_sweep_until(sweep, until)
     with ExitStack() as stack:
         stack.enter_context(hand_over(parts.by_name(sweep.configs[0].model_dump())))
         check_sinks(_sinks(sweep))
@@ -89,12 +97,12 @@ def run_sweep(
         if resume == "auto" and run_dir is not None and RunDirectory(run_dir).sweep.is_file():
             directory = RunDirectory.open(run_dir, of="sweep")
             _refuse_another(sweep, load_stored_sweep(directory.sweep), directory)
-            return _resume(sweep, envs, session.within(directory, _keep(sweep)), display)
+            return _resume(sweep, envs, session.within(directory, _keep(sweep)), display, until)
         name = f"{sweep.configs[0].env.id.rpartition(':')[-1]}_sweep"
         context = session.within(RunDirectory.create(run_dir, name, overwrite=overwrite), _keep(sweep))
         context.lock()
         context.directory.write_text(context.directory.sweep, tomli_w.dumps(sweep.source))
-        return _continue_from(ResumePoint(), sweep, envs, context, display)
+        return _continue_from(first_point(sweep, context), sweep, envs, context, display, until)
 
 
 @in_numeric_modes
@@ -180,6 +188,8 @@ def _refuse_another(sweep: Sweep, before: Sweep, directory: RunDirectory) -> Non
     """Refuses to go on with a sweep that is not the one asked for; how often it is saved may differ."""
     if sweep.population != before.population:
         raise ConfigError(f"{directory.path} holds a sweep of another [population]; name another {option('run_dir')}")
+    if sweep.start != before.start:
+        raise ConfigError(f"{directory.path} holds a sweep of another [start]; name another {option('run_dir')}")
     if sweep.combinations != before.combinations:
         raise ConfigError(f"{directory.path} holds a sweep of other combinations; name another {option('run_dir')}")
     for old, new in zip(before.configs, sweep.configs, strict=True):
@@ -206,8 +216,14 @@ def _keep(sweep: Sweep) -> int:
     return sweep.configs[0].checkpoint.keep
 
 
-def _resume(sweep: Sweep, envs: Sequence[DeviceEnv | EnvSpec], context: RunContext, display: Display) -> SweepRun:
-    """Goes on in the directory of a sweep."""
+def _resume(
+    sweep: Sweep,
+    envs: Sequence[DeviceEnv | EnvSpec],
+    context: RunContext,
+    display: Display,
+    until: int | None = None,
+) -> SweepRun:
+    """Goes on in the directory of a sweep; of one that has reached the step where it shall stop, it ranks the lanes."""
     directory = context.directory
     context.lock()
     checkpoint = context.newest_checkpoint()
@@ -216,23 +232,33 @@ def _resume(sweep: Sweep, envs: Sequence[DeviceEnv | EnvSpec], context: RunConte
         _start_sinks(sweep, context)  # which a sweep that was killed at its end had no time for
         context.notify(f"{directory.path} is complete")
         return SweepRun(directory.path, result)
-    point = ResumePoint() if checkpoint is None else sweep_point(checkpoint, sweep, context.notify)
+    begun = None if checkpoint is None else sweep_point(checkpoint, sweep, context.notify)
+    point = begun or first_point(sweep, context)
+    if until is not None and point.step >= until and point.unrecorded is None:
+        return SweepRecorder(sweep, point, context).stop(None)
     context.notify(f"resumes after {point.step} steps, all turns added up")
     directory.drop_results()
-    return _continue_from(point, sweep, envs, context, display)
+    return _continue_from(point, sweep, envs, context, display, until)
 
 
 def _continue_from(
-    point: ResumePoint, sweep: Sweep, envs: Sequence[DeviceEnv | EnvSpec], context: RunContext, display: Display
+    point: ResumePoint,
+    sweep: Sweep,
+    envs: Sequence[DeviceEnv | EnvSpec],
+    context: RunContext,
+    display: Display,
+    until: int | None,
 ) -> SweepRun:
-    """Runs the batches of lanes that are left, and writes what was reached."""
+    """Runs the batches of lanes that are left, up to a step if one is given, and writes what was reached."""
+    if until is not None:
+        context = context._replace(callbacks=(*context.callbacks, stop_at(until)))
     recorder = SweepRecorder(sweep, point, context)
     _start_sinks(sweep, context)
     checkpointer = Checkpointer(sweep.configs[0].checkpoint, context.stop, point.step, context.notify)
     rest = _rest(point, sweep)
     if rest.snapshot is None:
         context.store.forget_rows()  # those that are there are of other lanes
-    together = _together(sweep)
+    together = _together(sweep) if until is None else len(sweep.combinations) * len(sweep.configs[0].seed_list)
     turns = lane_batches(sweep.groups, envs, display.print, rest.position, context.stop.is_requested, together)
     with closing(_reports(turns, rest, recorder, checkpointer, context)) as reports:
         return drive(_until_stopped(reports), recorder, checkpointer, context)

@@ -16,11 +16,16 @@ KILLS = int(os.environ.get("DDPG_JAX_KILLS", "2")) // 2
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("env", "more"),
-    [("Pendulum-v1", HALVING), ("Pendulum-v1", ORDERED_ASHA), ("jax:pendulum", "")],
-    ids=["halving", "asha", "lanes"],
+    ("env", "more", "runs_left"),
+    [
+        ("Pendulum-v1", HALVING, 4),
+        ("Pendulum-v1", ORDERED_ASHA, 4),
+        ("jax:pendulum", "", 2),
+        ("jax:pendulum", HALVING, 3),
+    ],
+    ids=["halving", "asha", "lanes", "repacked"],
 )
-def test_a_driver_that_is_killed_leaves_what_one_leaves_that_is_not(env, more, tmp_path):
+def test_a_driver_that_is_killed_leaves_what_one_leaves_that_is_not(env, more, runs_left, tmp_path):
     """Its programs end with it; what they had saved is gone on with."""
     path = tmp_path / "search.toml"
     path.write_text(FILE.format(env=env) + more)
@@ -30,7 +35,7 @@ def test_a_driver_that_is_killed_leaves_what_one_leaves_that_is_not(env, more, t
     life = time.monotonic() - began
     assert "trained again with 2 fresh seeds it reaches" in said
     expected = left(tmp_path / "whole")
-    assert len(expected[1]) == (4 if more else 2)
+    assert len(expected[1]) == runs_left
     chance, kills, runs = random.Random(env), 0, 0  # noqa: S311
     while kills < KILLS:
         directory, runs = tmp_path / f"run-{runs}", runs + 1

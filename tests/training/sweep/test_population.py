@@ -186,7 +186,7 @@ def test_a_population_that_does_not_fit_into_memory_at_once_is_refused(tmp_path,
     """Room for the 8 lanes, but not for the 4 that are copied at a time; without their replays there is."""
     monkeypatch.setattr(compiled, "memory_bytes", lambda compiled, lanes: lanes * 2**10)
     monkeypatch.setattr(compiled, "available_bytes", lambda: 2 * 8 * 2**10)
-    with pytest.raises(ConfigError, match=r"a population, 12 lanes with those in copying, with replay"):
+    with pytest.raises(ConfigError, match=r"12 lanes that may not run in turns, with replay"):
         run_sweep(load(tmp_path), tmp_path / "run")
     text = TINY + POPULATION + "replay = false\n"
     with stopped_after(1):
