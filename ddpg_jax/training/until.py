@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,7 +65,18 @@ def stop_at(until: int) -> CallbackFn:
 
 
 def has_reached(run_dir: Path, until: int) -> bool:
-    """Whether a run was saved at a step, or after it, or has come to its end."""
+    """Whether a run was evaluated and saved at a step, or after it, or has come to its end.
+
+    One that was stopped in its evaluation there is saved too, and has yet to be evaluated.
+    """
     directory = RunDirectory(run_dir)
-    saved = [match for name in filesystem.names(directory.checkpoints) if (match := _CHECKPOINT.fullmatch(name))]
-    return directory.result.is_file() or any(int(match[1]) >= until for match in saved)
+    matches = map(_CHECKPOINT.fullmatch, filesystem.names(directory.checkpoints))
+    is_saved = any(int(match[1]) >= until for match in matches if match)
+    return directory.result.is_file() or (is_saved and _is_evaluated(directory.metrics, until))
+
+
+def _is_evaluated(record: Path, step: int) -> bool:
+    """Whether a record has an evaluation after so many steps, or more where these are not a multiple of a step's."""
+    lines = record.read_bytes().splitlines() if record.is_file() else []
+    rows = (json.loads(line) for line in reversed(lines) if b'"evaluation"' in line)
+    return any(row["event"] == "evaluation" and row["step"] >= step for row in rows)

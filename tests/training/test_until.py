@@ -1,10 +1,12 @@
 """Runs that end at a step, saved, and go on later to the bit."""
 
 import json
+import signal
 
 import pytest
 
 from ddpg_jax.cli.main import main
+from ddpg_jax.training import factory
 
 TINY = (
     *("--env.id", "jax:pendulum", "--seeds", "1", "--total-steps", "400", "--evaluation.every", "100", "--quiet"),
@@ -32,6 +34,23 @@ def test_a_run_ends_at_a_step_and_goes_on_to_the_bit(tmp_path):
     assert train(path) == 0
     assert (path / "metrics.jsonl").read_bytes() == (tmp_path / "whole" / "metrics.jsonl").read_bytes()
     assert train(path, "--until", "400") == 0
+
+
+def test_a_stop_while_it_is_evaluated_at_the_step_is_none_of_its_ends(tmp_path, monkeypatch):
+    """Also where that is a step later, as three environments step at once."""
+    fetch, words = factory.fetch, ("--until", "100", "--env.num-envs", "3")
+
+    def while_it_runs(compute, stop):
+        signal.raise_signal(signal.SIGTERM)
+        return fetch(compute, stop)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(factory, "fetch", while_it_runs)
+        for _ in range(2):  # the second time while it is evaluated again
+            assert train(tmp_path / "run", *words) == 75
+    assert 102 not in steps(tmp_path / "run")
+    assert train(tmp_path / "run", *words) == 0
+    assert steps(tmp_path / "run")[-1] == 102
 
 
 @pytest.mark.parametrize(
