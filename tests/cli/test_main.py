@@ -389,6 +389,17 @@ def test_a_platform_without_a_device_is_told_in_a_line(tmp_path, command, platfo
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("code", "words", "said"),
+    [(130, (), ""), (75, (), ""), (75, ("--distributed",), "the end\n"), (0, (), "the end\n")],
+)
+def test_a_program_that_was_aborted_or_stopped_skips_the_end_of_its_interpreter(code, words, said):
+    """Where a compiler that still works would end it by a signal; jobs of several processes take leave there."""
+    text = f"import atexit, ddpg_jax.cli.main as cli; atexit.register(print, 'the end'); cli.main = lambda: {code}"
+    done = subprocess.run([sys.executable, "-c", f"{text}; cli.program()", *words], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (code, said)
+
+
 def test_a_module_that_is_not_there_is_an_environment_fault(tmp_path):
     done = program("train", *TINY, "--env.id", "no_such_module:Pendulum-v1", "--run-dir", "run", cwd=tmp_path)
     assert done.returncode == 3

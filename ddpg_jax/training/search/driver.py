@@ -61,6 +61,7 @@ class Driver:
         self._search, self._runs, self._record, self._engine = search, directory / RUNS, record, engine
         self._stop, self._notify, self._words = stop, notify, words
         self._configs: dict[tuple[int, int], Config] = {}
+        self._at_end = set[str]()
         self.trials: list[Trial] = []
         self.retrained: Trial | None = None
 
@@ -156,6 +157,7 @@ class Driver:
             else:
                 self._score(pack, line["code"], line["until"], more)
                 held.append(pack)
+                self._at_end |= {pack.name} if line["until"] is None else set()
         return held + (self._run_packs(parts, steps, more) if parts else [])
 
     def _take_apart(self, pack: Pack, code: int) -> list[Pack]:
@@ -240,7 +242,8 @@ class Driver:
         ranked = sorted(numbers, key=lambda number: (-score_of(self.trials[number]), number))
         alive = [number for number in ranked if self.trials[number].score is not None]
         best = set(alive[: ceil(share * len(numbers))])
-        whole = {pack.name for pack in packs if best.issuperset(pack.trials)}  # settings that came twice are one run
+        # settings that came twice are one run, and of one that was at its end before no lanes are left to take
+        whole = {pack.name for pack in packs if pack.name in self._at_end or best.issuperset(pack.trials)}
         best.update(number for pack in packs if pack.name in whole for number in pack.trials)
         for number in numbers:
             if number not in best:

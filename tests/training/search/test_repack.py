@@ -15,7 +15,7 @@ from ddpg_jax.cli.main import main
 from ddpg_jax.cli.sweep_status import read_progress
 from ddpg_jax.errors import ConfigError, StorageError
 from ddpg_jax.training.search.engines.engine import Ended
-from ddpg_jax.training.search.file import load_search
+from ddpg_jax.training.search.file import Search, load_search
 from ddpg_jax.training.search.packs import alone
 from ddpg_jax.training.search.record import TrialsRecord, read_lines
 from ddpg_jax.training.search.run import dry_run, run_search
@@ -124,6 +124,19 @@ def test_a_program_that_goes_on_from_others_is_halved_with_what_it_goes_on_from(
     run, _ = searched(listed(tmp_path, settings), tmp_path / "run", Writer(codes={1: 2}))
     assert starts(run.directory)[:4] == [([0, 1, 2, 3], 200), ([0, 3], 500), ([0], 500), ([3], 500)]
     assert [start_of(run.directory, number)["sources"][0]["combination"] for number in (2, 3)] == [0, 3]
+
+
+def test_lanes_of_a_program_that_was_at_its_end_before_are_not_taken_out_of_it(tmp_path, monkeypatch):
+    """A sampler gives 0 and 1 again, whose checkpoints are gone; of the second batch 4 and 6 are the best."""
+    drawn = [(0.9, 8), (0.8, 8), (0.1, 16), (0.2, 16), (0.9, 8), (0.8, 8), (0.85, 16), (0.2, 16)]
+    values = [{"algorithm.tau": tau, "algorithm.hidden": [width]} for tau, width in drawn]
+    monkeypatch.setattr(Search, "sample", lambda self, told, begun, count: values[begun : begun + count])
+    text = MIXED.replace("batch = 5", "batch = 4").replace("[0.2, 0.5]", "[0.2]").replace("retrain = 2", "retrain = 0")
+    run, _ = searched(write_search(tmp_path, text, "jax:pendulum"), tmp_path / "run")
+    first, second = starts(run.directory)[:3], starts(run.directory)[3:]
+    assert first == [([0, 1], 200), ([2, 3], 200), ([0, 1], None)]
+    assert second == [([4, 5], 200), ([6, 7], 200), ([4, 5], None), ([6], None)]
+    assert run.result["finished"] == [0, 1, 4, 5, 6]
 
 
 @pytest.mark.parametrize("more", ["", TASKS], ids=["one task", "two tasks"])
