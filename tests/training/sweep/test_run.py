@@ -292,6 +292,20 @@ def test_a_sweep_that_was_stopped_in_an_evaluation_goes_on_to_the_bit(clean, tmp
     assert left(resume_sweep(tmp_path / "run")) == clean
 
 
+def test_a_sweep_that_is_stopped_is_saved_before_what_it_reached_is_judged(tmp_path, monkeypatch):
+    """That may take seconds, in which it may be killed."""
+    fetch, saved = batches.fetch, []
+
+    def judge(*arguments):
+        saved.append([path.name for path in (tmp_path / "run" / "checkpoints").glob("*-step-*")])
+        return fetch(*arguments)
+
+    monkeypatch.setattr(batches, "fetch", judge)
+    with stopped_after(1):
+        run_sweep(load(tmp_path, **SAVING), tmp_path / "run")
+    assert saved == [["00000001-step-10"]]
+
+
 def test_a_stop_does_not_wait_for_a_long_evaluation(tmp_path, monkeypatch):
     monkeypatch.setattr(recorder, "LAST_SECONDS", -1.0)
     with stopped_after(1):
