@@ -154,6 +154,14 @@ def test_what_was_learned(start, who, names):
     assert figure in line(PAGE, start)
 
 
+def test_what_flash_td3_learned():
+    curve = result("learning_halfcheetah-v5_flash_td3_100000")["curve"]
+    steps = line(PAGE, "| steps | 20,000").split("|")[2:-1]
+    shown = [", ".join(f"{score:.0f}" for score in curve[each.strip().replace(",", "")]) for each in steps]
+    assert line(PAGE, "| returns |") == f"| returns | {' | '.join(shown)} |"
+    assert len(curve["100000"]) == 3
+
+
 def test_the_table_of_the_readme_is_of_these_figures():
     pendulum, cheetah, device = HOST["pendulum-64"], HOST["half_cheetah-256"], DEVICE["device-64"]
     for case, row in ((pendulum, "| host loop, Pendulum-v1"), (cheetah, "| host loop, HalfCheetah-v5")):
