@@ -162,6 +162,14 @@ def test_what_flash_td3_learned():
     assert len(curve["100000"]) == 3
 
 
+def test_what_flash_td3_needs():
+    found = result("sweep_flash_td3")
+    pendulum, reacher = (found["returns"][env] for env in ("jax:pendulum", "jax:reacher"))
+    for name, one, other in zip(found["left_out"], pendulum, reacher, strict=True):
+        cells = ", ".join(f"{x:.0f}" for x in one), ", ".join(f"{x:.1f}" for x in other)
+        assert line(PAGE, f"| {name} |") == f"| {name} | {' | '.join(cells)} |"
+
+
 def test_the_table_of_the_readme_is_of_these_figures():
     pendulum, cheetah, device = HOST["pendulum-64"], HOST["half_cheetah-256"], DEVICE["device-64"]
     for case, row in ((pendulum, "| host loop, Pendulum-v1"), (cheetah, "| host loop, HalfCheetah-v5")):
