@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from ddpg_jax.config.wording import option
 from ddpg_jax.errors import ConfigError
 from ddpg_jax.runs import filesystem as filesystem
 from ddpg_jax.runs.directory import RunDirectory
+from ddpg_jax.runs.record import read_rows
 
 if TYPE_CHECKING:
     from ddpg_jax.config.schema import Config
@@ -68,6 +68,9 @@ def has_reached(run_dir: Path, until: int) -> bool:
     """Whether a run was evaluated and saved at a step, or after it, or has come to its end.
 
     One that was stopped in its evaluation there is saved too, and has yet to be evaluated.
+
+    Raises:
+      StorageError: its record cannot be read.
     """
     directory = RunDirectory(run_dir)
     matches = map(_CHECKPOINT.fullmatch, filesystem.names(directory.checkpoints))
@@ -77,6 +80,4 @@ def has_reached(run_dir: Path, until: int) -> bool:
 
 def _is_evaluated(record: Path, step: int) -> bool:
     """Whether a record has an evaluation after so many steps, or more where these are not a multiple of a step's."""
-    lines = record.read_bytes().splitlines() if record.is_file() else []
-    rows = (json.loads(line) for line in reversed(lines) if b'"evaluation"' in line)
-    return any(row["event"] == "evaluation" and row["step"] >= step for row in rows)
+    return record.is_file() and any(row["step"] >= step for row in read_rows(record, ("evaluation",)))

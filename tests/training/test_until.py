@@ -49,6 +49,8 @@ def test_a_stop_while_it_is_evaluated_at_the_step_is_none_of_its_ends(tmp_path, 
         for _ in range(2):  # the second time while it is evaluated again
             assert train(tmp_path / "run", *words) == 75
     assert 102 not in steps(tmp_path / "run")
+    with open(tmp_path / "run" / "metrics.jsonl", "a") as record:
+        record.write('{"event": "evaluation", "se')  # as a kill leaves it
     assert train(tmp_path / "run", *words) == 0
     assert steps(tmp_path / "run")[-1] == 102
 
