@@ -25,8 +25,14 @@ def _reached(achieved, desired):
     return (achieved == desired).all(-1)
 
 
+def _passed(achieved, desired):
+    return (achieved > desired).any(-1)
+
+
 PLAIN = GoalTask(ACHIEVED, DESIRED, _reward, None)
 ENDING = GoalTask(ACHIEVED, DESIRED, _reward, _reached)
+PASSING = GoalTask(ACHIEVED, DESIRED, _reward, _passed)
+"""Where what a step achieves, taken for its goal, does not end its episode: its last step does so all the same."""
 
 
 def _ring(seeds=(0,), *, num_envs=1, capacity=100, n_step=1, task=PLAIN, relabel=0.8):
@@ -71,7 +77,8 @@ def _transition(rows, goal, n_step, task):
         if goal is not None:
             step_reward = _reward(row["next_obs"][ACHIEVED], goal)
             if task.compute_terminated is not None:
-                terminated, truncated = _reached(row["next_obs"][ACHIEVED], goal), terminated or truncated
+                reached = task.compute_terminated(row["next_obs"][ACHIEVED], goal)
+                terminated, truncated = reached, terminated or truncated
         reward, discount = reward + discount * step_reward, discount * 0.5
         if terminated or truncated:
             break
@@ -99,7 +106,9 @@ def _check_all(ring, lanes, n_step, task):
     return count
 
 
-@pytest.mark.parametrize("task", [PLAIN, ENDING], ids=["ends as stored", "ends by the goal"])
+@pytest.mark.parametrize(
+    "task", [PLAIN, ENDING, PASSING], ids=["ends as stored", "ends at the goal", "ends beyond the goal"]
+)
 @pytest.mark.parametrize("n_step", [1, 3])
 def test_two_episodes_and_the_begin_of_a_third_are_what_the_definition_says(task, n_step):
     ends = np.zeros((9, 2, 1, 1), bool)
