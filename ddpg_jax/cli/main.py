@@ -139,8 +139,7 @@ def _train_until(config: Config, options: argparse.Namespace, how: dict[str, Any
     from ddpg_jax.training.until import check_until, has_reached, stop_at
 
     check_until(config, options.until)
-    if options.run_dir is None or options.resume is None:
-        raise ConfigError("--until needs --run-dir and --resume auto: the same command goes on later")
+    _require_resume(options)
     if has_reached(options.run_dir, options.until):
         return 0
     try:
@@ -149,6 +148,12 @@ def _train_until(config: Config, options: argparse.Namespace, how: dict[str, Any
         if not has_reached(options.run_dir, options.until):
             raise
     return 0
+
+
+def _require_resume(options: argparse.Namespace) -> None:
+    """Refuses `--until` where the same command would not go on later."""
+    if options.run_dir is None or options.resume is None:
+        raise ConfigError("--until needs --run-dir and --resume auto: the same command goes on later")
 
 
 def _config(options: argparse.Namespace, overrides: list[str]) -> int:
@@ -245,8 +250,8 @@ def _sweep(options: argparse.Namespace, words: list[str]) -> int:
         return search(options, overrides)
     if options.dry_run:
         raise ConfigError("--dry-run has an effect with --engine, or with a file that has [search] or [engine]")
-    if options.until is not None and options.resume is None:
-        raise ConfigError("--until needs --run-dir and --resume auto: the same command goes on later")
+    if options.until is not None:
+        _require_resume(options)
     sweep = load_sweep(options.sweep, overrides)
     from ddpg_jax.cli.sweep import show_sweep
     from ddpg_jax.runs.loggers.progress import SafeConsole

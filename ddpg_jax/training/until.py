@@ -79,5 +79,5 @@ def has_reached(run_dir: Path, until: int) -> bool:
 
 
 def _is_evaluated(record: Path, step: int) -> bool:
-    """Whether a record has an evaluation after so many steps, or more where these are not a multiple of a step's."""
+    """Whether a record has an evaluation at a step or after it; several environments may arrive together after it."""
     return record.is_file() and any(row["step"] >= step for row in read_rows(record, ("evaluation",)))

@@ -36,7 +36,7 @@ def test_a_run_ends_at_a_step_and_goes_on_to_the_bit(tmp_path):
     assert train(path, "--until", "400") == 0
 
 
-def test_a_stop_while_it_is_evaluated_at_the_step_is_none_of_its_ends(tmp_path, monkeypatch):
+def test_a_run_that_was_stopped_in_its_evaluation_at_the_step_has_not_reached_it(tmp_path, monkeypatch):
     """Also where that is a step later, as three environments step at once."""
     fetch, words = factory.fetch, ("--until", "100", "--env.num-envs", "3")
 

@@ -157,7 +157,8 @@ class Driver:
             else:
                 self._score(pack, line["code"], line["until"], more)
                 held.append(pack)
-                self._at_end |= {pack.name} if line["until"] is None else set()
+                if line["until"] is None:
+                    self._at_end.add(pack.name)
         return held + (self._run_packs(parts, steps, more) if parts else [])
 
     def _take_apart(self, pack: Pack, code: int) -> list[Pack]:
