@@ -45,6 +45,22 @@ def test_the_host_loop_beside_its_peers(case, start):
 
 
 @pytest.mark.parametrize(
+    ("case", "start"),
+    [
+        ("64, one seed", "| 64-64, batch of 64, one seed |"),
+        ("64, 8 seeds", "| 64-64, batch of 64, 8 seeds |"),
+        ("64, batch 256", "| 64-64, batch of 256, one seed |"),
+        ("256, batch 256", "| 256-256, batch of 256, one seed |"),
+    ],
+)
+def test_the_device_loop_beside_rltools(case, start):
+    (found,) = (each for each in result("rltools_2cores")["cases"] if each["case"] == case)
+    rates, row = found["seed_updates_per_second"], line(PAGE, start)
+    assert all(f"{rates[name]:.0f}" in row for name in ("ours", "rltools"))
+    assert row.endswith(f"| {found['ratio']:.2f} |")
+
+
+@pytest.mark.parametrize(
     ("case", "beside", "start"),
     [
         ("device-64", "ours-host", "| 64-64, 64, 1 seed |"),
@@ -181,6 +197,9 @@ def test_the_table_of_the_readme_is_of_these_figures():
     many = DEVICE["device-64-16seeds"]["seed_steps_per_second"]["ours"]
     shown = line(README, "| device loop")
     assert f"| {device['seed_steps_per_second']['ours']:.0f} steps/s, {many:.0f} seed-steps/s |" in shown
+    rates = result("rltools_2cores")["cases"][0]["seed_updates_per_second"]
+    shown = line(README, "| TD3 on the device loop")
+    assert f"| {rates['ours']:.0f} steps/s | RLtools (C++) {rates['rltools']:.0f} |" in shown
     learned = line(PAGE, "| HalfCheetah-v5, TD3 |").split("|")[4].strip()
     assert learned in line(README, "| TD3 on HalfCheetah-v5")
     seconds = result("faults_2cores")["checkpoint"]["seconds"]
