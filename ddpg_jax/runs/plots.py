@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ddpg_jax.errors import StorageError
-from ddpg_jax.runs.statistics import bootstrap_interval, centre_name, interquartile_mean, interval_name
+from ddpg_jax.runs.statistics import bootstrap_interval, centre_name, interquartile_mean, interval_name, show_setting
 from ddpg_jax.types import HostArray
 
 
@@ -78,7 +78,7 @@ def ranking(
 
 
 def _cells(values: Mapping[str, Any], fields: Sequence[str]) -> list[str]:
-    return [_short(values[name]) if name in values else "" for name in fields]
+    return [show_setting(values[name]) if name in values else "" for name in fields]
 
 
 def picture_table(path: Path, rows: Sequence[tuple[str, HostArray]], title: str) -> None:
@@ -156,8 +156,4 @@ def draw_curve(steps: HostArray, returns: HostArray, title: str) -> Figure:
 
 def short_values(values: Mapping[str, Any]) -> str:
     """What a combination sets, by the last parts of the paths: `tau 0.01, sigma 0.2`."""
-    return ", ".join(f"{path.rpartition('.')[2]} {_short(value)}" for path, value in values.items())
-
-
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return ", ".join(f"{path.rpartition('.')[2]} {show_setting(value)}" for path, value in values.items())

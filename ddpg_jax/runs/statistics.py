@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
@@ -90,6 +91,18 @@ def show_return(value: float) -> str:
     """A return for people to read: with one decimal, and with more where that leaves fewer than four figures."""
     exact = f"{value:.4g}"
     return exact if abs(value) < 100 and "." in exact else f"{value:.1f}"
+
+
+def show_setting(value: Any) -> str:
+    """A value of a configuration for people to read: numbers by three figures, those near 1 by what they lack to it."""
+    if value is None:
+        return "none"
+    if not isinstance(value, float):
+        return str(value)
+    if not 0.9 < value < 1:
+        return f"{value:.3g}"
+    decimals = 2 - math.floor(math.log10(1 - value))
+    return f"{value:.{decimals}f}".rstrip("0")
 
 
 def score_line(summary: Summary | Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ from ddpg_jax.runs.statistics import (
     interquartile_mean,
     score_line,
     show_return,
+    show_setting,
     summarize,
 )
 
@@ -120,3 +121,27 @@ def test_figures_of_few_seeds_are_called_what_they_are(seeds, line):
 )
 def test_a_small_return_is_shown_with_more_decimals(value, shown):
     assert show_return(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0.9999, "0.9999"),
+        (0.99, "0.99"),
+        (0.995, "0.995"),
+        (0.987654321, "0.9877"),
+        (1 - 2**-40, "0.999999999999091"),
+        (0.9, "0.9"),
+        (1.0, "1"),
+        (0.000312345, "0.000312"),
+        (1e-9, "1e-09"),
+        (-0.95, "-0.95"),
+        (True, "True"),
+        (20, "20"),
+        ("min", "min"),
+        ([64, 64], "[64, 64]"),
+        (None, "none"),
+    ],
+)
+def test_a_setting_near_one_is_not_shown_as_one(value, shown):
+    assert show_setting(value) == shown

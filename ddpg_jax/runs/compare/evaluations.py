@@ -17,6 +17,7 @@ from ddpg_jax.config.stored import read_stored
 from ddpg_jax.errors import ConfigError, StorageError
 from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.runs.record import load_record, read_seconds
+from ddpg_jax.runs.statistics import show_setting
 from ddpg_jax.types import HostArray
 
 NEVER = np.iinfo(np.int64).max
@@ -153,12 +154,8 @@ def _name(run: _Described, fields: Sequence[str]) -> str:
     if len(fields) > _MOST_FIELDS:
         return f"{algorithm}, {run.path.name}"
     values = run.values if run.config is None else run.config.model_dump(mode="json")
-    shown = [f"{path.rpartition('.')[2]} {_shown(_of(values, *path.split('.')))}" for path in fields]
+    shown = [f"{path.rpartition('.')[2]} {show_setting(_of(values, *path.split('.')))}" for path in fields]
     return ", ".join([algorithm, *shown])
-
-
-def _shown(value: Any) -> str:
-    return "none" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _of(values: Mapping[str, Any], *path: str) -> Any:
