@@ -170,6 +170,7 @@ def draw_on_host(identifier: str, size: int, steps: int = 200) -> float:
     lanes = make_training_envs(config)
     lanes.reset()
     action = np.zeros((1, 1, lanes.spec.action_size), np.float32)
+    lanes.step(action)  # what draws is made and compiled
     began = time.perf_counter()
     for _ in range(steps):
         lanes.step(action)
