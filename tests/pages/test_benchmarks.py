@@ -170,11 +170,12 @@ def test_what_was_learned(start, who, names):
     assert figure in line(PAGE, start)
 
 
-def test_what_flash_td3_learned():
-    curve = result("learning_halfcheetah-v5_flash_td3_100000")["curve"]
+@pytest.mark.parametrize("name", ["td7", "flash_td3"])
+def test_what_is_learned_in_100_000_steps(name):
+    curve = result(f"learning_halfcheetah-v5_{name}_100000")["curve"]
     steps = line(PAGE, "| steps | 20,000").split("|")[2:-1]
     shown = [", ".join(f"{score:.0f}" for score in curve[each.strip().replace(",", "")]) for each in steps]
-    assert line(PAGE, "| returns |") == f"| returns | {' | '.join(shown)} |"
+    assert line(PAGE, f"| `{name}.toml` |") == f"| `{name}.toml` | {' | '.join(shown)} |"
     assert len(curve["100000"]) == 3
 
 
