@@ -125,7 +125,7 @@ def make_networks(
         return load("networks", algorithm.make_networks, "algorithm.make_networks")(config, spec, outputs)
     shape = _architecture(config)
     sizes = prod(spec.obs_shape), spec.action_size
-    actor = networks.mlp_actor(*sizes, shape._replace(final=actor_final or shape.final))
+    actor = networks.mlp_actor(*sizes, shape._replace(final=actor_final or shape.final), algorithm.action_penalty)
     of_critic = shape._replace(hidden=algorithm.critic_widths, batch_axes=_BATCH_AXES[algorithm.joint_batch])
     return actor, networks.mlp_critic(*sizes, of_critic, action_layer=algorithm.action_layer, outputs=outputs)
 
@@ -162,8 +162,9 @@ def make_embedded_networks(config: Config, spec: EnvSpec) -> tuple[Network, Netw
     it, shape = cast("TD7Config", config.algorithm), _architecture(config)
     obs, action = prod(spec.obs_shape), spec.action_size
     of_critic = shape._replace(hidden=it.critic_widths, activation=it.critic_activation)
-    actor = networks.mlp_with_embeddings((obs,), it.embedding_size, it.input_width, action, shape, jnp.tanh)
-    return actor, networks.mlp_with_embeddings((obs, action), 2 * it.embedding_size, it.input_width, 1, of_critic)
+    actor = networks.mlp_with_embeddings((obs,), it.embedding_size, it.input_width, action, shape)
+    critic = networks.mlp_with_embeddings((obs, action), 2 * it.embedding_size, it.input_width, 1, of_critic)
+    return networks.squashed(actor, it.action_penalty), critic
 
 
 def make_unrolled_embeddings(config: Config, spec: EnvSpec) -> tuple[Network, Network, Network]:

@@ -250,8 +250,8 @@ def with_memory(
             outputs, aux = one(features, *inputs)
         else:
             outputs, aux = jax.vmap(one)(features, *inputs)
-            moved = jax.tree.map(lambda leaf: jnp.mean(leaf, 0), aux.moments)
-            aux = LearnAux(moved, jnp.any(aux.active, 0))
+            moved, penalty = jax.tree.map(lambda leaf: jnp.mean(leaf, 0), (aux.moments, aux.penalty))
+            aux = LearnAux(moved, jnp.any(aux.active, 0), penalty)
         return outputs, aux._replace(moments={"memory": (), "body": aux.moments})
 
     return Network(init, lambda: {"memory": (), "body": body.moments()}, apply, learn)

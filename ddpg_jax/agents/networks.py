@@ -31,18 +31,19 @@ def identity() -> Network:
     return stateless(lambda key: (), lambda params, obs: obs)
 
 
-def mlp_actor(obs_size: int, action_size: int, architecture: Architecture) -> Network:
+def mlp_actor(obs_size: int, action_size: int, architecture: Architecture, penalty: float = 0.0) -> Network:
     """A deterministic policy, mu(s) = tanh(network(s)).
 
     Args:
       obs_size: O, size of the encoded observation `[O]`.
       action_size: A.
       architecture: of the network.
+      penalty: as `weight` of `squashed`.
 
     Returns:
       A network `(obs [O]) -> action [A]` in [-1, 1].
     """
-    return make_network(make_module(architecture, action_size), (obs_size,), jnp.tanh)
+    return squashed(make_network(make_module(architecture, action_size), (obs_size,), lambda x: x), penalty)
 
 
 def mlp_critic(
@@ -93,7 +94,6 @@ def mlp_with_embeddings(
     width: int,
     outputs: int,
     architecture: Architecture,
-    last: Callable[[Array], Array] = lambda x: x,
 ) -> Network:
     """A network that sees embeddings beside the inputs that they were made of.
 
@@ -103,7 +103,6 @@ def mlp_with_embeddings(
       width: of the linear layer that takes in those inputs.
       outputs: of the network.
       architecture: of the layers behind.
-      last: applied to its output.
 
     Returns:
       A network `(*inputs, embeddings [embeddings]) -> [outputs]`.
@@ -112,7 +111,7 @@ def mlp_with_embeddings(
       Fujimoto et al., "For SALE: state-action representation learning for deep reinforcement learning"
       (arXiv:2306.02451), figure 1.
     """
-    return make_network(make_embedded(architecture, width, outputs), (*sizes, embeddings), last)
+    return make_network(make_embedded(architecture, width, outputs), (*sizes, embeddings), lambda x: x)
 
 
 def linear(inputs: int, outputs: int, architecture: Architecture) -> Network:

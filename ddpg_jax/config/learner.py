@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from ddpg_jax.config.marks import LEARNING, STRUCTURAL, TRACED
 from ddpg_jax.config.memory import MemoryConfig
 from ddpg_jax.config.pixels import EncoderConfig
-from ddpg_jax.config.section import CountOrZero, Fraction, Rate, Section
+from ddpg_jax.config.section import CountOrZero, Fraction, Rate, Section, Weight
 from ddpg_jax.config.sections import Argument
 
 Initializer: TypeAlias = Literal["fan_in", "lecun_normal", "orthogonal", "truncated_normal"]
@@ -94,6 +94,8 @@ class LearnerConfig(Section):
     """its coefficient for the actor"""
     max_grad_norm: Annotated[Annotated[float, Field(gt=0)] | None, TRACED, STRUCTURAL] = None
     """gradients are scaled down to this global norm; left out: never"""
+    action_penalty: Annotated[Weight, LEARNING] = 0.0
+    """of the mean square of actions before their tanh, in the actor's loss: holds it back from where that is flat"""
     max_rejected: Annotated[int, Field(ge=1, le=10**6), LEARNING] = 10
     """updates in a row that are not finite, and so not applied, before a seed is given up"""
     gamma: Annotated[Fraction, TRACED, LEARNING] = 0.99

@@ -49,6 +49,16 @@ def test_actor_is_tanh_of_the_layers(call, activation, reference):
     np.testing.assert_allclose(call(network.apply, params, (), jnp.asarray(S)), expected, rtol=1e-5, atol=1e-6)
 
 
+def test_the_actor_is_held_back_by_what_its_tanh_is_taken_of(call):
+    free, held = mlp_actor(OBS, ACTION, HIDDEN), mlp_actor(OBS, ACTION, HIDDEN, 0.5)
+    params = free.init(jax.random.key(1))
+    before = _forward(params, S)
+    action, aux = call(held.learn, params, (), jnp.asarray(S))
+    np.testing.assert_allclose(action, np.tanh(before), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(aux.penalty, 0.5 * np.mean(before**2), rtol=1e-5)
+    assert call(free.learn, params, (), jnp.asarray(S))[1].penalty == ()
+
+
 @pytest.mark.parametrize(
     ("action_layer", "shapes"),
     [

@@ -62,6 +62,30 @@ def acted(agent, state, window):
     return np.asarray(values), kept
 
 
+def chosen(agent, state, window):
+    """What the policy would do, `[N, A]`, in an environment that lives through a window."""
+
+    def step(kept, row):
+        seen = recall(kept, row.obs[None], row.first[None])
+        action = jax.vmap(agent.policy, (None, 0))(state, seen)[0]
+        return remember(agent, state, seen, row.action[None], row.reward[None]), action
+
+    rows = window._replace(action_before=(), reward_before=())
+    return jax.lax.scan(step, init_kept(agent.memory, 1, 2, acting=False), rows)[1]
+
+
+def test_every_step_of_a_window_holds_the_actor_back():
+    windows = history(seed=1), history(ends=(2,), seed=2)
+    agent, state = built()
+    before = np.arctanh(np.stack([chosen(agent, state, window) for window in windows]).astype(np.float64))
+    losses = [
+        jax.jit(built(action_penalty=weight)[0].update)(state, batch_of(*windows), run_keys([3])[0])[1]["actor_loss"]
+        for weight in (0.0, 2.0)
+    ]
+    np.testing.assert_allclose(losses[1] - losses[0], 2.0 * np.mean(before**2), rtol=1e-4)
+
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "cell"), [("td3", "lru"), ("ddpg", "lstm"), ("d4pg", "gru")])
 def test_what_learns_from_windows_sees_what_acts_step_by_step(name, cell):
