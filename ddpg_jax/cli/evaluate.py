@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
-from ddpg_jax.cli.tables import evaluation_table
-from ddpg_jax.runs.inference import LoadedRun, check_videos, evaluate_run, load_run, record_videos, select_seed
+from ddpg_jax.cli.tables import evaluation_table, window_gap_table
+from ddpg_jax.runs.inference import (
+    LoadedRun,
+    check_videos,
+    evaluate_run,
+    load_run,
+    play_run,
+    record_videos,
+    select_seed,
+)
 from ddpg_jax.runs.loggers.progress import SafeConsole
 from ddpg_jax.runs.statistics import mean_info, summarize
+from ddpg_jax.runs.window_gap import WindowGap, check_memory, measure_window_gap
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from ddpg_jax.types import Evaluation
+
+_T = TypeVar("_T")
 
 _SECONDS = 0.2
 """Between two changes of the line of progress."""
@@ -32,6 +44,7 @@ def evaluate(
     seed: int | None,
     video: Path | None,
     as_json: bool,
+    window_gap: bool,
     overrides: dict[str, Any],
 ) -> int:
     """Evaluates the policies of a run and prints their returns; what it does meanwhile goes to standard error.
@@ -43,6 +56,7 @@ def evaluate(
       seed: the only one to be evaluated; None: all.
       video: folder for a video of each seed; None: none.
       as_json: whether to print JSON instead of a table.
+      window_gap: whether to tell how far Q of windows is from Q of whole episodes, of agents with memory.
       overrides: fields that replace the run's.
 
     Returns:
@@ -53,15 +67,20 @@ def evaluate(
     run = run if seed is None else select_seed(run, seed)
     if video is not None:
         check_videos(run, video)
-    evaluation = _evaluate(run, episodes, aside)
+    if window_gap:
+        check_memory(run)
+    evaluation, gap = _evaluate(run, episodes, aside, window_gap=window_gap)
     if not as_json:
         console.print(evaluation_table(run.config, evaluation))
+        if gap is not None:
+            console.print(window_gap_table(gap))
     paths = [] if video is None else record_videos(run, video, lambda line: aside.print(line, highlight=False))
     if as_json:
         found = as_dict(run, evaluation) | {
             "run": str(run_dir),
             "which": which,
             "videos": [str(path) for path in paths],
+            **({} if gap is None else {"window_gap": _gap_rows(gap)}),
         }
         print(json.dumps(found, allow_nan=False))
         return 0
@@ -98,7 +117,27 @@ def as_dict(run: LoadedRun, evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def _evaluate(run: LoadedRun, episodes: int, aside: Console) -> Evaluation:
+def _gap_rows(gap: WindowGap) -> list[dict[str, Any]]:
+    """What `--json` prints of windows, for each number of steps since zeros."""
+    return [
+        {"steps_since_zeros": steps, "mean": _number(mean), "per_seed": [_number(x) for x in seeds]}
+        for steps, mean, seeds in zip(gap.warmed, gap.mean, gap.gap, strict=True)
+    ]
+
+
+def _evaluate(
+    run: LoadedRun, episodes: int, aside: Console, *, window_gap: bool
+) -> tuple[Evaluation, WindowGap | None]:
+    if not window_gap:
+        return _with_progress(evaluate_run, run, episodes, aside), None
+    evaluation, seen = _with_progress(play_run, run, episodes, aside)
+    aside.print("comparing windows with whole episodes", highlight=False)
+    return evaluation, measure_window_gap(run, evaluation.lengths, seen)
+
+
+def _with_progress(
+    evaluate: Callable[[LoadedRun, int, Callable[[int, int], None]], _T], run: LoadedRun, episodes: int, aside: Console
+) -> _T:
     """Evaluates, with a line that tells how far it is: one that changes on a terminal, one at the start elsewhere."""
     seeds = len(run.config.seed_list)
     total, text = seeds * episodes, f"evaluating {episodes} episodes of each of {seeds} seeds"
@@ -113,7 +152,7 @@ def _evaluate(run: LoadedRun, episodes: int, aside: Console) -> Evaluation:
                 changed = now
                 status.update(f"{text}: {ended} of {total} have ended, step {steps}")
 
-        return evaluate_run(run, episodes, show)
+        return evaluate(run, episodes, show)
 
 
 def _number(value: Any) -> float | None:

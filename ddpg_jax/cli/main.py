@@ -288,7 +288,7 @@ def _evaluate(options: argparse.Namespace, words: list[str]) -> int:
 
     _use_cache(options)
     chosen = {"which": options.which, "seed": options.seed, "video": options.video, "as_json": options.json}
-    return evaluate(options.run_dir, options.episodes, overrides=overrides, **chosen)
+    return evaluate(options.run_dir, options.episodes, window_gap=options.window_gap, overrides=overrides, **chosen)
 
 
 def _compare(options: argparse.Namespace, words: list[str]) -> int:

@@ -169,6 +169,11 @@ def _add_evaluate(commands: Commands) -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, metavar="N", help="that seed of the run only")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--video", type=Path, metavar="DIR", help="record an MP4 file for each seed")
+    parser.add_argument(
+        "--window-gap",
+        action="store_true",
+        help="of agents with memory: how far Q of windows is from Q of whole episodes; see docs/memory.md",
+    )
     parser.add_argument("-h", "--help", action=_FieldsHelp, nargs=0, const="env", help="show this, and the fields")
     _add_no_cache(parser)
     _add_parts(parser)

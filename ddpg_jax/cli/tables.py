@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from rich.table import Table
 from rich.text import Text
 
@@ -14,6 +15,7 @@ from ddpg_jax.runs.statistics import COVERAGE, centre_name, score_line, show_ret
 
 if TYPE_CHECKING:
     from ddpg_jax.config.schema import Config
+    from ddpg_jax.runs.window_gap import WindowGap
     from ddpg_jax.types import Evaluation
 
 
@@ -49,6 +51,26 @@ def evaluation_table(config: Config, evaluation: Evaluation) -> Table:
         figures = (returns.mean(), returns.std(), returns.min(), returns.max(), lengths.mean())
         table.add_row(str(seed), *map(show_return, figures))
     table.caption, table.caption_justify = score_line(summary), "left"
+    return table
+
+
+def window_gap_table(gap: WindowGap) -> Table:
+    """How far Q of windows is from Q of whole episodes, by how long their state has been warmed."""
+    several = gap.gap.shape[1] > 1
+    table = Table(title="Q of windows beside Q of whole episodes", title_justify="left")
+    table.add_column("state of the window")
+    for name in ("difference", *(("lowest seed", "highest seed") if several else ())):
+        table.add_column(name, justify="right")
+    for steps, mean, seeds in zip(gap.warmed, gap.mean, gap.gap, strict=True):
+        told = seeds[np.isfinite(seeds)]
+        ends = [min(told, default=np.nan), max(told, default=np.nan)] if several else []
+        shown = [f"{x:.4f}" if np.isfinite(x) else "n/a" for x in (mean, *ends)]
+        table.add_row(f"after {steps} step{'s' * (steps != 1)} since zeros", *shown)
+    table.caption = (
+        "mean of |Q of the window - Q of the episode| / largest |Q|, without steps whose window reaches back to the "
+        "episode's beginning, where it is 0 by definition; n/a: there are no others"
+    )
+    table.caption_justify = "left"
     return table
 
 

@@ -20,19 +20,22 @@ from ddpg_jax.config.plugins import Kind, hand_over
 from ddpg_jax.config.plugins import allow_imports as allow
 from ddpg_jax.config.schema import Config
 from ddpg_jax.config.stored import read_stored
-from ddpg_jax.envs.device.rollout import evaluate_greedy, fetch
+from ddpg_jax.envs.device.rollout import evaluate_greedy, fetch, play_greedy
 from ddpg_jax.envs.factory import device_env, drawn_env_maker, make_evaluation_envs
 from ddpg_jax.envs.host.offscreen import offscreen
 from ddpg_jax.envs.host.rollout import (
     HostMemory,
     PolicyFn,
     ProgressFn,
+    Told,
     ValueFn,
+    WatchFn,
     evaluate_episodes,
     jit_memory,
     jit_policy,
     jit_value,
     no_progress,
+    no_watch,
 )
 from ddpg_jax.envs.host.spaces import as_vectors, in_words, shown
 from ddpg_jax.envs.host.video import record_episode
@@ -42,7 +45,7 @@ from ddpg_jax.errors import ConfigError, StorageError
 from ddpg_jax.rng import run_keys
 from ddpg_jax.runs.directory import RunDirectory
 from ddpg_jax.runs.weights import fit, read_weights, stored_part
-from ddpg_jax.types import EnvSpec, Evaluation, HostArray, TrainState
+from ddpg_jax.types import EnvSpec, Evaluation, HostArray, Seen, TrainState, Tree
 from ddpg_jax.xla.compiler import compile_all
 from ddpg_jax.xla.modes import in_numeric_modes
 
@@ -146,11 +149,22 @@ def evaluate_run(run: LoadedRun, episodes: int, progress: ProgressFn = no_progre
     """As `evaluate`, for a run that was read already; with the lengths. The host's environments tell their progress."""
     with hand_over(run.parts):
         if run.config.on_device:
-            return _evaluate_on_device(run, episodes)
-        with closing(make_evaluation_envs(run.config, episodes, alone=True)) as lanes:
-            _check_spec(run, lanes.spec)
-            gamma, keys = run.config.algorithm.gamma, run.config.env.info_keys
-            return evaluate_episodes(run.policy, run.value, run.state, lanes, gamma, progress, keys, run.memory)
+            return Evaluation(*_evaluate_on_device(run, episodes, evaluate_greedy))
+        return _evaluate_on_host(run, episodes, progress)
+
+
+@in_numeric_modes
+def play_run(run: LoadedRun, episodes: int, progress: ProgressFn = no_progress) -> tuple[Evaluation, Seen]:
+    """As `evaluate_run`, for agents with memory; with what they were told at each step, leaves `[S, episodes, T, ...]`.
+
+    T is at least the length of the longest episode; what stands after an episode's end means nothing.
+    """
+    with hand_over(run.parts):
+        if run.config.on_device:
+            return _evaluate_on_device(run, episodes, play_greedy)
+        told = Told()
+        evaluation = _evaluate_on_host(run, episodes, progress, told)
+        return evaluation, told.by_episode(evaluation.lengths)
 
 
 def select_seed(run: LoadedRun, seed: int) -> LoadedRun:
@@ -167,14 +181,21 @@ def select_seed(run: LoadedRun, seed: int) -> LoadedRun:
     return run._replace(config=run.config.model_copy(update={"seeds": (seed,)}), state=state)
 
 
-def _evaluate_on_device(run: LoadedRun, episodes: int) -> Evaluation:
-    """As `evaluate_run`, for an environment written in JAX."""
+def _evaluate_on_host(run: LoadedRun, episodes: int, progress: ProgressFn, watch: WatchFn = no_watch) -> Evaluation:
+    with closing(make_evaluation_envs(run.config, episodes, alone=True)) as lanes:
+        _check_spec(run, lanes.spec)
+        gamma, keys = run.config.algorithm.gamma, run.config.env.info_keys
+        return evaluate_episodes(run.policy, run.value, run.state, lanes, gamma, progress, keys, run.memory, watch)
+
+
+def _evaluate_on_device(run: LoadedRun, episodes: int, play: Callable[..., Tree]) -> Tree:
+    """What `play` gives for an environment written in JAX, one of `envs.device.rollout`, for all seeds."""
     env = device_env(run.config)
     _check_spec(run, env.spec)
     agent, gamma = agents.make_agent(run.config, env.spec), run.config.algorithm.gamma
-    evaluate = jax.jit(jax.vmap(partial(evaluate_greedy, env, agent, episodes=episodes, gamma=gamma)))
+    evaluate = jax.jit(jax.vmap(partial(play, env, agent, episodes=episodes, gamma=gamma)))
     (program,) = compile_all([(evaluate, (run.state,), None)])
-    return Evaluation(*fetch(partial(program, run.state)))
+    return fetch(partial(program, run.state))
 
 
 def _check_spec(run: LoadedRun, spec: EnvSpec) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from ddpg_jax.envs.device.autoreset import select
 from ddpg_jax.envs.memory import Kept, init_kept, recall, remember
 from ddpg_jax.errors import Interrupted
 from ddpg_jax.rng import evaluation_keys
-from ddpg_jax.types import Agent, Array, DeviceEnv, Evaluation, StopFn, TrainState, Tree, never_stop
+from ddpg_jax.types import Agent, Array, DeviceEnv, Evaluation, Seen, StopFn, TrainState, Tree, never_stop
 
 LOOK_SECONDS = 0.05
 """Between two looks at whether to stop while a program is waited for."""
@@ -50,6 +50,10 @@ class _Trial(NamedTuple):
     kept: Kept
 
 
+_Episodes: TypeAlias = tuple[_Trial, Callable[[Array, _Trial], _Trial], Callable[[_Trial], Evaluation]]
+"""How they begin, step t of them, and what they come to."""
+
+
 def evaluate_greedy(
     env: DeviceEnv, agent: Agent, learner: TrainState, episodes: int, gamma: Array | float
 ) -> Evaluation:
@@ -67,6 +71,31 @@ def evaluate_greedy(
     Returns:
       The evaluation, leaves `[N]`.
     """
+    start, step, judge = _greedy_episodes(env, agent, learner, episodes, gamma)
+    return judge(jax.lax.fori_loop(0, env.max_episode_steps, step, start))
+
+
+def play_greedy(
+    env: DeviceEnv, agent: Agent, learner: TrainState, episodes: int, gamma: Array | float
+) -> tuple[Evaluation, Seen]:
+    """As `evaluate_greedy`, of an agent with memory; with what it was told at each step.
+
+    Returns:
+      The evaluation, leaves `[N]`, and what was told, `[N, T, ...]` for a time limit of T steps; after an episode's end
+      it means nothing.
+    """
+    start, step, judge = _greedy_episodes(env, agent, learner, episodes, gamma)
+
+    def tell(trial: _Trial, t: Array) -> tuple[_Trial, Seen]:
+        return step(t, trial), recall(trial.kept, trial.obs, jnp.full(episodes, t == 0)).seen
+
+    end, seen = jax.lax.scan(tell, start, jnp.arange(env.max_episode_steps))
+    return judge(end), jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), seen)
+
+
+def _greedy_episodes(
+    env: DeviceEnv, agent: Agent, learner: TrainState, episodes: int, gamma: Array | float
+) -> _Episodes:
     reset_keys, step_keys = evaluation_keys(episodes)
     env_state, obs = jax.vmap(env.reset)(reset_keys)
 
@@ -99,9 +128,12 @@ def evaluate_greedy(
 
     active, lengths = jnp.ones(episodes, bool), zeros.astype(jnp.int32)
     start = _Trial(env_state, obs, active, obs, zeros, jnp.ones(()), zeros, lengths, zeros, kept)
-    end = jax.lax.fori_loop(0, env.max_episode_steps, step, start)
-    rest = end.rest * value(end.kept, end.last, False)
-    return Evaluation(end.returns, end.lengths, end.discounted + rest, predicted)
+
+    def judge(end: _Trial) -> Evaluation:
+        rest = end.rest * value(end.kept, end.last, False)
+        return Evaluation(end.returns, end.lengths, end.discounted + rest, predicted)
+
+    return start, step, judge
 
 
 def fetch(compute: Callable[[], Tree], stop: StopFn = never_stop) -> Tree:

@@ -13,7 +13,7 @@ from ddpg_jax.envs.device.autoreset import select
 from ddpg_jax.envs.host.pool import Pool
 from ddpg_jax.envs.memory import Kept, init_kept, recall, remember
 from ddpg_jax.errors import NotFiniteError
-from ddpg_jax.types import Agent, Array, Evaluation, HostArray, TrainState
+from ddpg_jax.types import Agent, Array, Evaluation, HostArray, Recalled, Seen, TrainState
 
 if TYPE_CHECKING:
     from ddpg_jax.envs.host.workers import HostEnv
@@ -70,6 +70,43 @@ def no_progress(steps: int, ended: int) -> None:
     """Tells nobody."""
 
 
+WatchFn: TypeAlias = Callable[[Any, HostArray], None]
+"""`(seen, active [S, N])`: what the policy acts on, leaves `[S, N, ...]`, and where episodes are running."""
+
+
+def no_watch(seen: Any, active: HostArray) -> None:
+    """Keeps nothing."""
+
+
+class Told:
+    """What agents with memory were told in an evaluation, which it is given to as `watch`."""
+
+    def __init__(self) -> None:
+        self._lanes, self._rows = list[HostArray](), list[Seen]()
+
+    def __call__(self, seen: Recalled, active: HostArray) -> None:
+        """Keeps the rows of episodes that are running."""
+        self._lanes.append(np.flatnonzero(active))
+        self._rows.append(jax.tree.map(lambda x: np.asarray(x)[active], seen.seen))
+
+    def by_episode(self, lengths: HostArray) -> Seen:
+        """What was told at each step, leaves `[S, N, T, ...]`, zeros after an episode's end.
+
+        Args:
+          lengths: steps of each, `[S, N]`, of which T is the largest.
+        """
+        order = np.argsort(np.concatenate(self._lanes), kind="stable")  # by episode, and by time within it
+        taken = np.arange(lengths.max()) < lengths[..., None]
+
+        def place(*parts: HostArray) -> HostArray:
+            rows = np.concatenate(parts)[order]
+            placed = np.zeros((*taken.shape, *rows.shape[1:]), rows.dtype)
+            placed[taken] = rows
+            return placed
+
+        return jax.tree.map(place, *self._rows)
+
+
 def evaluate_episodes(
     policy: PolicyFn,
     value: ValueFn,
@@ -79,6 +116,7 @@ def evaluate_episodes(
     progress: ProgressFn = no_progress,
     info_keys: Sequence[str] = (),
     memory: HostMemory | None = None,
+    watch: WatchFn = no_watch,
 ) -> Evaluation:
     """Runs one episode in every lane; those of a pool take turns.
 
@@ -91,6 +129,7 @@ def evaluate_episodes(
       progress: told after every step.
       info_keys: what the lanes were asked for of the info of an episode's end.
       memory: of the agent, from `jit_memory`.
+      watch: told before every step.
 
     Returns:
       The evaluation, leaves `[S, episodes]`.
@@ -110,6 +149,7 @@ def evaluate_episodes(
     begun = kept = () if memory is None else memory.begin(*active.shape)
     while active.any():
         seen = recall(kept, obs, lengths == 0)
+        watch(seen, active)
         action = np.asarray(policy(readable, seen))
         if not np.isfinite(action).all():
             raise NotFiniteError("the policy's action is not finite: its parameters have diverged")
