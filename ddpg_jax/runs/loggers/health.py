@@ -36,7 +36,7 @@ LIMITS = {
     "saturated": Limit(
         0.98,
         "the actor sits at the bounds, where tanh is flat",
-        "lower algorithm.actor_learning_rate, or set algorithm.final_scale",
+        "lower algorithm.actor_learning_rate, or set algorithm.action_penalty or algorithm.final_scale",
         lasting=2000,
     ),
     "actor_dead": Limit(
