@@ -85,7 +85,6 @@ def test_every_step_of_a_window_holds_the_actor_back():
     np.testing.assert_allclose(losses[1] - losses[0], 2.0 * np.mean(before**2), rtol=1e-4)
 
 
-
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "cell"), [("td3", "lru"), ("ddpg", "lstm"), ("d4pg", "gru")])
 def test_what_learns_from_windows_sees_what_acts_step_by_step(name, cell):
