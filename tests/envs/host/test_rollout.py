@@ -9,11 +9,11 @@ from tiny_run import EPISODE, tiny_config
 
 from ddpg_jax.agents.algorithms import make_agent
 from ddpg_jax.envs.factory import make_evaluation_envs, make_training_envs
-from ddpg_jax.envs.host.rollout import evaluate_episodes, jit_policy, jit_value
+from ddpg_jax.envs.host.rollout import Told, evaluate_episodes, jit_policy, jit_value
 from ddpg_jax.envs.host.vector import VectorEnv, evaluation_seeds
 from ddpg_jax.errors import NotFiniteError
 from ddpg_jax.runs.inference import evaluate_run, load_policy, load_run
-from ddpg_jax.types import Params, TrainState
+from ddpg_jax.types import Params, Recalled, Seen, TrainState
 
 NOTHING = TrainState((), Params((), (), ()), (), (), (), ())
 
@@ -133,3 +133,15 @@ def test_a_policy_sees_each_lane_apart(run):
     for i, j in np.ndindex(2, 4):
         params = jax.tree.map(lambda x, i=i: x[i], loaded.state)
         np.testing.assert_allclose(actions[i, j], agent.policy(params, jnp.asarray(obs[i, j])), rtol=1e-5, atol=1e-6)
+
+
+def test_what_was_told_is_put_together_by_episode():
+    """Two seeds of two episodes, which take turns in two environments; a row is 10 times the lane, and the step."""
+    turns, steps, told = [(0, 2), (0, 3), (1, 3), (1, 3), (1,)], np.zeros(4, int), Told()
+    for lanes in turns:
+        obs = np.where(np.isin(np.arange(4), lanes), 10 * np.arange(4) + steps, -1).astype(np.float32).reshape(2, 2)
+        told(Recalled(Seen(obs[..., None], obs[..., None], obs, obs < 0), ()), obs >= 0)
+        steps[list(lanes)] += 1
+    seen = told.by_episode(steps.reshape(2, 2))
+    assert seen.reward.tolist() == [[[0, 1, 0], [10, 11, 12]], [[20, 0, 0], [30, 31, 32]]]
+    assert seen.obs.shape == (2, 2, 3, 1)
