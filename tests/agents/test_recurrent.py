@@ -49,35 +49,30 @@ def batch_of(*windows, discount=0.9):
     return Batch(data, ones, jnp.zeros(ones.shape, jnp.int32))
 
 
+def lived(agent, state, window, ask):
+    """What `ask(state, seen)` says at each step of a window that is lived through, `[N, ...]`, and what is kept."""
+
+    def step(kept, row):
+        seen = recall(kept, row.obs[None], row.first[None])
+        answer = jax.vmap(ask, (None, 0))(state, seen)[0]
+        return remember(agent, state, seen, row.action[None], row.reward[None]), answer
+
+    rows = window._replace(action_before=(), reward_before=())
+    kept, answers = jax.jit(lambda: jax.lax.scan(step, init_kept(agent.memory, 1, 2), rows))()
+    return np.asarray(answers), kept
+
+
 def acted(agent, state, window):
-    """Values `[N]` of one environment that lives through a window step by step, and what is kept at its end."""
-
-    def step(kept, row):
-        seen = recall(kept, row.obs[None], row.first[None])
-        value = jax.vmap(agent.value, (None, 0))(state, seen)[0]
-        return remember(agent, state, seen, row.action[None], row.reward[None]), value
-
-    rows = window._replace(action_before=(), reward_before=())
-    kept, values = jax.jit(lambda: jax.lax.scan(step, init_kept(agent.memory, 1, 2), rows))()
-    return np.asarray(values), kept
-
-
-def chosen(agent, state, window):
-    """What the policy would do, `[N, A]`, in an environment that lives through a window."""
-
-    def step(kept, row):
-        seen = recall(kept, row.obs[None], row.first[None])
-        action = jax.vmap(agent.policy, (None, 0))(state, seen)[0]
-        return remember(agent, state, seen, row.action[None], row.reward[None]), action
-
-    rows = window._replace(action_before=(), reward_before=())
-    return jax.lax.scan(step, init_kept(agent.memory, 1, 2, acting=False), rows)[1]
+    """Values `[N]`, and what is kept at the end."""
+    return lived(agent, state, window, agent.value)
 
 
 def test_every_step_of_a_window_holds_the_actor_back():
     windows = history(seed=1), history(ends=(2,), seed=2)
     agent, state = built()
-    before = np.arctanh(np.stack([chosen(agent, state, window) for window in windows]).astype(np.float64))
+    before = np.arctanh(
+        np.stack([lived(agent, state, window, agent.policy)[0] for window in windows]).astype(np.float64)
+    )
     losses = [
         jax.jit(built(action_penalty=weight)[0].update)(state, batch_of(*windows), run_keys([3])[0])[1]["actor_loss"]
         for weight in (0.0, 2.0)
