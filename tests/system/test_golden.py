@@ -16,6 +16,8 @@ import pytest
 
 import ddpg_jax as dj
 from ddpg_jax.training.signals import SIGNALS
+from ddpg_jax.training.sweep.grid import load_stored_sweep
+from ddpg_jax.training.sweep.recorder import identify
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 EXPECTED = json.loads((GOLDEN / "expected.json").read_text())
@@ -101,6 +103,14 @@ def test_a_run_of_an_earlier_version_is_read_to_the_bit(name, copied, capsys):
 def test_a_run_of_an_earlier_version_is_evaluated(copied):
     returns = dj.evaluate(copied("complete"), episodes=3)
     np.testing.assert_allclose(returns, EXPECTED["returns"], rtol=TOLERANCE)
+
+
+def test_a_sweep_of_an_earlier_version_is_told_as_the_same_by_fields_that_it_had_not(copied):
+    """Slow tests go on with it; a new field of the configuration must not wait for them."""
+    sweep = copied("sweep")
+    newest = max((sweep / "checkpoints").glob("*-step-*"))
+    kept = json.loads((newest / "manifest.json").read_text())["facts"]["sweep"]
+    assert identify(load_stored_sweep(sweep / "sweep.toml")) == kept
 
 
 @pytest.mark.slow

@@ -286,6 +286,7 @@ _LATER: dict[str, set[str]] = {
         "encoder",
         "joint_batch",
         "return_limit",
+        "action_penalty",
     },
     "exploration": {"hold"},
     "logging": {"augmentations", "loggers", "callbacks", "sinks"},
