@@ -28,7 +28,7 @@ from ddpg_jax.config.schema import Config
 from ddpg_jax.envs.factory import open_goal_task
 from ddpg_jax.envs.host.make import describe, make_env
 from ddpg_jax.replay.factory import make_ring
-from ddpg_jax.runs.inference import load_policy
+from ddpg_jax.runs.policy import load_policy
 from ddpg_jax.training.train import train
 from ddpg_jax.types import Step
 

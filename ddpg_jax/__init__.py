@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from ddpg_jax.envs.device.adapters.gymnax_style import from_gymnax
     from ddpg_jax.envs.device.own import make_device_env
     from ddpg_jax.runs.export.export import export_policy
-    from ddpg_jax.runs.inference import evaluate, load_policy
+    from ddpg_jax.runs.inference import evaluate
+    from ddpg_jax.runs.policy import load_policy
     from ddpg_jax.runs.record import load_record
     from ddpg_jax.training.device.make_train import make_train
     from ddpg_jax.training.run import Run
@@ -55,7 +56,7 @@ _HOMES = {
     "train": "training.train",
     "resume_run": "training.train",
     "evaluate": "runs.inference",
-    "load_policy": "runs.inference",
+    "load_policy": "runs.policy",
     "load_record": "runs.record",
     "export_policy": "runs.export.export",
     "enable_compilation_cache": "xla.compilation_cache",

@@ -14,15 +14,14 @@ import numpy as np
 from ddpg_jax.cli.tables import evaluation_table, window_gap_table
 from ddpg_jax.runs.inference import (
     LoadedRun,
-    check_videos,
     evaluate_run,
     load_run,
     play_run,
-    record_videos,
     select_seed,
 )
 from ddpg_jax.runs.loggers.progress import SafeConsole
 from ddpg_jax.runs.statistics import mean_info, summarize
+from ddpg_jax.runs.videos import check_videos, record_videos
 from ddpg_jax.runs.window_gap import WindowGap, check_memory, measure_window_gap
 
 if TYPE_CHECKING:

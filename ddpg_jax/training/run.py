@@ -19,7 +19,7 @@ from ddpg_jax.runs.statistics import score_line
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from ddpg_jax.runs.inference import HostPolicy
+    from ddpg_jax.runs.policy import HostPolicy
     from ddpg_jax.runs.record import Record
     from ddpg_jax.types import Agent
 
@@ -78,7 +78,7 @@ class Run(NamedTuple):
           which: "final", or that of the best evaluation.
           **overrides: as in `load_policy`; modules that this run names are imported, as they were to train it.
         """
-        from ddpg_jax.runs.inference import load_policy
+        from ddpg_jax.runs.policy import load_policy
 
         own = {"make_agent": self.make_agent, "allow_imports": True, **overrides}
         return load_policy(self.directory, seed, which=which, **own)

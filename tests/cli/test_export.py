@@ -9,7 +9,8 @@ import pytest
 from stored_policies import read_arrays
 
 from ddpg_jax.cli.main import main
-from ddpg_jax.runs.inference import load_run, seed_policy
+from ddpg_jax.runs.inference import load_run
+from ddpg_jax.runs.policy import seed_policy
 
 ARCHIVE = {"policy.safetensors", "numpy_policy.py", "golden.npz", "spec.json", "README.md"}
 

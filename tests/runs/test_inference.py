@@ -19,7 +19,8 @@ from ddpg_jax.cli.main import main
 from ddpg_jax.envs.device.pendulum import pendulum
 from ddpg_jax.envs.host.vector import evaluation_seeds
 from ddpg_jax.errors import ConfigError, StorageError
-from ddpg_jax.runs.inference import evaluate_run, load_run, seed_policy, select_seed
+from ddpg_jax.runs.inference import evaluate_run, load_run, select_seed
+from ddpg_jax.runs.policy import seed_policy
 
 
 @pytest.fixture

@@ -17,7 +17,8 @@ from ddpg_jax.config.schema import hyper_paths, with_values
 from ddpg_jax.envs.device.pendulum import pendulum
 from ddpg_jax.errors import ConfigError
 from ddpg_jax.rng import evaluation_keys
-from ddpg_jax.runs.inference import evaluate_run, load_run, record_videos, select_seed
+from ddpg_jax.runs.inference import evaluate_run, load_run, select_seed
+from ddpg_jax.runs.videos import record_videos
 from ddpg_jax.training.report import METRICS
 
 FILES = {

@@ -15,7 +15,8 @@ from ddpg_jax.replay.device.ring import start
 from ddpg_jax.replay.factory import make_replay
 from ddpg_jax.rng import run_keys
 from ddpg_jax.runs.failed_update import read_bundle, write_bundle
-from ddpg_jax.runs.inference import episode_policy, evaluate_run, load_run
+from ddpg_jax.runs.inference import evaluate_run, load_run
+from ddpg_jax.runs.policy import episode_policy
 
 MEMORY = {"hidden": 4, "length": 4, "obs_embedding": 4, "action_embedding": 4, "reward_embedding": 4}
 

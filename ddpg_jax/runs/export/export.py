@@ -24,7 +24,8 @@ from ddpg_jax.runs.export.describe import FORMAT, describe, metadata
 from ddpg_jax.runs.export.forms import DEFAULT_FORMS, check_forms
 from ddpg_jax.runs.export.golden import ORDINARY, Golden, differences, golden_observations
 from ddpg_jax.runs.export.steps import Step, actor_steps
-from ddpg_jax.runs.inference import LoadedRun, load_run, seed_policy
+from ddpg_jax.runs.inference import LoadedRun, load_run
+from ddpg_jax.runs.policy import seed_policy
 from ddpg_jax.runs.pytrees import to_host
 from ddpg_jax.runs.weights import stored_part
 from ddpg_jax.types import HostArray

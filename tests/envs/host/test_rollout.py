@@ -12,7 +12,8 @@ from ddpg_jax.envs.factory import make_evaluation_envs, make_training_envs
 from ddpg_jax.envs.host.rollout import Told, evaluate_episodes, jit_policy, jit_value
 from ddpg_jax.envs.host.vector import VectorEnv, evaluation_seeds
 from ddpg_jax.errors import NotFiniteError
-from ddpg_jax.runs.inference import evaluate_run, load_policy, load_run
+from ddpg_jax.runs.inference import evaluate_run, load_run
+from ddpg_jax.runs.policy import load_policy
 from ddpg_jax.types import Params, Recalled, Seen, TrainState
 
 NOTHING = TrainState((), Params((), (), ()), (), (), (), ())
