@@ -12,13 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import numpy as np
 
 from ddpg_jax.cli.tables import evaluation_table, window_gap_table
-from ddpg_jax.runs.inference import (
-    LoadedRun,
-    evaluate_run,
-    load_run,
-    play_run,
-    select_seed,
-)
+from ddpg_jax.runs.inference import LoadedRun, evaluate_run, load_run, play_run, select_seed
 from ddpg_jax.runs.loggers.progress import SafeConsole
 from ddpg_jax.runs.statistics import mean_info, summarize
 from ddpg_jax.runs.videos import check_videos, record_videos

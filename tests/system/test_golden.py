@@ -16,7 +16,7 @@ import pytest
 
 import ddpg_jax as dj
 from ddpg_jax.training.signals import SIGNALS
-from ddpg_jax.training.sweep.grid import load_stored_sweep
+from ddpg_jax.training.sweep.grid import load_stored_sweep, load_sweep
 from ddpg_jax.training.sweep.recorder import identify
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -26,6 +26,17 @@ INTERRUPTED = RUNS[1:]
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "gymnasium", "numpy")
 TOLERANCE = 1e-4
 """Of returns a few updates after a resume: what other last bits come to there."""
+
+SWEEPS = {
+    "d4pg": "c1566d777f5eeb4f45db214fc1177243ab5deac121654aaa57fa8316d8025efb",
+    "ddpg": "8603a73ae5cecd1a67a6beb5010f2789f228e41dbca446e04a3c72b6ed0af01e",
+    "drqv2": "e669d8fcec3d1136b5986f2893f00ceb09d314493293813f0956e061aaff4d82",
+    "fasttd3": "6b7418985a068870bc556b9795ab39aa99da6cadc9fec3df70e9c24dab3bcf17",
+    "mrq": "e7bf931294ff9d69d88f5b8c14b7a2508fea9a8edc05b72baf51921e0e8eb516",
+    "td3": "fcedc554e2ddaf1f268fb8d3cd80b0084854774af79f6aecd86a0584ca3bab23",
+    "td7": "448da2c4f142fe89623b6e31a3f70295e0efedfc9924c0b0b4ce0a30be8eeb97",
+}
+"""How a sweep of each learner over tau is known again, as an earlier version (39959ac) had it."""
 
 
 def command(*words):
@@ -105,12 +116,18 @@ def test_a_run_of_an_earlier_version_is_evaluated(copied):
     np.testing.assert_allclose(returns, EXPECTED["returns"], rtol=TOLERANCE)
 
 
-def test_a_sweep_of_an_earlier_version_is_told_as_the_same_by_fields_that_it_had_not(copied):
-    """Slow tests go on with it; a new field of the configuration must not wait for them."""
+def test_an_interrupted_sweep_of_an_earlier_version_is_known_again(copied):
     sweep = copied("sweep")
     newest = max((sweep / "checkpoints").glob("*-step-*"))
     kept = json.loads((newest / "manifest.json").read_text())["facts"]["sweep"]
     assert identify(load_stored_sweep(sweep / "sweep.toml")) == kept
+
+
+@pytest.mark.parametrize("learner", SWEEPS)
+def test_a_field_that_comes_later_does_not_make_a_sweep_another_one(learner, tmp_path):
+    text = f'config.env.value_range = [-10.0, 0.0]\nconfig.algorithm.name = "{learner}"\n'
+    (tmp_path / "sweep.toml").write_text(text + 'grid."algorithm.tau" = [0.005, 0.01]\n')
+    assert identify(load_sweep(tmp_path / "sweep.toml")) == SWEEPS[learner]
 
 
 @pytest.mark.slow
